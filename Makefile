@@ -1,0 +1,70 @@
+# Every target builds with the release profile alone, so that nothing is compiled twice.
+
+SHELL := /bin/sh
+PYTHON ?= python3
+# Python environments of tests and benchmarks. Relative paths are below the checkout.
+ATTNKIT_CACHE ?= .cache
+REQUIREMENTS := tests/readers/requirements.txt
+# More arguments for benches/ingest.py.
+BENCH_ARGS ?=
+
+# Where cargo builds, as CARGO_TARGET_DIR or a cargo configuration has it; short where it is in the checkout.
+TARGET = $(subst $(CURDIR)/,,$(shell $(if $(CARGO_TARGET_DIR),CARGO_TARGET_DIR='$(CARGO_TARGET_DIR)' )cargo metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/'))
+# One environment for each state of the requirements and each Python.
+VENV = $(ATTNKIT_CACHE)/venv-$(shell { cat $(REQUIREMENTS); $(PYTHON) --version; } 2>/dev/null | cksum | cut -d ' ' -f 1)
+
+.PHONY: help build demo test bench lint fmt clean need-rust need-python venv
+
+help:
+	@echo 'make build   the attnkit binary'
+	@echo 'make demo    ingest the bundled dumps and look at the result'
+	@echo 'make test    all tests: Rust, then the readers of other projects'
+	@echo 'make bench   speed of ingest and read-back, beside cp and zarr-python'
+	@echo 'make lint    formatting, clippy, documentation; no warning is let through'
+	@echo 'make fmt     format the Rust code'
+	@echo 'make clean   remove everything that was built'
+
+build: need-rust
+	cargo build --release --bin attnkit
+
+demo: build
+	@PATH="$$(cd "$(TARGET)/release" && pwd):$$PATH" sh docs/demo.sh "$(TARGET)/demo"
+
+# The binary is built last: the readers judge the one that users get.
+test: need-rust venv
+	cargo test --release
+	cargo build --release --bin attnkit
+	ATTNKIT_BIN="$(TARGET)/release/attnkit" PYTHONDONTWRITEBYTECODE=1 "$(VENV)/bin/python" -m pytest -q -p no:cacheprovider tests/readers
+
+bench: need-rust venv
+	cargo build --release --bin attnkit --example synth --example readback
+	"$(VENV)/bin/python" benches/ingest.py --attnkit "$(TARGET)/release/attnkit" \
+	  --synth "$(TARGET)/release/examples/synth" --readback "$(TARGET)/release/examples/readback" $(BENCH_ARGS)
+
+lint: need-rust
+	cargo fmt --check
+	cargo clippy --release --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps
+
+fmt: need-rust
+	cargo fmt
+
+clean: need-rust
+	cargo clean
+	rm -rf "$(ATTNKIT_CACHE)"/venv-*
+
+# What a fresh machine must have, each asked for by the targets that need it.
+
+need-rust:
+	@command -v cargo >/dev/null || { echo 'cargo is missing: install Rust; the version needed is in Cargo.toml' >&2; exit 1; }
+	@command -v "$${CC:-cc}" >/dev/null || { echo 'a C compiler is missing: install gcc or clang (Debian: apt install build-essential), or name one in CC' >&2; exit 1; }
+
+need-python:
+	@command -v "$(PYTHON)" >/dev/null || { echo '$(PYTHON) is missing: install Python 3.11 or later, or name one: make PYTHON=python3.12' >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is $$("$(PYTHON)" --version): 3.11 or later is needed, name one: make PYTHON=python3.12" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || { echo '$(PYTHON) cannot make environments: install its venv module (Debian: apt install python3-venv)' >&2; exit 1; }
+
+venv: need-python
+	@test -e "$(VENV)/ready" || { \
+	  echo 'making $(VENV)' && rm -rf "$(VENV)" && mkdir -p "$(ATTNKIT_CACHE)" && "$(PYTHON)" -m venv "$(VENV)" && \
+	  "$(VENV)/bin/python" -m pip install --quiet --disable-pip-version-check -r $(REQUIREMENTS) && touch "$(VENV)/ready"; }

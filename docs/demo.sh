@@ -1,0 +1,58 @@
+#!/bin/sh
+# A first look at attnkit on the bundled dumps; `make demo` runs it.
+# Usage: demo.sh DIR, in the root of a checkout, with attnkit on the PATH. Replaces what an earlier demo left in DIR.
+set -eu
+
+demo=${1:?usage: demo.sh DIR}
+store=$demo/shapes
+
+# Shows a command as one would type it, then runs it.
+run() {
+    printf '\n$ %s\n' "$*"
+    "$@"
+}
+
+say() {
+    printf '\n# %s\n' "$*"
+}
+
+rm -rf "$demo/shapes" "$demo/export"
+mkdir -p "$demo"
+
+say 'A dump: 16 videos of two moving shapes, the maps of one or two words each, 10 denoising steps.'
+run attnkit info fixtures/dataset
+
+say 'It becomes a store: Zarr arrays and Parquet tables.'
+run attnkit ingest fixtures/dataset --store "$store"
+run attnkit info "$store"
+
+say 'Every value is there, bit for bit.'
+run attnkit verify "$store" --against fixtures/dataset
+
+say 'Running it again does only what is new: nothing.'
+run attnkit ingest fixtures/dataset --store "$store"
+
+say 'And back: the dump as it was.'
+run attnkit export "$store" --out "$demo/export" --layout nested --format npy.gz
+
+say 'One video in every form that a generator writes it in. The video ids are the same, so each form gets a prefix.'
+for variant in fixtures/variants/*/; do
+    variant=$(basename "$variant")
+    run attnkit ingest "fixtures/variants/$variant" --store "$store" --prefix "$variant"
+done
+run attnkit info "$store"
+
+cat <<EOF
+
+# The store is plain Zarr and Parquet. With xarray and DuckDB, try next:
+
+import duckdb, glob, xarray
+duckdb.sql("""
+    SELECT token, block, head, round(avg(entropy), 2) AS entropy, round(avg(top5), 2) AS top5
+    FROM '$store/index/heads/*.parquet' GROUP BY ALL ORDER BY entropy LIMIT 5
+""")
+word, = glob.glob("$store/maps/prompt_000_vid001/circle@*")
+xarray.open_zarr(word, consolidated=False)
+
+# Your own dump: attnkit ingest DUMP --store STORE; all options: attnkit ingest --help
+EOF

@@ -1,0 +1,75 @@
+//! `attnkit export`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum, ValueHint};
+
+use super::progress::Progress;
+use super::{Failure, Global, print, units};
+use crate::export::{self, Format, Layout};
+use crate::store::Store;
+
+/// Write a store back as a dump: step files, metadata and summaries in OUT/attention_maps.
+///
+/// Arrays that were ingested without loss come back bit for bit.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  attnkit export maps.store --out restored
+  attnkit export maps.store --out restored --layout nested --format npy.gz")]
+pub(super) struct ExportArgs {
+    /// The store
+    #[arg(value_hint = ValueHint::DirPath)]
+    store: PathBuf,
+    /// A new or empty directory
+    #[arg(long, value_hint = ValueHint::DirPath)]
+    out: PathBuf,
+    /// Directories as `prompt_000_vid001` (flat) or `prompt_000/vid001` (nested)
+    #[arg(long, value_enum, default_value = "flat")]
+    layout: LayoutArg,
+    /// Format of the step files
+    #[arg(long, value_enum, default_value = "npy")]
+    format: FormatArg,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LayoutArg {
+    Flat,
+    Nested,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum FormatArg {
+    Npy,
+    #[value(name = "npy.gz")]
+    NpyGzip,
+}
+
+pub(super) fn run(args: &ExportArgs, global: &Global) -> Result<ExitCode, Failure> {
+    let store = Store::open(&args.store)?;
+    let layout = match args.layout {
+        LayoutArg::Flat => Layout::Flat,
+        LayoutArg::Nested => Layout::Nested,
+    };
+    let format = match args.format {
+        FormatArg::Npy => Format::Npy,
+        FormatArg::NpyGzip => Format::NpyGzip,
+    };
+    let progress = Progress::of_steps("export", global.quiet);
+    let report = export::run(&store, &args.out, layout, format, &|done, all| {
+        progress.set_total(all);
+        progress.set_position(done, || units::count(done, "step"));
+    })?;
+    progress.finish();
+    if !global.quiet {
+        print(&format!(
+            "{}, {}, {} written to {}\n",
+            units::count(report.videos, "video"),
+            units::count(report.steps, "step"),
+            units::bytes(report.bytes),
+            args.out.join("attention_maps").display()
+        ))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,47 @@
+//! `attnkit gc`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, ValueHint};
+
+use super::{Failure, Global, print, units};
+use crate::store::{Store, StoreError};
+
+/// Remove from a store what no commit names: old versions of changed videos, and what an interrupted ingest left.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  attnkit gc maps.store --dry-run
+  attnkit gc maps.store")]
+pub(super) struct GcArgs {
+    /// The store
+    #[arg(value_hint = ValueHint::DirPath)]
+    store: PathBuf,
+    /// Only say what would be removed
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(super) fn run(args: &GcArgs, global: &Global) -> Result<ExitCode, Failure> {
+    let store = Store::open(&args.store)?;
+    let garbage = if args.dry_run {
+        store.garbage()?
+    } else {
+        store.gc().map_err(|error| match error {
+            StoreError::Busy { .. } => {
+                Failure::with_hint(error, "what it is writing now is not garbage; try again later")
+            }
+            other => other.into(),
+        })?
+    };
+    let verb = if args.dry_run { "would remove" } else { "removed" };
+    if !global.quiet {
+        for item in &garbage {
+            print(&format!("{verb} {} ({})\n", item.path.display(), units::bytes(item.bytes)))?;
+        }
+        let bytes = garbage.iter().map(|item| item.bytes).sum();
+        print(&format!("{verb} {} in {}\n", units::bytes(bytes), units::count(garbage.len() as u64, "place")))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,342 @@
+//! `attnkit ingest`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use clap::{Args, ValueEnum, ValueHint};
+
+use super::progress::Progress;
+use super::{Failure, Global, print, units};
+use crate::dtype::Dtype;
+use crate::dump::Batch;
+use crate::grid::Grid;
+use crate::ingest::{self, DryRun, Event, IngestError, IngestOptions, Observer, OnError, Report, read_settings};
+use crate::store::{Codec, StoreError};
+
+const AFTER_HELP: &str = "\
+Examples:
+  attnkit ingest outputs/my_batch --store maps.store
+  attnkit ingest outputs/*/attention_maps --store all.store --tokens 'flower' --tokens 'tree*'
+  attnkit ingest outputs/my_batch --store maps.store --dry-run
+  attnkit ingest outputs/my_batch --store small.store --average heads --every 5
+
+Run it again at any time: only what is new or changed is done. It may be killed at any instant.
+
+Codecs, all lossless. Measured on float16 maps as WAN 2.1 dumps them (30 x 12 x 23850), 2 cores; `make bench` repeats it:
+  fast       blosc lz4     fastest to read, a little larger
+  balanced   blosc zstd 1  small and fast
+  small      blosc zstd 9  smallest by a little, slow to write
+  none       none          as large as the dump
+
+Exit code: 0 all ingested, 3 some files were left out (each is named), 1 failure, 2 wrong usage.";
+
+/// Convert dumps into a store, or add to it what is new.
+///
+/// DUMP is a directory with attention maps in it or below it: `attention_maps`, a batch directory, a parent of
+/// many batches, one video's or one word's directory. Step files may be .npy, .npy.gz, .pt, .pt.gz or .npz. The dump is never modified.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct IngestArgs {
+    /// Directories to search for attention maps
+    #[arg(required = true, value_name = "DUMP", value_hint = ValueHint::DirPath)]
+    dumps: Vec<PathBuf>,
+    /// Directory of the store; created if it is not there
+    #[arg(long, value_name = "STORE", value_hint = ValueHint::DirPath)]
+    store: PathBuf,
+    /// How arrays are compressed
+    #[arg(long, value_enum, default_value = "balanced")]
+    codec: CodecArg,
+    /// Which means (over blocks, heads and both) are stored beside the maps
+    #[arg(long, value_enum, default_value = "all")]
+    rollups: RollupsArg,
+    /// Only videos whose id matches; may be given several times
+    #[arg(long, value_name = "GLOB")]
+    videos: Vec<String>,
+    /// Only words that match; may be given several times
+    #[arg(long, value_name = "GLOB")]
+    tokens: Vec<String>,
+    /// Only steps whose number is a multiple of N
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    every: Option<u32>,
+    /// Average-pool height and width of the grid by K (lossy)
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u16).range(1..))]
+    downsample: Option<u16>,
+    /// Element type in the store; float16 from wider types is lossy
+    #[arg(long, value_enum)]
+    dtype: Option<DtypeArg>,
+    /// Which element of a batch axis to keep, or `mean`
+    #[arg(long, value_name = "INDEX|mean")]
+    batch: Option<Batch>,
+    /// Average over these axes (lossy)
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "blocks,heads")]
+    average: Vec<AxisArg>,
+    /// Grid of the maps, where metadata does not tell it
+    #[arg(long, value_name = "FxHxW")]
+    grid: Option<Grid>,
+    /// Read `attention_analysis_settings` from a generator's YAML and apply them; flags given here count more
+    #[arg(long, value_name = "FILE.yaml", value_hint = ValueHint::FilePath)]
+    settings: Option<PathBuf>,
+    /// Put NAME/ before every video id, to keep batches with equal ids apart
+    #[arg(long, value_name = "NAME")]
+    prefix: Option<String>,
+    /// Replace videos that came from another directory with other contents
+    #[arg(long)]
+    replace: bool,
+    /// What to do with a file that cannot be used
+    #[arg(long, value_enum, default_value = "quarantine")]
+    on_error: OnErrorArg,
+    /// Refuse step files that hold more than this once decompressed
+    #[arg(long, value_name = "BYTES", default_value_t = IngestOptions::default().max_step_bytes)]
+    max_step_bytes: u64,
+    /// Say what would be done and how large it would be; write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Write a report as JSON: ingested, skipped, quarantined, warnings, `bytes_in`, `bytes_out`, seconds
+    #[arg(long, value_name = "FILE.json", value_hint = ValueHint::FilePath)]
+    report: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum CodecArg {
+    Fast,
+    Balanced,
+    Small,
+    None,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
+enum RollupsArg {
+    All,
+    None,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum DtypeArg {
+    Keep,
+    Float16,
+    Float32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
+enum AxisArg {
+    Blocks,
+    Heads,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum OnErrorArg {
+    Quarantine,
+    Fail,
+}
+
+impl IngestArgs {
+    fn options(&self, global: &Global) -> Result<(IngestOptions, Vec<String>), Failure> {
+        let mut options = IngestOptions {
+            codec: match self.codec {
+                CodecArg::Fast => Codec::Fast,
+                CodecArg::Balanced => Codec::Balanced,
+                CodecArg::Small => Codec::Small,
+                CodecArg::None => Codec::None,
+            },
+            rollups: self.rollups == RollupsArg::All,
+            videos: self.videos.clone(),
+            tokens: self.tokens.clone(),
+            batch: self.batch,
+            grid: self.grid,
+            prefix: self.prefix.clone(),
+            replace: self.replace,
+            threads: global.threads.map_or(0, usize::from),
+            on_error: match self.on_error {
+                OnErrorArg::Quarantine => OnError::Quarantine,
+                OnErrorArg::Fail => OnError::Fail,
+            },
+            max_step_bytes: self.max_step_bytes,
+            ..IngestOptions::default()
+        };
+        let mut remarks = Vec::new();
+        if let Some(path) = &self.settings {
+            let settings = read_settings(path).map_err(|error| {
+                Failure::usage(error, "the documented block starts with `attention_analysis_settings:`")
+            })?;
+            settings.apply(&mut options);
+            remarks.extend(settings.remarks.iter().map(|remark| format!("{}: {remark}", path.display())));
+        }
+        options.every = self.every.unwrap_or(options.every);
+        options.downsample = self.downsample.map_or(options.downsample, usize::from);
+        options.dtype = match self.dtype {
+            None => options.dtype,
+            Some(DtypeArg::Keep) => None,
+            Some(DtypeArg::Float16) => Some(Dtype::Float16),
+            Some(DtypeArg::Float32) => Some(Dtype::Float32),
+        };
+        options.average_blocks |= self.average.contains(&AxisArg::Blocks);
+        options.average_heads |= self.average.contains(&AxisArg::Heads);
+        Ok((options, remarks))
+    }
+}
+
+pub(super) fn run(args: &IngestArgs, global: &Global) -> Result<ExitCode, Failure> {
+    let (options, remarks) = args.options(global)?;
+    let progress = Follower::new(global);
+    for remark in remarks {
+        progress.bar.note(&format!("warning: {remark}"));
+    }
+    if args.dry_run {
+        let outcome =
+            ingest::dry_run(&args.dumps, &args.store, &options, &progress).map_err(|error| explain(error, args))?;
+        progress.bar.finish();
+        print(&describe_dry_run(&outcome))?;
+        return write_report(args, &outcome).map(|()| exit_code(outcome.quarantined.is_empty()));
+    }
+    let report = ingest::run(&args.dumps, &args.store, &options, &progress).map_err(|error| {
+        progress.bar.finish();
+        explain(error, args)
+    })?;
+    progress.bar.finish();
+    if !global.quiet {
+        print(&describe(&report, args))?;
+    }
+    write_report(args, &report)?;
+    Ok(exit_code(report.quarantined.is_empty()))
+}
+
+fn exit_code(clean: bool) -> ExitCode {
+    if clean { ExitCode::SUCCESS } else { ExitCode::from(3) }
+}
+
+fn write_report(args: &IngestArgs, report: &impl serde::Serialize) -> Result<(), Failure> {
+    let Some(path) = &args.report else { return Ok(()) };
+    let text = serde_json::to_string_pretty(report)? + "\n";
+    std::fs::write(path, text)
+        .map_err(|error| Failure::with_hint(format!("{}: {error}", path.display()), "the ingest itself is done"))
+}
+
+/// What to try next.
+fn explain(error: IngestError, args: &IngestArgs) -> Failure {
+    let store = args.store.display();
+    match &error {
+        IngestError::NothingFound { path } => {
+            let hint = format!("`attnkit info {}` shows what is recognised there", path.display());
+            Failure::with_hint(error, hint)
+        }
+        IngestError::NothingSelected { .. } => {
+            Failure::usage(error, "quote globs so that the shell leaves them alone, and use * for any text")
+        }
+        IngestError::Glob { .. } => {
+            Failure::usage(error, "* stands for any text, ? for one character, [ab] for either")
+        }
+        IngestError::Dump(_) if args.dumps.iter().any(|dump| !dump.exists()) => {
+            Failure::with_hint(error, "give the directory that holds the attention maps, or a parent of it")
+        }
+        IngestError::Dump(_) => {
+            Failure::with_hint(error, "without `--on-error fail`, such files are left out and named")
+        }
+        IngestError::Store(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::StorageFull => {
+            Failure::with_hint(
+                error,
+                format!(
+                    "make room and run the same command again: it goes on where it stopped; `attnkit gc {store}` removes what is incomplete"
+                ),
+            )
+        }
+        IngestError::Store(StoreError::NotAStore { .. }) => {
+            Failure::with_hint(error, "name a directory that does not exist yet")
+        }
+        IngestError::Store(_) => Failure::with_hint(
+            error,
+            format!("`attnkit verify {store}` checks what is there; committed videos are never modified"),
+        ),
+        _ => error.into(),
+    }
+}
+
+fn describe(report: &Report, args: &IngestArgs) -> String {
+    let steps = |n: u64| units::count(n, "step");
+    let mut lines = vec![format!(
+        "{} ingested, {} already there, {} left out",
+        steps(report.ingested),
+        report.skipped,
+        units::count(report.quarantined.len() as u64, "file")
+    )];
+    if report.ingested > 0 {
+        lines.push(format!(
+            "{} in, {} out ({}), {:.1} s, {}",
+            units::bytes(report.bytes_in),
+            units::bytes(report.bytes_out),
+            units::percent(report.bytes_out, report.bytes_in),
+            report.seconds,
+            units::rate(report.bytes_in, report.seconds),
+        ));
+    }
+    if !report.warnings.is_empty() {
+        lines.push(format!(
+            "{} (named above; --report FILE.json lists them)",
+            units::count(report.warnings.len() as u64, "warning")
+        ));
+    }
+    if !report.quarantined.is_empty() {
+        lines.push("what was left out is named above; mend it and run the same command again".into());
+    }
+    lines.push(format!("store: {}", args.store.display()));
+    lines.join("\n") + "\n"
+}
+
+fn describe_dry_run(outcome: &DryRun) -> String {
+    let mut lines = vec![
+        format!(
+            "would ingest {} of {}; {} already there, {} left out",
+            units::count(outcome.ingest, "step"),
+            units::count(outcome.videos, "video"),
+            outcome.skip,
+            units::count(outcome.quarantined.len() as u64, "file"),
+        ),
+        format!(
+            "{} to read, {} uncompressed, about {} in {} in the store (estimated from a few steps)",
+            units::bytes(outcome.bytes_in),
+            units::bytes(outcome.bytes_raw),
+            units::bytes(outcome.bytes_out_estimate),
+            units::count(outcome.files_out, "file"),
+        ),
+    ];
+    lines.extend(
+        outcome.quarantined.iter().map(|left| format!("would leave out {}: {}", left.path.display(), left.error)),
+    );
+    lines.extend(
+        outcome.warnings.iter().map(|warning| format!("warning: {}: {}", warning.path.display(), warning.message)),
+    );
+    lines.push("nothing was written".into());
+    lines.join("\n") + "\n"
+}
+
+/// Shows an ingest's events.
+struct Follower {
+    bar: Progress,
+    steps: AtomicU64,
+}
+
+impl Follower {
+    fn new(global: &Global) -> Self {
+        Self { bar: Progress::of_bytes("ingest", global.quiet), steps: AtomicU64::new(0) }
+    }
+}
+
+impl Observer for Follower {
+    fn event(&self, event: Event<'_>) {
+        match event {
+            Event::Found { bytes, .. } => self.bar.set_total(bytes),
+            Event::Steps { steps, bytes } => {
+                let done = self.steps.fetch_add(steps, Ordering::Relaxed) + steps;
+                self.bar.advance(bytes, || units::count(done, "step"));
+            }
+            Event::Committed { video_id } => tracing::debug!("committed {video_id}"),
+            // Errors are said even if quiet.
+            Event::Quarantined(left) => {
+                self.bar.note_always(&format!("left out: {}: {}", left.path.display(), left.error))
+            }
+            Event::Warning(warning) => {
+                self.bar.note(&format!("warning: {}: {}", warning.path.display(), warning.message))
+            }
+        }
+    }
+}

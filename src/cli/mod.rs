@@ -1,0 +1,132 @@
+//! The command line: one file per subcommand, each only arguments, progress and exit code around a library call.
+//!
+//! Exit codes: 0 success, 1 failure, 2 wrong usage, 3 success but for files that were left out (quarantined).
+
+mod export;
+mod gc;
+mod info;
+mod ingest;
+mod progress;
+mod units;
+mod verify;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+const AFTER_HELP: &str = "\
+Examples:
+  attnkit info outputs/my_batch                           what is in a dump
+  attnkit ingest outputs/my_batch --store maps.store      convert it, or what is new in it
+  attnkit verify maps.store --against outputs/my_batch    compare every value
+  attnkit info maps.store                                 what is in the store
+
+The store is plain Zarr v3 and Parquet:
+  duckdb -c \"SELECT token, avg(entropy) FROM 'maps.store/index/heads/*.parquet' GROUP BY token\"";
+
+/// Cross-attention maps of video diffusion transformers: from dumps to a columnar store.
+#[derive(Debug, Parser)]
+#[command(name = "attnkit", version, after_help = AFTER_HELP, max_term_width = 110, propagate_version = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every subcommand.
+#[derive(Debug, Args)]
+struct Global {
+    /// Threads to work with [default: one per core]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// Say nothing but errors
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// Say more (-v what is done, -vv every detail)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Convert dumps into a store, or add to it what is new
+    Ingest(Box<ingest::IngestArgs>),
+    /// Describe a store or a dump
+    Info(info::InfoArgs),
+    /// Check every byte of a store, and every value against the dump
+    Verify(verify::VerifyArgs),
+    /// Write a store back as a dump
+    Export(export::ExportArgs),
+    /// Remove from a store what no commit names
+    Gc(gc::GcArgs),
+}
+
+/// A failure with what to try next.
+struct Failure {
+    message: String,
+    hint: Option<String>,
+    code: u8,
+}
+
+impl Failure {
+    fn with_hint(error: impl std::fmt::Display, hint: impl Into<String>) -> Self {
+        Self { message: error.to_string(), hint: Some(hint.into()), code: 1 }
+    }
+
+    fn usage(message: impl std::fmt::Display, hint: impl Into<String>) -> Self {
+        Self { code: 2, ..Self::with_hint(message, hint) }
+    }
+}
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self { message: error.to_string(), hint: None, code: 1 }
+    }
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log(cli.global.verbose);
+    let outcome = start_threads(&cli.global).and_then(|()| match cli.command {
+        Command::Ingest(args) => ingest::run(&args, &cli.global),
+        Command::Info(args) => info::run(&args),
+        Command::Verify(args) => verify::run(&args, &cli.global),
+        Command::Export(args) => export::run(&args, &cli.global),
+        Command::Gc(args) => gc::run(&args, &cli.global),
+    });
+    match outcome {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("error: {}", failure.message);
+            if let Some(hint) = failure.hint {
+                eprintln!("hint: {hint}");
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// Prints to standard output; a reader that went away is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+fn start_threads(global: &Global) -> Result<(), Failure> {
+    let threads = global.threads.map_or(0, usize::from);
+    Ok(rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?)
+}
+
+fn start_log(verbose: u8) {
+    let level = match verbose {
+        0 => tracing::Level::WARN,
+        1 => tracing::Level::DEBUG,
+        _ => tracing::Level::TRACE,
+    };
+    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false).init();
+}

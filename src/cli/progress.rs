@@ -1,0 +1,90 @@
+//! Progress: a bar on a terminal, a line now and then in a pipe, nothing if quiet.
+
+use std::io::IsTerminal;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::units;
+
+/// Seconds between two lines in a pipe.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// The progress of one long piece of work.
+pub(super) struct Progress {
+    bar: ProgressBar,
+    lines: Option<Mutex<Lines>>,
+    quiet: bool,
+}
+
+struct Lines {
+    what: &'static str,
+    start: Instant,
+    last: Instant,
+}
+
+impl Progress {
+    /// Progress in bytes.
+    pub fn of_bytes(what: &'static str, quiet: bool) -> Self {
+        let template = "{prefix} {wide_bar} {bytes}/{total_bytes} {msg}, {bytes_per_sec}, {eta} left";
+        Self::new(what, quiet, template)
+    }
+
+    /// Progress in steps.
+    pub fn of_steps(what: &'static str, quiet: bool) -> Self {
+        Self::new(what, quiet, "{prefix} {wide_bar} {pos}/{len} steps, {per_sec}, {eta} left")
+    }
+
+    fn new(what: &'static str, quiet: bool, template: &str) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let target = if quiet || !terminal { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = ProgressBar::with_draw_target(None, target).with_style(style).with_prefix(what);
+        let now = Instant::now();
+        let lines = (!quiet && !terminal).then(|| Mutex::new(Lines { what, start: now, last: now }));
+        Self { bar, lines, quiet }
+    }
+
+    pub fn set_total(&self, total: u64) {
+        self.bar.set_length(total);
+    }
+
+    /// Advances, with a remark such as the number of steps done.
+    pub fn advance(&self, by: u64, remark: impl FnOnce() -> String) {
+        self.bar.inc(by);
+        let Some(lines) = &self.lines else {
+            if !self.bar.is_hidden() {
+                self.bar.set_message(remark());
+            }
+            return;
+        };
+        let mut lines = lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if lines.last.elapsed() >= LINE_EVERY {
+            lines.last = Instant::now();
+            let (done, total) = (self.bar.position(), self.bar.length().unwrap_or(0));
+            let (what, seconds) = (lines.what, lines.start.elapsed().as_secs());
+            eprintln!("{what}: {} done ({}) after {seconds} s", units::percent(done, total), remark());
+        }
+    }
+
+    pub fn set_position(&self, position: u64, remark: impl FnOnce() -> String) {
+        self.advance(position.saturating_sub(self.bar.position()), remark);
+    }
+
+    /// Prints a line without disturbing the bar, unless quiet.
+    pub fn note(&self, line: &str) {
+        if !self.quiet {
+            self.note_always(line);
+        }
+    }
+
+    /// Prints a line without disturbing the bar.
+    pub fn note_always(&self, line: &str) {
+        self.bar.suspend(|| eprintln!("{line}"));
+    }
+
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}

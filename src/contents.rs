@@ -1,0 +1,219 @@
+//! What is in a store or a dump: videos, prompts, words, steps, shapes, bytes. The same description for both.
+
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::dump::{Dump, DumpError, ReadOptions, Series, StepFiles, StepReader, Video, read_step_metadata};
+use crate::grid::{Grid, infer_grid};
+use crate::ingest::Quarantined;
+use crate::shape::StepShape;
+use crate::store::{StepRow, Store, StoreError};
+
+/// What is in a store or a dump.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Contents {
+    /// The directory described.
+    pub path: PathBuf,
+    /// `store` or `dump`.
+    pub kind: Kind,
+    /// Version of the store's format.
+    pub store_version: Option<u64>,
+    /// Number of steps of all words and videos.
+    pub steps: u64,
+    /// Bytes.
+    pub bytes: Bytes,
+    /// The videos, sorted by id.
+    pub videos: Vec<VideoContents>,
+    /// What cannot be used, in a dump.
+    pub problems: Vec<Quarantined>,
+}
+
+/// What is described.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A store.
+    Store,
+    /// A dump.
+    Dump,
+}
+
+/// Sizes in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bytes {
+    /// Values, uncompressed.
+    pub raw: u64,
+    /// Files that hold them: step files of a dump, `attention` arrays of a store.
+    pub stored: u64,
+    /// Rollups of a store.
+    pub rollups: u64,
+    /// Tables of a store.
+    pub index: u64,
+    /// Files of a store that no commit names.
+    pub unreferenced: u64,
+}
+
+/// One video.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VideoContents {
+    /// Its id.
+    pub video_id: String,
+    /// Its prompt.
+    pub prompt: Option<String>,
+    /// Its seed.
+    pub seed: Option<i64>,
+    /// Whether it has a summary: it was generated to its end.
+    pub has_summary: bool,
+    /// Its words.
+    pub tokens: Vec<SeriesContents>,
+}
+
+/// One word of a video.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SeriesContents {
+    /// The word.
+    pub token: String,
+    /// Its weight, where known.
+    pub weight: Option<f64>,
+    /// Its steps, ascending.
+    pub steps: Vec<i32>,
+    /// Steps of the generation, as the metadata says.
+    pub total_steps: Option<i32>,
+    /// Shape of a step array, if it could be told.
+    pub shape: Option<[usize; 4]>,
+    /// The grid, if known.
+    pub grid: Option<Grid>,
+    /// Element type.
+    pub dtype: Option<String>,
+    /// What was lost at ingest: `{}` if nothing.
+    pub lossy: serde_json::Value,
+    /// Bytes.
+    pub bytes: Bytes,
+    /// Aggregate files, which are derived and left aside.
+    pub aggregates: usize,
+}
+
+impl Contents {
+    /// Describes a store.
+    ///
+    /// # Errors
+    /// If its index cannot be read.
+    pub fn of_store(store: &Store) -> Result<Self, StoreError> {
+        let index = store.read_index()?;
+        let videos: Vec<VideoContents> = index
+            .par_iter()
+            .map(|video| VideoContents {
+                video_id: video.record.video_id.clone(),
+                prompt: video.rows.first().map(|row| row.prompt.clone()).or_else(|| {
+                    let summary = video.record.summary.as_ref()?;
+                    Some(summary.get("prompt")?.as_str()?.to_owned())
+                }),
+                seed: video.rows.first().and_then(|row| row.seed),
+                has_summary: video.record.summary.is_some(),
+                tokens: video.series().filter_map(|rows| stored_series(store, rows)).collect(),
+            })
+            .collect();
+        let mut contents = Self {
+            path: store.root().to_owned(),
+            kind: Kind::Store,
+            store_version: store.root_attributes()?.get("store_version").and_then(serde_json::Value::as_u64),
+            steps: 0,
+            bytes: Bytes::default(),
+            videos,
+            problems: Vec::new(),
+        };
+        contents.add_up();
+        contents.bytes.index = store.index_bytes();
+        contents.bytes.unreferenced = store.garbage()?.iter().map(|garbage| garbage.bytes).sum();
+        Ok(contents)
+    }
+
+    /// Describes a dump, from names, metadata and the heads of one file of each word.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub fn of_dump(path: &Path) -> Result<Self, DumpError> {
+        let dump = Dump::find(&[path])?;
+        let mut videos: Vec<VideoContents> = dump.videos.par_iter().map(dumped_video).collect();
+        videos.sort_by(|a, b| a.video_id.cmp(&b.video_id));
+        let problems = dump.problems.iter().map(Quarantined::from).collect();
+        let path = path.to_owned();
+        let bytes = Bytes::default();
+        let mut contents = Self { path, kind: Kind::Dump, store_version: None, steps: 0, bytes, videos, problems };
+        contents.add_up();
+        Ok(contents)
+    }
+
+    fn add_up(&mut self) {
+        for series in self.videos.iter().flat_map(|video| &video.tokens) {
+            self.steps += series.steps.len() as u64;
+            self.bytes.raw += series.bytes.raw;
+            self.bytes.stored += series.bytes.stored;
+            self.bytes.rollups += series.bytes.rollups;
+        }
+    }
+}
+
+fn stored_series(store: &Store, rows: &[StepRow]) -> Option<SeriesContents> {
+    let first = rows.first()?;
+    let element = first.dtype.parse::<crate::dtype::Dtype>().map_or(0, crate::dtype::Dtype::size);
+    let (stored, rollups) = store.series_bytes(first.series_path());
+    Some(SeriesContents {
+        token: first.token.clone(),
+        weight: first.weight,
+        steps: rows.iter().map(|row| row.step).collect(),
+        total_steps: Some(first.total_steps),
+        shape: Some(first.shape.axes()),
+        grid: first.grid,
+        dtype: Some(first.dtype.clone()),
+        lossy: store
+            .series_attributes(first.series_path())
+            .and_then(|mut a| a.get_mut("lossy").map(serde_json::Value::take))
+            .unwrap_or_default(),
+        bytes: Bytes { raw: (first.shape.len() * element * rows.len()) as u64, stored, rollups, ..Bytes::default() },
+        aggregates: 0,
+    })
+}
+
+fn dumped_video(video: &Video) -> VideoContents {
+    let first = video.series.iter().flat_map(|series| &series.steps).flat_map(|files| &files.parts).next();
+    let metadata = first.and_then(|part| read_step_metadata(&part.metadata).ok()).map(|read| read.0);
+    VideoContents {
+        video_id: video.id.clone(),
+        prompt: metadata.as_ref().and_then(|metadata| metadata.prompt.clone()),
+        seed: metadata.as_ref().and_then(|metadata| metadata.seed),
+        has_summary: video.summary.is_some(),
+        tokens: video.series.iter().map(dumped_series).collect(),
+    }
+}
+
+fn dumped_series(series: &Series) -> SeriesContents {
+    let first = series.steps.first();
+    let metadata = first.and_then(|files| read_step_metadata(&files.parts.first()?.metadata).ok()).map(|read| read.0);
+    let mut reader = StepReader::new(ReadOptions::default());
+    let peek = first.and_then(|files| match reader.peek(files, series.split) {
+        Ok(Some(peek)) => Some(peek),
+        _ => reader.read(files, series.split).ok().map(|step| step.array.peek()),
+    });
+    let raw = peek.map_or(0, |peek| {
+        peek.shape.len() * if peek.dtype.name() == "bfloat16" { 2 } else { peek.dtype.stored().size() }
+    });
+    SeriesContents {
+        token: series.token.clone(),
+        weight: series.weight,
+        steps: series.steps.iter().map(|files| files.step).collect(),
+        total_steps: metadata.as_ref().and_then(|metadata| i32::try_from(metadata.total_steps?).ok()),
+        shape: peek.map(|peek| StepShape::axes(peek.shape)),
+        grid: peek.and_then(|peek| infer_grid(peek.shape.spatial, metadata.as_ref()?.video_size()).ok()),
+        dtype: peek.map(|peek| peek.dtype.name().to_owned()),
+        lossy: serde_json::json!({}),
+        bytes: Bytes {
+            raw: (raw * series.steps.len()) as u64,
+            stored: series.steps.iter().map(StepFiles::bytes).sum(),
+            ..Bytes::default()
+        },
+        aggregates: series.aggregates.len(),
+    }
+}

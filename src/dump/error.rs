@@ -1,0 +1,176 @@
+//! What can be wrong with a file of a dump: what was found, and what was expected.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::torch::TorchError;
+use crate::dtype::SourceDtype;
+
+/// A problem with one file or directory of a dump.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {problem}", path.display())]
+pub struct DumpError {
+    /// The file or directory.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub problem: Problem,
+}
+
+/// What is wrong with a file or directory.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Problem {
+    /// It could not be read.
+    #[error("cannot be read: {0}")]
+    Io(#[from] io::Error),
+    /// It has no bytes.
+    #[error("the file is empty; expected {expected}")]
+    Empty {
+        /// What should be there.
+        expected: &'static str,
+    },
+    /// The npy header does not parse.
+    #[error("not an npy file: {found}; expected the npy format, version 1, 2 or 3")]
+    NotNpy {
+        /// What was found.
+        found: String,
+    },
+    /// The array is not of floats.
+    #[error("the array's type is {found}; expected float16, float32 or float64")]
+    NotFloat {
+        /// The descriptor found.
+        found: String,
+    },
+    /// The header and the size of the file disagree.
+    #[error("the header promises {expected} bytes for shape {shape:?}, found {found}: truncated or damaged")]
+    Size {
+        /// Bytes promised, header included.
+        expected: u128,
+        /// Bytes found (for a compressed file: at least).
+        found: u64,
+        /// Shape in the header.
+        shape: Vec<usize>,
+    },
+    /// More than is allowed for one file.
+    #[error("holds {found} bytes once read; the limit is {limit} (raise it with --max-step-bytes if that is right)")]
+    TooLarge {
+        /// Bytes found or promised.
+        found: u128,
+        /// The limit.
+        limit: u64,
+    },
+    /// A gzip stream that is damaged or cut off.
+    #[error("gzip stream is damaged or cut off after {read} bytes: {source}")]
+    Gzip {
+        /// Bytes decompressed before.
+        read: usize,
+        /// What the decoder says.
+        source: io::Error,
+    },
+    /// An npz archive that cannot be used.
+    #[error("not a usable npz archive: {found}; expected an array named `attention`, or any array")]
+    Npz {
+        /// What was found.
+        found: String,
+    },
+    /// A torch file that cannot be used.
+    #[error(transparent)]
+    Torch(#[from] TorchError),
+    /// A shape that is no step array's.
+    #[error("shape is {found:?}; expected four non-empty axes [block, head, spatial, token]")]
+    Shape {
+        /// The shape found.
+        found: Vec<usize>,
+    },
+    /// Five axes, and a batch of more than one.
+    #[error(
+        "shape {found:?} has a batch axis of {batch} (axis 1); which one is meant is not guessed: choose with --batch INDEX or --batch mean"
+    )]
+    BatchAxis {
+        /// The shape found.
+        found: Vec<usize>,
+        /// Its batch size.
+        batch: usize,
+    },
+    /// The chosen index is not in the batch.
+    #[error("--batch {index} is out of range: the batch axis has size {batch} (0 to {})", batch - 1)]
+    BatchIndex {
+        /// The index asked for.
+        index: usize,
+        /// The batch size.
+        batch: usize,
+    },
+    /// A split step of which files are missing or double.
+    #[error(
+        "the step is split into one file per block or head, and {found} of {expected} are there; missing: {missing}"
+    )]
+    SplitIncomplete {
+        /// Files found.
+        found: usize,
+        /// Files expected.
+        expected: usize,
+        /// Names of the missing ones.
+        missing: String,
+    },
+    /// A split file that does not fit the others.
+    #[error("this part of a split step is {found}; the first part is {expected}")]
+    SplitMismatch {
+        /// Shape and type found.
+        found: String,
+        /// Shape and type of the first part.
+        expected: String,
+    },
+    /// Tensor without metadata.
+    #[error("no metadata beside it; expected {expected} (a step without it counts as not yet complete)")]
+    NoMetadata {
+        /// Name of the expected file.
+        expected: String,
+    },
+    /// Metadata without tensor.
+    #[error("metadata without a tensor; expected {expected}.npy, .npy.gz, .pt, .pt.gz or .npz beside it")]
+    NoTensor {
+        /// Stem of the expected file.
+        expected: String,
+    },
+    /// JSON that does not parse.
+    #[error("not valid JSON: {found}; expected an object with the keys of step metadata")]
+    Json {
+        /// What the parser says.
+        found: String,
+    },
+    /// The file changed between planning and reading.
+    #[error("the file changed while it was read (the generator may still be running); run ingest again later")]
+    Changed,
+    /// Steps of one word that differ in shape or type.
+    #[error("this step is {found}, most steps of the word are {expected}; two runs in one directory?")]
+    Mixed {
+        /// Shape and type found.
+        found: String,
+        /// Shape and type of the majority.
+        expected: String,
+    },
+    /// A second directory for the same video or word.
+    #[error("{what} was already found in {}; this one is left aside", first.display())]
+    Duplicate {
+        /// Video or word.
+        what: String,
+        /// Where it was found first.
+        first: PathBuf,
+    },
+    /// A remark in words: for warnings.
+    #[error("{0}")]
+    Remark(String),
+}
+
+impl Problem {
+    /// Names the file.
+    #[must_use]
+    pub fn at(self, path: impl AsRef<Path>) -> DumpError {
+        DumpError { path: path.as_ref().to_owned(), problem: self }
+    }
+}
+
+/// Shape and type in words, for comparisons.
+pub(crate) fn describe(shape: impl std::fmt::Display, dtype: SourceDtype) -> String {
+    format!("{dtype} {shape}")
+}

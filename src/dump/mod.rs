@@ -1,0 +1,175 @@
+//! The input: directories of step files as generators write them. Finds them in every layout and reads every format;
+//! knows nothing of the store.
+//!
+//! ```
+//! use attnkit::dump::{Dump, ReadOptions, StepReader};
+//!
+//! let dump = Dump::find(&[concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/variants/gzip")])?;
+//! let video = &dump.videos[0];
+//! let series = &video.series[0];
+//! assert_eq!((video.id.as_str(), series.token.as_str()), ("prompt_000_vid001", "circle"));
+//!
+//! let mut reader = StepReader::new(ReadOptions::default());
+//! let step = reader.read(&series.steps[0], series.split)?;
+//! assert_eq!(step.array.shape.to_string(), "[6, 4, 576, 1]");
+//! # Ok::<(), attnkit::dump::DumpError>(())
+//! ```
+
+mod array;
+mod discover;
+mod error;
+mod metadata;
+mod npy;
+mod npz;
+mod read;
+mod torch;
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+pub(crate) use array::with_values;
+pub use array::{Batch, StepArray, Values};
+pub use discover::same_name;
+pub use error::{DumpError, Problem};
+pub use metadata::{StepMetadata, read_step_metadata, read_summary};
+pub use npy::write_npy;
+pub use read::{ReadOptions, Step, StepPeek, StepReader, content_hash};
+use serde::{Deserialize, Serialize};
+
+pub use crate::shape::StepShape;
+
+/// All that was found below the directories given.
+#[derive(Debug, Default)]
+pub struct Dump {
+    /// The videos, sorted by directory.
+    pub videos: Vec<Video>,
+    /// What looks like a part of a dump but cannot be used.
+    pub problems: Vec<DumpError>,
+    /// What was odd but could be used.
+    pub warnings: Vec<DumpError>,
+}
+
+/// One generated video: a directory of words.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Video {
+    /// Its id, from the directory names.
+    pub id: String,
+    /// The prompt's id (`prompt_000`), if the names hold one.
+    pub prompt_id: Option<String>,
+    /// Its directory.
+    pub dir: PathBuf,
+    /// The directory that its video directories are in: `attention_maps`, as a rule.
+    pub root: PathBuf,
+    /// Its `summary.json`, if it has one.
+    pub summary: Option<PathBuf>,
+    /// Its tracked words, sorted by directory.
+    pub series: Vec<Series>,
+}
+
+impl Video {
+    /// Bytes of all its step files.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.series.iter().flat_map(|series| &series.steps).map(StepFiles::bytes).sum()
+    }
+}
+
+/// The step files of one word in one video.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Series {
+    /// The word, from the directory name, without weight syntax.
+    pub token: String,
+    /// The word's weight, if the directory name holds it.
+    pub weight: Option<f64>,
+    /// Its directory.
+    pub dir: PathBuf,
+    /// Its steps, ascending.
+    pub steps: Vec<StepFiles>,
+    /// How many blocks and heads its split files cover.
+    pub split: Split,
+    /// Aggregates over all steps: derived files that are left aside.
+    pub aggregates: Vec<PathBuf>,
+}
+
+/// How many blocks and heads the split files of a series cover: one more than the highest index in their names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Split {
+    /// Blocks, if files are split by block.
+    pub blocks: Option<usize>,
+    /// Heads, if files are split by head.
+    pub heads: Option<usize>,
+}
+
+/// The files of one denoising step: one, unless it is split by block or head.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepFiles {
+    /// The step, from the file name.
+    pub step: i32,
+    /// At least one file, ordered by block and head.
+    pub parts: Vec<StepFile>,
+}
+
+impl StepFiles {
+    /// Bytes of the tensor files.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.parts.iter().map(|part| part.bytes).sum()
+    }
+
+    /// Latest modification of its tensor and metadata files.
+    #[must_use]
+    pub fn modified(&self) -> SystemTime {
+        self.parts.iter().map(|part| part.modified).max().unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+}
+
+/// One tensor file with its metadata.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepFile {
+    /// The tensor file.
+    pub path: PathBuf,
+    /// How it is written.
+    pub format: FileFormat,
+    /// The block it holds, if split by block.
+    pub block: Option<usize>,
+    /// The head it holds, if split by head.
+    pub head: Option<usize>,
+    /// Its metadata file.
+    pub metadata: PathBuf,
+    /// Size of the tensor file.
+    pub bytes: u64,
+    /// Latest modification of the tensor and the metadata file.
+    pub modified: SystemTime,
+}
+
+/// How a tensor file is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum FileFormat {
+    /// `.npy`
+    Npy,
+    /// `.pt`
+    Torch,
+    /// `.npz`
+    Npz,
+    /// `.npy.gz`
+    NpyGzip,
+    /// `.pt.gz`
+    TorchGzip,
+}
+
+impl FileFormat {
+    /// All, the preferred first when a step exists in several.
+    pub const ALL: [Self; 5] = [Self::Npy, Self::Torch, Self::Npz, Self::NpyGzip, Self::TorchGzip];
+
+    /// The file name's ending, with its dot.
+    #[must_use]
+    pub const fn extension(self) -> &'static str {
+        match self {
+            Self::Npy => ".npy",
+            Self::Torch => ".pt",
+            Self::Npz => ".npz",
+            Self::NpyGzip => ".npy.gz",
+            Self::TorchGzip => ".pt.gz",
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! Reading the files of one step into one array, whatever their format, and fingerprinting what was read.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::time::SystemTime;
+
+use flate2::bufread::MultiGzDecoder;
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::Xxh3;
+
+use super::array::{FileArray, without_batch};
+use super::error::describe;
+use super::npy::{HEADER_LIMIT, NpyHeader, read_npy};
+use super::npz::{extract_npy, read_promised};
+use super::torch::{TorchDtype, read_tensor};
+use super::{Batch, DumpError, FileFormat, Problem, Split, StepArray, StepFile, StepFiles, StepShape, Values};
+use crate::dtype::{Dtype, SourceDtype};
+
+/// How step files are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadOptions {
+    /// Which element of a batch axis is taken; `None`: a batch axis larger than 1 is an error.
+    pub batch: Option<Batch>,
+    /// The most bytes one file may hold once decompressed. Default: 2 GiB.
+    pub max_step_bytes: u64,
+}
+
+impl Default for ReadOptions {
+    fn default() -> Self {
+        Self { batch: None, max_step_bytes: 2 << 30 }
+    }
+}
+
+/// Shape and type of a step, known without reading its values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct StepPeek {
+    /// Shape of the step array.
+    pub shape: StepShape,
+    /// Type in the file.
+    pub dtype: SourceDtype,
+}
+
+impl std::fmt::Display for StepPeek {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&describe(self.shape, self.dtype))
+    }
+}
+
+impl StepArray<'_> {
+    /// Shape and type.
+    #[must_use]
+    pub const fn peek(&self) -> StepPeek {
+        StepPeek { shape: self.shape, dtype: self.source_dtype }
+    }
+}
+
+/// A step as it was read.
+#[derive(Debug)]
+pub struct Step<'a> {
+    /// Its array.
+    pub array: StepArray<'a>,
+    /// Fingerprint of its files: see [`content_hash`].
+    pub content_hash: String,
+}
+
+/// Reads steps one after the other, reusing its buffers.
+#[derive(Debug, Default)]
+pub struct StepReader {
+    options: ReadOptions,
+    file: Vec<u8>,
+    unpacked: Vec<u8>,
+}
+
+impl StepReader {
+    /// A reader with empty buffers.
+    #[must_use]
+    pub fn new(options: ReadOptions) -> Self {
+        Self { options, ..Self::default() }
+    }
+
+    /// Reads one step. The array may borrow this reader's buffers.
+    ///
+    /// # Errors
+    /// If a file cannot be read, is not what its name says, or the parts of a split step do not make a whole.
+    pub fn read(&mut self, files: &StepFiles, split: Split) -> Result<Step<'_>, DumpError> {
+        let mut hash = Xxh3::new();
+        let array = match &files.parts[..] {
+            [only] if only.block.is_none() && only.head.is_none() => self.read_file(only, &mut hash)?,
+            parts => self.assemble(parts, split, &mut hash)?,
+        };
+        hash_metadata(files, &mut hash)?;
+        Ok(Step { array, content_hash: digest(&hash) })
+    }
+
+    fn read_file(&mut self, file: &StepFile, hash: &mut Xxh3) -> Result<StepArray<'_>, DumpError> {
+        let options = self.options;
+        read_whole(&file.path, options.max_step_bytes, &mut self.file).map_err(|problem| problem.at(&file.path))?;
+        hash.update(&self.file);
+        decode(file.format, &self.file, &mut self.unpacked, options.max_step_bytes)
+            .and_then(|array| array.into_step_array(options.batch))
+            .map_err(|problem| problem.at(&file.path))
+    }
+
+    /// Puts the parts of a split step together.
+    fn assemble(&mut self, parts: &[StepFile], split: Split, hash: &mut Xxh3) -> Result<StepArray<'static>, DumpError> {
+        check_complete(parts, split)?;
+        let mut whole: Option<(StepPeek, StepArray<'static>)> = None;
+        for part in parts {
+            let array = self.read_file(part, hash)?;
+            let shape = StepShape {
+                blocks: split.blocks.unwrap_or(array.shape.blocks),
+                heads: split.heads.unwrap_or(array.shape.heads),
+                ..array.shape
+            };
+            let (first, target) = whole.get_or_insert_with(|| {
+                let values = Values::compute(array.values.dtype(), shape.len(), |_| f64::NAN);
+                (array.peek(), StepArray { shape, source_dtype: array.source_dtype, values })
+            });
+            let whole_axis = |size: usize, index: Option<usize>| index.is_none() || size == 1;
+            let fits = whole_axis(array.shape.blocks, part.block) && whole_axis(array.shape.heads, part.head);
+            if array.peek() != *first || !fits {
+                let problem = Problem::SplitMismatch { found: array.peek().to_string(), expected: first.to_string() };
+                return Err(problem.at(&part.path));
+            }
+            place(&array, part, target);
+        }
+        let first = parts.first().map(|part| part.path.clone()).unwrap_or_default();
+        whole.map(|(_, array)| array).ok_or_else(|| Problem::Empty { expected: "step files" }.at(first))
+    }
+
+    /// Shape and type from the file's head where the format has them there: npy, plain or gzipped. `None` for other formats.
+    ///
+    /// # Errors
+    /// If the head is damaged, or a plain file's size is not what it promises.
+    pub fn peek(&self, files: &StepFiles, split: Split) -> Result<Option<StepPeek>, DumpError> {
+        let Some(first) = files.parts.first() else { return Ok(None) };
+        if first.block.is_some() || first.head.is_some() {
+            check_complete(&files.parts, split)?;
+        }
+        let peek = self.peek_file(first).map_err(|problem| problem.at(&first.path))?;
+        Ok(peek.map(|peek| StepPeek {
+            shape: StepShape {
+                blocks: first.block.and(split.blocks).unwrap_or(peek.shape.blocks),
+                heads: first.head.and(split.heads).unwrap_or(peek.shape.heads),
+                ..peek.shape
+            },
+            ..peek
+        }))
+    }
+
+    fn peek_file(&self, file: &StepFile) -> Result<Option<StepPeek>, Problem> {
+        let mut head = Vec::with_capacity(HEADER_LIMIT);
+        let open = File::open(&file.path)?;
+        let limit = self.options.max_step_bytes;
+        let header = match file.format {
+            FileFormat::Npy => {
+                open.take(HEADER_LIMIT as u64).read_to_end(&mut head)?;
+                let header = NpyHeader::parse(&head)?;
+                header.check_size(file.bytes, limit)?;
+                header
+            }
+            FileFormat::NpyGzip if file.bytes == 0 => return Err(Problem::Empty { expected: "a gzip stream" }),
+            FileFormat::NpyGzip => {
+                let mut stream = MultiGzDecoder::new(std::io::BufReader::with_capacity(8192, open));
+                stream
+                    .by_ref()
+                    .take(HEADER_LIMIT as u64)
+                    .read_to_end(&mut head)
+                    .map_err(|source| Problem::Gzip { read: 0, source })?;
+                NpyHeader::parse(&head)?
+            }
+            _ => return Ok(None),
+        };
+        let (shape, batch) = without_batch(&header.shape)?;
+        if batch > 1 && self.options.batch.is_none() {
+            return Err(Problem::BatchAxis { found: header.shape, batch });
+        }
+        Ok(Some(StepPeek { shape, dtype: header.dtype }))
+    }
+
+    /// Checks that the step's files are still those that were found.
+    ///
+    /// # Errors
+    /// If one has gone or has another size or modification time.
+    pub fn check_unchanged(files: &StepFiles) -> Result<(), DumpError> {
+        for part in &files.parts {
+            let current = signature(&part.path, &part.metadata).map_err(|error| Problem::from(error).at(&part.path))?;
+            if current != (part.bytes, part.modified) {
+                return Err(Problem::Changed.at(&part.path));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// XXH3-128 over the bytes of a step's tensor files and then of its metadata files, as 32 hexadecimal digits.
+///
+/// # Errors
+/// If a file cannot be read.
+pub fn content_hash(files: &StepFiles) -> Result<String, DumpError> {
+    let mut hash = Xxh3::new();
+    for part in &files.parts {
+        hash_file(&part.path, &mut hash)?;
+    }
+    hash_metadata(files, &mut hash)?;
+    Ok(digest(&hash))
+}
+
+fn hash_metadata(files: &StepFiles, hash: &mut Xxh3) -> Result<(), DumpError> {
+    files.parts.iter().try_for_each(|part| hash_file(&part.metadata, hash))
+}
+
+fn digest(hash: &Xxh3) -> String {
+    format!("{:032x}", hash.digest128())
+}
+
+/// Size of a tensor file, and the latest modification of it and its metadata.
+pub(super) fn signature(tensor: &Path, metadata: &Path) -> std::io::Result<(u64, SystemTime)> {
+    let (tensor, metadata) = (tensor.metadata()?, metadata.metadata()?);
+    Ok((tensor.len(), tensor.modified()?.max(metadata.modified()?)))
+}
+
+fn read_whole(path: &Path, limit: u64, buffer: &mut Vec<u8>) -> Result<(), Problem> {
+    let file = File::open(path)?;
+    let len = file.metadata()?.len();
+    // A header's worth of slack: the limit is for the values.
+    if len > limit.saturating_add(HEADER_LIMIT as u64) {
+        return Err(Problem::TooLarge { found: len.into(), limit });
+    }
+    buffer.clear();
+    buffer.reserve(usize::try_from(len).unwrap_or(0) + 1);
+    file.take(len + 1).read_to_end(buffer)?;
+    if buffer.len() as u64 != len {
+        return Err(Problem::Changed);
+    }
+    Ok(())
+}
+
+fn decode<'a>(
+    format: FileFormat,
+    file: &'a [u8],
+    unpacked: &'a mut Vec<u8>,
+    limit: u64,
+) -> Result<FileArray<'a>, Problem> {
+    match format {
+        FileFormat::Npy => read_npy(file, limit),
+        FileFormat::Npz => {
+            *unpacked = extract_npy(file, limit)?;
+            read_npy(unpacked, limit)
+        }
+        FileFormat::NpyGzip => {
+            let mut stream = gunzip(file)?;
+            *unpacked = read_promised(&mut stream, limit).map_err(|problem| match problem {
+                Problem::Io(source) => Problem::Gzip { read: 0, source },
+                other => other,
+            })?;
+            read_npy(unpacked, limit)
+        }
+        FileFormat::Torch => torch(file, limit),
+        FileFormat::TorchGzip => {
+            unpacked.clear();
+            let stream = gunzip(file)?;
+            let bound = limit.saturating_add(1 << 20); // the archive around the values
+            let read = stream.take(bound.saturating_add(1)).read_to_end(unpacked);
+            read.map_err(|source| Problem::Gzip { read: unpacked.len(), source })?;
+            if unpacked.len() as u64 > bound {
+                return Err(Problem::TooLarge { found: unpacked.len() as u128, limit });
+            }
+            torch(unpacked, limit)
+        }
+    }
+}
+
+fn gunzip(file: &[u8]) -> Result<MultiGzDecoder<&[u8]>, Problem> {
+    if file.is_empty() {
+        return Err(Problem::Empty { expected: "a gzip stream" });
+    }
+    Ok(MultiGzDecoder::new(file))
+}
+
+fn torch(bytes: &[u8], limit: u64) -> Result<FileArray<'_>, Problem> {
+    if bytes.is_empty() {
+        return Err(Problem::Empty { expected: "a file of torch.save" });
+    }
+    let tensor = read_tensor(bytes, limit)?;
+    let dtype = match tensor.dtype {
+        TorchDtype::Float16 => SourceDtype::Float16,
+        TorchDtype::BFloat16 => SourceDtype::BFloat16,
+        TorchDtype::Float32 => SourceDtype::Float32,
+        TorchDtype::Float64 => SourceDtype::Float64,
+    };
+    Ok(FileArray { shape: tensor.shape, dtype, values: Values::from_le_bytes(dtype, tensor.bytes) })
+}
+
+fn hash_file(path: &Path, hash: &mut Xxh3) -> Result<(), DumpError> {
+    let mut update = || -> std::io::Result<()> {
+        let mut file = File::open(path)?;
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            match file.read(&mut buffer)? {
+                0 => return Ok(()),
+                read => hash.update(&buffer[..read]),
+            }
+        }
+    };
+    update().map_err(|error| Problem::from(error).at(path))
+}
+
+/// Checks that a split step has each of its files once.
+fn check_complete(parts: &[StepFile], split: Split) -> Result<(), DumpError> {
+    let axis = |count: Option<usize>| count.map_or(vec![None], |count| (0..count).map(Some).collect());
+    let expected: Vec<_> = axis(split.blocks)
+        .into_iter()
+        .flat_map(|block| axis(split.heads).into_iter().map(move |head| (block, head)))
+        .collect();
+    let missing: Vec<String> = expected
+        .iter()
+        .filter(|place| !parts.iter().any(|part| (part.block, part.head) == **place))
+        .map(|(block, head)| {
+            let name = |axis: &str, index: &Option<usize>| {
+                index.map(|index| format!("_{axis}_{index:02}")).unwrap_or_default()
+            };
+            name("block", block) + &name("head", head)
+        })
+        .collect();
+    if missing.is_empty() && parts.len() == expected.len() {
+        return Ok(());
+    }
+    let shown = missing.iter().take(5).map(|name| name.trim_start_matches('_')).collect::<Vec<_>>().join(", ");
+    let more = if missing.len() > 5 { format!(" and {} more", missing.len() - 5) } else { String::new() };
+    let problem = Problem::SplitIncomplete { found: parts.len(), expected: expected.len(), missing: shown + &more };
+    Err(problem.at(parts.first().map(|part| part.path.clone()).unwrap_or_default()))
+}
+
+/// Copies a part into its place in the whole.
+fn place(part: &StepArray<'_>, file: &StepFile, whole: &mut StepArray<'static>) {
+    fn copy<T: Copy>(from: &[T], part: StepShape, to: &mut [T], whole: StepShape, block: usize, head: usize) {
+        let len = part.head_len();
+        for b in 0..part.blocks {
+            for h in 0..part.heads {
+                let source = (b * part.heads + h) * len;
+                let target = ((block + b) * whole.heads + head + h) * len;
+                to[target..target + len].copy_from_slice(&from[source..source + len]);
+            }
+        }
+    }
+    let (block, head) = (file.block.unwrap_or(0), file.head.unwrap_or(0));
+    match (&part.values, &mut whole.values) {
+        (Values::Float16(from), Values::Float16(to)) => copy(from, part.shape, to.to_mut(), whole.shape, block, head),
+        (Values::Float32(from), Values::Float32(to)) => copy(from, part.shape, to.to_mut(), whole.shape, block, head),
+        (Values::Float64(from), Values::Float64(to)) => copy(from, part.shape, to.to_mut(), whole.shape, block, head),
+        _ => debug_assert_eq!(part.values.dtype(), Dtype::Float16, "types were compared before"),
+    }
+}

@@ -1,0 +1,964 @@
+//! Reads one bare tensor out of the bytes of a `torch.save` zip archive, without torch itself.
+//!
+//! The pickle inside is interpreted, never executed: it may mention tensors, storages and an ordered
+//! dict; anything else is an error that names it. Opening and gunzipping files is left to the caller.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::io::{self, Cursor, Read};
+use std::rc::Rc;
+use std::slice::ChunksExact;
+
+use zip::read::ZipReadOptions;
+use zip::result::ZipError;
+use zip::{CompressionMethod, ZipArchive};
+
+/// Element type of a tensor as stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TorchDtype {
+    /// IEEE 754 half precision, 2 bytes.
+    Float16,
+    /// The upper half of a `float32`, 2 bytes.
+    BFloat16,
+    /// IEEE 754 single precision, 4 bytes.
+    Float32,
+    /// IEEE 754 double precision, 8 bytes.
+    Float64,
+}
+
+/// A tensor as found: row-major contents, little-endian.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TorchTensor<'a> {
+    /// Element type of `bytes`.
+    pub dtype: TorchDtype,
+    /// Length of each axis, outermost first; empty for a scalar.
+    pub shape: Vec<usize>,
+    /// The product of `shape` in elements; borrowed if the file holds them in this very order.
+    pub bytes: Cow<'a, [u8]>,
+}
+
+/// Why a file is not a tensor this reader takes; the caller adds the file's name.
+#[derive(Debug, thiserror::Error)]
+pub enum TorchError {
+    /// There are no bytes at all.
+    #[error("the file is empty; expected a zip archive written by torch.save")]
+    Empty,
+    /// A pickle without an archive around it, as torch wrote before 1.6.
+    #[error(
+        "found a bare pickle, the legacy format of torch.save; expected the zip format: load it in \
+         torch and save it again with torch.save(tensor, path)"
+    )]
+    Legacy,
+    /// Neither an archive nor a pickle; the first bytes.
+    #[error("starts with the bytes {0}; expected a zip archive (50 4b 03 04) written by torch.save")]
+    NotZip(String),
+    /// A zip archive without a readable directory.
+    #[error("cannot read the zip archive ({0}); expected a whole one: it may be cut off")]
+    Archive(ZipError),
+    /// An entry of the archive is missing, damaged or contradicts the pickle.
+    #[error("archive entry `{entry}`: found {found}, expected {expected}")]
+    Entry {
+        /// Path of the entry below the archive's one directory.
+        entry: String,
+        /// What the archive holds.
+        found: String,
+        /// What it should hold.
+        expected: String,
+    },
+    /// The tensor, or an entry to inflate, needs more memory than allowed.
+    #[error("{what} takes {found} bytes; expected at most {limit}")]
+    TooLarge {
+        /// What is too large.
+        what: String,
+        /// Bytes it takes.
+        found: u64,
+        /// Bytes allowed.
+        limit: u64,
+    },
+    /// The pickle is damaged, or builds something `torch.save` never writes for a tensor.
+    #[error("data.pkl, before byte {offset}: found {found}, expected {expected}")]
+    Pickle {
+        /// Where in `data.pkl`.
+        offset: usize,
+        /// What stands there.
+        found: String,
+        /// What should stand there.
+        expected: &'static str,
+    },
+    /// The pickle mentions a Python name other than those of a plain tensor.
+    #[error("the pickle calls {0}; attnkit reads tensors only and never runs code")]
+    Global(String),
+    /// The archive holds an object of this Python type.
+    #[error("found a Python {0}; expected one bare tensor: torch.save(tensor, path)")]
+    NotTensor(&'static str),
+    /// A tensor of this type, which is not a float type.
+    #[error("found a tensor of {0}; expected float16, bfloat16, float32 or float64")]
+    Dtype(&'static str),
+    /// The tensor reaches outside its storage, or is larger than anything addressable.
+    #[error("found {0}; expected a view within its storage")]
+    View(String),
+}
+
+/// Reads the tensor that `torch.save(tensor, path)` wrote, from the file's `bytes`.
+///
+/// A transposed, sliced or expanded tensor comes back row-major. Checksums are verified. Memory is
+/// never taken on a header's word: neither the tensor nor an inflated storage may exceed `limit` bytes.
+///
+/// # Errors
+/// When `bytes` is not a whole archive of one float tensor that fits its storage and `limit`.
+pub fn read_tensor(bytes: &[u8], limit: u64) -> Result<TorchTensor<'_>, TorchError> {
+    let mut archive = TorchArchive::open(bytes)?;
+    let view = match Unpickler::load(&archive.entry("data.pkl", None, PICKLE_LIMIT)?)? {
+        Value::Tensor(view) => view,
+        other => return Err(TorchError::NotTensor(other.kind())),
+    };
+    let dtype = view.storage.dtype.map_err(TorchError::Dtype)?;
+    let itemsize = dtype.itemsize();
+    let outside = || TorchError::View(view.describe());
+    let (count, storage_size) = view.checked_sizes(itemsize).ok_or_else(outside)?;
+    within("the tensor", (count * itemsize) as u64, limit)?;
+
+    let big_endian = archive.is_big_endian()?;
+    let storage = archive.entry(&view.storage.entry()?, Some(storage_size as u64), limit)?;
+    let bytes = match storage {
+        _ if count == 0 => Some(Cow::default()),
+        Cow::Borrowed(storage) if view.is_contiguous() && !big_endian => {
+            let bytes = storage.get(view.offset * itemsize..);
+            bytes.and_then(|bytes| bytes.get(..count * itemsize)).map(Cow::Borrowed)
+        }
+        storage => view.gather(&storage, count, itemsize, big_endian).map(Cow::Owned),
+    };
+    let bytes = bytes.ok_or_else(outside)?;
+    let shape = view.shape.clone();
+    Ok(TorchTensor { dtype, shape, bytes })
+}
+
+impl TorchDtype {
+    /// Bytes per element.
+    #[must_use]
+    pub const fn itemsize(self) -> usize {
+        match self {
+            Self::Float16 | Self::BFloat16 => 2,
+            Self::Float32 => 4,
+            Self::Float64 => 8,
+        }
+    }
+}
+
+fn within(what: &str, found: u64, limit: u64) -> Result<(), TorchError> {
+    let what = what.to_owned();
+    (found <= limit).then_some(()).ok_or(TorchError::TooLarge { what, found, limit })
+}
+
+/// Bytes of `data.pkl`: a tensor's has a few hundred, a checkpoint's may have more than this.
+const PICKLE_LIMIT: u64 = 1 << 18;
+
+/// A zip archive in memory with its entries in one directory: `data.pkl`, `byteorder`, `data/0`, …
+struct TorchArchive<'a> {
+    bytes: &'a [u8],
+    zip: ZipArchive<Cursor<&'a [u8]>>,
+    root: Vec<u8>,
+}
+
+impl<'a> TorchArchive<'a> {
+    fn open(bytes: &'a [u8]) -> Result<Self, TorchError> {
+        match bytes {
+            [] => return Err(TorchError::Empty),
+            [0x80, 2..=5, ..] => return Err(TorchError::Legacy),
+            [b'P', b'K', ..] => {}
+            _ => {
+                let head: Vec<_> = bytes.iter().take(4).map(|b| format!("{b:02x}")).collect();
+                return Err(TorchError::NotZip(head.join(" ")));
+            }
+        }
+        let zip = ZipArchive::new(Cursor::new(bytes)).map_err(TorchError::Archive)?;
+        let pickles = zip.file_names_raw().filter_map(|name| name.strip_suffix(b"data.pkl"));
+        let roots: Vec<_> = pickles.filter(|root| matches!(root, [] | [.., b'/'])).collect();
+        match roots.as_slice() {
+            [root] if !zip.has_duplicate_names() => Ok(Self { bytes, root: root.to_vec(), zip }),
+            [_] => Err(entry_error("data.pkl", "entries of the same name beside it", "none")),
+            _ => Err(entry_error("data.pkl", format!("{} of them", roots.len()), "one")),
+        }
+    }
+
+    /// Older archives don't say, and are taken for little-endian.
+    fn is_big_endian(&mut self) -> Result<bool, TorchError> {
+        if self.find("byteorder").is_none() {
+            return Ok(false);
+        }
+        match self.entry("byteorder", None, 64)?.trim_ascii() {
+            b"little" => Ok(false),
+            b"big" => Ok(true),
+            _ => Err(entry_error("byteorder", "something else", "`little` or `big`")),
+        }
+    }
+
+    fn find(&self, name: &str) -> Option<usize> {
+        self.zip.index_for_name_raw(&[self.root.as_slice(), name.as_bytes()].concat())
+    }
+
+    /// Contents of an entry of `exactly` this size, checksum verified: in place if the archive
+    /// stores it as is, else inflated. Without an exact size, `limit` holds for both.
+    fn entry(&mut self, name: &str, exactly: Option<u64>, limit: u64) -> Result<Cow<'a, [u8]>, TorchError> {
+        let damage = |error: ZipError| entry_error(name, error.to_string(), "intact contents");
+        let sizes = |found: u64, expected: u64| entry_error(name, format!("{found} bytes"), format!("{expected}"));
+        let index = self.find(name).ok_or_else(|| entry_error(name, "no such entry", "one"))?;
+        let header = self.zip.by_index_data(index).map_err(damage)?;
+        let (size, stored) = (header.size(), header.compression() == CompressionMethod::Stored);
+        if let Some(expected) = exactly.filter(|&expected| expected != size) {
+            return Err(sizes(size, expected));
+        }
+        if !stored || exactly.is_none() {
+            within(&format!("archive entry `{name}`"), size, limit)?;
+        }
+
+        // A checksum of 0 stands for none: torch.save can be told to leave them out.
+        let options = ZipReadOptions::new().ignore_crc32(header.crc32() == 0);
+        let mut entry = self.zip.by_index_with_options(index, options).map_err(damage)?;
+        let mut inflated = Vec::new();
+        // One byte more than announced, for the checksum is verified when the end is met.
+        let mut announced = entry.by_ref().take(size.saturating_add(1));
+        let found =
+            if stored { io::copy(&mut announced, &mut io::sink()) } else { io::copy(&mut announced, &mut inflated) };
+        let found = found.map_err(|error| damage(error.into()))?;
+        if found != size {
+            return Err(sizes(found, size));
+        }
+        if !stored {
+            return Ok(Cow::Owned(inflated));
+        }
+        let start = entry.data_start().and_then(|start| usize::try_from(start).ok());
+        let contents = start.zip(usize::try_from(size).ok());
+        let contents = contents.and_then(|(start, size)| self.bytes.get(start..)?.get(..size));
+        contents.map(Cow::Borrowed).ok_or_else(|| sizes(0, size))
+    }
+}
+
+fn entry_error(entry: &str, found: impl Into<String>, expected: impl Into<String>) -> TorchError {
+    TorchError::Entry { entry: entry.into(), found: found.into(), expected: expected.into() }
+}
+
+/// More axes than torch or numpy handle.
+const MAX_RANK: usize = 64;
+
+/// What `torch._utils._rebuild_tensor_v2` was called with; offset and strides count elements.
+#[derive(Debug)]
+struct StridedView {
+    storage: StorageId,
+    offset: usize,
+    shape: Vec<usize>,
+    strides: Vec<usize>,
+}
+
+/// A storage the pickle refers to; the torch name of the dtype if it is none of ours.
+#[derive(Debug, Clone)]
+struct StorageId {
+    dtype: Result<TorchDtype, &'static str>,
+    key: Rc<str>,
+    numel: usize,
+}
+
+impl StridedView {
+    /// Elements of the view and bytes of its storage; `None` if either overflows or they don't fit.
+    fn checked_sizes(&self, itemsize: usize) -> Option<(usize, usize)> {
+        // Empty axes count as one, so that no partial product of the shape overflows later either.
+        let ceiling = self.shape.iter().try_fold(itemsize, |n, &axis| n.checked_mul(axis.max(1)))?;
+        let count = if self.shape.contains(&0) { 0 } else { ceiling / itemsize };
+        let last = self.axes().try_fold(self.offset, |last, (length, stride)| {
+            last.checked_add(length.saturating_sub(1).checked_mul(stride)?)
+        })?;
+        let fits = self.shape.len() == self.strides.len() && (count == 0 || last < self.storage.numel);
+        fits.then_some((count, self.storage.numel.checked_mul(itemsize)?))
+    }
+
+    /// Length and stride of each axis longer than 1; the strides of the others mean nothing.
+    fn axes(&self) -> impl DoubleEndedIterator<Item = (usize, usize)> {
+        let axes = self.shape.iter().copied().zip(self.strides.iter().copied());
+        axes.filter(|&(length, _)| length != 1)
+    }
+
+    fn is_contiguous(&self) -> bool {
+        let mut run = 1;
+        self.axes().rev().all(|(length, stride)| {
+            let adjacent = stride == run;
+            run *= length;
+            adjacent
+        })
+    }
+
+    /// The `count` elements in row-major order, made little-endian.
+    fn gather(&self, storage: &[u8], count: usize, itemsize: usize, big_endian: bool) -> Option<Vec<u8>> {
+        let elements = storage.chunks_exact(itemsize);
+        let axes: Vec<_> = self.axes().collect();
+        let mut gathered = Vec::new();
+        gathered.try_reserve_exact(count * itemsize).ok()?;
+        gather_axes(&elements, &axes, self.offset, &mut gathered)?;
+        if big_endian {
+            gathered.chunks_exact_mut(itemsize).for_each(<[u8]>::reverse);
+        }
+        Some(gathered)
+    }
+
+    fn describe(&self) -> String {
+        let Self { storage, offset, shape, strides } = self;
+        let numel = storage.numel;
+        format!("shape {shape:?}, strides {strides:?}, offset {offset} in a storage of {numel} elements")
+    }
+}
+
+/// Appends the elements reached from `start` along `axes`. No axis has length 1, so the recursion is
+/// at most log2 of their number deep.
+fn gather_axes(
+    elements: &ChunksExact<'_, u8>,
+    axes: &[(usize, usize)],
+    start: usize,
+    gathered: &mut Vec<u8>,
+) -> Option<()> {
+    let Some((&(length, stride), inner)) = axes.split_first() else {
+        gathered.extend_from_slice(elements.clone().nth(start)?);
+        return Some(());
+    };
+    (0..length).try_for_each(|i| gather_axes(elements, inner, start + i * stride, gathered))
+}
+
+impl StorageId {
+    fn entry(&self) -> Result<String, TorchError> {
+        let name = format!("data/{}", quoted(&self.key));
+        let numbered = !self.key.is_empty() && self.key.bytes().all(|byte| byte.is_ascii_digit());
+        numbered.then_some(()).ok_or_else(|| entry_error(&name, "that name", "data/<number>"))?;
+        Ok(name)
+    }
+}
+
+/// Tuples are dropped recursively, so their nesting is bounded; a tensor's pickle has two levels.
+const MAX_DEPTH: u8 = 16;
+/// Objects on the stack and in the memo together.
+const MAX_OBJECTS: usize = 50_000;
+
+/// A Python object, as far as a tensor's pickle needs it. Clones are cheap: the memo is full of them.
+#[derive(Debug, Clone)]
+enum Value<'p> {
+    Mark,
+    Int(i64),
+    Text(&'p str),
+    /// Items, and the levels of tuples they make.
+    Tuple(Rc<[Value<'p>]>, u8),
+    Global(Global),
+    Storage(StorageId),
+    Tensor(Rc<StridedView>),
+    /// Only its Python type matters.
+    Other(&'static str),
+}
+
+/// The Python names a tensor's pickle may mention.
+#[derive(Debug, Clone, Copy)]
+enum Global {
+    RebuildTensor,
+    RebuildParameter,
+    OrderedDict,
+    StorageClass(Result<TorchDtype, &'static str>),
+}
+
+impl Value<'_> {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Mark => "mark",
+            Self::Int(_) => "int",
+            Self::Text(_) => "str",
+            Self::Tuple(..) => "tuple",
+            Self::Global(_) => "function or class",
+            Self::Storage(_) => "torch storage",
+            Self::Tensor(_) => "tensor",
+            Self::Other(kind) => kind,
+        }
+    }
+}
+
+impl Global {
+    fn find(module: &str, name: &str) -> Result<Self, TorchError> {
+        let storage = match (module, name) {
+            ("torch._utils", "_rebuild_tensor_v2") => return Ok(Self::RebuildTensor),
+            ("torch._utils", "_rebuild_parameter") => return Ok(Self::RebuildParameter),
+            ("collections", "OrderedDict") => return Ok(Self::OrderedDict),
+            ("torch", "HalfStorage") => Ok(TorchDtype::Float16),
+            ("torch", "BFloat16Storage") => Ok(TorchDtype::BFloat16),
+            ("torch", "FloatStorage") => Ok(TorchDtype::Float32),
+            ("torch", "DoubleStorage") => Ok(TorchDtype::Float64),
+            ("torch", "LongStorage") => Err("int64"),
+            ("torch", "IntStorage") => Err("int32"),
+            ("torch", "ShortStorage") => Err("int16"),
+            ("torch", "CharStorage") => Err("int8"),
+            ("torch", "ByteStorage") => Err("uint8"),
+            ("torch", "BoolStorage") => Err("bool"),
+            ("torch", "ComplexFloatStorage") => Err("complex64"),
+            ("torch", "ComplexDoubleStorage") => Err("complex128"),
+            _ => {
+                return Err(TorchError::Global(format!("{}.{}", quoted(module), quoted(name))));
+            }
+        };
+        Ok(Self::StorageClass(storage))
+    }
+}
+
+/// Python's pickle machine, reduced to what builds a tensor. Opcodes:
+/// <https://github.com/python/cpython/blob/main/Lib/pickletools.py>.
+struct Unpickler<'p> {
+    pickle: &'p [u8],
+    offset: usize,
+    stack: Vec<Value<'p>>,
+    memo: HashMap<u32, Value<'p>>,
+}
+
+impl<'p> Unpickler<'p> {
+    fn load(pickle: &'p [u8]) -> Result<Value<'p>, TorchError> {
+        let mut machine = Self { pickle, offset: 0, stack: Vec::new(), memo: HashMap::new() };
+        loop {
+            match machine.byte()? {
+                b'.' => return machine.pop(),
+                opcode => machine.step(opcode)?,
+            }
+            if machine.stack.len() + machine.memo.len() > MAX_OBJECTS {
+                return Err(machine.unexpected("objects without end", "the dozen of a tensor"));
+            }
+        }
+    }
+
+    fn step(&mut self, opcode: u8) -> Result<(), TorchError> {
+        let value = match opcode {
+            0x80 => return self.byte().map(drop),              // PROTO
+            0x95 => return self.array::<8>().map(drop),        // FRAME
+            b'q' | b'r' | 0x94 => return self.memoize(opcode), // BINPUT, LONG_BINPUT, MEMOIZE
+            // What fills a list, dict or object does not matter: APPEND, BUILD, SETITEM, SETITEMS.
+            b'a' | b'b' => return self.pop().map(drop),
+            b's' => return self.pop().and(self.pop()).map(drop),
+            b'e' | b'u' => return self.pop_to_mark().map(drop),
+            b'h' | b'j' => self.recall(opcode)?, // BINGET, LONG_BINGET
+            b'(' => Value::Mark,
+            b'N' => Value::Other("None"),
+            b']' => Value::Other("list"),
+            b'}' => Value::Other("dict"),
+            0x88 | 0x89 => Value::Other("bool"),
+            b'G' => self.array::<8>().map(|_| Value::Other("float"))?,
+            b'J' => Value::Int(i32::from_le_bytes(self.array()?).into()),
+            b'K' => Value::Int(self.byte()?.into()),
+            b'M' => Value::Int(u16::from_le_bytes(self.array()?).into()),
+            0x8a => self.long()?,                           // LONG1
+            b'X' | 0x8c => Value::Text(self.text(opcode)?), // BINUNICODE, SHORT_BINUNICODE
+            b')' => self.tuple(Vec::new())?,
+            0x85..=0x87 => self.short_tuple(opcode - 0x84)?, // TUPLE1 to TUPLE3
+            b't' => {
+                let items = self.pop_to_mark()?;
+                self.tuple(items)?
+            }
+            b'c' => Value::Global(Global::find(self.line()?, self.line()?)?), // GLOBAL
+            0x93 => self.stack_global()?,
+            b'Q' => self.storage()?, // BINPERSID
+            b'R' => self.call()?,    // REDUCE
+            _ => {
+                let found = format!("opcode {opcode:#04x}");
+                return Err(self.unexpected(found, "one that torch.save writes for a tensor"));
+            }
+        };
+        self.stack.push(value);
+        Ok(())
+    }
+
+    fn stack_global(&mut self) -> Result<Value<'p>, TorchError> {
+        match (self.pop()?, self.pop()?) {
+            (Value::Text(name), Value::Text(module)) => Global::find(module, name).map(Value::Global),
+            (other, _) => Err(self.unexpected(other.kind(), "the name of a global")),
+        }
+    }
+
+    fn storage(&mut self) -> Result<Value<'p>, TorchError> {
+        if let Value::Tuple(id, _) = self.pop()?
+            && let [Value::Text("storage"), class, Value::Text(key), _device, numel] = &*id
+            && let Value::Global(Global::StorageClass(dtype)) = *class
+        {
+            let numel = self.size(numel)?;
+            return Ok(Value::Storage(StorageId { dtype, key: Rc::from(*key), numel }));
+        }
+        Err(self.unexpected("another persistent id", "('storage', class, key, device, numel)"))
+    }
+
+    /// Stands in for the call of one of the known globals.
+    fn call(&mut self) -> Result<Value<'p>, TorchError> {
+        let (Value::Tuple(arguments, _), Value::Global(callable)) = (self.pop()?, self.pop()?) else {
+            return Err(self.unexpected("a call of something else", "a function and its arguments"));
+        };
+        match (callable, &*arguments) {
+            (Global::OrderedDict, _) => Ok(Value::Other("OrderedDict")),
+            (Global::RebuildParameter, [tensor @ Value::Tensor(_), _requires_grad, _hooks]) => Ok(tensor.clone()),
+            // A seventh argument would be metadata that changes the values: a pending negation.
+            (Global::RebuildTensor, [Value::Storage(storage), offset, shape, strides, _requires_grad, _hooks]) => {
+                Ok(Value::Tensor(Rc::new(StridedView {
+                    storage: storage.clone(),
+                    offset: self.size(offset)?,
+                    shape: self.sizes(shape)?,
+                    strides: self.sizes(strides)?,
+                })))
+            }
+            _ => Err(self.unexpected("a call with other arguments", "those of a plain tensor")),
+        }
+    }
+
+    fn sizes(&self, tuple: &Value) -> Result<Vec<usize>, TorchError> {
+        match tuple {
+            Value::Tuple(items, _) if items.len() <= MAX_RANK => items.iter().map(|item| self.size(item)).collect(),
+            other => Err(self.unexpected(other.kind(), "a tuple of at most 64 sizes")),
+        }
+    }
+
+    fn size(&self, value: &Value) -> Result<usize, TorchError> {
+        let Value::Int(size) = value else {
+            return Err(self.unexpected(value.kind(), "a size"));
+        };
+        usize::try_from(*size).map_err(|_| self.unexpected(size.to_string(), "a size of 0 or more"))
+    }
+
+    fn short_tuple(&mut self, length: u8) -> Result<Value<'p>, TorchError> {
+        let mut items = (0..length).map(|_| self.pop()).collect::<Result<Vec<_>, _>>()?;
+        items.reverse();
+        self.tuple(items)
+    }
+
+    fn tuple(&self, items: Vec<Value<'p>>) -> Result<Value<'p>, TorchError> {
+        let levels = |item: &Value| {
+            if let Value::Tuple(_, levels) = item { *levels } else { 0 }
+        };
+        match items.iter().map(levels).max().unwrap_or(0) + 1 {
+            levels if levels <= MAX_DEPTH => Ok(Value::Tuple(items.into(), levels)),
+            _ => Err(self.unexpected("tuples nested without end", "two levels")),
+        }
+    }
+
+    fn memoize(&mut self, opcode: u8) -> Result<(), TorchError> {
+        let slot = self.slot(opcode)?;
+        let value = self.pop()?;
+        self.memo.insert(slot, value.clone());
+        self.stack.push(value);
+        Ok(())
+    }
+
+    fn recall(&mut self, opcode: u8) -> Result<Value<'p>, TorchError> {
+        let slot = self.slot(opcode)?;
+        let value = self.memo.get(&slot).cloned();
+        value.ok_or_else(|| self.unexpected(format!("memo slot {slot}"), "one in use"))
+    }
+
+    fn slot(&mut self, opcode: u8) -> Result<u32, TorchError> {
+        match opcode {
+            b'q' | b'h' => self.byte().map(u32::from),
+            b'r' | b'j' => self.array().map(u32::from_le_bytes),
+            _ => Ok(u32::try_from(self.memo.len()).unwrap_or(u32::MAX)),
+        }
+    }
+
+    fn pop(&mut self) -> Result<Value<'p>, TorchError> {
+        match self.stack.pop() {
+            None | Some(Value::Mark) => Err(self.unexpected("an empty stack", "an object")),
+            Some(value) => Ok(value),
+        }
+    }
+
+    fn pop_to_mark(&mut self) -> Result<Vec<Value<'p>>, TorchError> {
+        let mark = self.stack.iter().rposition(|value| matches!(value, Value::Mark));
+        let mark = mark.ok_or_else(|| self.unexpected("no mark", "a mark on the stack"))?;
+        let items = self.stack.split_off(mark + 1);
+        self.stack.truncate(mark);
+        Ok(items)
+    }
+
+    /// A two's complement integer with its length before it; all that matters fit in 64 bits.
+    fn long(&mut self) -> Result<Value<'p>, TorchError> {
+        let length = self.byte()?;
+        let digits = self.take(length.into())?;
+        let mut wide = if digits.last() >= Some(&0x80) { [0xff; 8] } else { [0; 8] };
+        let Some(low) = wide.get_mut(..digits.len()) else {
+            return Ok(Value::Other("long int"));
+        };
+        low.copy_from_slice(digits);
+        Ok(Value::Int(i64::from_le_bytes(wide)))
+    }
+
+    fn text(&mut self, opcode: u8) -> Result<&'p str, TorchError> {
+        let length = match opcode {
+            b'X' => u32::from_le_bytes(self.array()?),
+            _ => self.byte()?.into(),
+        };
+        let text = self.take(usize::try_from(length).unwrap_or(usize::MAX))?;
+        std::str::from_utf8(text).map_err(|error| self.unexpected(error.to_string(), "UTF-8"))
+    }
+
+    /// Text up to the next newline.
+    fn line(&mut self) -> Result<&'p str, TorchError> {
+        let mut rest = self.pickle.iter().skip(self.offset);
+        let length = rest.position(|&byte| byte == b'\n');
+        let line = self.take(length.ok_or_else(|| self.unexpected("its end", "a newline"))?)?;
+        self.offset += 1;
+        std::str::from_utf8(line).map_err(|error| self.unexpected(error.to_string(), "UTF-8"))
+    }
+
+    fn byte(&mut self) -> Result<u8, TorchError> {
+        self.array().map(|[byte]| byte)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], TorchError> {
+        self.take(N)?.try_into().map_err(|_| self.unexpected("its end", "more of it"))
+    }
+
+    fn take(&mut self, length: usize) -> Result<&'p [u8], TorchError> {
+        let rest = self.pickle.get(self.offset..).and_then(|rest| rest.get(..length));
+        let taken = rest.ok_or_else(|| self.unexpected("its end", "more of it"))?;
+        self.offset += length;
+        Ok(taken)
+    }
+
+    fn unexpected(&self, found: impl Into<String>, expected: &'static str) -> TorchError {
+        TorchError::Pickle { offset: self.offset, found: found.into(), expected }
+    }
+}
+
+/// Text from the file made fit for an error message: short, and without control characters.
+fn quoted(text: &str) -> String {
+    text.chars().take(80).flat_map(char::escape_debug).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use proptest::prelude::*;
+    use zip::ZipWriter;
+    use zip::write::SimpleFileOptions;
+
+    use super::*;
+
+    const LIMIT: u64 = 1 << 20;
+    const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures");
+    const STEP: &str = "attention_maps/prompt_000_vid001/token_circle/step_000";
+
+    /// A tensor's pickle as torch writes it, sizes as LONG1.
+    struct Pickled {
+        class: &'static str,
+        key: &'static str,
+        numel: i64,
+        offset: i64,
+        shape: Vec<i64>,
+        strides: Vec<i64>,
+    }
+
+    impl Pickled {
+        fn floats(numel: i64, offset: i64, shape: &[i64], strides: &[i64]) -> Self {
+            let (shape, strides) = (shape.to_vec(), strides.to_vec());
+            Self { class: "FloatStorage", key: "0", numel, offset, shape, strides }
+        }
+
+        fn opcodes(&self) -> Vec<u8> {
+            let tuple =
+                |sizes: &[i64]| [b"(".to_vec(), sizes.iter().flat_map(|&n| int(n)).collect(), b"t".into()].concat();
+            [
+                &b"ctorch._utils\n_rebuild_tensor_v2\nq\0((X\x07\0\0\0storageq\x01"[..],
+                &global("torch", self.class),
+                &text(self.key),
+                &text("cuda:0"),
+                &int(self.numel),
+                b"tq\x02Q",
+                &int(self.offset),
+                &tuple(&self.shape),
+                &tuple(&self.strides),
+                b"\x89ccollections\nOrderedDict\n)RtR",
+            ]
+            .concat()
+        }
+
+        fn pickle(&self) -> Vec<u8> {
+            pickle(&[&self.opcodes()])
+        }
+
+        /// The archive of a tensor over the floats 0, 1, 2, ….
+        fn file(&self, method: CompressionMethod) -> Vec<u8> {
+            let storage = le_floats(0..usize::try_from(self.numel).unwrap());
+            archive(&[("data.pkl", &self.pickle()), ("byteorder", b"little"), ("data/0", &storage)], method)
+        }
+    }
+
+    fn pickle(opcodes: &[&[u8]]) -> Vec<u8> {
+        [b"\x80\x02", opcodes.concat().as_slice(), b"."].concat()
+    }
+
+    fn int(value: i64) -> Vec<u8> {
+        [b"\x8a\x08".as_slice(), &value.to_le_bytes()].concat()
+    }
+
+    fn text(text: &str) -> Vec<u8> {
+        [b"X".as_slice(), &u32::try_from(text.len()).unwrap().to_le_bytes(), text.as_bytes()].concat()
+    }
+
+    fn global(module: &str, name: &str) -> Vec<u8> {
+        format!("c{module}\n{name}\n").into_bytes()
+    }
+
+    fn le_floats(values: impl IntoIterator<Item = usize>) -> Vec<u8> {
+        values.into_iter().flat_map(|value| f32::from(u16::try_from(value).unwrap()).to_le_bytes()).collect()
+    }
+
+    fn archive(entries: &[(&str, &[u8])], method: CompressionMethod) -> Vec<u8> {
+        let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+        for (name, contents) in entries {
+            let options = SimpleFileOptions::default().compression_method(method);
+            zip.start_file(format!("step_000/{name}"), options).unwrap();
+            zip.write_all(contents).unwrap();
+        }
+        zip.finish().unwrap().into_inner()
+    }
+
+    fn archive_of(pickle: &[u8]) -> Vec<u8> {
+        archive(&[("data.pkl", pickle), ("data/0", &le_floats(0..6))], CompressionMethod::Stored)
+    }
+
+    fn refusal(file: &[u8]) -> String {
+        read_tensor(file, LIMIT).expect_err("a refusal").to_string()
+    }
+
+    fn fixture(variant: &str, extension: &str) -> Vec<u8> {
+        let path = format!("{FIXTURES}/{variant}/{STEP}.{extension}");
+        std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    /// Replaces each little-endian u32 `from` in the zip headers by `to`.
+    fn forge(file: &mut [u8], from: u32, to: u32) {
+        for at in 0..file.len() - 3 {
+            if file[at..at + 4] == from.to_le_bytes() {
+                file[at..at + 4].copy_from_slice(&to.to_le_bytes());
+            }
+        }
+    }
+
+    #[test]
+    fn float16_step_equals_the_same_step_as_npy_without_a_copy() {
+        let (file, npy) = (fixture("variants/torch", "pt"), fixture("dataset", "npy"));
+        let tensor = read_tensor(&file, LIMIT).unwrap();
+        assert_eq!((tensor.dtype, tensor.shape.as_slice()), (TorchDtype::Float16, &[6, 4, 576, 1][..]));
+        assert!(matches!(tensor.bytes, Cow::Borrowed(_)));
+        assert_eq!(&*tensor.bytes, &npy[npy.len() - 27648..]);
+    }
+
+    #[test]
+    fn bfloat16_step_keeps_its_dtype() {
+        let file = fixture("variants/torch_bfloat16", "pt");
+        let tensor = read_tensor(&file, LIMIT).unwrap();
+        assert_eq!((tensor.dtype, tensor.shape.as_slice()), (TorchDtype::BFloat16, &[6, 4, 576, 1][..]));
+        assert_eq!(tensor.bytes.len(), 27648);
+    }
+
+    #[test]
+    fn views_come_back_row_major() {
+        let transposed = Pickled::floats(6, 0, &[3, 2], &[1, 3]);
+        let column = Pickled::floats(6, 1, &[2], &[3]);
+        let expanded = Pickled::floats(6, 4, &[2, 2, 1], &[0, 1, 77]);
+        let tail = Pickled::floats(6, 2, &[2, 1, 2], &[2, 9, 1]);
+        let scalar = Pickled::floats(6, 5, &[], &[]);
+        let empty = Pickled::floats(6, 0, &[3, 0], &[1, 1]);
+        for method in [CompressionMethod::Stored, CompressionMethod::Deflated] {
+            for (view, expected) in [
+                (&transposed, &[0, 3, 1, 4, 2, 5][..]),
+                (&column, &[1, 4]),
+                (&expanded, &[4, 5, 4, 5]),
+                (&tail, &[2, 3, 4, 5]),
+                (&scalar, &[5]),
+                (&empty, &[]),
+            ] {
+                let file = view.file(method);
+                let tensor = read_tensor(&file, LIMIT).unwrap();
+                assert_eq!(*tensor.bytes, le_floats(expected.iter().copied()), "{:?} {method}", view.shape);
+                assert_eq!(tensor.shape.iter().product::<usize>(), expected.len());
+            }
+        }
+        assert!(matches!(read_tensor(&tail.file(CompressionMethod::Stored), LIMIT).unwrap().bytes, Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn every_float_width_and_byte_order_is_read() {
+        for (class, dtype, itemsize) in [
+            ("HalfStorage", TorchDtype::Float16, 2),
+            ("BFloat16Storage", TorchDtype::BFloat16, 2),
+            ("FloatStorage", TorchDtype::Float32, 4),
+            ("DoubleStorage", TorchDtype::Float64, 8),
+        ] {
+            let pickle = Pickled { class, ..Pickled::floats(2, 0, &[2], &[1]) }.pickle();
+            let little: Vec<u8> = (0..2 * itemsize).collect();
+            let big: Vec<u8> =
+                little.chunks(itemsize.into()).flat_map(|element| element.iter().rev()).copied().collect();
+            for (order, storage) in [(&b"little"[..], &little), (b"big", &big)] {
+                let entries = [("data.pkl", &pickle[..]), ("byteorder", order), ("data/0", storage)];
+                let file = archive(&entries, CompressionMethod::Stored);
+                let tensor = read_tensor(&file, LIMIT).unwrap();
+                assert_eq!((tensor.dtype, &*tensor.bytes), (dtype, &little[..]));
+            }
+            let entries = [("data.pkl", &pickle[..]), ("byteorder", b"middle"), ("data/0", &little)];
+            assert!(refusal(&archive(&entries, CompressionMethod::Stored)).contains("`little` or `big`"));
+        }
+    }
+
+    #[test]
+    fn a_parameter_and_a_later_pickle_protocol_are_read() {
+        let tensor = Pickled::floats(6, 0, &[6], &[1]).opcodes();
+        let parameter = pickle(&[&global("torch._utils", "_rebuild_parameter"), b"(", &tensor, b"\x88}tR"]);
+        let names = b"\x8c\x0ctorch._utils\x8c\x12_rebuild_tensor_v2\x93\x94";
+        let classic = global("torch._utils", "_rebuild_tensor_v2");
+        assert!(tensor.starts_with(&classic));
+        let framed = pickle(&[b"\x80\x05\x95\0\0\0\0\0\0\0\0", names, &tensor[classic.len()..]]);
+        for pickle in [parameter, framed] {
+            let file = archive_of(&pickle);
+            assert_eq!(*read_tensor(&file, LIMIT).unwrap().bytes, le_floats(0..6));
+        }
+    }
+
+    #[test]
+    fn what_is_no_zip_is_named() {
+        assert!(refusal(b"").contains("empty"));
+        assert!(refusal(b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.").contains("save it again"));
+        assert!(refusal(b"\x93NUMPY").contains("93 4e 55 4d"));
+        let file = fixture("variants/torch", "pt");
+        assert!(refusal(&file[..file.len() / 2]).contains("cut off"));
+        assert!(refusal(&archive(&[("version", b"3")], CompressionMethod::Stored)).contains("data.pkl"));
+    }
+
+    #[test]
+    fn code_is_named_and_never_run() {
+        let system = pickle(&[&global("os", "system"), b"(", &text("rm -rf /"), b"tR"]);
+        assert!(refusal(&archive_of(&system)).contains("calls os.system; attnkit reads tensors only"));
+        let stacked = pickle(&[&text("builtins"), &text("eval"), b"\x93"]);
+        assert!(refusal(&archive_of(&stacked)).contains("calls builtins.eval;"));
+        let noisy = global("a\x1b[31m", &"n".repeat(10_000));
+        assert!(refusal(&archive_of(&pickle(&[&noisy]))).len() < 250);
+    }
+
+    #[test]
+    fn other_objects_are_named() {
+        let tensor = Pickled { class: "LongStorage", ..Pickled::floats(6, 0, &[6], &[1]) };
+        assert!(refusal(&archive_of(&tensor.pickle())).contains("a tensor of int64"));
+        let ordered =
+            pickle(&[b"ccollections\nOrderedDict\n)R(", &text("w"), &tensor.opcodes(), b"u}", &text("v"), b"K\x01sb"]);
+        assert!(refusal(&archive_of(&ordered)).contains("a Python OrderedDict; expected one bare tensor"));
+        for (found, opcodes) in [
+            ("dict", &b"}(K\x01K\x02u"[..]),
+            ("list", b"](NG\0\0\0\0\0\0\0\0e"),
+            ("tuple", b"K\x01\x85"),
+            ("int", b"J\x01\0\0\0"),
+        ] {
+            let refused = refusal(&archive_of(&pickle(&[opcodes])));
+            assert!(refused.contains(&format!("a Python {found};")), "{refused}");
+        }
+    }
+
+    #[test]
+    fn hostile_views_are_refused() {
+        let huge = i64::MAX;
+        for (view, reason) in [
+            (Pickled::floats(6, 0, &[7], &[1]), "within its storage"),
+            (Pickled::floats(6, 1, &[6], &[1]), "within its storage"),
+            (Pickled::floats(6, 0, &[6], &[1, 1]), "within its storage"),
+            (Pickled::floats(6, -1, &[6], &[1]), "found -1, expected a size"),
+            (Pickled::floats(6, 0, &[6], &[-1]), "found -1, expected a size"),
+            (Pickled::floats(6, huge, &[2], &[huge]), "within its storage"),
+            (Pickled::floats(6, 0, &[huge, huge], &[0, 0]), "within its storage"),
+            (Pickled::floats(6, 0, &[0, huge, huge], &[0, 0, 0]), "within its storage"),
+            (Pickled::floats(6, 0, &[1_000_000_000_000_000_000], &[0]), "expected at most 1048576"),
+            (Pickled::floats(huge, 0, &[6], &[1]), "within its storage"),
+            (Pickled::floats(7, 0, &[6], &[1]), "found 24 bytes, expected 28"),
+            (Pickled::floats(6, 0, &[1; 65], &[1; 65]), "at most 64 sizes"),
+            (Pickled { key: "../data.pkl", ..Pickled::floats(6, 0, &[6], &[1]) }, "expected data/<number>"),
+            (Pickled { key: "1", ..Pickled::floats(6, 0, &[6], &[1]) }, "no such entry"),
+        ] {
+            let refused = refusal(&archive_of(&view.pickle()));
+            assert!(refused.contains(reason), "{refused}");
+        }
+    }
+
+    #[test]
+    fn hostile_pickles_are_refused() {
+        let bomb = [b"\x85".repeat(100_000).as_slice(), b"0"].concat();
+        for (opcodes, reason) in [
+            (b"".to_vec(), "an empty stack"),
+            (b"(".to_vec(), "an empty stack"),
+            (b"K".to_vec(), "its end"),
+            (b"t".to_vec(), "no mark"),
+            (b"h\x07".to_vec(), "memo slot 7"),
+            (b"X\xff\xff\xff\xffabc".to_vec(), "its end"),
+            (b"X\x01\0\0\0\xff".to_vec(), "UTF-8"),
+            (b"K\x01K\x02R".to_vec(), "a function and its arguments"),
+            (b"cno newline".to_vec(), "a newline"),
+            (b"i".to_vec(), "opcode 0x69"),
+            ([b")", bomb.as_slice()].concat(), "nested without end"),
+            (b"N".repeat(60_000), "objects without end"),
+            (b"N\x94".repeat(30_000), "objects without end"),
+            (b"(".repeat(300_000), "expected at most 262144"),
+        ] {
+            let refused = refusal(&archive_of(&pickle(&[&opcodes])));
+            assert!(refused.contains(reason), "{refused}");
+        }
+    }
+
+    #[test]
+    fn zip_bombs_and_lying_sizes_are_refused() {
+        let view = Pickled::floats(30_000, 0, &[1], &[1]);
+        let zeros = vec![0; 120_000];
+        let mut file = archive(&[("data.pkl", &view.pickle()), ("data/0", &zeros)], CompressionMethod::Deflated);
+        assert!(read_tensor(&file, 120_000).is_ok());
+        assert!(read_tensor(&file, 119_999).unwrap_err().to_string().contains("expected at most 119999"));
+        forge(&mut file, 120_000, 4);
+        assert!(refusal(&file).contains("found 4 bytes, expected 120000"));
+        let small = Pickled::floats(1, 0, &[1], &[1]);
+        let mut file = archive(&[("data.pkl", &small.pickle()), ("data/0", &zeros)], CompressionMethod::Deflated);
+        assert!(refusal(&file).contains("found 120000 bytes, expected 4"));
+        forge(&mut file, 120_000, 4);
+        assert!(refusal(&file).contains("archive entry `data/0`"));
+        let mut file = Pickled::floats(6, 0, &[6], &[1]).file(CompressionMethod::Stored);
+        forge(&mut file, 24, 0x7fff_fff0);
+        assert!(refusal(&file).contains("archive entry `data/0`"));
+    }
+
+    #[test]
+    fn damaged_values_are_noticed_where_a_checksum_was_kept() {
+        let mut file = fixture("variants/torch", "pt");
+        let start =
+            read_tensor(&file, LIMIT).map(|tensor| tensor.bytes.as_ptr() as usize - file.as_ptr() as usize).unwrap();
+        file[start + 100] ^= 1;
+        assert!(refusal(&file).contains("archive entry `data/0`"));
+    }
+
+    /// Whatever the input: no panic, and a tensor only with as many bytes as its shape says.
+    fn assert_sound(file: &[u8]) {
+        if let Ok(tensor) = read_tensor(file, LIMIT) {
+            assert_eq!(tensor.bytes.len(), tensor.shape.iter().product::<usize>() * tensor.dtype.itemsize());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_files_and_pickles_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            assert_sound(&bytes);
+            assert_sound(&[b"PK\x03\x04", bytes.as_slice()].concat());
+            assert_sound(&archive_of(&bytes));
+        }
+
+        #[test]
+        fn a_flipped_byte_in_an_archive_is_survived(at in any::<prop::sample::Index>(), byte: u8, deflate: bool) {
+            let method = if deflate { CompressionMethod::Deflated } else { CompressionMethod::Stored };
+            let mut file = Pickled::floats(6, 0, &[3, 2], &[1, 3]).file(method);
+            let at = at.index(file.len());
+            file[at] = byte;
+            assert_sound(&file);
+        }
+
+        #[test]
+        fn a_flipped_byte_in_the_pickle_is_survived(at in any::<prop::sample::Index>(), byte: u8) {
+            let mut pickle = Pickled::floats(6, 0, &[3, 2], &[2, 1]).pickle();
+            let at = at.index(pickle.len());
+            pickle[at] = byte;
+            assert_sound(&archive_of(&pickle));
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Writing a store back as a dump: step files, metadata and summaries in the generator's layout.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::dtype::{Dtype, SourceDtype};
+use crate::dump::{StepArray, Values, write_npy};
+use crate::store::{MetadataPatch, StepRow, Store, StoreError, VideoIndex};
+
+/// How video directories are laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Layout {
+    /// `prompt_000_vid001/`, as documented.
+    #[default]
+    Flat,
+    /// `prompt_000/vid001/`, as current generators write; ids that do not divide so stay flat.
+    Nested,
+}
+
+/// How step files are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Format {
+    /// `.npy`
+    #[default]
+    Npy,
+    /// `.npy.gz`
+    NpyGzip,
+}
+
+/// What an export wrote.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportReport {
+    /// Videos.
+    pub videos: u64,
+    /// Steps.
+    pub steps: u64,
+    /// Bytes of the step files.
+    pub bytes: u64,
+}
+
+/// Why an export stopped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExportError {
+    /// The store cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A file cannot be written.
+    #[error("{}: cannot be written: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// Something is in the way.
+    #[error("{}: exists and is not empty; export writes into a new directory", path.display())]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Two videos or words that would get one directory.
+    #[error("{}: both {first} and {second} would be written here; export them apart", path.display())]
+    Clash {
+        /// The directory.
+        path: PathBuf,
+        /// One of them.
+        first: String,
+        /// The other.
+        second: String,
+    },
+}
+
+/// Writes the store back as a dump below `out`, in `out/attention_maps`. `on_step` is called with (steps done, steps in all).
+///
+/// Arrays that were ingested without loss are bit for bit those of the dump (bfloat16 as the float32 it was widened to).
+///
+/// # Errors
+/// If `out` is not empty, the store is damaged, or a file cannot be written.
+pub fn run(
+    store: &Store,
+    out: &Path,
+    layout: Layout,
+    format: Format,
+    on_step: &(dyn Fn(u64, u64) + Sync),
+) -> Result<ExportReport, ExportError> {
+    if fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(ExportError::NotEmpty { path: out.to_owned() });
+    }
+    let root = out.join("attention_maps");
+    let index = store.read_index()?;
+    let mut taken: std::collections::HashMap<PathBuf, String> = std::collections::HashMap::new();
+    let mut tasks = Vec::new();
+    for video in &index {
+        let dir = root.join(video_dir(&video.record.video_id, layout));
+        claim(&mut taken, &dir, &video.record.video_id)?;
+        create_dir(&dir)?;
+        if let Some(summary) = &video.record.summary {
+            write_file(&dir.join("summary.json"), &to_json(&Value::Object(summary.clone())))?;
+        }
+        for rows in video.series() {
+            let Some(first) = rows.first() else { continue };
+            let word = dir.join(format!("token_{}", as_component(&first.token)));
+            claim(&mut taken, &word, &format!("word `{}` of {}", first.token, first.video_id))?;
+            create_dir(&word)?;
+            tasks.extend(rows.iter().map(|row| (video, word.clone(), row)));
+        }
+    }
+    let done = std::sync::atomic::AtomicU64::new(0);
+    let all = tasks.len() as u64;
+    let write = |(video, dir, row): &(&VideoIndex, PathBuf, &StepRow)| {
+        let bytes = export_step(store, video, row, dir, format)?;
+        on_step(done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1, all);
+        Ok::<u64, ExportError>(bytes)
+    };
+    let bytes = tasks.par_iter().map(write).try_reduce(|| 0, |a, b| Ok(a + b))?;
+    Ok(ExportReport { videos: index.len() as u64, steps: all, bytes })
+}
+
+fn export_step(
+    store: &Store,
+    video: &VideoIndex,
+    row: &StepRow,
+    dir: &Path,
+    format: Format,
+) -> Result<u64, ExportError> {
+    let array = store.open_array(&row.array)?;
+    let bytes = array.read_step(u64::try_from(row.row).unwrap_or(u64::MAX))?;
+    let dtype = row.dtype.parse().unwrap_or(Dtype::Float16);
+    let source_dtype = match dtype {
+        Dtype::Float16 => SourceDtype::Float16,
+        Dtype::Float32 => SourceDtype::Float32,
+        Dtype::Float64 => SourceDtype::Float64,
+    };
+    let step = StepArray { shape: row.shape, source_dtype, values: Values::from_bytes(dtype, &bytes) };
+    let stem = format!("step_{:03}", row.step);
+    let path = dir.join(match format {
+        Format::Npy => format!("{stem}.npy"),
+        Format::NpyGzip => format!("{stem}.npy.gz"),
+    });
+    let failed = |source| ExportError::Write { path: path.clone(), source };
+    let mut file = BufWriter::new(File::create(&path).map_err(failed)?);
+    match format {
+        Format::Npy => write_npy(&step, &mut file).and_then(|()| file.flush()).map_err(failed)?,
+        Format::NpyGzip => {
+            let mut packed = GzEncoder::new(&mut file, Compression::default());
+            write_npy(&step, &mut packed).and_then(|()| packed.finish()?.flush()).map_err(failed)?;
+        }
+    }
+    drop(file);
+    let mut metadata = row.to_metadata();
+    let patch = video.record.metadata.get(&row.token).and_then(|patches| patches.get(&row.step));
+    patch.unwrap_or(&MetadataPatch::default()).apply(&mut metadata);
+    write_file(&dir.join(format!("{stem}_metadata.json")), &to_json(&Value::Object(metadata)))?;
+    fs::metadata(&path).map(|metadata| metadata.len()).map_err(failed)
+}
+
+/// Directory of a video: each part of its id is one component.
+fn video_dir(video_id: &str, layout: Layout) -> PathBuf {
+    let mut parts: Vec<&str> = video_id.split('/').collect();
+    let last = parts.pop().unwrap_or_default();
+    let mut dir: PathBuf = parts.into_iter().map(as_component).collect();
+    match last.split_once("_vid").filter(|_| layout == Layout::Nested) {
+        Some((prompt, number))
+            if !prompt.is_empty() && !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()) =>
+        {
+            dir.push(as_component(prompt));
+            dir.push(as_component(&format!("vid{number}")));
+        }
+        _ => dir.push(as_component(last)),
+    }
+    dir
+}
+
+/// A name as one path component, as generators write it: `:`, `/` and `\` become `_`.
+fn as_component(name: &str) -> String {
+    let mut safe = name.replace([':', '/', '\\', '\0'], "_");
+    if safe.is_empty() || safe.bytes().all(|byte| byte == b'.') {
+        safe = safe.replace('.', "_") + "_";
+    }
+    while safe.len() > 200 {
+        safe.pop();
+    }
+    safe
+}
+
+fn claim(taken: &mut std::collections::HashMap<PathBuf, String>, dir: &Path, owner: &str) -> Result<(), ExportError> {
+    match taken.insert(dir.to_owned(), owner.to_owned()) {
+        Some(first) => Err(ExportError::Clash { path: dir.to_owned(), first, second: owner.to_owned() }),
+        None => Ok(()),
+    }
+}
+
+fn create_dir(dir: &Path) -> Result<(), ExportError> {
+    fs::create_dir_all(dir).map_err(|source| ExportError::Write { path: dir.to_owned(), source })
+}
+
+fn write_file(path: &Path, text: &[u8]) -> Result<(), ExportError> {
+    fs::write(path, text).map_err(|source| ExportError::Write { path: path.to_owned(), source })
+}
+
+fn to_json(value: &Value) -> Vec<u8> {
+    serde_json::to_vec_pretty(value).unwrap_or_default() // a `Value` always serialises
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_are_those_of_the_generator_and_never_leave_the_target() {
+        let dir = |id, layout| video_dir(id, layout).display().to_string();
+        assert_eq!(dir("prompt_000_vid001", Layout::Flat), "prompt_000_vid001");
+        assert_eq!(dir("prompt_000_vid001", Layout::Nested), "prompt_000/vid001");
+        assert_eq!(dir("p000_b001_s000", Layout::Nested), "p000_b001_s000");
+        assert_eq!(dir("gzip/prompt_000_vid001", Layout::Flat), "gzip/prompt_000_vid001");
+        assert_eq!(dir("../../x", Layout::Flat), "___/___/x");
+        assert_eq!(as_component("../../x"), ".._.._x");
+    }
+}

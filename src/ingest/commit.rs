@@ -1,0 +1,117 @@
+//! Making a video's new state visible: documents of the words written, rows of all words, one commit.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use super::plan::{Candidates, SeriesPlan, VideoPlan};
+use super::task::Fragment;
+use crate::store::{
+    Heads, MetadataPatch, Recipe, StepRow, Store, StoreError, VideoIndex, VideoRecord, document_hash, heads_batch,
+    new_generation, write_documents,
+};
+
+/// One word whose arrays are complete.
+pub(super) struct WrittenSeries {
+    token: String,
+    recipe: Recipe,
+    rows: Vec<StepRow>,
+    heads: arrow::array::RecordBatch,
+    metadata: BTreeMap<i32, MetadataPatch>,
+    documents: BTreeMap<String, String>,
+}
+
+impl WrittenSeries {
+    /// Puts the fragments of a word's shards together and writes its documents and coordinates.
+    pub fn finish(
+        store: &Store,
+        plan: &SeriesPlan,
+        candidates: &Candidates,
+        mut fragments: Vec<Fragment>,
+        previous: Option<&VideoIndex>,
+    ) -> Result<Self, StoreError> {
+        fragments.sort_by_key(|fragment| fragment.rows.first().map(|row| row.row));
+        let mut rows = Vec::new();
+        let mut heads = Vec::new();
+        let mut metadata = BTreeMap::new();
+        for fragment in fragments {
+            for row in fragment.rows {
+                // A step that came from the store keeps what was known of it.
+                let carried = candidates.stored(row.step).filter(|_| row.content_hash.is_empty());
+                if carried.is_some() {
+                    let patch = previous.and_then(|index| index.record.metadata.get(&row.token)?.get(&row.step));
+                    metadata.extend(patch.map(|patch| (row.step, patch.clone())));
+                }
+                rows.push(match carried {
+                    Some(stored) => StepRow { array: row.array, row: row.row, ..stored.clone() },
+                    None => row,
+                });
+            }
+            heads.extend(fragment.heads);
+            metadata.extend(fragment.metadata);
+        }
+        // Rows of `heads` are ordered by (step, token position, block, head), which is how steps are measured.
+        let damaged = |error: arrow::error::ArrowError| StoreError::Damaged {
+            path: store.root().join(&plan.path),
+            found: error.to_string(),
+        };
+        let heads = heads_batch(&plan.video_id, &plan.token, &heads).map_err(damaged)?;
+        let steps: Vec<i32> = rows.iter().map(|row| row.step).collect();
+        let timesteps: Vec<f64> = rows.iter().map(|row| row.timestep).collect();
+        let first = rows.first();
+        let attributes = json!({"attnkit": {
+            "video_id": plan.video_id,
+            "token": plan.token,
+            "prompt": first.map(|row| &row.prompt),
+            "seed": first.and_then(|row| row.seed),
+            "cfg_scale": first.and_then(|row| row.cfg_scale),
+            "grid": plan.grid,
+            "source": plan.source,
+            "source_dtype": plan.found.dtype,
+            "lossy": plan.lossy(),
+        }});
+        let dir = store.root().join(&plan.path);
+        let documents = write_documents(&dir, &plan.layout, attributes, &steps, &timesteps)?
+            .into_iter()
+            .map(|(path, text)| (store.relative(&path), document_hash(&text)))
+            .collect();
+        Ok(Self { token: plan.token.clone(), recipe: plan.recipe.clone(), rows, heads, metadata, documents })
+    }
+}
+
+/// Commits a video: the words written, and those kept as they are.
+pub(super) fn commit_video(
+    store: &Store,
+    plan: VideoPlan,
+    kept: Vec<StepRow>,
+    written: Vec<WrittenSeries>,
+) -> Result<(), StoreError> {
+    let previous = plan.previous.map(|index| index.record).unwrap_or_default();
+    let old_heads = plan.heads.unwrap_or_default();
+    let mut record = VideoRecord { video_id: plan.video_id, summary: plan.summary, ..VideoRecord::default() };
+    let mut heads = Heads::new();
+    let mut rows = Vec::new();
+    for series in kept.chunk_by(|a, b| a.token == b.token) {
+        let Some(first) = series.first() else { continue };
+        let token = &first.token;
+        let below = format!("{}/", first.series_path());
+        record.documents.extend(
+            previous.documents.iter().filter(|(path, _)| path.starts_with(&below)).map(|(p, h)| (p.clone(), h.clone())),
+        );
+        record.metadata.extend(previous.metadata.get(token).map(|patches| (token.clone(), patches.clone())));
+        record.recipe.extend(previous.recipe.get(token).map(|recipe| (token.clone(), recipe.clone())));
+        heads.extend(old_heads.get(token).map(|batch| (token.clone(), batch.clone())));
+        rows.extend_from_slice(series);
+    }
+    for series in written {
+        if !series.metadata.is_empty() {
+            record.metadata.insert(series.token.clone(), series.metadata);
+        }
+        record.documents.extend(series.documents);
+        record.recipe.insert(series.token.clone(), series.recipe);
+        heads.insert(series.token, series.heads);
+        rows.extend(series.rows);
+    }
+    rows.sort_by(|a, b| (&a.token, a.step).cmp(&(&b.token, b.step)));
+    store.commit(&VideoIndex { generation: new_generation(), record, rows }, &heads)
+}

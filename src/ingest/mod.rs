@@ -1,0 +1,96 @@
+//! From a dump to a store: plan what is new, read, measure and write it shard by shard in parallel, commit video by video.
+//!
+//! Killed at any instant, an ingest leaves the store as it was before or after each video's commit; run again, it does
+//! what is still to do.
+
+mod commit;
+mod options;
+mod plan;
+mod report;
+mod schedule;
+mod settings;
+mod task;
+mod transform;
+
+use std::path::{Path, PathBuf};
+
+pub use options::{IngestOptions, OnError};
+pub use plan::{SeriesPlan, StepPlan, StepSource};
+pub use report::{DryRun, Event, Observer, Quarantined, Remark, Report, Silent};
+pub use settings::{Settings, SettingsError, read_settings};
+pub use task::{Fragment, ShardTask};
+pub(crate) use transform::transform;
+
+use crate::dump::DumpError;
+use crate::store::StoreError;
+
+/// Why an ingest stopped. What was committed before stays committed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IngestError {
+    /// A given dump directory cannot be read, or (with [`OnError::Fail`]) a file cannot be used.
+    #[error(transparent)]
+    Dump(#[from] DumpError),
+    /// The store cannot be read or written: a full disk, for one.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Nothing below the given directories looks like a dump.
+    #[error(
+        "{}: no attention maps found; expected directories such as prompt_000_vid001/token_flower/ with step_000.npy in them, here or below",
+        path.display()
+    )]
+    NothingFound {
+        /// The first directory given.
+        path: PathBuf,
+    },
+    /// The filters leave nothing.
+    #[error("none of the {videos} videos found is selected by --videos and --tokens; there are {examples}")]
+    NothingSelected {
+        /// Videos found.
+        videos: usize,
+        /// Some of their names.
+        examples: String,
+    },
+    /// A glob that does not parse.
+    #[error("`{pattern}` is not a glob: {source}")]
+    Glob {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        source: globset::Error,
+    },
+    /// The threads could not be started.
+    #[error("cannot start {threads} threads: {source}")]
+    Threads {
+        /// How many were asked for.
+        threads: usize,
+        /// What the library says.
+        source: rayon::ThreadPoolBuildError,
+    },
+}
+
+/// Ingests all dumps below the given directories into the store at `store`, which is created if it is not there.
+///
+/// # Errors
+/// If a directory or the store cannot be used at all. Files that cannot be used are in [`Report::quarantined`].
+pub fn run(
+    dumps: &[impl AsRef<Path>],
+    store: impl AsRef<Path>,
+    options: &IngestOptions,
+    observer: &dyn Observer,
+) -> Result<Report, IngestError> {
+    schedule::run(dumps, store.as_ref(), options, observer)
+}
+
+/// Says what [`run`] would do, without writing anything. Compressed sizes are estimated from a few steps.
+///
+/// # Errors
+/// As [`run`].
+pub fn dry_run(
+    dumps: &[impl AsRef<Path>],
+    store: impl AsRef<Path>,
+    options: &IngestOptions,
+    observer: &dyn Observer,
+) -> Result<DryRun, IngestError> {
+    schedule::dry_run(dumps, store.as_ref(), options, observer)
+}

@@ -1,0 +1,124 @@
+//! What a user can choose of an ingest.
+
+use globset::{Glob, GlobSet, GlobSetBuilder};
+use serde::{Deserialize, Serialize};
+
+use super::IngestError;
+use crate::dtype::Dtype;
+use crate::dump::{Batch, ReadOptions};
+use crate::grid::Grid;
+use crate::store::{Codec, Recipe};
+
+/// What is done with a file that cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum OnError {
+    /// Leave it out, say so, and go on.
+    #[default]
+    Quarantine,
+    /// Stop.
+    Fail,
+}
+
+/// How an ingest is done. The default keeps every value of every step bit for bit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct IngestOptions {
+    /// Compression. Default: [`Codec::Balanced`].
+    pub codec: Codec,
+    /// Whether means over blocks, heads and both are stored too. Default: yes.
+    pub rollups: bool,
+    /// Globs of video ids; empty: all.
+    pub videos: Vec<String>,
+    /// Globs of words; empty: all.
+    pub tokens: Vec<String>,
+    /// Keep steps whose number is a multiple of this. Default: 1, all.
+    pub every: u32,
+    /// Average-pool height and width of the grid by this factor (lossy). Default: 1, not.
+    pub downsample: usize,
+    /// Convert to this type (narrowing is lossy); `None`: keep.
+    pub dtype: Option<Dtype>,
+    /// Element of a batch axis.
+    pub batch: Option<Batch>,
+    /// Average over blocks (lossy).
+    pub average_blocks: bool,
+    /// Average over heads (lossy).
+    pub average_heads: bool,
+    /// The grid, where metadata does not tell it.
+    pub grid: Option<Grid>,
+    /// Put before every video id, with a `/`.
+    pub prefix: Option<String>,
+    /// Replace videos that are in the store already with other contents from another directory.
+    pub replace: bool,
+    /// Threads; 0: one per core.
+    pub threads: usize,
+    /// What is done with a file that cannot be used.
+    pub on_error: OnError,
+    /// The most bytes that one step file may hold once decompressed. Default: 2 GiB.
+    pub max_step_bytes: u64,
+}
+
+impl Default for IngestOptions {
+    fn default() -> Self {
+        Self {
+            codec: Codec::default(),
+            rollups: true,
+            videos: Vec::new(),
+            tokens: Vec::new(),
+            every: 1,
+            downsample: 1,
+            dtype: None,
+            batch: None,
+            average_blocks: false,
+            average_heads: false,
+            grid: None,
+            prefix: None,
+            replace: false,
+            threads: 0,
+            on_error: OnError::default(),
+            max_step_bytes: ReadOptions::default().max_step_bytes,
+        }
+    }
+}
+
+impl IngestOptions {
+    /// How step files are read.
+    #[must_use]
+    pub const fn read_options(&self) -> ReadOptions {
+        ReadOptions { batch: self.batch, max_step_bytes: self.max_step_bytes }
+    }
+
+    /// What determines the stored values.
+    #[must_use]
+    pub const fn recipe(&self) -> Recipe {
+        Recipe {
+            codec: self.codec,
+            rollups: self.rollups,
+            dtype: self.dtype,
+            downsample: if self.downsample == 0 { 1 } else { self.downsample },
+            batch: self.batch,
+            average_blocks: self.average_blocks,
+            average_heads: self.average_heads,
+            grid: self.grid,
+        }
+    }
+}
+
+/// Names selected by globs: all, if there are none.
+pub(super) struct Names(Option<GlobSet>);
+
+impl Names {
+    pub fn new(patterns: &[String]) -> Result<Self, IngestError> {
+        if patterns.is_empty() {
+            return Ok(Self(None));
+        }
+        let mut set = GlobSetBuilder::new();
+        for pattern in patterns {
+            set.add(Glob::new(pattern).map_err(|source| IngestError::Glob { pattern: pattern.clone(), source })?);
+        }
+        let set = set.build().map_err(|source| IngestError::Glob { pattern: patterns.join(", "), source })?;
+        Ok(Self(Some(set)))
+    }
+
+    pub fn contains(&self, name: &str) -> bool {
+        self.0.as_ref().is_none_or(|set| set.is_match(name))
+    }
+}

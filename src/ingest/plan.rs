@@ -1,0 +1,553 @@
+//! What is to do for one video: which words are new or changed, from where each of their steps comes, and how it will be laid out.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::options::{IngestOptions, Names};
+use super::report::Remark;
+use crate::dump::{
+    DumpError, Problem, ReadOptions, Series, Split, StepFiles, StepMetadata, StepPeek, StepReader, Video, content_hash,
+    read_step_metadata, read_summary, same_name,
+};
+use crate::grid::{Grid, infer_grid};
+use crate::store::{Heads, Recipe, SeriesLayout, StepRow, VideoIndex};
+
+/// How one word of one video is written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SeriesPlan {
+    /// The video.
+    pub video_id: String,
+    /// Its prompt's id.
+    pub prompt_id: Option<String>,
+    /// The word.
+    pub token: String,
+    /// The word's weight, where known.
+    pub weight: Option<f64>,
+    /// Directory the step files are in.
+    pub source: PathBuf,
+    /// Directory of the arrays, below the store.
+    pub path: String,
+    /// Shapes, chunks and codec.
+    pub layout: SeriesLayout,
+    /// Shape and type that every step file must have.
+    pub found: StepPeek,
+    /// Grid of the step files.
+    pub source_grid: Option<Grid>,
+    /// Grid of what is stored.
+    pub grid: Option<Grid>,
+    /// What is done with the values.
+    pub recipe: Recipe,
+    /// How files are read.
+    pub read: ReadOptions,
+    /// Blocks and heads of split files.
+    pub split: Split,
+}
+
+/// One step to write.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepPlan {
+    /// The denoising step.
+    pub step: i32,
+    /// Where its values come from.
+    pub source: StepSource,
+}
+
+/// Where the values of a step come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum StepSource {
+    /// Files of the dump.
+    Files {
+        /// The files.
+        files: StepFiles,
+        /// Their metadata (of the first, if split).
+        metadata: Box<StepMetadata>,
+    },
+    /// A row of the word's previous generation, whose files are gone or damaged.
+    Stored {
+        /// Its array, below the store.
+        array: String,
+        /// Its place on the step axis.
+        row: i32,
+    },
+}
+
+/// What is to do for one video.
+pub(super) struct VideoPlan {
+    pub video_id: String,
+    pub summary: Option<Map<String, Value>>,
+    /// The committed state, if any.
+    pub previous: Option<VideoIndex>,
+    /// Its statistics; `None` if they must be computed anew.
+    pub heads: Option<Heads>,
+    /// Rows of words that keep their arrays, with sources brought up to date.
+    pub kept: Vec<StepRow>,
+    /// Words to write.
+    pub to_write: Vec<Candidates>,
+    /// Whether a commit is needed even if no word is to write.
+    pub touched: bool,
+    pub findings: Findings,
+}
+
+/// What planning noticed.
+#[derive(Default)]
+pub(super) struct Findings {
+    pub problems: Vec<DumpError>,
+    pub remarks: Vec<Remark>,
+    /// Steps that need no work, or cannot be worked on, and their bytes: for progress.
+    pub skipped: u64,
+    pub done: (u64, u64),
+}
+
+/// The steps of one word that may be written: planned anew whenever one turns out to be unusable.
+pub(super) struct Candidates {
+    video_id: String,
+    prompt_id: Option<String>,
+    series: Series,
+    steps: BTreeMap<i32, Candidate>,
+    /// Committed rows of the word, by step.
+    stored: BTreeMap<i32, StepRow>,
+    /// Whether the word must be written even if no step is new.
+    forced: bool,
+}
+
+struct Candidate {
+    files: StepFiles,
+    metadata: StepMetadata,
+    peek: Option<StepPeek>,
+    is_new: bool,
+}
+
+/// What becomes of a word.
+pub(super) enum Decision {
+    /// Its arrays are written.
+    Write(Box<SeriesPlan>, Vec<StepPlan>),
+    /// It stays as it is in the store (if it is there).
+    Keep,
+}
+
+impl VideoPlan {
+    /// Compares a video of the dump with its committed state.
+    pub fn new(video: &Video, id: String, tokens: &Names, options: &IngestOptions, committed: Committed) -> Self {
+        let mut findings = Findings::default();
+        let summary = video.summary.as_deref().and_then(|path| match read_summary(path) {
+            Ok(summary) => Some(summary),
+            Err(problem) => {
+                findings.problems.push(problem);
+                None
+            }
+        });
+        let Committed { previous, heads } = committed;
+        let mut plan = Self {
+            video_id: id,
+            summary,
+            previous,
+            heads,
+            kept: Vec::new(),
+            to_write: Vec::new(),
+            touched: false,
+            findings,
+        };
+        plan.check_summary(video);
+        let mut stored: HashMap<String, BTreeMap<i32, StepRow>> = HashMap::new();
+        for row in plan.previous.iter().flat_map(|index| &index.rows) {
+            stored.entry(row.token.clone()).or_default().insert(row.step, row.clone());
+        }
+        // If the statistics were lost, words that the dump no longer has are written anew from the store.
+        let forced = plan.previous.is_some() && plan.heads.is_none();
+        for series in video.series.iter().filter(|series| tokens.contains(&series.token)) {
+            let rows = stored.remove(&series.token).unwrap_or_default();
+            plan.add_series(video, series, rows, options, forced);
+        }
+        for (token, rows) in stored {
+            let series = Series {
+                token,
+                weight: None,
+                dir: PathBuf::new(),
+                steps: Vec::new(),
+                split: Split::default(),
+                aggregates: Vec::new(),
+            };
+            plan.add_series(video, &series, rows, options, forced);
+        }
+        plan.summary = plan.summary.or_else(|| plan.previous.as_ref().and_then(|index| index.record.summary.clone()));
+        plan.touched |= match &plan.previous {
+            Some(index) => index.record.summary != plan.summary,
+            None => plan.summary.is_some(),
+        };
+        plan
+    }
+
+    fn add_series(
+        &mut self,
+        video: &Video,
+        series: &Series,
+        stored: BTreeMap<i32, StepRow>,
+        options: &IngestOptions,
+        forced: bool,
+    ) {
+        let mut kept: Vec<StepRow> = stored.values().cloned().collect();
+        let recipe = options.recipe();
+        let previous = self.previous.as_ref().and_then(|index| index.record.recipe.get(&series.token));
+        // Another codec is no reason to write the same values again.
+        let same_recipe = previous.is_none_or(|previous| Recipe { codec: recipe.codec, ..previous.clone() } == recipe);
+        let mut fresh = Vec::new();
+        let wanted = |files: &&StepFiles| i64::from(files.step) % i64::from(options.every.max(1)) == 0;
+        for files in series.steps.iter().filter(wanted) {
+            let Some(row) = kept.iter_mut().find(|row| row.step == files.step) else {
+                fresh.push(files.step);
+                continue;
+            };
+            match compare(row, files) {
+                Same::AsListed => {}
+                Same::InContent => {
+                    update_source(row, files);
+                    self.touched = true;
+                }
+                Same::Not { elsewhere: Some(first) } if !options.replace => {
+                    let remark = format!(
+                        "video {} is in the store already, with other contents, from {}; \
+                         keep both with --prefix NAME, or replace it with --replace",
+                        self.video_id,
+                        first.display()
+                    );
+                    self.findings.problems.push(Problem::Remark(remark).at(&series.dir));
+                    self.findings.done.0 += series.steps.len() as u64;
+                    self.kept.extend(stored.into_values());
+                    return;
+                }
+                Same::Not { .. } => fresh.push(files.step),
+            }
+        }
+        if fresh.is_empty() && !forced && (same_recipe || kept.is_empty()) {
+            self.findings.skipped += series.steps.iter().filter(wanted).count() as u64;
+            self.findings.done.0 += series.steps.len() as u64;
+            self.findings.done.1 += series.steps.iter().map(StepFiles::bytes).sum::<u64>();
+            self.kept.extend(kept);
+            return;
+        }
+        let mut candidates = Candidates {
+            video_id: self.video_id.clone(),
+            prompt_id: video.prompt_id.clone(),
+            series: series.clone(),
+            steps: BTreeMap::new(),
+            stored: kept.into_iter().map(|row| (row.step, row)).collect(),
+            forced: forced || !same_recipe,
+        };
+        for files in series.steps.iter().filter(wanted) {
+            let is_new = fresh.contains(&files.step) || !same_recipe;
+            candidates.look_at(files, is_new, options, &mut self.findings);
+        }
+        let left_out: Vec<_> =
+            series.steps.iter().filter(|files| !candidates.steps.contains_key(&files.step)).collect();
+        self.findings.done.0 += left_out.len() as u64;
+        self.findings.done.1 += left_out.iter().map(|files| files.bytes()).sum::<u64>();
+        self.to_write.push(candidates);
+    }
+
+    /// Says which steps a summary lists that have no files.
+    fn check_summary(&mut self, video: &Video) {
+        let (Some(summary), Some(path)) = (&self.summary, &video.summary) else { return };
+        let Some(listed) = summary.get("stored_steps").and_then(Value::as_array) else { return };
+        let there = |step: &Value| {
+            video.series.iter().flat_map(|series| &series.steps).any(|files| step.as_i64() == Some(files.step.into()))
+        };
+        let missing: Vec<String> = listed.iter().filter(|step| !there(step)).map(Value::to_string).collect();
+        if !missing.is_empty() && !video.series.is_empty() {
+            let message = format!("lists steps without files: {}", missing.join(", "));
+            self.findings.remarks.push(Remark::new(path, message));
+        }
+    }
+}
+
+/// The committed state of a video.
+#[derive(Default)]
+pub(super) struct Committed {
+    pub previous: Option<VideoIndex>,
+    pub heads: Option<Heads>,
+}
+
+enum Same {
+    /// Path, size and modification time are those of the row.
+    AsListed,
+    /// The contents are.
+    InContent,
+    /// The contents differ; `elsewhere`: the directory of the row's source, if it is another one.
+    Not { elsewhere: Option<PathBuf> },
+}
+
+fn compare(row: &StepRow, files: &StepFiles) -> Same {
+    let first = files.parts.first().map(|part| part.path.as_path()).unwrap_or(Path::new(""));
+    let listed = Path::new(&row.source);
+    let as_listed =
+        listed == first && row.source_bytes == size(files.bytes()) && row.source_modified == micros(files.modified());
+    if as_listed {
+        return Same::AsListed;
+    }
+    match content_hash(files) {
+        Ok(hash) if hash == row.content_hash => Same::InContent,
+        _ => Same::Not { elsewhere: listed.parent().filter(|dir| Some(*dir) != first.parent()).map(Path::to_owned) },
+    }
+}
+
+/// Names the files in a row.
+pub(super) fn update_source(row: &mut StepRow, files: &StepFiles) {
+    row.source = files.parts.first().map(|part| part.path.to_string_lossy().into_owned()).unwrap_or_default();
+    row.source_bytes = size(files.bytes());
+    row.source_modified = micros(files.modified());
+}
+
+fn size(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+/// Microseconds since 1970, rounded down.
+fn micros(time: SystemTime) -> i64 {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_micros()).unwrap_or(i64::MAX),
+        Err(before) => -i64::try_from(before.duration().as_micros()).unwrap_or(i64::MAX),
+    }
+}
+
+impl Candidates {
+    /// Takes a step in if its metadata and its head can be read.
+    fn look_at(&mut self, files: &StepFiles, is_new: bool, options: &IngestOptions, findings: &mut Findings) {
+        let Some(first) = files.parts.first() else { return };
+        let reader = StepReader::new(options.read_options());
+        let looked =
+            read_step_metadata(&first.metadata).and_then(|read| Ok((read, reader.peek(files, self.series.split)?)));
+        match looked {
+            Err(problem) => findings.problems.push(problem),
+            Ok(((metadata, odd), peek)) => {
+                let mut remarks = odd;
+                let whole = first.block.is_none() && first.head.is_none();
+                remarks.extend(metadata.disagreements(files.step, peek.filter(|_| whole)));
+                for (key, claimed, own) in [
+                    ("video_id", &metadata.video_id, self.video_id.rsplit('/').next().unwrap_or_default()),
+                    ("token_word", &metadata.token_word, self.series.token.as_str()),
+                ] {
+                    if let Some(claimed) = claimed.as_ref().filter(|claimed| !same_name(claimed, own)) {
+                        remarks.push(format!(
+                            "metadata says {key} `{claimed}`, the directory `{own}`; the directory counts"
+                        ));
+                    }
+                }
+                findings.remark_once(&first.metadata, remarks);
+                self.steps.insert(files.step, Candidate { files: files.clone(), metadata, peek, is_new });
+            }
+        }
+    }
+
+    /// Bytes of a step's files.
+    pub fn bytes_of(&self, step: i32) -> u64 {
+        self.steps.get(&step).map_or(0, |candidate| candidate.files.bytes())
+    }
+
+    /// Whether a step is new in the store or has new contents.
+    pub fn is_new(&self, step: i32) -> bool {
+        self.steps.get(&step).is_some_and(|candidate| candidate.is_new)
+    }
+
+    /// The committed row of a step.
+    pub fn stored(&self, step: i32) -> Option<&StepRow> {
+        self.stored.get(&step)
+    }
+
+    /// All committed rows.
+    pub fn into_stored(self) -> impl Iterator<Item = StepRow> {
+        self.stored.into_values()
+    }
+
+    /// Leaves out a step that could not be used.
+    pub fn drop_step(&mut self, step: i32) {
+        self.steps.remove(&step);
+    }
+
+    /// Notes what a step really is, which its metadata did not tell.
+    pub fn observe(&mut self, step: i32, peek: StepPeek) {
+        if let Some(candidate) = self.steps.get_mut(&step) {
+            candidate.peek = Some(peek);
+        }
+    }
+
+    /// Decides what is written. Steps that differ from most others are dropped, and found among the problems.
+    pub fn decide(&mut self, options: &IngestOptions, findings: &mut Findings) -> Decision {
+        self.settle_peeks(options, findings);
+        let Some(found) = self.majority() else { return self.decide_from_store() };
+        self.steps.retain(|_, candidate| {
+            let fits = candidate.peek == Some(found);
+            if !fits {
+                let problem = Problem::Mixed {
+                    found: candidate.peek.map(|peek| peek.to_string()).unwrap_or_default(),
+                    expected: found.to_string(),
+                };
+                findings
+                    .problems
+                    .push(problem.at(candidate.files.parts.first().map(|part| part.path.clone()).unwrap_or_default()));
+            }
+            fits
+        });
+        if !self.forced && !self.steps.values().any(|candidate| candidate.is_new) {
+            return Decision::Keep;
+        }
+        let source_grid = self.source_grid(found, options, findings);
+        let recipe = options.recipe();
+        if recipe.downsample > 1 && source_grid.is_none() {
+            let remark = "cannot be downsampled: its grid is not known (name it with --grid FxHxW)".to_owned();
+            findings.problems.push(Problem::Remark(remark).at(&self.series.dir));
+            return Decision::Keep;
+        }
+        let (shape, grid, dtype) = recipe.outcome(found.shape, source_grid, found.dtype.stored());
+        let carried = || self.stored.values().filter(|row| !self.steps.contains_key(&row.step));
+        if let Some(row) = carried().find(|row| row.shape != shape || row.dtype != dtype.name()) {
+            let remark = format!(
+                "the store holds steps of this word as {} {} whose files are gone, the dump has {dtype} {shape}; \
+                 ingest it with --prefix NAME to keep both",
+                row.dtype, row.shape
+            );
+            findings.problems.push(Problem::Remark(remark).at(&self.series.dir));
+            return Decision::Keep;
+        }
+        let steps = self.step_plans();
+        let layout = SeriesLayout { shape, dtype, steps: steps.len(), codec: options.codec, rollups: options.rollups };
+        Decision::Write(
+            Box::new(self.series_plan(found, layout, source_grid, grid, recipe, options.read_options())),
+            steps,
+        )
+    }
+
+    /// The word anew from its previous generation alone: only if it must be.
+    fn decide_from_store(&self) -> Decision {
+        let Some(row) = self.stored.values().next().filter(|_| self.forced) else { return Decision::Keep };
+        let Ok(dtype) = row.dtype.parse() else { return Decision::Keep };
+        let options = IngestOptions::default();
+        let steps = self.step_plans();
+        let layout = SeriesLayout { shape: row.shape, dtype, steps: steps.len(), codec: options.codec, rollups: true };
+        let found = StepPeek { shape: row.shape, dtype: crate::dtype::SourceDtype::Float32 };
+        Decision::Write(
+            Box::new(self.series_plan(found, layout, row.grid, row.grid, options.recipe(), options.read_options())),
+            steps,
+        )
+    }
+
+    fn series_plan(
+        &self,
+        found: StepPeek,
+        layout: SeriesLayout,
+        source_grid: Option<Grid>,
+        grid: Option<Grid>,
+        recipe: Recipe,
+        read: ReadOptions,
+    ) -> SeriesPlan {
+        SeriesPlan {
+            video_id: self.video_id.clone(),
+            prompt_id: self.prompt_id.clone(),
+            token: self.series.token.clone(),
+            weight: self.series.weight,
+            source: self.series.dir.clone(),
+            path: String::new(),
+            layout,
+            found,
+            source_grid,
+            grid,
+            recipe,
+            read,
+            split: self.series.split,
+        }
+    }
+
+    /// All steps, from files where they can be used, else from the store.
+    fn step_plans(&self) -> Vec<StepPlan> {
+        let from_files = |candidate: &Candidate| StepSource::Files {
+            files: candidate.files.clone(),
+            metadata: Box::new(candidate.metadata.clone()),
+        };
+        let mut sources: BTreeMap<i32, StepSource> =
+            self.steps.iter().map(|(&step, candidate)| (step, from_files(candidate))).collect();
+        for row in self.stored.values() {
+            sources.entry(row.step).or_insert_with(|| StepSource::Stored { array: row.array.clone(), row: row.row });
+        }
+        sources.into_iter().map(|(step, source)| StepPlan { step, source }).collect()
+    }
+
+    /// Finds shape and type of steps whose heads did not tell: from metadata, and if it is silent from the file.
+    fn settle_peeks(&mut self, options: &IngestOptions, findings: &mut Findings) {
+        let split = self.series.split;
+        self.steps.retain(|_, candidate| {
+            if candidate.peek.is_some() {
+                return true;
+            }
+            let whole = candidate.files.parts.iter().all(|part| part.block.is_none() && part.head.is_none());
+            candidate.peek = candidate.metadata.claimed_peek().filter(|_| whole);
+            if candidate.peek.is_none() {
+                match StepReader::new(options.read_options()).read(&candidate.files, split) {
+                    Ok(step) => candidate.peek = Some(step.array.peek()),
+                    Err(problem) => {
+                        findings.problems.push(problem);
+                        return false;
+                    }
+                }
+            }
+            true
+        });
+    }
+
+    /// Shape and type of most steps; of the most recently modified, if there are as many of several.
+    fn majority(&self) -> Option<StepPeek> {
+        let mut votes: HashMap<StepPeek, (usize, SystemTime)> = HashMap::new();
+        for candidate in self.steps.values() {
+            let vote = votes.entry(candidate.peek?).or_insert((0, UNIX_EPOCH));
+            *vote = (vote.0 + 1, vote.1.max(candidate.files.modified()));
+        }
+        votes.into_iter().max_by_key(|(peek, vote)| (*vote, peek.shape.axes())).map(|(peek, _)| peek)
+    }
+
+    /// Grid of the step files: named by the user, else from the first step's metadata.
+    fn source_grid(&self, found: StepPeek, options: &IngestOptions, findings: &mut Findings) -> Option<Grid> {
+        let first = self.steps.values().next()?;
+        let path = &first.files.parts.first()?.metadata;
+        let spatial = found.shape.spatial;
+        match options.grid {
+            Some(grid) if grid.spatial() == spatial => return Some(grid),
+            Some(grid) => {
+                let message =
+                    format!("--grid {grid} has {} positions, the maps have {spatial}; it is not used", grid.spatial());
+                findings.remark_once(path, vec![message]);
+            }
+            None => {}
+        }
+        match infer_grid(spatial, first.metadata.video_size()) {
+            Ok(grid) => Some(grid),
+            Err(error) => {
+                findings.remark_once(path, vec![error.to_string()]);
+                None
+            }
+        }
+    }
+}
+
+impl Findings {
+    /// Notes remarks on a file, each text once in a directory: what is odd about one step is so about all of them.
+    fn remark_once(&mut self, path: &Path, remarks: Vec<String>) {
+        for message in remarks {
+            let known = |remark: &Remark| remark.path.parent() == path.parent() && remark.message == message;
+            if !self.remarks.iter().any(known) {
+                self.remarks.push(Remark::new(path, message));
+            }
+        }
+    }
+}
+
+impl StepMetadata {
+    /// Shape and type as the metadata claims them, if they can be a step's.
+    fn claimed_peek(&self) -> Option<StepPeek> {
+        use crate::dtype::SourceDtype::{BFloat16, Float16, Float32, Float64};
+        let name = self.dtype.as_deref()?.trim_start_matches("torch.").to_owned();
+        let dtype = [Float16, BFloat16, Float32, Float64].into_iter().find(|dtype| dtype.name() == name)?;
+        let shape = crate::shape::StepShape::from_axes(self.attention_shape.as_deref()?)?;
+        Some(StepPeek { shape, dtype })
+    }
+}

@@ -1,0 +1,124 @@
+//! What an ingest says of itself: events while it runs, a report at the end.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::dump::DumpError;
+
+/// What happened.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// The dump was searched: what there is to look at.
+    Found {
+        /// Videos.
+        videos: usize,
+        /// Steps.
+        steps: u64,
+        /// Bytes of the step files.
+        bytes: u64,
+    },
+    /// Steps were done with: ingested, already there, or left out.
+    Steps {
+        /// How many.
+        steps: u64,
+        /// Bytes of their files.
+        bytes: u64,
+    },
+    /// A video was committed.
+    Committed {
+        /// Its id.
+        video_id: &'a str,
+    },
+    /// A file was left out.
+    Quarantined(&'a Quarantined),
+    /// Something was odd.
+    Warning(&'a Remark),
+}
+
+/// Follows an ingest; called from many threads.
+pub trait Observer: Sync {
+    /// Something happened.
+    fn event(&self, event: Event<'_>);
+}
+
+/// Follows nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silent;
+
+impl Observer for Silent {
+    fn event(&self, _: Event<'_>) {}
+}
+
+/// A file that was left out.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Quarantined {
+    /// The file or directory.
+    pub path: PathBuf,
+    /// What was found and what was expected.
+    pub error: String,
+}
+
+/// Something odd about a file that was used.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Remark {
+    /// The file or directory.
+    pub path: PathBuf,
+    /// The remark.
+    pub message: String,
+}
+
+impl From<&DumpError> for Quarantined {
+    fn from(error: &DumpError) -> Self {
+        Self { path: error.path.clone(), error: error.problem.to_string() }
+    }
+}
+
+impl Remark {
+    pub(super) fn new(path: &Path, message: impl Into<String>) -> Self {
+        Self { path: path.to_owned(), message: message.into() }
+    }
+}
+
+/// What an ingest did.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Steps that are new in the store or have new contents.
+    pub ingested: u64,
+    /// Steps that were in the store already.
+    pub skipped: u64,
+    /// Files left out, sorted by path.
+    pub quarantined: Vec<Quarantined>,
+    /// Oddities, sorted by path.
+    pub warnings: Vec<Remark>,
+    /// Bytes of the files of the steps that were ingested.
+    pub bytes_in: u64,
+    /// Bytes written into the store.
+    pub bytes_out: u64,
+    /// Wall time.
+    pub seconds: f64,
+}
+
+/// What an ingest would do.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct DryRun {
+    /// Steps to ingest.
+    pub ingest: u64,
+    /// Steps in the store already.
+    pub skip: u64,
+    /// Videos to commit.
+    pub videos: u64,
+    /// Files that would be left out, as far as their heads tell.
+    pub quarantined: Vec<Quarantined>,
+    /// Oddities.
+    pub warnings: Vec<Remark>,
+    /// Bytes of the step files to read.
+    pub bytes_in: u64,
+    /// Bytes of the values, uncompressed.
+    pub bytes_raw: u64,
+    /// Estimated bytes in the store, from compressing a few of the steps.
+    pub bytes_out_estimate: u64,
+    /// Array files and part files to write.
+    pub files_out: u64,
+}

@@ -1,0 +1,469 @@
+//! Running an ingest on one machine: a few videos at a time are planned, their shards written by all threads, and each
+//! video committed by whoever finishes its last shard. Memory holds the plans of those videos and one step per thread.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use rayon::ScopeFifo;
+
+use super::commit::{WrittenSeries, commit_video};
+use super::options::{IngestOptions, Names, OnError};
+use super::plan::{Candidates, Committed, Decision, Findings, SeriesPlan, StepPlan, VideoPlan};
+use super::report::{DryRun, Event, Observer, Quarantined, Remark, Report};
+use super::task::{Fragment, ShardTask};
+use super::{IngestError, StepSource};
+use crate::dump::{Dump, DumpError, Video};
+use crate::store::{Store, StoreError};
+
+pub(super) fn run(
+    dumps: &[impl AsRef<Path>],
+    path: &Path,
+    options: &IngestOptions,
+    observer: &dyn Observer,
+) -> Result<Report, IngestError> {
+    let start = Instant::now();
+    let selected = select(dumps, options)?;
+    let store = Store::create(path)?;
+    let _lock = store.lock_for_writing()?;
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(options.threads)
+        .build()
+        .map_err(|source| IngestError::Threads { threads: options.threads, source })?;
+    let session = Session::new(&store, options, observer, selected)?;
+    pool.scope_fifo(|scope| {
+        for _ in 0..=pool.current_num_threads() {
+            session.next_video(scope);
+        }
+    });
+    session.into_report(start)
+}
+
+pub(super) fn dry_run(
+    dumps: &[impl AsRef<Path>],
+    path: &Path,
+    options: &IngestOptions,
+    observer: &dyn Observer,
+) -> Result<DryRun, IngestError> {
+    let selected = select(dumps, options)?;
+    let store = if path.exists() { Some(Store::open(path)?) } else { None };
+    let tokens = Names::new(&options.tokens)?;
+    let mut outcome = DryRun::default();
+    let mut problems: Vec<Quarantined> = selected.problems.iter().map(Quarantined::from).collect();
+    let mut sampled = Sample::default();
+    for (video, id) in &selected.videos {
+        let committed = store.as_ref().map_or(Ok(Committed::default()), |store| committed(store, id))?;
+        let mut plan = VideoPlan::new(video, id.clone(), &tokens, options, committed);
+        let mut writes = plan.touched;
+        for candidates in &mut plan.to_write {
+            let Decision::Write(series, steps) = candidates.decide(options, &mut plan.findings) else { continue };
+            writes = true;
+            let layout = &series.layout;
+            let from_files = |step: &&StepPlan| matches!(step.source, StepSource::Files { .. });
+            let (new, old): (Vec<_>, Vec<_>) = steps.iter().partition(|step| candidates.is_new(step.step));
+            outcome.ingest += new.len() as u64;
+            outcome.skip += old.len() as u64;
+            outcome.bytes_in += steps.iter().filter(from_files).map(|step| candidates.bytes_of(step.step)).sum::<u64>();
+            let raw = (layout.shape.len() * layout.dtype.size() * steps.len()) as u64;
+            outcome.bytes_raw += raw;
+            let shards = steps.len().div_ceil(layout.steps_per_shard());
+            outcome.files_out += (layout.kinds().count() * (shards + 1) + 5) as u64;
+            sampled.take(&series, &steps, raw);
+        }
+        outcome.skip += plan.findings.skipped;
+        if writes {
+            outcome.videos += 1;
+            outcome.files_out += 3;
+        }
+        problems.extend(plan.findings.problems.iter().map(Quarantined::from));
+        outcome.warnings.append(&mut plan.findings.remarks);
+        observer.event(Event::Steps {
+            steps: video.series.iter().map(|series| series.steps.len() as u64).sum(),
+            bytes: video.bytes(),
+        });
+    }
+    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)] // an estimate
+    {
+        outcome.bytes_out_estimate = (outcome.bytes_raw as f64 * sampled.ratio()) as u64;
+    }
+    problems.sort();
+    outcome.quarantined = problems;
+    Ok(outcome)
+}
+
+/// What the dry run compresses to estimate sizes.
+#[derive(Default)]
+struct Sample {
+    steps: usize,
+    raw: u64,
+    written: u64,
+}
+
+impl Sample {
+    /// Steps compressed at most.
+    const STEPS: usize = 6;
+
+    /// Writes one step of a word to a temporary store.
+    fn take(&mut self, series: &SeriesPlan, steps: &[StepPlan], raw: u64) {
+        let files = |step: &&StepPlan| matches!(step.source, StepSource::Files { .. });
+        let Some(step) = steps.iter().filter(files).nth(steps.len() / 2).or_else(|| steps.iter().find(files)) else {
+            return;
+        };
+        if self.steps >= Self::STEPS {
+            return;
+        }
+        let written = || -> Option<u64> {
+            let dir = tempfile::tempdir().ok()?;
+            let store = Store::create(dir.path()).ok()?;
+            let mut series = series.clone();
+            series.layout.steps = 1;
+            series.path = store.new_series(&series.video_id, &series.token).ok()?;
+            let task = ShardTask { series, shard: 0, steps: vec![step.clone()] };
+            task.run(&store, &|_| {})
+                .ok()
+                .filter(|fragment| fragment.failures.is_empty())
+                .map(|fragment| fragment.bytes_out)
+        };
+        if let Some(written) = written() {
+            self.steps += 1;
+            self.raw += raw / steps.len() as u64;
+            self.written += written;
+        }
+    }
+
+    #[allow(clippy::cast_precision_loss)]
+    fn ratio(&self) -> f64 {
+        if self.raw == 0 { 1.0 } else { self.written as f64 / self.raw as f64 }
+    }
+}
+
+/// The videos to look at, with their ids in the store.
+struct Selected {
+    videos: Vec<(Video, String)>,
+    problems: Vec<DumpError>,
+    warnings: Vec<DumpError>,
+}
+
+fn select(dumps: &[impl AsRef<Path>], options: &IngestOptions) -> Result<Selected, IngestError> {
+    let (videos, tokens) = (Names::new(&options.videos)?, Names::new(&options.tokens)?);
+    let dump = Dump::find(dumps)?;
+    if dump.videos.is_empty() && dump.problems.is_empty() {
+        return Err(IngestError::NothingFound {
+            path: dumps.first().map(|path| path.as_ref().to_owned()).unwrap_or_default(),
+        });
+    }
+    let found = dump.videos.len();
+    let examples = || {
+        let names = |series: &crate::dump::Series| series.token.clone();
+        let mut ids: Vec<String> = dump.videos.iter().take(3).map(|video| video.id.clone()).collect();
+        ids.extend(
+            dump.videos
+                .iter()
+                .take(1)
+                .flat_map(|video| video.series.iter().map(names))
+                .map(|token| format!("word `{token}`")),
+        );
+        ids.join(", ")
+    };
+    let no_selection = IngestError::NothingSelected { videos: found, examples: examples() };
+    let with_id = |mut video: Video| {
+        let id = match &options.prefix {
+            Some(prefix) => format!("{prefix}/{}", video.id),
+            None => video.id.clone(),
+        };
+        let words = video.series.len();
+        video.series.retain(|series| tokens.contains(&series.token));
+        (videos.contains(&id) || videos.contains(&video.id))
+            .then_some(())
+            .filter(|()| words == 0 || !video.series.is_empty())?;
+        Some((video, id))
+    };
+    let selected: Vec<_> = dump.videos.into_iter().filter_map(with_id).collect();
+    if selected.is_empty() && found > 0 {
+        return Err(no_selection);
+    }
+    Ok(Selected { videos: selected, problems: dump.problems, warnings: dump.warnings })
+}
+
+/// The committed state of a video, after finishing a commit that was interrupted.
+fn committed(store: &Store, video_id: &str) -> Result<Committed, StoreError> {
+    let previous = store.read_video(video_id)?;
+    let heads = previous.as_ref().map_or(Ok(None), |index| store.read_heads(index))?;
+    Ok(Committed { previous, heads })
+}
+
+/// A running ingest.
+struct Session<'a> {
+    store: &'a Store,
+    options: &'a IngestOptions,
+    tokens: Names,
+    observer: &'a dyn Observer,
+    videos: Mutex<std::vec::IntoIter<(Video, String)>>,
+    report: Mutex<Report>,
+    failed: Mutex<Option<IngestError>>,
+    stopped: AtomicBool,
+}
+
+/// A video whose words are being written.
+struct VideoRun {
+    plan: Mutex<Option<VideoPlan>>,
+    kept: Mutex<Vec<crate::store::StepRow>>,
+    written: Mutex<Vec<WrittenSeries>>,
+    open_series: AtomicUsize,
+}
+
+/// A word whose shards are being written.
+struct SeriesRun {
+    video: std::sync::Arc<VideoRun>,
+    plan: SeriesPlan,
+    candidates: Candidates,
+    fragments: Vec<Fragment>,
+}
+
+type Shared<T> = std::sync::Arc<Mutex<Option<T>>>;
+
+impl<'a> Session<'a> {
+    fn new(
+        store: &'a Store,
+        options: &'a IngestOptions,
+        observer: &'a dyn Observer,
+        selected: Selected,
+    ) -> Result<Self, IngestError> {
+        let files = || selected.videos.iter().flat_map(|(video, _)| &video.series).flat_map(|series| &series.steps);
+        let bytes = files().map(crate::dump::StepFiles::bytes).sum();
+        observer.event(Event::Found { videos: selected.videos.len(), steps: files().count() as u64, bytes });
+        let session = Self {
+            store,
+            options,
+            tokens: Names::new(&options.tokens)?,
+            observer,
+            videos: Mutex::new(selected.videos.into_iter()),
+            report: Mutex::default(),
+            failed: Mutex::default(),
+            stopped: AtomicBool::new(false),
+        };
+        session.note(Findings {
+            problems: selected.problems,
+            remarks: selected
+                .warnings
+                .iter()
+                .map(|warning| Remark::new(&warning.path, warning.problem.to_string()))
+                .collect(),
+            ..Findings::default()
+        });
+        Ok(session)
+    }
+
+    fn into_report(self, start: Instant) -> Result<Report, IngestError> {
+        if let Some(error) = into_inner(self.failed) {
+            return Err(error);
+        }
+        let mut report = into_inner(self.report);
+        report.quarantined.sort();
+        report.quarantined.dedup();
+        report.warnings.sort();
+        report.seconds = start.elapsed().as_secs_f64();
+        Ok(report)
+    }
+
+    /// Starts with the next video, if there is one.
+    fn next_video<'scope>(&'scope self, scope: &ScopeFifo<'scope>) {
+        let next = lock(&self.videos).next();
+        if let Some((video, id)) = next.filter(|_| !self.stopped.load(Ordering::Relaxed)) {
+            scope.spawn_fifo(move |scope| {
+                let started = self.start_video(&video, id, scope);
+                self.stop_on(started);
+            });
+        }
+    }
+
+    fn start_video<'scope>(
+        &'scope self,
+        video: &Video,
+        id: String,
+        scope: &ScopeFifo<'scope>,
+    ) -> Result<(), StoreError> {
+        self.store.mend(&id)?;
+        let mut plan = VideoPlan::new(video, id.clone(), &self.tokens, self.options, committed(self.store, &id)?);
+        let kept = std::mem::take(&mut plan.kept);
+        let to_write = std::mem::take(&mut plan.to_write);
+        let findings = std::mem::take(&mut plan.findings);
+        lock(&self.report).skipped += findings.skipped;
+        let (steps, bytes) = findings.done;
+        self.observer.event(Event::Steps { steps, bytes });
+        self.note(findings);
+        let run = std::sync::Arc::new(VideoRun {
+            plan: Mutex::new(Some(plan)),
+            kept: Mutex::new(kept),
+            written: Mutex::default(),
+            // One more, so that the video is not finished before all of its words are started.
+            open_series: AtomicUsize::new(to_write.len() + 1),
+        });
+        for candidates in to_write {
+            self.start_series(run.clone(), candidates, scope)?;
+        }
+        self.close_series(&run, scope)
+    }
+
+    /// Decides what is written of a word, and hands out its shards.
+    fn start_series<'scope>(
+        &'scope self,
+        video: std::sync::Arc<VideoRun>,
+        mut candidates: Candidates,
+        scope: &ScopeFifo<'scope>,
+    ) -> Result<(), StoreError> {
+        let mut findings = Findings::default();
+        let decision = candidates.decide(self.options, &mut findings);
+        self.note(findings);
+        let Decision::Write(mut plan, steps) = decision else {
+            lock(&video.kept).extend(candidates.into_stored());
+            return self.close_series(&video, scope);
+        };
+        plan.path = self.store.new_series(&plan.video_id, &plan.token)?;
+        let per_shard = plan.layout.steps_per_shard();
+        let tasks: Vec<ShardTask> = steps
+            .chunks(per_shard)
+            .enumerate()
+            .map(|(shard, steps)| ShardTask { series: (*plan).clone(), shard, steps: steps.to_vec() })
+            .collect();
+        let open = std::sync::Arc::new(AtomicUsize::new(tasks.len()));
+        let run: Shared<SeriesRun> =
+            std::sync::Arc::new(Mutex::new(Some(SeriesRun { video, plan: *plan, candidates, fragments: Vec::new() })));
+        for task in tasks {
+            let (open, run) = (open.clone(), run.clone());
+            scope.spawn_fifo(move |scope| {
+                let done = self.write_shard(&task, &open, &run, scope);
+                self.stop_on(done);
+            });
+        }
+        Ok(())
+    }
+
+    fn write_shard<'scope>(
+        &'scope self,
+        task: &ShardTask,
+        open: &AtomicUsize,
+        run: &Shared<SeriesRun>,
+        scope: &ScopeFifo<'scope>,
+    ) -> Result<(), StoreError> {
+        if self.stopped.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let fragment = task.run(self.store, &|step| {
+            let bytes = task.steps.iter().find(|plan| plan.step == step).map_or(0, |plan| match &plan.source {
+                StepSource::Files { files, .. } => files.bytes(),
+                StepSource::Stored { .. } => 0,
+            });
+            self.observer.event(Event::Steps { steps: u64::from(bytes > 0), bytes });
+        })?;
+        if let Some(run) = &mut *lock(run) {
+            run.fragments.push(fragment);
+        }
+        if open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let finished = lock(run).take();
+            return finished.map_or(Ok(()), |finished| self.finish_series(finished, scope));
+        }
+        Ok(())
+    }
+
+    /// All shards of a word are written: it is complete, or is started again without the steps that failed.
+    fn finish_series<'scope>(&'scope self, run: SeriesRun, scope: &ScopeFifo<'scope>) -> Result<(), StoreError> {
+        let SeriesRun { video, plan, mut candidates, mut fragments } = run;
+        let failures: Vec<_> =
+            fragments.iter_mut().flat_map(|fragment| std::mem::take(&mut fragment.failures)).collect();
+        if !failures.is_empty() {
+            let mut problems = Vec::new();
+            for failure in failures {
+                match failure.observed {
+                    // It may be the others that are wrong: the majority decides.
+                    Some(observed) => candidates.observe(failure.step, observed),
+                    None => {
+                        candidates.drop_step(failure.step);
+                        problems.push(failure.problem);
+                    }
+                }
+            }
+            self.note(Findings { problems, ..Findings::default() });
+            let dir = self.store.root().join(&plan.path);
+            std::fs::remove_dir_all(&dir).map_err(|source| StoreError::Io { path: dir, source })?;
+            return self.start_series(video, candidates, scope);
+        }
+        let remarks: Vec<Remark> = fragments
+            .iter()
+            .flat_map(|fragment| &fragment.remarks)
+            .map(|remark| Remark::new(&remark.path, remark.problem.to_string()))
+            .collect();
+        self.note(Findings { remarks, ..Findings::default() });
+        {
+            let mut report = lock(&self.report);
+            for row in fragments.iter().flat_map(|fragment| &fragment.rows) {
+                if candidates.is_new(row.step) {
+                    report.ingested += 1;
+                    report.bytes_in += candidates.bytes_of(row.step);
+                } else {
+                    report.skipped += 1;
+                }
+            }
+            report.bytes_out += fragments.iter().map(|fragment| fragment.bytes_out).sum::<u64>();
+        }
+        let previous = lock(&video.plan).as_ref().and_then(|plan| plan.previous.clone());
+        let written = WrittenSeries::finish(self.store, &plan, &candidates, fragments, previous.as_ref())?;
+        lock(&video.written).push(written);
+        self.close_series(&video, scope)
+    }
+
+    /// One word less to wait for; after the last, the video is committed and the next one started.
+    fn close_series<'scope>(&'scope self, video: &VideoRun, scope: &ScopeFifo<'scope>) -> Result<(), StoreError> {
+        if video.open_series.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return Ok(());
+        }
+        if let Some(plan) = lock(&video.plan).take().filter(|_| !self.stopped.load(Ordering::Relaxed)) {
+            let (kept, written) = (std::mem::take(&mut *lock(&video.kept)), std::mem::take(&mut *lock(&video.written)));
+            if plan.touched || !written.is_empty() {
+                let video_id = plan.video_id.clone();
+                commit_video(self.store, plan, kept, written)?;
+                self.observer.event(Event::Committed { video_id: &video_id });
+            }
+        }
+        self.next_video(scope);
+        Ok(())
+    }
+
+    /// Adds findings to the report and tells the observer.
+    fn note(&self, findings: Findings) {
+        for problem in findings.problems {
+            let quarantined = Quarantined::from(&problem);
+            self.observer.event(Event::Quarantined(&quarantined));
+            lock(&self.report).quarantined.push(quarantined);
+            if self.options.on_error == OnError::Fail {
+                self.fail(problem.into());
+            }
+        }
+        for remark in findings.remarks {
+            self.observer.event(Event::Warning(&remark));
+            lock(&self.report).warnings.push(remark);
+        }
+    }
+
+    fn stop_on(&self, result: Result<(), StoreError>) {
+        if let Err(error) = result {
+            self.fail(error.into());
+        }
+    }
+
+    /// Stops the ingest; the first error is the one that is reported.
+    fn fail(&self, error: IngestError) {
+        self.stopped.store(true, Ordering::Relaxed);
+        lock(&self.failed).get_or_insert(error);
+    }
+}
+
+/// Nothing panics while it holds one of these locks, so none is ever poisoned.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn into_inner<T>(mutex: Mutex<T>) -> T {
+    mutex.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -1,0 +1,295 @@
+//! One unit of work: the steps of one shard. It needs nothing but itself and the store, and returns the rows to commit.
+
+use serde::{Deserialize, Serialize};
+
+use super::plan::{SeriesPlan, StepPlan, StepSource, update_source};
+use super::transform::transform;
+use crate::dtype::{Dtype, SourceDtype};
+use crate::dump::{DumpError, Problem, StepArray, StepFiles, StepMetadata, StepPeek, StepReader, Values, with_values};
+use crate::kernel::{StepMeasurer, StepMeasures};
+use crate::store::{ArrayKind, HeadRow, MetadataPatch, ShardWriter, StepRow, Store, StoreError};
+
+/// Keys of step metadata that speak of the file's array and not of what is stored, if the two differ.
+const ARRAY_KEYS: [&str; 8] = [
+    "attention_shape",
+    "spatial_resolution",
+    "num_blocks",
+    "num_heads",
+    "block_idx",
+    "head_idx",
+    "dtype",
+    "aggregation_method",
+];
+
+/// The steps of one shard of one word.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ShardTask {
+    /// The word.
+    pub series: SeriesPlan,
+    /// Number of the shard along the step axis.
+    pub shard: usize,
+    /// The steps, in order.
+    pub steps: Vec<StepPlan>,
+}
+
+/// What a task leaves to be committed.
+#[derive(Debug, Default)]
+pub struct Fragment {
+    /// Rows of `steps`; for steps from the store, with the columns that are known here only.
+    pub rows: Vec<StepRow>,
+    /// Rows of `heads`.
+    pub heads: Vec<HeadRow>,
+    /// How metadata differs from what rows reproduce.
+    pub metadata: Vec<(i32, MetadataPatch)>,
+    /// Steps that could not be used. If there is one, the shard is not complete and must not be committed.
+    pub failures: Vec<Failure>,
+    /// Remarks on files that were used.
+    pub remarks: Vec<DumpError>,
+    /// Bytes written.
+    pub bytes_out: u64,
+}
+
+/// A step that could not be used.
+#[derive(Debug)]
+pub struct Failure {
+    /// The step.
+    pub step: i32,
+    /// Why.
+    pub problem: DumpError,
+    /// What it is, if it is only not what was planned for.
+    pub observed: Option<StepPeek>,
+}
+
+impl ShardTask {
+    /// Reads, measures and writes the steps. `on_step` is called after each with its number.
+    ///
+    /// # Errors
+    /// If the store cannot be read or written. Problems with files of the dump are in [`Fragment::failures`].
+    pub fn run(&self, store: &Store, on_step: &dyn Fn(i32)) -> Result<Fragment, StoreError> {
+        let layout = &self.series.layout;
+        let dir = store.root().join(&self.series.path);
+        let mut writers = layout
+            .kinds()
+            .map(|kind| Ok((kind, ShardWriter::create(&dir, layout, kind, self.shard)?)))
+            .collect::<Result<Vec<_>, StoreError>>()?;
+        let mut reader = StepReader::new(self.series.read);
+        let mut measurer = StepMeasurer::new(layout.shape, self.series.grid);
+        let mut fragment = Fragment::default();
+        for (index, plan) in self.steps.iter().enumerate() {
+            let row = self.shard * layout.steps_per_shard() + index;
+            match self.read(plan, store, &mut reader)? {
+                // After a failure the shard is lost, but the other files are still looked at.
+                Ok(_) if !fragment.failures.is_empty() => {}
+                Ok(step) => {
+                    let measures = with_values!(&step.array.values, values => measurer.measure(values));
+                    for (kind, writer) in &mut writers {
+                        write_step(&step.array.values, &measures, *kind, layout.chunk_len(*kind), writer)?;
+                    }
+                    self.describe(plan, row, &step, &measures, &mut fragment);
+                }
+                Err(failure) => fragment.failures.push(failure),
+            }
+            on_step(plan.step);
+        }
+        for (_, writer) in writers {
+            fragment.bytes_out += writer.finish()?;
+        }
+        Ok(fragment)
+    }
+
+    /// The step's values, transformed, as they are to be stored.
+    fn read<'a>(
+        &self,
+        plan: &StepPlan,
+        store: &Store,
+        reader: &'a mut StepReader,
+    ) -> Result<Result<ReadStep<'a>, Failure>, StoreError> {
+        let series = &self.series;
+        match &plan.source {
+            StepSource::Stored { array, row } => {
+                let bytes = store.open_array(array)?.read_step(u64::try_from(*row).unwrap_or(u64::MAX))?;
+                let values = Values::from_bytes(series.layout.dtype, &bytes);
+                let array = StepArray { shape: series.layout.shape, source_dtype: series.found.dtype, values };
+                Ok(Ok(ReadStep { array, content_hash: String::new(), as_in_file: true }))
+            }
+            StepSource::Files { files, .. } => {
+                let failed = |problem: DumpError| Failure { step: plan.step, problem, observed: None };
+                let step = match reader.read(files, series.split) {
+                    Ok(step) => step,
+                    // A file that is being written reads as damaged: say the likelier thing.
+                    Err(problem) => {
+                        return Ok(Err(failed(StepReader::check_unchanged(files).err().unwrap_or(problem))));
+                    }
+                };
+                if let Err(problem) = StepReader::check_unchanged(files) {
+                    return Ok(Err(failed(problem)));
+                }
+                let observed = step.array.peek();
+                if observed != series.found {
+                    let problem = Problem::Mixed { found: observed.to_string(), expected: series.found.to_string() };
+                    let path = files.parts.first().map(|part| part.path.clone()).unwrap_or_default();
+                    return Ok(Err(Failure { step: plan.step, problem: problem.at(path), observed: Some(observed) }));
+                }
+                let whole = files.parts.iter().all(|part| part.block.is_none() && part.head.is_none());
+                let array = transform(step.array, &series.recipe, series.source_grid);
+                let as_in_file =
+                    whole && array.shape == observed.shape && array.values.dtype().name() == observed.dtype.name();
+                Ok(Ok(ReadStep { array, content_hash: step.content_hash, as_in_file }))
+            }
+        }
+    }
+
+    /// Adds the step's rows to the fragment.
+    fn describe(
+        &self,
+        plan: &StepPlan,
+        row: usize,
+        step: &ReadStep<'_>,
+        measures: &StepMeasures,
+        fragment: &mut Fragment,
+    ) {
+        let (shape, grid) = (self.series.layout.shape, self.series.grid);
+        fragment.heads.extend(measures.maps.iter().map(|map| HeadRow::new(plan.step, shape, grid, map)));
+        let mut steps_row = self.row(plan.step, row);
+        if let StepSource::Files { files, metadata } = &plan.source {
+            self.fill(&mut steps_row, files, metadata, step);
+            let except: &[&str] = if step.as_in_file { &[] } else { &ARRAY_KEYS };
+            let patch = MetadataPatch::between(&steps_row.to_metadata(), &metadata.raw, except);
+            if !patch.is_empty() {
+                fragment.metadata.push((plan.step, patch));
+            }
+            let nonfinite: u64 = measures.maps.iter().map(|map| u64::from(map.statistics.nonfinite)).sum();
+            if nonfinite > 0 {
+                let remark =
+                    format!("{nonfinite} of {} values are NaN or infinite; they are kept", step.array.values.len());
+                fragment.remarks.push(Problem::Remark(remark).at(&steps_row.source));
+            }
+        }
+        fragment.rows.push(steps_row);
+    }
+
+    /// A row with what the series tells.
+    fn row(&self, step: i32, row: usize) -> StepRow {
+        let series = &self.series;
+        StepRow {
+            video_id: series.video_id.clone(),
+            prompt_id: series.prompt_id.clone(),
+            prompt: String::new(),
+            template: None,
+            variation: None,
+            seed: None,
+            cfg_scale: None,
+            token: series.token.clone(),
+            token_ids: Vec::new(),
+            token_texts: Vec::new(),
+            weight: series.weight,
+            step,
+            timestep: f64::NAN,
+            total_steps: 0,
+            aggregation_method: String::new(),
+            shape: series.layout.shape,
+            grid: series.grid,
+            dtype: series.layout.dtype.name().to_owned(),
+            video_width: None,
+            video_height: None,
+            video_frames: None,
+            threshold_applied: None,
+            array: format!("{}/{}", series.path, ArrayKind::Attention.name()),
+            row: i32::try_from(row).unwrap_or(i32::MAX),
+            source: String::new(),
+            source_bytes: 0,
+            source_modified: 0,
+            content_hash: String::new(),
+        }
+    }
+
+    /// Adds what the step's files and metadata tell.
+    fn fill(&self, row: &mut StepRow, files: &StepFiles, metadata: &StepMetadata, step: &ReadStep<'_>) {
+        let small = |size: Option<i64>| size.and_then(|size| i32::try_from(size).ok());
+        let split = files.parts.iter().any(|part| part.block.is_some() || part.head.is_some());
+        row.prompt = metadata.prompt.clone().unwrap_or_default();
+        row.seed = metadata.seed;
+        row.cfg_scale = metadata.cfg_scale;
+        row.token_ids.clone_from(&metadata.token_ids);
+        row.token_texts.clone_from(&metadata.token_texts);
+        row.timestep = metadata.timestep.unwrap_or(f64::NAN);
+        row.total_steps = small(metadata.total_steps).unwrap_or(0);
+        row.aggregation_method = match &metadata.aggregation_method {
+            _ if split => "per_step_full".to_owned(),
+            Some(method) => method.clone(),
+            None => "unknown".to_owned(),
+        };
+        row.video_width = small(metadata.video_width);
+        row.video_height = small(metadata.video_height);
+        row.video_frames = small(metadata.video_frames);
+        row.threshold_applied = metadata.threshold_applied;
+        row.content_hash.clone_from(&step.content_hash);
+        update_source(row, files);
+    }
+}
+
+/// A step as it is to be stored.
+struct ReadStep<'a> {
+    array: StepArray<'a>,
+    content_hash: String,
+    /// Whether shape and type are those of its one file.
+    as_in_file: bool,
+}
+
+/// Writes one step's chunks of one array.
+fn write_step(
+    values: &Values<'_>,
+    measures: &StepMeasures,
+    kind: ArrayKind,
+    chunk_len: usize,
+    writer: &mut ShardWriter,
+) -> Result<(), StoreError> {
+    let (bytes, size) = match kind {
+        ArrayKind::Attention => (values.bytes(), values.dtype().size()),
+        ArrayKind::MeanHead => (bytemuck::cast_slice(&measures.mean_head), size_of::<f32>()),
+        ArrayKind::MeanBlock => (bytemuck::cast_slice(&measures.mean_block), size_of::<f32>()),
+        ArrayKind::Mean => (bytemuck::cast_slice(&measures.mean), size_of::<f32>()),
+    };
+    bytes.chunks(chunk_len * size).try_for_each(|chunk| writer.push(chunk))
+}
+
+impl Values<'static> {
+    /// Values from bytes in the machine's order, as arrays of a store are read.
+    pub(crate) fn from_bytes(dtype: Dtype, bytes: &[u8]) -> Self {
+        match dtype {
+            Dtype::Float16 => Values::Float16(bytemuck::pod_collect_to_vec(bytes).into()),
+            Dtype::Float32 => Values::Float32(bytemuck::pod_collect_to_vec(bytes).into()),
+            Dtype::Float64 => Values::Float64(bytemuck::pod_collect_to_vec(bytes).into()),
+        }
+    }
+}
+
+impl SeriesPlan {
+    /// What is lost between the files and the store: `attributes.attnkit.lossy`.
+    pub(super) fn lossy(&self) -> serde_json::Value {
+        let (recipe, found) = (&self.recipe, self.found);
+        let mut lossy = serde_json::Map::new();
+        if recipe.downsample > 1 {
+            lossy.insert("downsample".into(), recipe.downsample.into());
+        }
+        let averaged = [
+            ("block", recipe.average_blocks && found.shape.blocks > 1),
+            ("head", recipe.average_heads && found.shape.heads > 1),
+        ];
+        let averaged: Vec<&str> =
+            averaged.into_iter().filter_map(|(axis, averaged)| averaged.then_some(axis)).collect();
+        if !averaged.is_empty() {
+            lossy.insert("average".into(), averaged.into());
+        }
+        match recipe.batch {
+            Some(crate::dump::Batch::Mean) => lossy.insert("batch".into(), "mean".into()),
+            Some(crate::dump::Batch::Index(index)) => lossy.insert("batch".into(), index.into()),
+            None => None,
+        };
+        let narrowed = self.layout.dtype < found.dtype.stored() && found.dtype != SourceDtype::Float16;
+        if narrowed {
+            lossy.insert("dtype".into(), self.layout.dtype.name().into());
+        }
+        lossy.into()
+    }
+}

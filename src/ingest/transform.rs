@@ -1,0 +1,147 @@
+//! The lossy settings: averaging over blocks or heads, pooling the grid, narrowing the type. Each is exact up to one rounding.
+
+use std::borrow::Cow;
+
+use half::f16;
+
+use crate::dtype::Dtype;
+use crate::dump::{StepArray, Values, with_values};
+use crate::grid::Grid;
+use crate::kernel::Element;
+use crate::shape::StepShape;
+use crate::store::Recipe;
+
+impl Recipe {
+    /// Shape, grid and type of what this makes of a step.
+    #[must_use]
+    pub fn outcome(&self, shape: StepShape, grid: Option<Grid>, dtype: Dtype) -> (StepShape, Option<Grid>, Dtype) {
+        let pooled = grid.map(|grid| Grid {
+            height: grid.height.div_ceil(self.downsample),
+            width: grid.width.div_ceil(self.downsample),
+            ..grid
+        });
+        let shape = StepShape {
+            blocks: if self.average_blocks { 1 } else { shape.blocks },
+            heads: if self.average_heads { 1 } else { shape.heads },
+            spatial: pooled.filter(|_| self.downsample > 1).map_or(shape.spatial, Grid::spatial),
+            ..shape
+        };
+        (shape, pooled, self.dtype.unwrap_or(dtype))
+    }
+}
+
+/// Makes of a step what the recipe says. `grid` is the step's own; pooling needs it.
+///
+/// Averages are computed in float64 and rounded once to the resulting type.
+pub(crate) fn transform<'a>(step: StepArray<'a>, recipe: &Recipe, grid: Option<Grid>) -> StepArray<'a> {
+    let (shape, _, dtype) = recipe.outcome(step.shape, grid, step.values.dtype());
+    let pool = grid.filter(|_| recipe.downsample > 1);
+    if shape == step.shape && pool.is_none() {
+        return StepArray { values: convert(step.values, dtype), ..step };
+    }
+    let mut values: Cow<'_, [f64]> = match step.values {
+        Values::Float64(values) => values,
+        other => with_values!(&other, values => values.iter().map(|value| value.to_f64()).collect()),
+    };
+    let StepShape { blocks, heads, tokens, .. } = step.shape;
+    if recipe.average_blocks && blocks > 1 {
+        values = mean_over(&values, 1, blocks).into();
+    }
+    if recipe.average_heads && heads > 1 {
+        values = mean_over(&values, shape.blocks, heads).into();
+    }
+    if let Some(grid) = pool {
+        values = pool_grid(&values, grid, tokens, recipe.downsample).into();
+    }
+    let values = Values::compute(dtype, shape.len(), |index| values.get(index).copied().unwrap_or(f64::NAN));
+    StepArray { shape, values, ..step }
+}
+
+fn convert(values: Values<'_>, dtype: Dtype) -> Values<'_> {
+    if values.dtype() == dtype {
+        return values;
+    }
+    match (values, dtype) {
+        (Values::Float16(values), Dtype::Float32) => Values::Float32(values.iter().copied().map(f16::to_f32).collect()),
+        (Values::Float32(values), Dtype::Float16) => {
+            Values::Float16(values.iter().copied().map(f16::from_f32).collect())
+        }
+        (values, _) => Values::compute(dtype, values.len(), |index| values.get(index)),
+    }
+}
+
+/// Mean over the middle axis of `[outer, count, inner]`.
+#[allow(clippy::cast_precision_loss)]
+fn mean_over(values: &[f64], outer: usize, count: usize) -> Vec<f64> {
+    let inner = values.len() / (outer * count);
+    let mut means = vec![0.0; outer * inner];
+    for (means, group) in means.chunks_mut(inner).zip(values.chunks(count * inner)) {
+        for slice in group.chunks(inner) {
+            means.iter_mut().zip(slice).for_each(|(sum, value)| *sum += value);
+        }
+        means.iter_mut().for_each(|sum| *sum /= count as f64);
+    }
+    means
+}
+
+/// Average pooling of `[…, frame, height, width, token]` by `factor`; windows at the far edges may be smaller.
+#[allow(clippy::cast_precision_loss)]
+fn pool_grid(values: &[f64], grid: Grid, tokens: usize, factor: usize) -> Vec<f64> {
+    let (height, width) = (grid.height.div_ceil(factor), grid.width.div_ceil(factor));
+    let plane = grid.plane() * tokens;
+    let mut pooled = Vec::with_capacity(values.len() / plane * height * width * tokens);
+    for plane in values.chunks(plane) {
+        for y in 0..height {
+            for x in 0..width {
+                for token in 0..tokens {
+                    let rows = y * factor..((y + 1) * factor).min(grid.height);
+                    let columns = x * factor..((x + 1) * factor).min(grid.width);
+                    let count = (rows.len() * columns.len()) as f64;
+                    let sum: f64 = rows
+                        .flat_map(|row| columns.clone().map(move |column| (row * grid.width + column) * tokens + token))
+                        .map(|index| plane[index])
+                        .sum();
+                    pooled.push(sum / count);
+                }
+            }
+        }
+    }
+    pooled
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dtype::SourceDtype;
+    use crate::ingest::IngestOptions;
+
+    fn step(axes: [usize; 4]) -> StepArray<'static> {
+        let shape = StepShape::from_axes(&axes).unwrap();
+        let values = Values::compute(Dtype::Float32, shape.len(), |index| index as f64);
+        StepArray { shape, source_dtype: SourceDtype::Float32, values }
+    }
+
+    #[test]
+    fn averaging_keeps_the_axis_with_size_one() {
+        let recipe = IngestOptions { average_blocks: true, average_heads: true, ..IngestOptions::default() }.recipe();
+        let averaged = transform(step([2, 3, 4, 1]), &recipe, None);
+        assert_eq!(averaged.shape.axes(), [1, 1, 4, 1]);
+        assert_eq!((0..4).map(|i| averaged.values.get(i)).collect::<Vec<_>>(), [10.0, 11.0, 12.0, 13.0]);
+    }
+
+    #[test]
+    fn pooling_averages_windows_and_smaller_ones_at_the_edge() {
+        let recipe = IngestOptions { downsample: 2, ..IngestOptions::default() }.recipe();
+        let grid = Grid { frames: 1, height: 2, width: 3 };
+        let pooled = transform(step([1, 1, 6, 1]), &recipe, Some(grid));
+        assert_eq!(pooled.shape.axes(), [1, 1, 2, 1]);
+        assert_eq!((pooled.values.get(0), pooled.values.get(1)), (2.0, 3.5));
+    }
+
+    #[test]
+    fn types_convert_with_one_rounding() {
+        let recipe = IngestOptions { dtype: Some(Dtype::Float16), ..IngestOptions::default() }.recipe();
+        let narrowed = transform(step([1, 1, 6, 1]), &recipe, None);
+        assert_eq!((narrowed.values.dtype(), narrowed.values.get(5)), (Dtype::Float16, 5.0));
+    }
+}

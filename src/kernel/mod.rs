@@ -1,0 +1,14 @@
+//! The few hot loops over the values of maps. Knows slices and numbers, nothing of files or stores.
+//!
+//! Each loop stands beside a plain scalar reference, and tests hold the two together.
+
+mod accumulate;
+mod element;
+mod levels;
+mod measure;
+mod step;
+
+pub use element::Element;
+pub use levels::LevelCounter;
+pub use measure::{MapMeasurer, MapStatistics, Sums};
+pub use step::{MapMeasure, StepMeasurer, StepMeasures};

@@ -1,0 +1,492 @@
+//! The Zarr arrays of one word: their documents, how values are cut into chunks, and writing shards chunk by chunk.
+//!
+//! Shards are assembled here so that memory stays at one chunk, whatever a shard's size; inner chunks are encoded,
+//! and everything is read back, by `zarrs`.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use zarrs::array::codec::CodecChain;
+use zarrs::array::{
+    ArrayBytes, ArraySubset, ArrayToBytesCodecTraits, BytesToBytesCodecTraits, CodecOptions, DataType, FillValue,
+};
+use zarrs::metadata::v3::MetadataV3;
+
+use super::{StoreError, durable};
+use crate::dtype::Dtype;
+use crate::shape::StepShape;
+
+/// Inner chunks hold whole heads up to this.
+const CHUNK_BYTES: usize = 512 << 10;
+/// Whole blocks are joined into one inner chunk up to this.
+const JOINED_BYTES: usize = 64 << 10;
+/// Raw bytes of the steps of one shard.
+const SHARD_BYTES: usize = 128 << 20;
+/// Blosc compresses blocks of at most this.
+const BLOSC_BLOCK_BYTES: usize = 256 << 10;
+
+/// How arrays are compressed. Every codec is lossless.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Codec {
+    /// Blosc with lz4: the fastest to read and write.
+    Fast,
+    /// Blosc with zstd, level 1: nearly the smallest, and fast.
+    #[default]
+    Balanced,
+    /// Blosc with zstd, level 9: the smallest, slow to write.
+    Small,
+    /// No compression.
+    None,
+}
+
+impl Codec {
+    /// The compressor's Zarr metadata for inner chunks of `bytes` of `dtype`.
+    fn metadata(self, dtype: Dtype, bytes: usize) -> Option<Value> {
+        let (cname, level) = match self {
+            Self::None => return None,
+            Self::Fast => ("lz4", 5),
+            Self::Balanced => ("zstd", 1),
+            Self::Small => ("zstd", 5),
+        };
+        // lz4 has no entropy coder, so it gains nothing from single bits of full float32 mantissas.
+        let shuffle = if self == Self::Fast && dtype != Dtype::Float16 { "shuffle" } else { "bitshuffle" };
+        Some(json!({"name": "blosc", "configuration": {
+            "cname": cname, "clevel": level, "shuffle": shuffle, "typesize": dtype.size(), "blocksize": blosc_block(dtype, bytes),
+        }}))
+    }
+}
+
+/// Equal blocks of whole groups of eight elements: Blosc leaves a block that is not such a multiple unshuffled.
+fn blosc_block(dtype: Dtype, bytes: usize) -> usize {
+    let group = 8 * dtype.size();
+    (bytes / bytes.div_ceil(BLOSC_BLOCK_BYTES).max(1) / group * group).max(group)
+}
+
+/// One of the sharded arrays of a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ArrayKind {
+    /// `[step, block, head, spatial, token]`, the dump's values.
+    Attention,
+    /// `[step, block, spatial, token]`, mean over heads.
+    MeanHead,
+    /// `[step, head, spatial, token]`, mean over blocks.
+    MeanBlock,
+    /// `[step, spatial, token]`, mean over both.
+    Mean,
+}
+
+impl ArrayKind {
+    /// All, the rollups after the array they are of.
+    pub const ALL: [Self; 4] = [Self::Attention, Self::MeanHead, Self::MeanBlock, Self::Mean];
+
+    /// Its name in the group.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Attention => "attention",
+            Self::MeanHead => "mean_head",
+            Self::MeanBlock => "mean_block",
+            Self::Mean => "mean",
+        }
+    }
+
+    const fn dimension_names(self) -> &'static [&'static str] {
+        match self {
+            Self::Attention => &["step", "block", "head", "spatial", "token"],
+            Self::MeanHead => &["step", "block", "spatial", "token"],
+            Self::MeanBlock => &["step", "head", "spatial", "token"],
+            Self::Mean => &["step", "spatial", "token"],
+        }
+    }
+}
+
+/// How the arrays of one word are laid out: shapes, chunks, shards, codec.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeriesLayout {
+    /// Shape of a step.
+    pub shape: StepShape,
+    /// Type of `attention`.
+    pub dtype: Dtype,
+    /// Number of steps.
+    pub steps: usize,
+    /// Compression.
+    pub codec: Codec,
+    /// Whether rollups are kept.
+    pub rollups: bool,
+}
+
+impl SeriesLayout {
+    /// Steps in one shard.
+    #[must_use]
+    pub fn steps_per_shard(&self) -> usize {
+        (SHARD_BYTES / (self.shape.len() * self.dtype.size())).clamp(1, self.steps.max(1))
+    }
+
+    /// The arrays there are.
+    pub fn kinds(&self) -> impl Iterator<Item = ArrayKind> + use<> {
+        let rollups = self.rollups;
+        ArrayKind::ALL.into_iter().filter(move |kind| rollups || *kind == ArrayKind::Attention)
+    }
+
+    /// Type of an array's elements.
+    #[must_use]
+    pub const fn dtype_of(&self, kind: ArrayKind) -> Dtype {
+        match kind {
+            ArrayKind::Attention => self.dtype,
+            _ => Dtype::Float32,
+        }
+    }
+
+    /// Axes of one step in an array.
+    #[must_use]
+    pub fn step_axes(&self, kind: ArrayKind) -> Vec<usize> {
+        let StepShape { blocks, heads, spatial, tokens } = self.shape;
+        match kind {
+            ArrayKind::Attention => vec![blocks, heads, spatial, tokens],
+            ArrayKind::MeanHead => vec![blocks, spatial, tokens],
+            ArrayKind::MeanBlock => vec![heads, spatial, tokens],
+            ArrayKind::Mean => vec![spatial, tokens],
+        }
+    }
+
+    /// Axes of an inner chunk, without its step axis of 1.
+    #[must_use]
+    pub fn chunk_axes(&self, kind: ArrayKind) -> Vec<usize> {
+        let map_bytes = self.shape.head_len() * self.dtype_of(kind).size();
+        let mut axes = self.step_axes(kind);
+        let largest = |count: usize, unit: usize, limit: usize| {
+            (1..=count).rev().find(|&n| count.is_multiple_of(n) && n * unit <= limit).unwrap_or(1)
+        };
+        match kind {
+            ArrayKind::Attention => {
+                axes[1] = largest(self.shape.heads, map_bytes, CHUNK_BYTES);
+                axes[0] = if axes[1] == self.shape.heads {
+                    largest(self.shape.blocks, map_bytes * self.shape.heads, JOINED_BYTES)
+                } else {
+                    1
+                };
+            }
+            ArrayKind::MeanHead | ArrayKind::MeanBlock => axes[0] = largest(axes[0], map_bytes, CHUNK_BYTES),
+            ArrayKind::Mean => {}
+        }
+        axes
+    }
+
+    /// Elements of an inner chunk.
+    #[must_use]
+    pub fn chunk_len(&self, kind: ArrayKind) -> usize {
+        self.chunk_axes(kind).iter().product()
+    }
+
+    /// Inner chunks of one step.
+    #[must_use]
+    pub fn chunks_per_step(&self, kind: ArrayKind) -> usize {
+        self.step_axes(kind).iter().product::<usize>() / self.chunk_len(kind)
+    }
+
+    fn inner_codecs(&self, kind: ArrayKind) -> Vec<Value> {
+        let dtype = self.dtype_of(kind);
+        let bytes = json!({"name": "bytes", "configuration": {"endian": "little"}});
+        let compressor = self.codec.metadata(dtype, self.chunk_len(kind) * dtype.size());
+        [Some(bytes), compressor, Some(json!({"name": "crc32c"}))].into_iter().flatten().collect()
+    }
+
+    /// The array's `zarr.json`.
+    fn document(&self, kind: ArrayKind) -> Value {
+        let with_steps = |steps: usize, axes: Vec<usize>| [vec![steps], axes].concat();
+        let shard = with_steps(self.steps_per_shard(), self.step_axes(kind));
+        let codecs = json!([{"name": "sharding_indexed", "configuration": {
+            "chunk_shape": with_steps(1, self.chunk_axes(kind)),
+            "codecs": self.inner_codecs(kind),
+            "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
+            "index_location": "end",
+        }}]);
+        let shape = with_steps(self.steps, self.step_axes(kind));
+        array_document(&shape, &shard, self.dtype_of(kind).name(), json!("NaN"), codecs, kind.dimension_names())
+    }
+}
+
+fn array_document(shape: &[usize], chunk: &[usize], dtype: &str, fill: Value, codecs: Value, names: &[&str]) -> Value {
+    json!({
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": shape,
+        "data_type": dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": fill,
+        "codecs": codecs,
+        "dimension_names": names,
+        "attributes": {},
+    })
+}
+
+/// A group's `zarr.json`.
+pub(super) fn group_document(attributes: Value) -> Value {
+    json!({"zarr_format": 3, "node_type": "group", "attributes": attributes})
+}
+
+/// A document as it is written.
+pub(super) fn to_text(document: &Value) -> Vec<u8> {
+    let mut text = serde_json::to_vec_pretty(document).unwrap_or_default(); // a `Value` always serialises
+    text.push(b'\n');
+    text
+}
+
+/// Writes the documents and coordinates of a word's arrays below `dir`, a fresh directory. Returns each `zarr.json` written, with its contents.
+///
+/// # Errors
+/// If a file cannot be written.
+pub(crate) fn write_documents(
+    dir: &Path,
+    layout: &SeriesLayout,
+    attributes: Value,
+    steps: &[i32],
+    timesteps: &[f64],
+) -> Result<Vec<(PathBuf, Vec<u8>)>, StoreError> {
+    let mut documents = vec![(dir.to_owned(), group_document(attributes))];
+    for kind in layout.kinds() {
+        documents.push((dir.join(kind.name()), layout.document(kind)));
+    }
+    let codecs = json!([{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]);
+    let shape = [steps.len()];
+    let step_bytes: Vec<u8> = steps.iter().flat_map(|step| step.to_le_bytes()).collect();
+    let timestep_bytes: Vec<u8> = timesteps.iter().flat_map(|timestep| timestep.to_le_bytes()).collect();
+    for (name, dtype, fill, bytes) in
+        [("step", "int32", json!(0), step_bytes), ("timestep", "float64", json!("NaN"), timestep_bytes)]
+    {
+        let array = dir.join(name);
+        documents.push((array.clone(), array_document(&shape, &shape, dtype, fill, codecs.clone(), &["step"])));
+        let chunk = crc32c(bytes).map_err(|found| StoreError::array(&array, found))?;
+        durable::create_dir_all(&array.join("c"))?;
+        durable::write(&array.join("c").join("0"), &chunk)?;
+        durable::sync_dir(&array.join("c"))?;
+    }
+    documents
+        .into_iter()
+        .map(|(dir, document)| {
+            let (path, text) = (dir.join("zarr.json"), to_text(&document));
+            durable::create_dir_all(&dir)?;
+            durable::write(&path, &text)?;
+            durable::sync_dir(&dir)?;
+            Ok((path, text))
+        })
+        .collect()
+}
+
+/// Bytes with their CRC32C behind them.
+fn crc32c(bytes: Vec<u8>) -> Result<Vec<u8>, String> {
+    let codec = zarrs::array::codec::Crc32cCodec::new();
+    codec.encode(bytes.into(), &options()).map(std::borrow::Cow::into_owned).map_err(|error| error.to_string())
+}
+
+/// Codecs run on the thread that calls them: the work is parallel over steps already.
+fn options() -> CodecOptions {
+    CodecOptions::default().with_concurrent_target(1)
+}
+
+/// Encodes the inner chunks of one array.
+#[derive(Debug)]
+pub(crate) struct ChunkEncoder {
+    chain: CodecChain,
+    shape: Vec<NonZeroU64>,
+    data_type: DataType,
+    fill: FillValue,
+    options: CodecOptions,
+}
+
+impl ChunkEncoder {
+    pub fn new(layout: &SeriesLayout, kind: ArrayKind) -> Result<Self, String> {
+        let metadata: Vec<MetadataV3> = layout
+            .inner_codecs(kind)
+            .into_iter()
+            .map(|codec| serde_json::from_value(codec).map_err(|error| error.to_string()))
+            .collect::<Result<_, _>>()?;
+        let dtype = layout.dtype_of(kind);
+        let axes = [vec![1], layout.chunk_axes(kind)].concat();
+        Ok(Self {
+            chain: CodecChain::from_metadata(&metadata).map_err(|error| error.to_string())?,
+            shape: axes.into_iter().filter_map(|axis| NonZeroU64::new(axis as u64)).collect(),
+            data_type: match dtype {
+                Dtype::Float16 => zarrs::array::data_type::float16(),
+                Dtype::Float32 => zarrs::array::data_type::float32(),
+                Dtype::Float64 => zarrs::array::data_type::float64(),
+            },
+            fill: FillValue::new(vec![0; dtype.size()]),
+            options: options(),
+        })
+    }
+
+    /// Encodes one chunk of values in the machine's byte order.
+    pub fn encode<'a>(&self, values: &'a [u8]) -> Result<std::borrow::Cow<'a, [u8]>, String> {
+        let bytes = ArrayBytes::from(values);
+        self.chain
+            .encode(bytes, &self.shape, &self.data_type, &self.fill, &self.options)
+            .map_err(|error| error.to_string())
+    }
+}
+
+/// Writes one shard: inner chunks in the order they come, then the index.
+#[derive(Debug)]
+pub(crate) struct ShardWriter {
+    path: PathBuf,
+    file: BufWriter<File>,
+    encoder: ChunkEncoder,
+    index: Vec<u8>,
+    written: u64,
+    slots: usize,
+}
+
+impl ShardWriter {
+    /// Creates shard number `shard` (along the step axis) of an array below `dir`.
+    pub fn create(dir: &Path, layout: &SeriesLayout, kind: ArrayKind, shard: usize) -> Result<Self, StoreError> {
+        let path = shard_path(&dir.join(kind.name()), kind, shard);
+        if let Some(parent) = path.parent() {
+            durable::create_dir_all(parent)?;
+        }
+        let file = File::create(&path).map_err(StoreError::io(&path))?;
+        let encoder = ChunkEncoder::new(layout, kind).map_err(|found| StoreError::array(&path, found))?;
+        let slots = layout.steps_per_shard() * layout.chunks_per_step(kind);
+        let file = BufWriter::with_capacity(1 << 20, file);
+        Ok(Self { path, file, encoder, index: Vec::with_capacity(slots * 16), written: 0, slots })
+    }
+
+    /// Appends the next inner chunk, in C order over (step, block, head).
+    pub fn push(&mut self, values: &[u8]) -> Result<(), StoreError> {
+        let chunk = self.encoder.encode(values).map_err(|found| StoreError::array(&self.path, found))?;
+        self.file.write_all(&chunk).map_err(StoreError::io(&self.path))?;
+        let len = chunk.len() as u64;
+        self.index.extend(self.written.to_le_bytes());
+        self.index.extend(len.to_le_bytes());
+        self.written += len;
+        Ok(())
+    }
+
+    /// Writes the index, with the chunks that did not come marked empty, and flushes everything to disk. Returns the file's size.
+    pub fn finish(mut self) -> Result<u64, StoreError> {
+        self.index.resize(self.slots * 16, 0xFF);
+        let index = crc32c(self.index).map_err(|found| StoreError::array(&self.path, found))?;
+        self.file.write_all(&index).map_err(StoreError::io(&self.path))?;
+        let file = self.file.into_inner().map_err(|error| StoreError::io(&self.path)(error.into_error()))?;
+        file.sync_all().map_err(StoreError::io(&self.path))?;
+        if let Some(parent) = self.path.parent() {
+            durable::sync_dir(parent)?;
+        }
+        Ok(self.written + index.len() as u64)
+    }
+}
+
+/// File of a shard, by the default chunk key encoding: `c/<shard>/0/0…`.
+fn shard_path(array: &Path, kind: ArrayKind, shard: usize) -> PathBuf {
+    let mut path = array.join("c").join(shard.to_string());
+    for _ in 1..kind.dimension_names().len() {
+        path.push("0");
+    }
+    path
+}
+
+/// An array of a store, opened for reading.
+pub struct StoredArray {
+    path: PathBuf,
+    array: zarrs::array::Array<zarrs::filesystem::FilesystemStore>,
+}
+
+impl std::fmt::Debug for StoredArray {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoredArray").field("path", &self.path).field("shape", &self.shape()).finish_non_exhaustive()
+    }
+}
+
+impl StoredArray {
+    /// Opens the array in directory `path`.
+    ///
+    /// # Errors
+    /// If there is none or its document is damaged.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        fs::metadata(path.join("zarr.json")).map_err(StoreError::io(path.join("zarr.json")))?;
+        let store = zarrs::filesystem::FilesystemStore::new(path).map_err(|error| StoreError::array(path, error))?;
+        let array = zarrs::array::Array::open(Arc::new(store), "/").map_err(|error| StoreError::array(path, error))?;
+        Ok(Self { path: path.to_owned(), array })
+    }
+
+    /// Its shape.
+    #[must_use]
+    pub fn shape(&self) -> Vec<u64> {
+        self.array.shape().to_vec()
+    }
+
+    /// Name of its data type.
+    #[must_use]
+    pub fn dtype(&self) -> String {
+        serde_json::to_value(self.array.metadata())
+            .ok()
+            .and_then(|metadata| metadata.get("data_type").and_then(Value::as_str).map(str::to_owned))
+            .unwrap_or_default()
+    }
+
+    /// The values of one step, in the machine's byte order, C order. All inner chunks and their checksums are read.
+    ///
+    /// # Errors
+    /// If there is no such step, or a chunk is missing or damaged.
+    pub fn read_step(&self, row: u64) -> Result<Vec<u8>, StoreError> {
+        let ranges: Vec<std::ops::Range<u64>> = self
+            .array
+            .shape()
+            .iter()
+            .enumerate()
+            .map(|(axis, &size)| if axis == 0 { row..row + 1 } else { 0..size })
+            .collect();
+        self.read(&ArraySubset::new_with_ranges(&ranges))
+    }
+
+    /// All values, in the machine's byte order, C order: for coordinates.
+    ///
+    /// # Errors
+    /// If a chunk is missing or damaged.
+    pub fn read_all(&self) -> Result<Vec<u8>, StoreError> {
+        self.read(&self.array.subset_all())
+    }
+
+    fn read(&self, subset: &ArraySubset) -> Result<Vec<u8>, StoreError> {
+        let bytes: ArrayBytes<'_> = self
+            .array
+            .retrieve_array_subset_opt(subset, &options())
+            .map_err(|error| StoreError::array(&self.path, error))?;
+        Ok(bytes.into_fixed().map_err(|error| StoreError::array(&self.path, error))?.into_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout(blocks: usize, heads: usize, spatial: usize) -> SeriesLayout {
+        let shape = StepShape { blocks, heads, spatial, tokens: 1 };
+        SeriesLayout { shape, dtype: Dtype::Float16, steps: 50, codec: Codec::Balanced, rollups: true }
+    }
+
+    #[test]
+    fn chunks_stay_in_cache_and_shards_hold_whole_steps() {
+        let full = layout(30, 12, 23_850);
+        assert_eq!(full.chunk_axes(ArrayKind::Attention), [1, 6, 23_850, 1]);
+        assert_eq!(full.chunk_axes(ArrayKind::MeanHead), [5, 23_850, 1]);
+        assert_eq!(full.chunk_axes(ArrayKind::MeanBlock), [4, 23_850, 1]);
+        assert_eq!(full.steps_per_shard(), 7);
+        let small = layout(6, 4, 576);
+        assert_eq!(small.chunk_axes(ArrayKind::Attention), [6, 4, 576, 1]);
+        assert_eq!(small.steps_per_shard(), 50);
+    }
+
+    #[test]
+    fn blosc_blocks_are_equal_groups_of_eight() {
+        assert_eq!(blosc_block(Dtype::Float16, 286_200), 143_088);
+        assert_eq!(blosc_block(Dtype::Float16, 10), 16);
+        assert_eq!(blosc_block(Dtype::Float32, 477_000), 238_496);
+    }
+}

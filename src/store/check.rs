@@ -1,0 +1,141 @@
+//! Checks of the files that are not arrays: documents and parts against their hashes.
+
+use std::fs;
+use std::path::Path;
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::gc::tree_bytes;
+use super::{ArrayKind, Store, StoreError, VideoIndex, document_hash, part, plain_group};
+
+/// Something in a store that is not as it was written.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Fault {
+    /// The video, if it is of one.
+    pub video_id: Option<String>,
+    /// The word, if it is of one.
+    pub token: Option<String>,
+    /// The step, if it is of one.
+    pub step: Option<i32>,
+    /// The file or array, below the store (or a file of the dump).
+    pub path: String,
+    /// What was found and what was expected.
+    pub error: String,
+}
+
+impl Store {
+    /// All parts that can be read, and what is wrong with parts.
+    pub(crate) fn read_index_and_faults(&self) -> Result<(Vec<VideoIndex>, Vec<Fault>), StoreError> {
+        let (mut index, mut faults) = (Vec::new(), Vec::new());
+        let read: Vec<_> = self
+            .parts()?
+            .into_par_iter()
+            .map(|path| (part::check_part(&path).and_then(|()| part::read_steps_part(&path)), path))
+            .collect();
+        for (video, path) in read {
+            match video {
+                Ok(video) if self.layout.steps_part(&video.record.video_id) == path => index.push(video),
+                Ok(video) => faults.push(
+                    self.fault(&path, format!("it is of video {}, whose part has another name", video.record.video_id)),
+                ),
+                // Of which video it was, only its name still says.
+                Err(error) => faults.push(Fault {
+                    video_id: path.file_stem().and_then(|stem| super::decode_name(stem.to_str()?)),
+                    ..self.fault(&path, error)
+                }),
+            }
+        }
+        Ok((index, faults))
+    }
+
+    /// Checks the documents that belong to no video.
+    pub(crate) fn check_plain_documents(&self) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        let root = self.document_path("");
+        if let Err(error) = check_root(&root) {
+            faults.push(self.fault(&root, error));
+        }
+        faults.extend(self.check_plain_group("maps"));
+        faults
+    }
+
+    /// Checks a video's documents and its `heads` part.
+    pub(crate) fn check_video_documents(&self, video: &VideoIndex) -> Vec<Fault> {
+        let id = &video.record.video_id;
+        let mut faults: Vec<Fault> = Vec::new();
+        if !video.rows.is_empty() {
+            faults.extend(self.check_plain_group(&self.layout.relative(&self.layout.video(id))));
+        }
+        let heads = self.layout.heads_part(id);
+        if heads.exists() {
+            faults.extend(part::check_part(&heads).err().map(|error| self.fault(&heads, error)));
+        }
+        for (path, hash) in &video.record.documents {
+            let token = video.rows.iter().find(|row| path.starts_with(row.series_path())).map(|row| row.token.clone());
+            let found = self.inside(path).and_then(|file| fs::read(&file).map_err(StoreError::io(file)));
+            let error = match found {
+                Ok(text) if document_hash(&text) == *hash => continue,
+                Ok(_) => "its contents are not those that were written".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            faults.push(Fault { video_id: None, token, step: None, path: path.clone(), error });
+        }
+        for fault in &mut faults {
+            fault.video_id = Some(id.clone());
+        }
+        faults
+    }
+
+    fn check_plain_group(&self, group: &str) -> Option<Fault> {
+        let path = self.document_path(group);
+        match fs::read(&path) {
+            Ok(text) if text == plain_group() => None,
+            Ok(_) => Some(self.fault(&path, "its contents are not those that were written")),
+            Err(error) => Some(self.fault(&path, error)),
+        }
+    }
+
+    fn fault(&self, path: &Path, error: impl ToString) -> Fault {
+        Fault { video_id: None, token: None, step: None, path: self.relative(path), error: error.to_string() }
+    }
+
+    /// Where the statistics of a video are, below the store.
+    pub(crate) fn heads_path(&self, video_id: &str) -> String {
+        self.relative(&self.layout.heads_part(video_id))
+    }
+
+    /// Bytes of the tables.
+    pub(crate) fn index_bytes(&self) -> u64 {
+        tree_bytes(&self.layout.steps_dir()) + tree_bytes(&self.layout.heads_dir())
+    }
+
+    /// Bytes of a word's `attention` array, and of its rollups.
+    pub(crate) fn series_bytes(&self, series: &str) -> (u64, u64) {
+        let bytes = |kind: ArrayKind| tree_bytes(&self.root().join(series).join(kind.name()));
+        (bytes(ArrayKind::Attention), ArrayKind::ALL[1..].iter().map(|&kind| bytes(kind)).sum())
+    }
+
+    /// `attributes.attnkit` of a word's group.
+    pub(crate) fn series_attributes(&self, series: &str) -> Option<Value> {
+        let text = fs::read(self.document_path(series)).ok()?;
+        let mut document: Value = serde_json::from_slice(&text).ok()?;
+        document.pointer_mut("/attributes/attnkit").map(Value::take)
+    }
+}
+
+/// Checks the root's checksum over itself.
+fn check_root(path: &Path) -> Result<(), String> {
+    let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let document: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+    let checksum =
+        document.pointer("/attributes/attnkit/checksum").and_then(Value::as_str).ok_or("it has no checksum")?;
+    if checksum.len() == part::NO_CHECKSUM.len()
+        && document_hash(text.replace(checksum, part::NO_CHECKSUM).as_bytes()) == checksum
+    {
+        Ok(())
+    } else {
+        Err("its checksum is not that of its contents".into())
+    }
+}

@@ -1,0 +1,80 @@
+//! What can go wrong with a store.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A problem with a store, naming the file or key.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// A file or directory could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// There is no store.
+    #[error("{}: not an attnkit store (no zarr.json with attributes.attnkit); found {found}", path.display())]
+    NotAStore {
+        /// The directory.
+        path: PathBuf,
+        /// What is there instead.
+        found: String,
+    },
+    /// A store of a version this program does not know.
+    #[error("{}: store version {found}; this attnkit reads version {expected}", path.display())]
+    Version {
+        /// The store.
+        path: PathBuf,
+        /// Its version.
+        found: u64,
+        /// The version known.
+        expected: u64,
+    },
+    /// A file that is damaged.
+    #[error("{}: damaged: {found}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        found: String,
+    },
+    /// Parquet could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Parquet {
+        /// The part file.
+        path: PathBuf,
+        /// What the library says.
+        source: parquet::errors::ParquetError,
+    },
+    /// An array could not be read or written.
+    #[error("{}: {found}", path.display())]
+    Array {
+        /// The array.
+        path: PathBuf,
+        /// What the library says.
+        found: String,
+    },
+    /// Something else is writing.
+    #[error("{}: an ingest is writing into this store; wait until it ends", path.display())]
+    Busy {
+        /// The store.
+        path: PathBuf,
+    },
+}
+
+impl StoreError {
+    pub(super) fn io(path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { path: path.as_ref().to_owned(), source }
+    }
+
+    pub(super) fn damaged(path: impl AsRef<Path>, found: impl ToString) -> Self {
+        Self::Damaged { path: path.as_ref().to_owned(), found: found.to_string() }
+    }
+
+    pub(super) fn array(path: impl AsRef<Path>, found: impl ToString) -> Self {
+        Self::Array { path: path.as_ref().to_owned(), found: found.to_string() }
+    }
+}

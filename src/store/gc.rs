@@ -1,0 +1,93 @@
+//! Removing what no commit names: old generations, and what interrupted writers left.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::lock::WriterLock;
+use super::{Store, StoreError, part};
+
+/// Something in a store that no commit names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Garbage {
+    /// File or directory.
+    pub path: PathBuf,
+    /// Bytes of the files in it.
+    pub bytes: u64,
+}
+
+impl Store {
+    /// What no commit names, sorted by path. Says nothing of whether a writer is about to commit it.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn garbage(&self) -> Result<Vec<Garbage>, StoreError> {
+        let index = self.read_index()?;
+        let named: HashSet<PathBuf> =
+            index.iter().flat_map(|video| &video.rows).map(|row| self.root().join(row.series_path())).collect();
+        let committed: HashSet<PathBuf> =
+            index.iter().map(|video| self.layout.heads_part(&video.record.video_id)).collect();
+        let mut unnamed = Vec::new();
+        for video in children(&self.layout.maps())? {
+            if video.is_dir() {
+                let (kept, left): (Vec<_>, Vec<_>) = children(&video)?
+                    .into_iter()
+                    .filter(|path| path.file_name().is_some_and(|name| name != "zarr.json"))
+                    .partition(|path| named.contains(path));
+                unnamed.extend(if kept.is_empty() { vec![video] } else { left });
+            } else if is_hidden(&video) {
+                unnamed.push(video);
+            }
+        }
+        unnamed.extend(children(self.root())?.into_iter().filter(|path| is_hidden(path) && path.is_file()));
+        unnamed.extend(children(&self.layout.steps_dir())?.into_iter().filter(|path| is_hidden(path)));
+        let of_no_video = |path: &PathBuf| is_hidden(path) || !committed.contains(path);
+        unnamed.extend(children(&self.layout.heads_dir())?.into_iter().filter(of_no_video));
+        unnamed.sort();
+        Ok(unnamed.into_iter().map(|path| Garbage { bytes: tree_bytes(&path), path }).collect())
+    }
+
+    /// Removes what no commit names; first finishes commits that were interrupted. Returns what was removed.
+    ///
+    /// # Errors
+    /// If an ingest is running into this store, or something cannot be removed.
+    pub fn gc(&self) -> Result<Vec<Garbage>, StoreError> {
+        let _alone = WriterLock::exclusive(&self.layout)?;
+        for path in children(&self.layout.steps_dir())?.into_iter().filter(|path| is_hidden(path)) {
+            if let Ok(staged) = part::read_steps_part(&path) {
+                self.mend(&staged.record.video_id)?;
+            }
+        }
+        let garbage = self.garbage()?;
+        for Garbage { path, .. } in &garbage {
+            let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+            removed.map_err(StoreError::io(path))?;
+        }
+        Ok(garbage)
+    }
+
+    /// Takes the lock of a writer.
+    pub(crate) fn lock_for_writing(&self) -> Result<WriterLock, StoreError> {
+        WriterLock::shared(&self.layout)
+    }
+}
+
+/// Bytes of all files below a path.
+pub(crate) fn tree_bytes(path: &Path) -> u64 {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => {
+            children(path).unwrap_or_default().iter().map(|path| tree_bytes(path)).sum()
+        }
+        Ok(metadata) => metadata.len(),
+        Err(_) => 0,
+    }
+}
+
+fn children(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let entries = fs::read_dir(dir).map_err(StoreError::io(dir))?;
+    entries.map(|entry| entry.map(|entry| entry.path()).map_err(StoreError::io(dir))).collect()
+}
+
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+}

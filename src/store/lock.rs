@@ -1,0 +1,41 @@
+//! The lock that keeps `gc` from a running ingest. Writers share it, so they never wait for each other; the system
+//! releases it when a process dies.
+
+use std::fs::{File, TryLockError};
+
+use super::layout::Layout;
+use super::{StoreError, durable};
+
+/// Held while a process writes into a store, or alone while it cleans up.
+#[derive(Debug)]
+pub(crate) struct WriterLock {
+    _file: File,
+}
+
+impl WriterLock {
+    /// Waits only for a running clean-up. Where the file system has no locks, nothing is locked.
+    pub fn shared(layout: &Layout) -> Result<Self, StoreError> {
+        let (path, file) = open(layout)?;
+        match file.lock_shared() {
+            Err(error) if error.kind() != std::io::ErrorKind::Unsupported => Err(StoreError::io(path)(error)),
+            _ => Ok(Self { _file: file }),
+        }
+    }
+
+    /// Fails if any writer is running.
+    pub fn exclusive(layout: &Layout) -> Result<Self, StoreError> {
+        let (path, file) = open(layout)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(StoreError::Busy { path: layout.root.clone() }),
+            Err(TryLockError::Error(error)) => Err(StoreError::io(path)(error)),
+        }
+    }
+}
+
+fn open(layout: &Layout) -> Result<(std::path::PathBuf, File), StoreError> {
+    durable::create_dir_all(&layout.writers())?;
+    let path = layout.writers().join("lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(StoreError::io(&path))?;
+    Ok((path, file))
+}

@@ -1,0 +1,298 @@
+//! The store on disk: its paths, arrays, tables, commit protocol, verification and clean-up. `docs/store-format.md` is its specification.
+//!
+//! ```
+//! use attnkit::ingest::{self, IngestOptions};
+//! use attnkit::store::Store;
+//!
+//! let dir = tempfile::tempdir()?;
+//! let dump = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/variants/gzip");
+//! ingest::run(&[dump], dir.path().join("store"), &IngestOptions::default(), &ingest::Silent)?;
+//!
+//! let store = Store::open(dir.path().join("store"))?;
+//! let video = store.read_video("prompt_000_vid001")?.unwrap();
+//! assert_eq!(video.rows.len(), 6); // two words, three steps
+//! let attention = store.open_array(&video.rows[0].array)?;
+//! assert_eq!(attention.shape(), [3, 6, 4, 576, 1]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod arrays;
+mod check;
+mod durable;
+mod error;
+mod gc;
+mod layout;
+mod lock;
+mod names;
+mod part;
+mod tables;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use serde_json::{Value, json};
+use xxhash_rust::xxh3::xxh3_128;
+
+pub use arrays::{ArrayKind, Codec, SeriesLayout, StoredArray};
+pub(crate) use arrays::{ShardWriter, write_documents};
+pub use check::Fault;
+pub use error::StoreError;
+pub use gc::Garbage;
+use layout::Layout;
+pub(crate) use layout::new_generation;
+use layout::series_path;
+pub use names::{decode_name, encode_name};
+pub use part::{Heads, MetadataPatch, Recipe, VideoIndex, VideoRecord};
+pub(crate) use tables::heads_batch;
+pub use tables::{HeadRow, StepRow, heads_schema, steps_schema};
+
+/// The version of the format that this crate writes and reads.
+pub const STORE_VERSION: u64 = 1;
+
+/// A store.
+#[derive(Debug, Clone)]
+pub struct Store {
+    layout: Layout,
+}
+
+impl Store {
+    /// Opens a store for reading.
+    ///
+    /// # Errors
+    /// If `path` is no store, or one of a version that is not known.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        let root = path.as_ref().to_owned();
+        let store = Self { layout: Layout { root } };
+        store.root_attributes()?;
+        Ok(store)
+    }
+
+    /// Opens a store for writing, and creates it if there is nothing at `path`, or an empty directory.
+    ///
+    /// # Errors
+    /// If something else is there, or it cannot be created.
+    pub fn create(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        let root = path.as_ref().to_owned();
+        let store = Self { layout: Layout { root } };
+        let root = store.root();
+        if !store.document_path("").exists() {
+            durable::create_dir_all(root)?;
+            let entries: Vec<_> =
+                fs::read_dir(root).map_err(StoreError::io(root))?.flatten().map(|entry| entry.file_name()).collect();
+            // What an interrupted or a concurrent creation leaves is no reason to stop.
+            let ours = ["maps", "index", ".writers", "zarr.json"];
+            if entries
+                .iter()
+                .any(|name| !ours.iter().any(|own| name == own) && !name.to_string_lossy().starts_with(".zarr.json."))
+            {
+                return Err(StoreError::NotAStore {
+                    path: root.to_owned(),
+                    found: "a directory with other things in it".into(),
+                });
+            }
+            for dir in [store.layout.maps(), store.layout.steps_dir(), store.layout.heads_dir(), store.layout.writers()]
+            {
+                durable::create_dir_all(&dir)?;
+            }
+            store.ensure_group(&store.layout.maps())?;
+            durable::replace(&store.document_path(""), &root_document())?;
+        }
+        store.root_attributes()?;
+        Ok(store)
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.layout.root
+    }
+
+    /// Ids of the committed videos, sorted.
+    ///
+    /// # Errors
+    /// If the index cannot be read.
+    pub fn videos(&self) -> Result<Vec<String>, StoreError> {
+        Ok(self.read_index()?.into_iter().map(|index| index.record.video_id).collect())
+    }
+
+    /// The committed state of a video; `None` if there is no such video.
+    ///
+    /// # Errors
+    /// If its part is damaged.
+    pub fn read_video(&self, video_id: &str) -> Result<Option<VideoIndex>, StoreError> {
+        let path = self.layout.steps_part(video_id);
+        if path.exists() { part::read_steps_part(&path).map(Some) } else { Ok(None) }
+    }
+
+    /// The committed state of all videos, sorted by id.
+    ///
+    /// # Errors
+    /// If a part is damaged.
+    pub fn read_index(&self) -> Result<Vec<VideoIndex>, StoreError> {
+        let mut index: Vec<VideoIndex> =
+            self.parts()?.par_iter().map(|path| part::read_steps_part(path)).collect::<Result<_, _>>()?;
+        index.sort_by(|a, b| a.record.video_id.cmp(&b.record.video_id));
+        Ok(index)
+    }
+
+    /// The statistics of a video's maps, as rows of `heads`; `None` if they belong to another commit than its `steps`
+    /// (a writer was interrupted; the next ingest mends that) or are not there.
+    ///
+    /// # Errors
+    /// If the part is damaged.
+    pub fn read_heads(&self, video: &VideoIndex) -> Result<Option<Heads>, StoreError> {
+        let path = self.layout.heads_part(&video.record.video_id);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let (generation, heads) = part::read_heads_part(&path)?;
+        Ok((generation == video.generation).then_some(heads))
+    }
+
+    /// Opens an array by its path below the store, as the column `array` names it.
+    ///
+    /// # Errors
+    /// If it is not there or damaged, or the path leads out of the store.
+    pub fn open_array(&self, path: &str) -> Result<StoredArray, StoreError> {
+        StoredArray::open(&self.inside(path)?)
+    }
+
+    /// A path below the store, checked to stay there.
+    fn inside(&self, path: &str) -> Result<PathBuf, StoreError> {
+        let plain = |part| matches!(part, std::path::Component::Normal(_));
+        if Path::new(path).components().all(plain) {
+            Ok(self.root().join(path))
+        } else {
+            Err(StoreError::damaged(self.root(), format!("the path `{path}` leads out of the store")))
+        }
+    }
+
+    /// Commits a video: both parts become visible, the `steps` part last. All arrays named must be durable already.
+    pub(crate) fn commit(&self, index: &VideoIndex, heads: &Heads) -> Result<(), StoreError> {
+        let (video, generation) = (&index.record.video_id, &index.generation);
+        let (steps_part, heads_part) = (self.layout.steps_part(video), self.layout.heads_part(video));
+        let (staged_steps, staged_heads) =
+            (self.layout.staged_steps(video, generation), self.layout.staged_heads(video, generation));
+        let parquet = |path: &Path| {
+            let path = path.to_owned();
+            move |source| StoreError::Parquet { path, source }
+        };
+        part::stage(&staged_heads, &part::heads_part(generation, heads).map_err(parquet(&heads_part))?)?;
+        part::stage(&staged_steps, &part::steps_part(index).map_err(parquet(&steps_part))?)?;
+        fs::rename(&staged_heads, &heads_part).map_err(StoreError::io(&heads_part))?;
+        durable::sync_dir(&self.layout.heads_dir())?;
+        match fs::rename(&staged_steps, &steps_part) {
+            // Another writer saw the first rename without the second and finished the commit.
+            Err(_) if part::part_generation(&steps_part)?.as_ref() == Some(generation) => {}
+            renamed => renamed.map_err(StoreError::io(&steps_part))?,
+        }
+        durable::sync_dir(&self.layout.steps_dir())
+    }
+
+    /// Finishes the commit of a video whose writer was interrupted between its two renames. Returns whether both parts now belong together.
+    pub(crate) fn mend(&self, video_id: &str) -> Result<bool, StoreError> {
+        let steps_part = self.layout.steps_part(video_id);
+        let Some(heads) = part::part_generation(&self.layout.heads_part(video_id))? else {
+            return Ok(!steps_part.exists());
+        };
+        if part::part_generation(&steps_part)?.as_ref() == Some(&heads) {
+            return Ok(true);
+        }
+        let staged = self.layout.staged_steps(video_id, &heads);
+        if staged.exists() && part::check_part(&staged).is_ok() {
+            match fs::rename(&staged, &steps_part) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                renamed => renamed.map_err(StoreError::io(&steps_part))?,
+            }
+            durable::sync_dir(&self.layout.steps_dir())?;
+        }
+        Ok(part::part_generation(&steps_part)?.as_ref() == Some(&heads))
+    }
+
+    /// Creates a fresh directory for a word's arrays. Returns its path below the store.
+    pub(crate) fn new_series(&self, video_id: &str, token: &str) -> Result<String, StoreError> {
+        self.ensure_group(&self.layout.video(video_id))?;
+        loop {
+            let path = series_path(video_id, token, &new_generation());
+            match fs::create_dir(self.root().join(&path)) {
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(StoreError::io(self.root().join(&path))(error)),
+                Ok(()) => {
+                    durable::sync_dir(&self.layout.video(video_id))?;
+                    return Ok(path);
+                }
+            }
+        }
+    }
+
+    /// Makes a directory a Zarr group without attributes.
+    fn ensure_group(&self, dir: &Path) -> Result<(), StoreError> {
+        durable::create_dir_all(dir)?;
+        let document = dir.join("zarr.json");
+        if document.exists() { Ok(()) } else { durable::replace(&document, &plain_group()) }
+    }
+
+    /// Path of a file below the store, as documents name it.
+    pub(crate) fn relative(&self, path: &Path) -> String {
+        self.layout.relative(path)
+    }
+
+    fn document_path(&self, group: &str) -> PathBuf {
+        self.root().join(group).join("zarr.json")
+    }
+
+    /// The committed `steps` parts.
+    fn parts(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let dir = self.layout.steps_dir();
+        let mut parts = Vec::new();
+        for entry in fs::read_dir(&dir).map_err(StoreError::io(&dir))? {
+            let path = entry.map_err(StoreError::io(&dir))?.path();
+            let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+            if !hidden && path.extension().is_some_and(|extension| extension == "parquet") {
+                parts.push(path);
+            }
+        }
+        parts.sort();
+        Ok(parts)
+    }
+
+    /// `attributes.attnkit` of the root group, with the version checked.
+    pub(crate) fn root_attributes(&self) -> Result<Value, StoreError> {
+        let path = self.document_path("");
+        let not_a_store = |found: &str| StoreError::NotAStore { path: self.root().to_owned(), found: found.into() };
+        let text = fs::read(&path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound if self.root().exists() => not_a_store("no zarr.json"),
+            std::io::ErrorKind::NotFound => not_a_store("nothing"),
+            _ => StoreError::io(&path)(error),
+        })?;
+        let document: Value = serde_json::from_slice(&text).map_err(|error| StoreError::damaged(&path, error))?;
+        let attributes =
+            document.pointer("/attributes/attnkit").ok_or_else(|| not_a_store("a Zarr hierarchy of something else"))?;
+        match attributes.get("store_version").and_then(Value::as_u64) {
+            Some(STORE_VERSION) => Ok(attributes.clone()),
+            Some(found) => Err(StoreError::Version { path: self.root().to_owned(), found, expected: STORE_VERSION }),
+            None => Err(StoreError::damaged(&path, "no store_version")),
+        }
+    }
+}
+
+/// The hash by which a document is known.
+pub(crate) fn document_hash(text: &[u8]) -> String {
+    format!("{:032x}", xxh3_128(text))
+}
+
+/// The root's `zarr.json`, with the checksum over itself.
+fn root_document() -> Vec<u8> {
+    let attributes = json!({"attnkit": {
+        "store_version": STORE_VERSION, "attnkit_version": env!("CARGO_PKG_VERSION"), "checksum": part::NO_CHECKSUM,
+    }});
+    let text = arrays::to_text(&arrays::group_document(attributes));
+    let checksum = document_hash(&text);
+    String::from_utf8_lossy(&text).replace(part::NO_CHECKSUM, &checksum).into_bytes()
+}
+
+/// The `zarr.json` of a group that only holds others.
+fn plain_group() -> Vec<u8> {
+    arrays::to_text(&arrays::group_document(json!({})))
+}

@@ -1,0 +1,284 @@
+//! Part files: the tables of one video, each with a checksum over itself. Renaming them into place is the commit.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::WriterProperties;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::arrays::Codec;
+use super::tables::{StepRow, heads_by_token, heads_schema, names, steps_batch, steps_from_batch, steps_schema};
+use super::{StoreError, durable};
+use crate::dtype::Dtype;
+use crate::dump::Batch;
+
+const GENERATION_KEY: &str = "attnkit.generation";
+const CHECKSUM_KEY: &str = "attnkit.checksum";
+const VIDEO_KEY: &str = "attnkit.video";
+/// What stands in place of a checksum while it is computed.
+pub(super) const NO_CHECKSUM: &str = "00000000000000000000000000000000";
+
+/// What is known of a video beside its rows.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct VideoRecord {
+    /// The video.
+    pub video_id: String,
+    /// Its `summary.json`.
+    pub summary: Option<Map<String, Value>>,
+    /// By token and step: how the step's metadata differs from what its row reproduces.
+    pub metadata: BTreeMap<String, BTreeMap<i32, MetadataPatch>>,
+    /// XXH3-128 of each `zarr.json` below the store that belongs to this video.
+    pub documents: BTreeMap<String, String>,
+    /// By token: the settings it was ingested with.
+    pub recipe: BTreeMap<String, Recipe>,
+}
+
+/// The settings that determine what is stored of a word.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Recipe {
+    /// Compression.
+    pub codec: Codec,
+    /// Whether rollups are kept.
+    pub rollups: bool,
+    /// Type it was converted to; `None`: kept.
+    pub dtype: Option<Dtype>,
+    /// Factor of average pooling over height and width; 1: none.
+    pub downsample: usize,
+    /// Choice in a batch axis.
+    pub batch: Option<Batch>,
+    /// Averaged over blocks at ingest.
+    pub average_blocks: bool,
+    /// Averaged over heads at ingest.
+    pub average_heads: bool,
+    /// Grid named by the user.
+    pub grid: Option<crate::grid::Grid>,
+}
+
+/// How metadata differs from that of a row.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct MetadataPatch {
+    /// Keys with another value.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub set: Map<String, Value>,
+    /// Keys that are not there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unset: Vec<String>,
+}
+
+impl MetadataPatch {
+    /// The patch that makes `original` of `reproduced`, but for the keys in `except`.
+    #[must_use]
+    pub fn between(reproduced: &Map<String, Value>, original: &Map<String, Value>, except: &[&str]) -> Self {
+        let same = |a: &Value, b: &Value| a == b || matches!((a.as_f64(), b.as_f64()), (Some(a), Some(b)) if a == b);
+        let counts = |key: &String| !except.contains(&key.as_str());
+        Self {
+            set: original
+                .iter()
+                .filter(|(key, value)| counts(key) && !reproduced.get(*key).is_some_and(|other| same(other, value)))
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect(),
+            unset: reproduced.keys().filter(|key| counts(key) && !original.contains_key(*key)).cloned().collect(),
+        }
+    }
+
+    /// Applies the patch.
+    pub fn apply(&self, metadata: &mut Map<String, Value>) {
+        for key in &self.unset {
+            metadata.remove(key);
+        }
+        for (key, value) in &self.set {
+            metadata.insert(key.clone(), value.clone());
+        }
+    }
+
+    /// Whether it changes nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.set.is_empty() && self.unset.is_empty()
+    }
+}
+
+/// The committed state of one video: its `steps` part.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VideoIndex {
+    /// Generation of the commit.
+    pub generation: String,
+    /// What is known beside the rows.
+    pub record: VideoRecord,
+    /// Rows of `steps`, by (token, step).
+    pub rows: Vec<StepRow>,
+}
+
+impl VideoIndex {
+    /// The rows, word by word.
+    pub fn series(&self) -> impl Iterator<Item = &[StepRow]> {
+        self.rows.chunk_by(|a, b| a.token == b.token)
+    }
+}
+
+/// A `steps` part as the bytes of its file.
+pub(super) fn steps_part(index: &VideoIndex) -> Result<Vec<u8>, ParquetError> {
+    let record = serde_json::to_string(&index.record).map_err(|error| ParquetError::External(error.into()))?;
+    part(
+        &steps_schema(),
+        [&steps_batch(&index.rows)?],
+        &index.generation,
+        vec![KeyValue::new(VIDEO_KEY.into(), record)],
+    )
+}
+
+/// A `heads` part as the bytes of its file.
+pub(super) fn heads_part(generation: &str, heads: &Heads) -> Result<Vec<u8>, ParquetError> {
+    part(&heads_schema(), heads.values(), generation, Vec::new())
+}
+
+fn part<'a>(
+    schema: &SchemaRef,
+    batches: impl IntoIterator<Item = &'a RecordBatch>,
+    generation: &str,
+    mut metadata: Vec<KeyValue>,
+) -> Result<Vec<u8>, ParquetError> {
+    metadata.push(KeyValue::new(GENERATION_KEY.into(), generation.to_owned()));
+    metadata.push(KeyValue::new(CHECKSUM_KEY.into(), NO_CHECKSUM.to_owned()));
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
+        .set_created_by(concat!("attnkit ", env!("CARGO_PKG_VERSION")).into())
+        .set_key_value_metadata(Some(metadata))
+        .build();
+    let mut bytes = Vec::new();
+    let mut writer = ArrowWriter::try_new(&mut bytes, schema.clone(), Some(properties))?;
+    for batch in batches {
+        writer.write(batch)?;
+    }
+    writer.close()?;
+    let at = checksum_position(&bytes).ok_or_else(|| ParquetError::General("no checksum key in the footer".into()))?;
+    let checksum = format!("{:032x}", xxh3_128(&bytes));
+    bytes[at..at + checksum.len()].copy_from_slice(checksum.as_bytes());
+    Ok(bytes)
+}
+
+/// Where the checksum's 32 digits are: behind the last occurrence of its key, and Thrift's type and length bytes.
+fn checksum_position(bytes: &[u8]) -> Option<usize> {
+    let pattern = [CHECKSUM_KEY.as_bytes(), &[0x18, 32]].concat();
+    let at = bytes.windows(pattern.len()).rposition(|window| window == pattern)? + pattern.len();
+    (at + 32 <= bytes.len()).then_some(at)
+}
+
+/// Checks a part's checksum over itself.
+pub(super) fn check_part(path: &Path) -> Result<(), StoreError> {
+    let mut bytes = fs::read(path).map_err(StoreError::io(path))?;
+    let at = checksum_position(&bytes).ok_or_else(|| StoreError::damaged(path, "it has no checksum"))?;
+    let found = String::from_utf8_lossy(&bytes[at..at + 32]).into_owned();
+    bytes[at..at + 32].copy_from_slice(NO_CHECKSUM.as_bytes());
+    let expected = format!("{:032x}", xxh3_128(&bytes));
+    if found == expected { Ok(()) } else { Err(StoreError::damaged(path, "its checksum is not that of its contents")) }
+}
+
+/// Reads a `steps` part.
+pub(super) fn read_steps_part(path: &Path) -> Result<VideoIndex, StoreError> {
+    let (batches, keys) = read_part(path)?;
+    let generation =
+        keys.get(GENERATION_KEY).cloned().ok_or_else(|| StoreError::damaged(path, "it names no generation"))?;
+    let record = keys.get(VIDEO_KEY).ok_or_else(|| StoreError::damaged(path, "it names no video"))?;
+    let record: VideoRecord = serde_json::from_str(record).map_err(|error| StoreError::damaged(path, error))?;
+    let mut rows = Vec::new();
+    for batch in &batches {
+        rows.extend(steps_from_batch(batch).map_err(|found| StoreError::damaged(path, found))?);
+    }
+    if let Some(row) = rows.iter().find(|row| row.video_id != record.video_id) {
+        return Err(StoreError::damaged(
+            path,
+            format!("it has rows of {} and is of {}", row.video_id, record.video_id),
+        ));
+    }
+    Ok(VideoIndex { generation, record, rows })
+}
+
+/// The rows of `heads` of one video, by token.
+pub type Heads = BTreeMap<String, RecordBatch>;
+
+/// Generation and rows of a `heads` part.
+pub(super) fn read_heads_part(path: &Path) -> Result<(String, Heads), StoreError> {
+    let (batches, keys) = read_part(path)?;
+    if let Some(batch) = batches.first().filter(|batch| batch.schema().fields() != heads_schema().fields()) {
+        let found = format!("its columns are {}; expected those of the `heads` table", names(&batch.schema()));
+        return Err(StoreError::damaged(path, found));
+    }
+    let heads = heads_by_token(&batches).map_err(|found| StoreError::damaged(path, found))?;
+    let generation =
+        keys.get(GENERATION_KEY).cloned().ok_or_else(|| StoreError::damaged(path, "it names no generation"))?;
+    Ok((generation, heads))
+}
+
+/// Generation of a part, from its footer alone.
+pub(super) fn part_generation(path: &Path) -> Result<Option<String>, StoreError> {
+    let file = match fs::File::open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(StoreError::io(path))?,
+    };
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file)
+        .map_err(|source| StoreError::Parquet { path: path.to_owned(), source })?;
+    let keys = builder.metadata().file_metadata().key_value_metadata().cloned().unwrap_or_default();
+    Ok(keys.into_iter().find(|pair| pair.key == GENERATION_KEY).and_then(|pair| pair.value))
+}
+
+fn read_part(path: &Path) -> Result<(Vec<RecordBatch>, BTreeMap<String, String>), StoreError> {
+    let failed = |source| StoreError::Parquet { path: path.to_owned(), source };
+    let file = fs::File::open(path).map_err(StoreError::io(path))?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(failed)?;
+    let keys = builder.metadata().file_metadata().key_value_metadata().cloned().unwrap_or_default();
+    let keys = keys.into_iter().filter_map(|pair| Some((pair.key, pair.value?))).collect();
+    let batches = builder.build().map_err(failed)?.collect::<Result<Vec<_>, _>>();
+    Ok((batches.map_err(|error| StoreError::damaged(path, error))?, keys))
+}
+
+/// Writes bytes durably beside their final place.
+pub(super) fn stage(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    durable::write(path, bytes)?;
+    path.parent().map_or(Ok(()), durable::sync_dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flipped_bit_anywhere_in_a_part_is_found() {
+        let record = VideoRecord { video_id: "v".into(), ..VideoRecord::default() };
+        let index = VideoIndex { generation: "0123456789abcdef".into(), record, rows: Vec::new() };
+        let bytes = steps_part(&index).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("v.parquet");
+        fs::write(&path, &bytes).unwrap();
+        check_part(&path).unwrap();
+        assert_eq!(read_steps_part(&path).unwrap(), index);
+        for position in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[position] ^= 1 << (position % 8);
+            fs::write(&path, flipped).unwrap();
+            assert!(check_part(&path).is_err(), "byte {position}");
+        }
+    }
+
+    #[test]
+    fn a_patch_gives_back_the_original() {
+        let object = |text: &str| serde_json::from_str::<Map<String, Value>>(text).unwrap();
+        let reproduced = object(r#"{"a": 1.0, "b": null, "c": [1]}"#);
+        let original = object(r#"{"a": 1, "c": [2], "d": "x"}"#);
+        let patch = MetadataPatch::between(&reproduced, &original, &[]);
+        assert!(!patch.set.contains_key("a"));
+        let mut applied = reproduced.clone();
+        patch.apply(&mut applied);
+        assert_eq!(MetadataPatch::between(&applied, &original, &[]), MetadataPatch::default());
+    }
+}

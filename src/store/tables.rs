@@ -1,0 +1,447 @@
+//! The rows of the two tables, their Parquet columns, and the step metadata that a row stands for.
+//!
+//! Names and types of the columns are a contract: `schemas/steps.columns.json` and `schemas/heads.columns.json`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, Float64Array, Int32Array, Int64Array, ListBuilder, PrimitiveBuilder, RecordBatch,
+    StringArray, StringBuilder, TimestampMicrosecondArray,
+};
+use arrow::compute::concat_batches;
+use arrow::datatypes::{
+    DataType, Field, Float64Type, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType,
+};
+use serde_json::{Map, Value, json};
+
+use crate::grid::Grid;
+use crate::kernel::{MapMeasure, MapStatistics};
+use crate::shape::StepShape;
+
+/// A row of `steps`: one step of one word in one video. See `schemas/steps.columns.json` for each column.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs)] // the schema describes them
+pub struct StepRow {
+    pub video_id: String,
+    pub prompt_id: Option<String>,
+    pub prompt: String,
+    pub template: Option<String>,
+    pub variation: Option<i32>,
+    pub seed: Option<i64>,
+    pub cfg_scale: Option<f64>,
+    pub token: String,
+    pub token_ids: Vec<i64>,
+    pub token_texts: Vec<String>,
+    pub weight: Option<f64>,
+    pub step: i32,
+    pub timestep: f64,
+    pub total_steps: i32,
+    pub aggregation_method: String,
+    pub shape: StepShape,
+    pub grid: Option<Grid>,
+    pub dtype: String,
+    pub video_width: Option<i32>,
+    pub video_height: Option<i32>,
+    pub video_frames: Option<i32>,
+    pub threshold_applied: Option<f64>,
+    pub array: String,
+    pub row: i32,
+    pub source: String,
+    pub source_bytes: i64,
+    /// Microseconds since 1970, UTC.
+    pub source_modified: i64,
+    pub content_hash: String,
+}
+
+impl StepRow {
+    /// Directory of the word's arrays, below the store.
+    #[must_use]
+    pub fn series_path(&self) -> &str {
+        self.array.strip_suffix("/attention").unwrap_or(&self.array)
+    }
+
+    /// The step metadata that this row stands for, with every documented key.
+    #[must_use]
+    pub fn to_metadata(&self) -> Map<String, Value> {
+        let object = json!({
+            "video_id": self.video_id,
+            "step": self.step,
+            "timestep": self.timestep,
+            "total_steps": self.total_steps,
+            "token_word": self.token,
+            "token_ids": self.token_ids,
+            "token_texts": self.token_texts,
+            "aggregation_method": self.aggregation_method,
+            "attention_shape": self.shape.axes(),
+            "spatial_resolution": [self.shape.spatial, 1],
+            "num_blocks": self.shape.blocks,
+            "num_heads": self.shape.heads,
+            "threshold_applied": self.threshold_applied,
+            "block_idx": null,
+            "head_idx": null,
+            "dtype": format!("torch.{}", self.dtype),
+            "prompt": self.prompt,
+            "seed": self.seed,
+            "cfg_scale": self.cfg_scale,
+            "video_width": self.video_width,
+            "video_height": self.video_height,
+            "video_frames": self.video_frames,
+        });
+        match object {
+            Value::Object(map) => map,
+            _ => Map::new(),
+        }
+    }
+}
+
+/// A row of `heads`: one map. The video and the word are told beside it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct HeadRow {
+    /// Denoising step.
+    pub step: i32,
+    /// Position on the token axis.
+    pub token_index: i32,
+    /// Transformer block; `None` if the dump was averaged over blocks.
+    pub block: Option<i32>,
+    /// Attention head; `None` if the dump was averaged over heads.
+    pub head: Option<i32>,
+    /// Number of positions.
+    pub spatial: i32,
+    /// The grid, if known: without it, positions and centroids are null.
+    pub grid: Option<Grid>,
+    /// What was measured.
+    pub statistics: MapStatistics,
+}
+
+impl HeadRow {
+    /// The row of a map that was measured in a step of `shape` on `grid`.
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)] // axes are below 2^31
+    pub fn new(step: i32, shape: StepShape, grid: Option<Grid>, map: &MapMeasure) -> Self {
+        let index = |size: usize, index: usize| (size > 1).then_some(index as i32);
+        Self {
+            step,
+            token_index: map.token as i32,
+            block: index(shape.blocks, map.block),
+            head: index(shape.heads, map.head),
+            spatial: shape.spatial as i32,
+            grid,
+            statistics: map.statistics,
+        }
+    }
+
+    fn entropy_norm(&self) -> f64 {
+        self.statistics.distribution.entropy / f64::from(self.spatial).ln()
+    }
+
+    #[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)] // grid coordinates are small
+    fn argmax(&self) -> Option<[i32; 3]> {
+        let (frame, y, x) = self.grid?.position(self.statistics.argmax?);
+        Some([frame as i32, y as i32, x as i32])
+    }
+
+    fn location(&self) -> Option<[f64; 4]> {
+        let location = self.statistics.location;
+        self.grid.map(|_| [location.centroid_frame, location.centroid_y, location.centroid_x, location.spread])
+    }
+}
+
+/// Columns of `steps`, in order.
+#[must_use]
+pub fn steps_schema() -> SchemaRef {
+    let list = |item: DataType| DataType::List(Arc::new(Field::new("item", item, true)));
+    let modified = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    let (text, int, long, float) = (DataType::Utf8, DataType::Int32, DataType::Int64, DataType::Float64);
+    let columns = [
+        ("video_id", &text, false),
+        ("prompt_id", &text, true),
+        ("prompt", &text, false),
+        ("template", &text, true),
+        ("variation", &int, true),
+        ("seed", &long, true),
+        ("cfg_scale", &float, true),
+        ("token", &text, false),
+        ("token_ids", &list(DataType::Int64), false),
+        ("token_texts", &list(DataType::Utf8), false),
+        ("weight", &float, true),
+        ("step", &int, false),
+        ("timestep", &float, false),
+        ("total_steps", &int, false),
+        ("aggregation_method", &text, false),
+        ("num_blocks", &int, false),
+        ("num_heads", &int, false),
+        ("spatial", &int, false),
+        ("tokens", &int, false),
+        ("frames", &int, true),
+        ("height", &int, true),
+        ("width", &int, true),
+        ("dtype", &text, false),
+        ("video_width", &int, true),
+        ("video_height", &int, true),
+        ("video_frames", &int, true),
+        ("threshold_applied", &float, true),
+        ("array", &text, false),
+        ("row", &int, false),
+        ("source", &text, false),
+        ("source_bytes", &long, false),
+        ("source_modified", &modified, false),
+        ("content_hash", &text, false),
+    ];
+    schema(&columns)
+}
+
+/// Columns of `heads`, in order.
+#[must_use]
+pub fn heads_schema() -> SchemaRef {
+    let (text, int, float) = (DataType::Utf8, DataType::Int32, DataType::Float64);
+    let mut columns = vec![
+        ("video_id", &text, false),
+        ("token", &text, false),
+        ("step", &int, false),
+        ("token_index", &int, false),
+        ("block", &int, true),
+        ("head", &int, true),
+    ];
+    columns.extend(["sum", "mean", "std", "min", "max"].map(|name| (name, &float, false)));
+    columns.extend(["argmax_frame", "argmax_y", "argmax_x"].map(|name| (name, &int, true)));
+    columns.extend(["entropy", "entropy_norm", "gini", "top1", "top5", "top10"].map(|name| (name, &float, false)));
+    columns.extend(["centroid_frame", "centroid_y", "centroid_x", "spread"].map(|name| (name, &float, true)));
+    columns.push(("nonfinite", &int, false));
+    schema(&columns)
+}
+
+fn schema(columns: &[(&str, &DataType, bool)]) -> SchemaRef {
+    let fields: Vec<Field> =
+        columns.iter().map(|&(name, kind, nullable)| Field::new(name, kind.clone(), nullable)).collect();
+    Arc::new(Schema::new(fields))
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)] // axes are checked to be below 2^31 when read
+fn axis(size: usize) -> i32 {
+    size as i32
+}
+
+/// Rows of `steps` as columns.
+pub(super) fn steps_batch(rows: &[StepRow]) -> Result<RecordBatch, arrow::error::ArrowError> {
+    let text = |get: fn(&StepRow) -> &str| Arc::new(StringArray::from_iter_values(rows.iter().map(get))) as ArrayRef;
+    let text_or_null =
+        |get: fn(&StepRow) -> Option<&str>| Arc::new(rows.iter().map(get).collect::<StringArray>()) as ArrayRef;
+    let int = |get: fn(&StepRow) -> Option<i32>| Arc::new(rows.iter().map(get).collect::<Int32Array>()) as ArrayRef;
+    let long = |get: fn(&StepRow) -> Option<i64>| Arc::new(rows.iter().map(get).collect::<Int64Array>()) as ArrayRef;
+    let float = |get: fn(&StepRow) -> Option<f64>| Arc::new(rows.iter().map(get).collect::<Float64Array>()) as ArrayRef;
+    let mut ids = ListBuilder::new(PrimitiveBuilder::<Int64Type>::new());
+    let mut texts = ListBuilder::new(StringBuilder::new());
+    for row in rows {
+        ids.append_value(row.token_ids.iter().copied().map(Some));
+        texts.append_value(row.token_texts.iter().map(Some));
+    }
+    let modified =
+        TimestampMicrosecondArray::from_iter_values(rows.iter().map(|row| row.source_modified)).with_timezone("UTC");
+    RecordBatch::try_new(
+        steps_schema(),
+        vec![
+            text(|row| &row.video_id),
+            text_or_null(|row| row.prompt_id.as_deref()),
+            text(|row| &row.prompt),
+            text_or_null(|row| row.template.as_deref()),
+            int(|row| row.variation),
+            long(|row| row.seed),
+            float(|row| row.cfg_scale),
+            text(|row| &row.token),
+            Arc::new(ids.finish()),
+            Arc::new(texts.finish()),
+            float(|row| row.weight),
+            int(|row| Some(row.step)),
+            float(|row| Some(row.timestep)),
+            int(|row| Some(row.total_steps)),
+            text(|row| &row.aggregation_method),
+            int(|row| Some(axis(row.shape.blocks))),
+            int(|row| Some(axis(row.shape.heads))),
+            int(|row| Some(axis(row.shape.spatial))),
+            int(|row| Some(axis(row.shape.tokens))),
+            int(|row| row.grid.map(|grid| axis(grid.frames))),
+            int(|row| row.grid.map(|grid| axis(grid.height))),
+            int(|row| row.grid.map(|grid| axis(grid.width))),
+            text(|row| &row.dtype),
+            int(|row| row.video_width),
+            int(|row| row.video_height),
+            int(|row| row.video_frames),
+            float(|row| row.threshold_applied),
+            text(|row| &row.array),
+            int(|row| Some(row.row)),
+            text(|row| &row.source),
+            long(|row| Some(row.source_bytes)),
+            Arc::new(modified),
+            text(|row| &row.content_hash),
+        ],
+    )
+}
+
+/// The rows of one word as columns of `heads`.
+pub(crate) fn heads_batch(
+    video_id: &str,
+    token: &str,
+    rows: &[HeadRow],
+) -> Result<RecordBatch, arrow::error::ArrowError> {
+    let text = |value: &str| Arc::new(StringArray::from_iter_values(rows.iter().map(|_| value))) as ArrayRef;
+    let int = |get: fn(&HeadRow) -> Option<i32>| Arc::new(rows.iter().map(get).collect::<Int32Array>()) as ArrayRef;
+    let float = |get: fn(&HeadRow) -> Option<f64>| Arc::new(rows.iter().map(get).collect::<Float64Array>()) as ArrayRef;
+    RecordBatch::try_new(
+        heads_schema(),
+        vec![
+            text(video_id),
+            text(token),
+            int(|row| Some(row.step)),
+            int(|row| Some(row.token_index)),
+            int(|row| row.block),
+            int(|row| row.head),
+            float(|row| Some(row.statistics.distribution.sum)),
+            float(|row| Some(row.statistics.distribution.mean)),
+            float(|row| Some(row.statistics.distribution.std)),
+            float(|row| Some(row.statistics.distribution.min)),
+            float(|row| Some(row.statistics.distribution.max)),
+            int(|row| row.argmax().map(|at| at[0])),
+            int(|row| row.argmax().map(|at| at[1])),
+            int(|row| row.argmax().map(|at| at[2])),
+            float(|row| Some(row.statistics.distribution.entropy)),
+            float(|row| Some(row.entropy_norm())),
+            float(|row| Some(row.statistics.distribution.gini)),
+            float(|row| Some(row.statistics.distribution.top1)),
+            float(|row| Some(row.statistics.distribution.top5)),
+            float(|row| Some(row.statistics.distribution.top10)),
+            float(|row| row.location().map(|at| at[0])),
+            float(|row| row.location().map(|at| at[1])),
+            float(|row| row.location().map(|at| at[2])),
+            float(|row| row.location().map(|at| at[3])),
+            int(|row| i32::try_from(row.statistics.nonfinite).ok().or(Some(i32::MAX))),
+        ],
+    )
+}
+
+/// Columns as rows of `steps`; the error names a column that is not as it should be.
+pub(super) fn steps_from_batch(batch: &RecordBatch) -> Result<Vec<StepRow>, String> {
+    if batch.schema().fields() != steps_schema().fields() {
+        return Err(format!("its columns are {}; expected those of the `steps` table", names(&batch.schema())));
+    }
+    let column = |name: &str| batch.column_by_name(name).ok_or_else(|| format!("no column `{name}`"));
+    let text = |name: &str| column(name).map(|column| column.as_string::<i32>());
+    let int = |name: &str| column(name).map(|column| column.as_primitive::<Int32Type>());
+    let long = |name: &str| column(name).map(|column| column.as_primitive::<Int64Type>());
+    let float = |name: &str| column(name).map(|column| column.as_primitive::<Float64Type>());
+    (0..batch.num_rows())
+        .map(|row| {
+            let string = |name| text(name).map(|column| column.value(row).to_owned());
+            let string_or_null =
+                |name| text(name).map(|column| column.is_valid(row).then(|| column.value(row).to_owned()));
+            let int_or_null = |name| int(name).map(|column| column.is_valid(row).then(|| column.value(row)));
+            let float_or_null = |name| float(name).map(|column| column.is_valid(row).then(|| column.value(row)));
+            let size = |name| int(name).map(|column| usize::try_from(column.value(row)).unwrap_or(0));
+            let grid_axis = |name| int_or_null(name).map(|size| size.and_then(|size| usize::try_from(size).ok()));
+            let grid = (grid_axis("frames")?, grid_axis("height")?, grid_axis("width")?);
+            let ids = column("token_ids")?.as_list::<i32>().value(row);
+            let texts = column("token_texts")?.as_list::<i32>().value(row);
+            Ok(StepRow {
+                video_id: string("video_id")?,
+                prompt_id: string_or_null("prompt_id")?,
+                prompt: string("prompt")?,
+                template: string_or_null("template")?,
+                variation: int_or_null("variation")?,
+                seed: long("seed").map(|column| column.is_valid(row).then(|| column.value(row)))?,
+                cfg_scale: float_or_null("cfg_scale")?,
+                token: string("token")?,
+                token_ids: ids.as_primitive::<Int64Type>().values().to_vec(),
+                token_texts: texts.as_string::<i32>().iter().flatten().map(str::to_owned).collect(),
+                weight: float_or_null("weight")?,
+                step: int("step")?.value(row),
+                timestep: float("timestep")?.value(row),
+                total_steps: int("total_steps")?.value(row),
+                aggregation_method: string("aggregation_method")?,
+                shape: StepShape::from_axes(&[
+                    size("num_blocks")?,
+                    size("num_heads")?,
+                    size("spatial")?,
+                    size("tokens")?,
+                ])
+                .ok_or("a row has an empty axis")?,
+                grid: match grid {
+                    (Some(frames), Some(height), Some(width)) => Some(Grid { frames, height, width }),
+                    _ => None,
+                },
+                dtype: string("dtype")?,
+                video_width: int_or_null("video_width")?,
+                video_height: int_or_null("video_height")?,
+                video_frames: int_or_null("video_frames")?,
+                threshold_applied: float_or_null("threshold_applied")?,
+                array: string("array")?,
+                row: int("row")?.value(row),
+                source: string("source")?,
+                source_bytes: long("source_bytes")?.value(row),
+                source_modified: column("source_modified")?.as_primitive::<TimestampMicrosecondType>().value(row),
+                content_hash: string("content_hash")?,
+            })
+        })
+        .collect()
+}
+
+/// The rows of `heads` of each word.
+pub(super) fn heads_by_token(batches: &[RecordBatch]) -> Result<BTreeMap<String, RecordBatch>, String> {
+    let table = concat_batches(&heads_schema(), batches).map_err(|error| error.to_string())?;
+    let tokens = table.column_by_name("token").ok_or("no column `token`")?.as_string::<i32>();
+    let mut by_token = BTreeMap::new();
+    let mut start = 0;
+    for row in 1..=tokens.len() {
+        if row == tokens.len() || tokens.value(row) != tokens.value(start) {
+            by_token.insert(tokens.value(start).to_owned(), table.slice(start, row - start));
+            start = row;
+        }
+    }
+    Ok(by_token)
+}
+
+/// Names of a schema's columns, for messages.
+pub(super) fn names(schema: &Schema) -> String {
+    schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The documented columns and those written are the same.
+    #[test]
+    fn columns_are_those_of_the_schemas() {
+        for (table, schema) in [("steps", steps_schema()), ("heads", heads_schema())] {
+            let path = format!("{}/schemas/{table}.columns.json", env!("CARGO_MANIFEST_DIR"));
+            let documented: Vec<Value> = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+            let written: Vec<(String, String, bool)> = schema
+                .fields()
+                .iter()
+                .map(|field| {
+                    let kind = match field.data_type() {
+                        DataType::Utf8 => "string".into(),
+                        DataType::Int32 => "int32".into(),
+                        DataType::Int64 => "int64".into(),
+                        DataType::Float64 => "float64".into(),
+                        DataType::List(item) if item.data_type() == &DataType::Int64 => "list<int64>".into(),
+                        DataType::List(_) => "list<string>".into(),
+                        DataType::Timestamp(..) => "timestamp(us, UTC)".into(),
+                        other => format!("{other}"),
+                    };
+                    (field.name().clone(), kind, field.is_nullable())
+                })
+                .collect();
+            let documented: Vec<(String, String, bool)> = documented
+                .iter()
+                .map(|c| {
+                    (
+                        c["name"].as_str().unwrap().into(),
+                        c["type"].as_str().unwrap().into(),
+                        c["nullable"].as_bool().unwrap(),
+                    )
+                })
+                .collect();
+            assert_eq!(written, documented, "{table}");
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! Checking that a store is what it was when it was written: every byte, every row against the arrays, every statistic
+//! and rollup against the values, and on request every value against the dump.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use arrow::array::RecordBatch;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::dump::{Dump, DumpError, ReadOptions, Series, StepReader, Values, with_values};
+use crate::ingest::transform;
+use crate::kernel::{StepMeasurer, StepMeasures};
+use crate::store::{
+    ArrayKind, Fault, HeadRow, Recipe, StepRow, Store, StoreError, StoredArray, VideoIndex, heads_batch,
+};
+
+/// What a verification looked at and found.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct VerifyReport {
+    /// Videos looked at.
+    pub videos: u64,
+    /// Steps looked at.
+    pub steps: u64,
+    /// Bytes of values decoded.
+    pub bytes: u64,
+    /// Steps compared with the dump.
+    pub compared: u64,
+    /// Steps of the store that are not in the dump.
+    pub not_in_dump: u64,
+    /// What is wrong, sorted.
+    pub faults: Vec<Fault>,
+    /// Wall time.
+    pub seconds: f64,
+}
+
+/// Why a verification could not be done.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VerifyError {
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The dump to compare with cannot be read.
+    #[error(transparent)]
+    Dump(#[from] DumpError),
+}
+
+/// How a verification is done.
+#[derive(Debug, Clone, Default)]
+pub struct VerifyOptions {
+    /// Compare every value with the dumps below these directories.
+    pub against: Vec<PathBuf>,
+    /// The prefix that the dump's videos were ingested with.
+    pub prefix: Option<String>,
+}
+
+/// Verifies a store. `on_step` is called with (steps done, steps in all).
+///
+/// # Errors
+/// If the store or the dump cannot be read at all. What is wrong inside is in [`VerifyReport::faults`].
+pub fn run(
+    store: &Store,
+    options: &VerifyOptions,
+    on_step: &(dyn Fn(u64, u64) + Sync),
+) -> Result<VerifyReport, VerifyError> {
+    let start = std::time::Instant::now();
+    let mut report = VerifyReport { faults: store.check_plain_documents(), ..VerifyReport::default() };
+    let sources = if options.against.is_empty() { None } else { Some(Sources::find(store, options)?) };
+    let (index, damaged) = store.read_index_and_faults()?;
+    report.faults.extend(damaged);
+    let all: u64 = index.iter().map(|video| video.rows.len() as u64).sum();
+    let done = std::sync::atomic::AtomicU64::new(0);
+    let tick = || on_step(done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1, all);
+    let checked: Vec<Checked> =
+        index.par_iter().map(|video| check_video(store, video, sources.as_ref(), &tick)).collect();
+    report.videos = index.len() as u64;
+    report.steps = all;
+    for video in checked {
+        report.bytes += video.bytes;
+        report.compared += video.compared;
+        report.not_in_dump += video.not_in_dump;
+        report.faults.extend(video.faults);
+    }
+    report.faults.sort();
+    report.seconds = start.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+#[derive(Default)]
+struct Checked {
+    faults: Vec<Fault>,
+    bytes: u64,
+    compared: u64,
+    not_in_dump: u64,
+}
+
+impl Checked {
+    fn merge(mut self, other: Self) -> Self {
+        self.faults.extend(other.faults);
+        self.bytes += other.bytes;
+        self.compared += other.compared;
+        self.not_in_dump += other.not_in_dump;
+        self
+    }
+}
+
+/// The words of the dump that a store's values are compared with.
+struct Sources {
+    series: HashMap<(String, String), Series>,
+}
+
+impl Sources {
+    fn find(store: &Store, options: &VerifyOptions) -> Result<Self, VerifyError> {
+        let dump = Dump::find(&options.against)?;
+        let prefixed = |id: &str| options.prefix.as_ref().map_or(id.to_owned(), |prefix| format!("{prefix}/{id}"));
+        let known: std::collections::HashSet<String> = store.videos().unwrap_or_default().into_iter().collect();
+        let mut series = HashMap::new();
+        for video in dump.videos {
+            let mut id = prefixed(&video.id);
+            // Batches are told apart by name only where they are ingested together.
+            if !known.contains(&id) {
+                id = prefixed(video.id.rsplit('/').next().unwrap_or_default());
+            }
+            for word in video.series {
+                series.insert((id.clone(), word.token.clone()), word);
+            }
+        }
+        Ok(Self { series })
+    }
+}
+
+fn check_video(store: &Store, video: &VideoIndex, sources: Option<&Sources>, tick: &(dyn Fn() + Sync)) -> Checked {
+    let video_id = &video.record.video_id;
+    let fault =
+        |path: String, error: String| Fault { video_id: Some(video_id.clone()), token: None, step: None, path, error };
+    let mut checked = Checked { faults: store.check_video_documents(video), ..Checked::default() };
+    let heads = match store.read_heads(video) {
+        Ok(Some(heads)) => Some(heads),
+        Ok(None) => {
+            let error =
+                "missing, or of another commit than the steps part; the next ingest computes it anew".to_owned();
+            checked.faults.push(fault(store.heads_path(video_id), error));
+            None
+        }
+        Err(error) => {
+            checked.faults.push(fault(store.heads_path(video_id), error.to_string()));
+            None
+        }
+    };
+    let series: Vec<&[StepRow]> = video.series().collect();
+    let words: Vec<Checked> = series
+        .par_iter()
+        .map(|rows| {
+            let Some(first) = rows.first() else { return Checked::default() };
+            let expected = heads.as_ref().map(|heads| heads.get(&first.token));
+            let against = sources.map(|sources| sources.series.get(&(video_id.clone(), first.token.clone())));
+            let recipe = video.record.recipe.get(&first.token);
+            Word { store, rows, recipe, against }.check(expected, tick)
+        })
+        .collect();
+    words.into_iter().fold(checked, Checked::merge)
+}
+
+/// One word of a video under verification.
+struct Word<'a> {
+    store: &'a Store,
+    rows: &'a [StepRow],
+    recipe: Option<&'a Recipe>,
+    /// `None`: not compared; `Some(None)`: not in the dump.
+    against: Option<Option<&'a Series>>,
+}
+
+impl Word<'_> {
+    fn fault(&self, row: &StepRow, step: Option<i32>, path: &str, error: impl ToString) -> Fault {
+        Fault {
+            video_id: Some(row.video_id.clone()),
+            token: Some(row.token.clone()),
+            step,
+            path: path.to_owned(),
+            error: error.to_string(),
+        }
+    }
+
+    fn check(&self, heads: Option<Option<&RecordBatch>>, tick: &(dyn Fn() + Sync)) -> Checked {
+        let mut checked = Checked::default();
+        let Some(first) = self.rows.first() else { return checked };
+        let series = first.series_path();
+        for (place, row) in self.rows.iter().enumerate() {
+            if row.series_path() != series
+                || usize::try_from(row.row) != Ok(place)
+                || row.shape != first.shape
+                || row.dtype != first.dtype
+            {
+                let error = "the row does not fit the others of its word (array, row, shape or dtype)";
+                checked.faults.push(self.fault(row, Some(row.step), &row.array, error));
+                return checked;
+            }
+        }
+        self.check_coordinates(first, series, &mut checked);
+        let rollups = self.recipe.is_none_or(|recipe| recipe.rollups);
+        let kinds = ArrayKind::ALL.into_iter().filter(|kind| rollups || *kind == ArrayKind::Attention);
+        let mut arrays = Vec::new();
+        for kind in kinds {
+            let path = format!("{series}/{}", kind.name());
+            match self.store.open_array(&path) {
+                Ok(array) => {
+                    let error = self.check_array(&array, kind, first);
+                    checked.faults.extend(error.map(|error| self.fault(first, None, &path, error)));
+                    arrays.push((kind, path, array));
+                }
+                Err(error) => checked.faults.push(self.fault(first, None, &path, error)),
+            }
+        }
+        let steps: Vec<(Checked, Vec<HeadRow>)> = self
+            .rows
+            .par_iter()
+            .map_init(
+                || StepMeasurer::new(first.shape, first.grid),
+                |measurer, row| {
+                    let checked = self.check_step(row, &arrays, measurer);
+                    tick();
+                    checked
+                },
+            )
+            .collect();
+        let mut measured = Vec::new();
+        let mut whole = true;
+        for (step, rows) in steps {
+            whole &= !rows.is_empty();
+            measured.extend(rows);
+            checked = checked.merge(step);
+        }
+        if let Some(heads) = heads.filter(|_| whole) {
+            checked.faults.extend(self.check_heads(first, heads, &measured));
+        }
+        checked
+    }
+
+    /// The array's shape and type against the rows.
+    fn check_array(&self, array: &StoredArray, kind: ArrayKind, row: &StepRow) -> Option<String> {
+        let shape = row.shape;
+        let axes = match kind {
+            ArrayKind::Attention => vec![shape.blocks, shape.heads, shape.spatial, shape.tokens],
+            ArrayKind::MeanHead => vec![shape.blocks, shape.spatial, shape.tokens],
+            ArrayKind::MeanBlock => vec![shape.heads, shape.spatial, shape.tokens],
+            ArrayKind::Mean => vec![shape.spatial, shape.tokens],
+        };
+        let expected: Vec<u64> = [vec![self.rows.len()], axes].concat().into_iter().map(|axis| axis as u64).collect();
+        let dtype = if kind == ArrayKind::Attention { row.dtype.as_str() } else { "float32" };
+        (array.shape() != expected || array.dtype() != dtype)
+            .then(|| format!("it is {} {:?}; the table says {dtype} {expected:?}", array.dtype(), array.shape()))
+    }
+
+    fn check_coordinates(&self, first: &StepRow, series: &str, checked: &mut Checked) {
+        let steps: Vec<u8> = self.rows.iter().flat_map(|row| row.step.to_ne_bytes()).collect();
+        let timesteps: Vec<u8> = self.rows.iter().flat_map(|row| row.timestep.to_ne_bytes()).collect();
+        for (name, expected) in [("step", steps), ("timestep", timesteps)] {
+            let path = format!("{series}/{name}");
+            match self.store.open_array(&path).and_then(|array| array.read_all()) {
+                Ok(found) if found == expected => {}
+                Ok(_) => checked.faults.push(self.fault(first, None, &path, "its values are not those of the table")),
+                Err(error) => checked.faults.push(self.fault(first, None, &path, error)),
+            }
+        }
+    }
+
+    /// Every chunk of one step, its rollups, and its values against the dump. Returns the statistics of its maps if they could be read.
+    fn check_step(
+        &self,
+        row: &StepRow,
+        arrays: &[(ArrayKind, String, StoredArray)],
+        measurer: &mut StepMeasurer,
+    ) -> (Checked, Vec<HeadRow>) {
+        let mut checked = Checked::default();
+        let place = u64::try_from(row.row).unwrap_or(u64::MAX);
+        let mut measures: Option<(Values<'static>, StepMeasures)> = None;
+        for (kind, path, array) in arrays {
+            let bytes = match array.read_step(place) {
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    checked.faults.push(self.fault(row, Some(row.step), path, error));
+                    continue;
+                }
+            };
+            checked.bytes += bytes.len() as u64;
+            let expected: &[f32] = match (kind, &measures) {
+                (ArrayKind::Attention, _) => {
+                    let values = Values::from_bytes(row.dtype.parse().unwrap_or(crate::dtype::Dtype::Float16), &bytes);
+                    if values.len() == row.shape.len() {
+                        let measured = with_values!(&values, values => measurer.measure(values));
+                        measures = Some((values, measured));
+                    }
+                    continue;
+                }
+                (ArrayKind::MeanHead, Some((_, measures))) => &measures.mean_head,
+                (ArrayKind::MeanBlock, Some((_, measures))) => &measures.mean_block,
+                (ArrayKind::Mean, Some((_, measures))) => &measures.mean,
+                (_, None) => continue,
+            };
+            if bytemuck::cast_slice::<f32, u8>(expected) != bytes {
+                checked.faults.push(self.fault(
+                    row,
+                    Some(row.step),
+                    path,
+                    "it is not the mean of the values of `attention`",
+                ));
+            }
+        }
+        let Some((values, measures)) = measures else { return (checked, Vec::new()) };
+        self.compare(row, &values, &mut checked);
+        let heads = measures.maps.iter().map(|map| HeadRow::new(row.step, row.shape, row.grid, map)).collect();
+        (checked, heads)
+    }
+
+    /// Compares a step's values with its files, bit for bit.
+    fn compare(&self, row: &StepRow, values: &Values<'_>, checked: &mut Checked) {
+        let Some(series) = self.against else { return };
+        let files = series.and_then(|series| Some((series, series.steps.iter().find(|files| files.step == row.step)?)));
+        let Some((series, files)) = files else {
+            checked.not_in_dump += 1;
+            return;
+        };
+        let batch = self.recipe.and_then(|recipe| recipe.batch);
+        let mut reader = StepReader::new(ReadOptions { batch, ..ReadOptions::default() });
+        let source = files.parts.first().map(|part| part.path.display().to_string()).unwrap_or_default();
+        match reader.read(files, series.split) {
+            Err(error) => checked.faults.push(self.fault(row, Some(row.step), &source, error.problem)),
+            Ok(step) => {
+                let array = match self.recipe {
+                    Some(recipe) => transform(step.array, recipe, self.source_grid(recipe, files)),
+                    None => step.array,
+                };
+                checked.compared += 1;
+                if array.shape != row.shape || array.values.bytes() != values.bytes() {
+                    let error = if array.shape == row.shape {
+                        let differing = (0..values.len())
+                            .filter(|&i| array.values.get(i).to_bits() != values.get(i).to_bits())
+                            .count();
+                        format!("{differing} of {} values differ from {}", values.len(), row.array)
+                    } else {
+                        format!("its shape is {}, that of {} is {}", array.shape, row.array, row.shape)
+                    };
+                    checked.faults.push(self.fault(row, Some(row.step), &source, error));
+                }
+            }
+        }
+    }
+
+    /// The grid that pooling was done on.
+    fn source_grid(&self, recipe: &Recipe, files: &crate::dump::StepFiles) -> Option<crate::grid::Grid> {
+        let row = self.rows.first()?;
+        if recipe.downsample == 1 {
+            return row.grid;
+        }
+        recipe.grid.or_else(|| {
+            let (metadata, _) = crate::dump::read_step_metadata(&files.parts.first()?.metadata).ok()?;
+            let peek = StepReader::new(ReadOptions::default()).peek(files, crate::dump::Split::default()).ok()??;
+            crate::grid::infer_grid(peek.shape.spatial, metadata.video_size()).ok()
+        })
+    }
+
+    /// The `heads` rows against the statistics of the values.
+    fn check_heads(&self, first: &StepRow, found: Option<&RecordBatch>, measured: &[HeadRow]) -> Option<Fault> {
+        let path = self.store.heads_path(&first.video_id);
+        let expected = match heads_batch(&first.video_id, &first.token, measured) {
+            Ok(batch) => batch,
+            Err(error) => return Some(self.fault(first, None, &path, error)),
+        };
+        let Some(found) = found else {
+            return Some(self.fault(first, None, &path, "it has no rows of this word"));
+        };
+        if found.num_rows() != expected.num_rows() {
+            let error = format!("it has {} rows of this word; its maps are {}", found.num_rows(), expected.num_rows());
+            return Some(self.fault(first, None, &path, error));
+        }
+        let differs = |row: &usize| found.slice(*row, 1) != expected.slice(*row, 1);
+        if *found == expected {
+            return None;
+        }
+        let row = (0..found.num_rows()).find(differs)?;
+        let step = measured.get(row).map(|row| row.step);
+        Some(self.fault(first, step, &path, "a statistic is not that of the map"))
+    }
+}

@@ -1,0 +1,26 @@
+"""What a store holds, by its `index/steps` table: the list that the array tests walk."""
+
+from itertools import groupby
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+def table(store, name):
+    """All parts of `index/<name>` as one Arrow table, in the order of their names."""
+    return pa.concat_tables(pq.ParquetFile(part).read() for part in parts(store, name))
+
+
+def parts(store, name):
+    found = sorted((Path(store) / "index" / name).glob("*.parquet"))
+    assert found, f"no parts in {store}/index/{name}"
+    return found
+
+
+def words(store):
+    """(video_id, token, group directory, its rows in row order) of every committed word."""
+    rows = sorted(table(store, "steps").to_pylist(), key=lambda row: (row["array"], row["row"]))
+    for array, of_array in groupby(rows, key=lambda row: row["array"]):
+        of_array = list(of_array)
+        yield of_array[0]["video_id"], of_array[0]["token"], (Path(store) / array).parent, of_array

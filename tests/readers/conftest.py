@@ -1,0 +1,63 @@
+"""Runs the attnkit binary (named by ATTNKIT_BIN) once per session to make the stores that the tests open.
+
+Nothing here or in the tests imports attnkit: what they read, they read with other people's libraries.
+"""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from source_dump import DATASET, VARIANTS
+
+
+@pytest.fixture(scope="session")
+def attnkit():
+    """Runs `attnkit ARGS…`; fails the test with its messages if it fails."""
+    binary = os.environ.get("ATTNKIT_BIN")
+    if not binary:
+        pytest.exit("ATTNKIT_BIN names no attnkit binary; `make test` sets it", returncode=2)
+    if not Path(binary).is_file():
+        pytest.exit(f"ATTNKIT_BIN={binary} is not there; `make build` makes it", returncode=2)
+
+    def run(*arguments):
+        finished = subprocess.run(
+            [binary, *map(str, arguments)], stdin=subprocess.DEVNULL, capture_output=True, text=True
+        )
+        assert finished.returncode == 0, f"attnkit {' '.join(map(str, arguments))}\n{finished.stdout}{finished.stderr}"
+        return finished.stdout
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def store_of(attnkit, tmp_path_factory):
+    """The store made of a dump with default options; made once per dump."""
+    stores = {}
+
+    def ingest(dump):
+        if dump not in stores:
+            store = tmp_path_factory.mktemp(dump.name) / "store"
+            attnkit("ingest", dump, "--store", store)
+            stores[dump] = store
+        return stores[dump]
+
+    return ingest
+
+
+@pytest.fixture(scope="session")
+def dataset_store(store_of):
+    return store_of(DATASET)
+
+
+@pytest.fixture(params=[DATASET, *VARIANTS], ids=lambda dump: dump.name)
+def dump(request):
+    """Every dump below `fixtures/`, one at a time."""
+    return request.param
+
+
+@pytest.fixture
+def store(store_of, dump):
+    """The store of `dump`."""
+    return store_of(dump)
