@@ -257,7 +257,7 @@ impl Word<'_> {
         let timesteps: Vec<u8> = self.rows.iter().flat_map(|row| row.timestep.to_ne_bytes()).collect();
         for (name, expected) in [("step", steps), ("timestep", timesteps)] {
             let path = format!("{series}/{name}");
-            match self.store.open_array(&path).and_then(|array| array.read_all()) {
+            match self.store.open_array(&path).and_then(|array| array.read_coordinate()) {
                 Ok(found) if found == expected => {}
                 Ok(_) => checked.faults.push(self.fault(first, None, &path, "its values are not those of the table")),
                 Err(error) => checked.faults.push(self.fault(first, None, &path, error)),

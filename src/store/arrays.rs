@@ -3,6 +3,7 @@
 //! Shards are assembled here so that memory stays at one chunk, whatever a shard's size; inner chunks are encoded,
 //! and everything is read back, by `zarrs`.
 
+use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::num::NonZeroU64;
@@ -13,8 +14,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use zarrs::array::codec::CodecChain;
 use zarrs::array::{
-    ArrayBytes, ArraySubset, ArrayToBytesCodecTraits, BytesToBytesCodecTraits, CodecOptions, DataType, FillValue,
+    ArrayBytes, ArrayShardedReadableExt, ArrayShardedReadableExtCache, ArrayToBytesCodecTraits,
+    BytesToBytesCodecTraits, CodecOptions, DataType, FillValue,
 };
+use zarrs::filesystem::FilesystemStore;
 use zarrs::metadata::v3::MetadataV3;
 
 use super::{StoreError, durable};
@@ -283,7 +286,7 @@ pub(crate) fn write_documents(
 /// Bytes with their CRC32C behind them.
 fn crc32c(bytes: Vec<u8>) -> Result<Vec<u8>, String> {
     let codec = zarrs::array::codec::Crc32cCodec::new();
-    codec.encode(bytes.into(), &options()).map(std::borrow::Cow::into_owned).map_err(|error| error.to_string())
+    codec.encode(bytes.into(), &options()).map(Cow::into_owned).map_err(|error| error.to_string())
 }
 
 /// Codecs run on the thread that calls them: the work is parallel over steps already.
@@ -291,9 +294,9 @@ fn options() -> CodecOptions {
     CodecOptions::default().with_concurrent_target(1)
 }
 
-/// Encodes the inner chunks of one array.
+/// Encodes and decodes the inner chunks of one array.
 #[derive(Debug)]
-pub(crate) struct ChunkEncoder {
+struct ChunkCodec {
     chain: CodecChain,
     shape: Vec<NonZeroU64>,
     data_type: DataType,
@@ -301,18 +304,16 @@ pub(crate) struct ChunkEncoder {
     options: CodecOptions,
 }
 
-impl ChunkEncoder {
-    pub fn new(layout: &SeriesLayout, kind: ArrayKind) -> Result<Self, String> {
-        let metadata: Vec<MetadataV3> = layout
-            .inner_codecs(kind)
+impl ChunkCodec {
+    /// A codec for chunks of `axes` from the Zarr metadata of the inner codecs.
+    fn new(codecs: Vec<Value>, axes: impl IntoIterator<Item = u64>, dtype: Dtype) -> Result<Self, String> {
+        let metadata: Vec<MetadataV3> = codecs
             .into_iter()
             .map(|codec| serde_json::from_value(codec).map_err(|error| error.to_string()))
             .collect::<Result<_, _>>()?;
-        let dtype = layout.dtype_of(kind);
-        let axes = [vec![1], layout.chunk_axes(kind)].concat();
         Ok(Self {
             chain: CodecChain::from_metadata(&metadata).map_err(|error| error.to_string())?,
-            shape: axes.into_iter().filter_map(|axis| NonZeroU64::new(axis as u64)).collect(),
+            shape: axes.into_iter().filter_map(NonZeroU64::new).collect(),
             data_type: match dtype {
                 Dtype::Float16 => zarrs::array::data_type::float16(),
                 Dtype::Float32 => zarrs::array::data_type::float32(),
@@ -324,11 +325,16 @@ impl ChunkEncoder {
     }
 
     /// Encodes one chunk of values in the machine's byte order.
-    pub fn encode<'a>(&self, values: &'a [u8]) -> Result<std::borrow::Cow<'a, [u8]>, String> {
+    fn encode<'a>(&self, values: &'a [u8]) -> Result<Cow<'a, [u8]>, String> {
         let bytes = ArrayBytes::from(values);
-        self.chain
-            .encode(bytes, &self.shape, &self.data_type, &self.fill, &self.options)
-            .map_err(|error| error.to_string())
+        let encoded = self.chain.encode(bytes, &self.shape, &self.data_type, &self.fill, &self.options);
+        encoded.map_err(|error| error.to_string())
+    }
+
+    /// Decodes one chunk, after checking its checksum.
+    fn decode<'a>(&self, encoded: &'a [u8]) -> Result<Cow<'a, [u8]>, String> {
+        let decoded = self.chain.decode(encoded.into(), &self.shape, &self.data_type, &self.fill, &self.options);
+        decoded.and_then(|bytes| Ok(bytes.into_fixed()?)).map_err(|error| error.to_string())
     }
 }
 
@@ -337,7 +343,7 @@ impl ChunkEncoder {
 pub(crate) struct ShardWriter {
     path: PathBuf,
     file: BufWriter<File>,
-    encoder: ChunkEncoder,
+    codec: ChunkCodec,
     index: Vec<u8>,
     written: u64,
     slots: usize,
@@ -351,15 +357,17 @@ impl ShardWriter {
             durable::create_dir_all(parent)?;
         }
         let file = File::create(&path).map_err(StoreError::io(&path))?;
-        let encoder = ChunkEncoder::new(layout, kind).map_err(|found| StoreError::array(&path, found))?;
+        let axes = [vec![1], layout.chunk_axes(kind)].concat().into_iter().map(|axis| axis as u64);
+        let codec = ChunkCodec::new(layout.inner_codecs(kind), axes, layout.dtype_of(kind))
+            .map_err(|found| StoreError::array(&path, found))?;
         let slots = layout.steps_per_shard() * layout.chunks_per_step(kind);
         let file = BufWriter::with_capacity(1 << 20, file);
-        Ok(Self { path, file, encoder, index: Vec::with_capacity(slots * 16), written: 0, slots })
+        Ok(Self { path, file, codec, index: Vec::with_capacity(slots * 16), written: 0, slots })
     }
 
     /// Appends the next inner chunk, in C order over (step, block, head).
     pub fn push(&mut self, values: &[u8]) -> Result<(), StoreError> {
-        let chunk = self.encoder.encode(values).map_err(|found| StoreError::array(&self.path, found))?;
+        let chunk = self.codec.encode(values).map_err(|found| StoreError::array(&self.path, found))?;
         self.file.write_all(&chunk).map_err(StoreError::io(&self.path))?;
         let len = chunk.len() as u64;
         self.index.extend(self.written.to_le_bytes());
@@ -394,7 +402,21 @@ fn shard_path(array: &Path, kind: ArrayKind, shard: usize) -> PathBuf {
 /// An array of a store, opened for reading.
 pub struct StoredArray {
     path: PathBuf,
-    array: zarrs::array::Array<zarrs::filesystem::FilesystemStore>,
+    array: zarrs::array::Array<FilesystemStore>,
+    dtype: String,
+    /// Of the inner chunks; `None` for the unsharded coordinates.
+    chunks: Option<Chunks>,
+}
+
+/// The inner chunks of a sharded array.
+struct Chunks {
+    codec: ChunkCodec,
+    /// Number along each axis.
+    grid: Vec<u64>,
+    /// Elements of one.
+    len: usize,
+    dtype: Dtype,
+    shards: ArrayShardedReadableExtCache,
 }
 
 impl std::fmt::Debug for StoredArray {
@@ -409,10 +431,14 @@ impl StoredArray {
     /// # Errors
     /// If there is none or its document is damaged.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        fs::metadata(path.join("zarr.json")).map_err(StoreError::io(path.join("zarr.json")))?;
-        let store = zarrs::filesystem::FilesystemStore::new(path).map_err(|error| StoreError::array(path, error))?;
+        let document = path.join("zarr.json");
+        let text = fs::read(&document).map_err(StoreError::io(&document))?;
+        let metadata: Value = serde_json::from_slice(&text).map_err(|error| StoreError::damaged(&document, error))?;
+        let store = FilesystemStore::new(path).map_err(|error| StoreError::array(path, error))?;
         let array = zarrs::array::Array::open(Arc::new(store), "/").map_err(|error| StoreError::array(path, error))?;
-        Ok(Self { path: path.to_owned(), array })
+        let dtype = metadata.get("data_type").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let chunks = Chunks::of(&array, &metadata, &dtype).map_err(|found| StoreError::damaged(&document, found))?;
+        Ok(Self { path: path.to_owned(), array, dtype, chunks })
     }
 
     /// Its shape.
@@ -423,42 +449,100 @@ impl StoredArray {
 
     /// Name of its data type.
     #[must_use]
-    pub fn dtype(&self) -> String {
-        serde_json::to_value(self.array.metadata())
-            .ok()
-            .and_then(|metadata| metadata.get("data_type").and_then(Value::as_str).map(str::to_owned))
-            .unwrap_or_default()
+    pub fn dtype(&self) -> &str {
+        &self.dtype
     }
 
-    /// The values of one step, in the machine's byte order, C order. All inner chunks and their checksums are read.
+    /// Decodes the inner chunks of one step, in C order, each with its checksum verified. `visit` gets the index of the
+    /// chunk's first element within the step and its values, in the machine's byte order.
     ///
     /// # Errors
-    /// If there is no such step, or a chunk is missing or damaged.
+    /// If there is no such step, the array is a coordinate, or a chunk is missing or damaged.
+    pub fn for_each_chunk(&self, row: u64, mut visit: impl FnMut(usize, &[u8])) -> Result<(), StoreError> {
+        let failed = |found: &dyn std::fmt::Display| StoreError::array(&self.path, found);
+        let chunks = self.chunks.as_ref().ok_or_else(|| failed(&"it is not sharded"))?;
+        if self.array.shape().first().is_none_or(|&steps| row >= steps) {
+            return Err(failed(&format!("there is no step at row {row} of shape {:?}", self.array.shape())));
+        }
+        for number in 0..chunks.per_step() {
+            let place = chunks.indices(row, number);
+            let encoded = self
+                .array
+                .retrieve_encoded_subchunk(&chunks.shards, &place)
+                .map_err(|error| failed(&error))?
+                .ok_or_else(|| failed(&format!("chunk {place:?} is missing")))?;
+            let values = chunks.codec.decode(&encoded).map_err(|error| failed(&format!("chunk {place:?}: {error}")))?;
+            visit(number * chunks.len, &values);
+        }
+        Ok(())
+    }
+
+    /// The values of one step, in the machine's byte order, C order.
+    ///
+    /// # Errors
+    /// As [`for_each_chunk`](Self::for_each_chunk).
     pub fn read_step(&self, row: u64) -> Result<Vec<u8>, StoreError> {
-        let ranges: Vec<std::ops::Range<u64>> = self
-            .array
-            .shape()
-            .iter()
-            .enumerate()
-            .map(|(axis, &size)| if axis == 0 { row..row + 1 } else { 0..size })
-            .collect();
-        self.read(&ArraySubset::new_with_ranges(&ranges))
+        let bytes = self.chunks.as_ref().map_or(0, |chunks| chunks.per_step() * chunks.len * chunks.dtype.size());
+        let mut step = Vec::with_capacity(bytes);
+        self.for_each_chunk(row, |_, values| step.extend_from_slice(values))?;
+        Ok(step)
     }
 
-    /// All values, in the machine's byte order, C order: for coordinates.
+    /// All values of a coordinate, in the machine's byte order.
     ///
     /// # Errors
-    /// If a chunk is missing or damaged.
-    pub fn read_all(&self) -> Result<Vec<u8>, StoreError> {
-        self.read(&self.array.subset_all())
-    }
-
-    fn read(&self, subset: &ArraySubset) -> Result<Vec<u8>, StoreError> {
+    /// If its chunk is missing or damaged.
+    pub fn read_coordinate(&self) -> Result<Vec<u8>, StoreError> {
         let bytes: ArrayBytes<'_> = self
             .array
-            .retrieve_array_subset_opt(subset, &options())
+            .retrieve_array_subset_opt(&self.array.subset_all(), &options())
             .map_err(|error| StoreError::array(&self.path, error))?;
         Ok(bytes.into_fixed().map_err(|error| StoreError::array(&self.path, error))?.into_owned())
+    }
+}
+
+impl Chunks {
+    /// Reads the sharding codec's configuration; `None` if the array is not sharded.
+    fn of(array: &zarrs::array::Array<FilesystemStore>, metadata: &Value, dtype: &str) -> Result<Option<Self>, String> {
+        let sharding = metadata.pointer("/codecs/0").filter(|codec| codec["name"] == "sharding_indexed");
+        let Some(configuration) = sharding.map(|codec| &codec["configuration"]) else { return Ok(None) };
+        let axes: Vec<u64> = configuration["chunk_shape"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
+        let shape = array.shape();
+        if axes.len() != shape.len() || axes.contains(&0) || axes.first() != Some(&1) {
+            return Err(format!("inner chunks of {axes:?} in an array of {shape:?}; expected whole maps of one step"));
+        }
+        // Chunks one behind the other make the step only if each is a contiguous piece of it.
+        let first_wide = axes.iter().position(|&axis| axis != 1).unwrap_or(axes.len());
+        let whole_behind = axes.iter().zip(shape).skip(first_wide + 1).all(|(axis, size)| axis == size);
+        let divides = axes.iter().zip(shape).all(|(axis, size)| size % axis == 0);
+        if !whole_behind || !divides {
+            return Err(format!("inner chunks of {axes:?} are not contiguous pieces of steps of {shape:?}"));
+        }
+        let dtype: Dtype = dtype.parse()?;
+        let codecs = configuration["codecs"].as_array().cloned().unwrap_or_default();
+        Ok(Some(Self {
+            codec: ChunkCodec::new(codecs, axes.iter().copied(), dtype)?,
+            grid: shape.iter().zip(&axes).map(|(size, axis)| size / axis).collect(),
+            len: usize::try_from(axes.iter().product::<u64>()).map_err(|error| error.to_string())?,
+            dtype,
+            shards: ArrayShardedReadableExtCache::new(array),
+        }))
+    }
+
+    /// Inner chunks of one step.
+    fn per_step(&self) -> usize {
+        usize::try_from(self.grid.iter().skip(1).product::<u64>()).unwrap_or(0)
+    }
+
+    /// Place of a step's chunk in the grid of inner chunks.
+    fn indices(&self, row: u64, number: usize) -> Vec<u64> {
+        let mut rest = number as u64;
+        let mut indices = vec![row; self.grid.len()];
+        for (index, &count) in indices.iter_mut().zip(&self.grid).skip(1).rev() {
+            *index = rest % count;
+            rest /= count;
+        }
+        indices
     }
 }
 
