@@ -9,7 +9,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let path = std::env::args().nth(1).ok_or("usage: readback STORE")?;
     let store = Store::open(path)?;
     let index = store.read_index()?;
-    let series: Vec<_> = index.iter().flat_map(|video| video.series()).collect();
+    let series: Vec<_> = index.iter().flat_map(attnkit::store::VideoIndex::series).collect();
     let start = Instant::now();
     let mut bytes = 0;
     for rows in series {

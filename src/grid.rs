@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn positions_are_in_c_order() {
         let grid = Grid { frames: 2, height: 3, width: 5 };
-        assert_eq!(grid.position(1 * 15 + 2 * 5 + 4), (1, 2, 4));
+        assert_eq!(grid.position(15 + 2 * 5 + 4), (1, 2, 4));
         assert_eq!("2x3x5".parse(), Ok(grid));
         assert!("2x3".parse::<Grid>().is_err());
         assert!("0x3x5".parse::<Grid>().is_err());

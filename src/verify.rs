@@ -132,7 +132,7 @@ impl Sources {
 
 fn check_video(store: &Store, video: &VideoIndex, sources: Option<&Sources>, tick: &(dyn Fn() + Sync)) -> Checked {
     let video_id = &video.record.video_id;
-    let fault =
+    let of_video =
         |path: String, error: String| Fault { video_id: Some(video_id.clone()), token: None, step: None, path, error };
     let mut checked = Checked { faults: store.check_video_documents(video), ..Checked::default() };
     let heads = match store.read_heads(video) {
@@ -140,11 +140,11 @@ fn check_video(store: &Store, video: &VideoIndex, sources: Option<&Sources>, tic
         Ok(None) => {
             let error =
                 "missing, or of another commit than the steps part; the next ingest computes it anew".to_owned();
-            checked.faults.push(fault(store.heads_path(video_id), error));
+            checked.faults.push(of_video(store.heads_path(video_id), error));
             None
         }
         Err(error) => {
-            checked.faults.push(fault(store.heads_path(video_id), error.to_string()));
+            checked.faults.push(of_video(store.heads_path(video_id), error.to_string()));
             None
         }
     };
@@ -172,16 +172,6 @@ struct Word<'a> {
 }
 
 impl Word<'_> {
-    fn fault(&self, row: &StepRow, step: Option<i32>, path: &str, error: impl ToString) -> Fault {
-        Fault {
-            video_id: Some(row.video_id.clone()),
-            token: Some(row.token.clone()),
-            step,
-            path: path.to_owned(),
-            error: error.to_string(),
-        }
-    }
-
     fn check(&self, heads: Option<Option<&RecordBatch>>, tick: &(dyn Fn() + Sync)) -> Checked {
         let mut checked = Checked::default();
         let Some(first) = self.rows.first() else { return checked };
@@ -193,7 +183,7 @@ impl Word<'_> {
                 || row.dtype != first.dtype
             {
                 let error = "the row does not fit the others of its word (array, row, shape or dtype)";
-                checked.faults.push(self.fault(row, Some(row.step), &row.array, error));
+                checked.faults.push(fault(row, Some(row.step), &row.array, error));
                 return checked;
             }
         }
@@ -206,10 +196,10 @@ impl Word<'_> {
             match self.store.open_array(&path) {
                 Ok(array) => {
                     let error = self.check_array(&array, kind, first);
-                    checked.faults.extend(error.map(|error| self.fault(first, None, &path, error)));
+                    checked.faults.extend(error.map(|error| fault(first, None, &path, error)));
                     arrays.push((kind, path, array));
                 }
-                Err(error) => checked.faults.push(self.fault(first, None, &path, error)),
+                Err(error) => checked.faults.push(fault(first, None, &path, error)),
             }
         }
         let steps: Vec<(Checked, Vec<HeadRow>)> = self
@@ -259,8 +249,8 @@ impl Word<'_> {
             let path = format!("{series}/{name}");
             match self.store.open_array(&path).and_then(|array| array.read_coordinate()) {
                 Ok(found) if found == expected => {}
-                Ok(_) => checked.faults.push(self.fault(first, None, &path, "its values are not those of the table")),
-                Err(error) => checked.faults.push(self.fault(first, None, &path, error)),
+                Ok(_) => checked.faults.push(fault(first, None, &path, "its values are not those of the table")),
+                Err(error) => checked.faults.push(fault(first, None, &path, error)),
             }
         }
     }
@@ -279,7 +269,7 @@ impl Word<'_> {
             let bytes = match array.read_step(place) {
                 Ok(bytes) => bytes,
                 Err(error) => {
-                    checked.faults.push(self.fault(row, Some(row.step), path, error));
+                    checked.faults.push(fault(row, Some(row.step), path, error));
                     continue;
                 }
             };
@@ -299,7 +289,7 @@ impl Word<'_> {
                 (_, None) => continue,
             };
             if bytemuck::cast_slice::<f32, u8>(expected) != bytes {
-                checked.faults.push(self.fault(
+                checked.faults.push(fault(
                     row,
                     Some(row.step),
                     path,
@@ -325,7 +315,7 @@ impl Word<'_> {
         let mut reader = StepReader::new(ReadOptions { batch, ..ReadOptions::default() });
         let source = files.parts.first().map(|part| part.path.display().to_string()).unwrap_or_default();
         match reader.read(files, series.split) {
-            Err(error) => checked.faults.push(self.fault(row, Some(row.step), &source, error.problem)),
+            Err(error) => checked.faults.push(fault(row, Some(row.step), &source, error.problem)),
             Ok(step) => {
                 let array = match self.recipe {
                     Some(recipe) => transform(step.array, recipe, self.source_grid(recipe, files)),
@@ -341,7 +331,7 @@ impl Word<'_> {
                     } else {
                         format!("its shape is {}, that of {} is {}", array.shape, row.array, row.shape)
                     };
-                    checked.faults.push(self.fault(row, Some(row.step), &source, error));
+                    checked.faults.push(fault(row, Some(row.step), &source, error));
                 }
             }
         }
@@ -365,14 +355,14 @@ impl Word<'_> {
         let path = self.store.heads_path(&first.video_id);
         let expected = match heads_batch(&first.video_id, &first.token, measured) {
             Ok(batch) => batch,
-            Err(error) => return Some(self.fault(first, None, &path, error)),
+            Err(error) => return Some(fault(first, None, &path, error)),
         };
         let Some(found) = found else {
-            return Some(self.fault(first, None, &path, "it has no rows of this word"));
+            return Some(fault(first, None, &path, "it has no rows of this word"));
         };
         if found.num_rows() != expected.num_rows() {
             let error = format!("it has {} rows of this word; its maps are {}", found.num_rows(), expected.num_rows());
-            return Some(self.fault(first, None, &path, error));
+            return Some(fault(first, None, &path, error));
         }
         let differs = |row: &usize| found.slice(*row, 1) != expected.slice(*row, 1);
         if *found == expected {
@@ -380,6 +370,17 @@ impl Word<'_> {
         }
         let row = (0..found.num_rows()).find(differs)?;
         let step = measured.get(row).map(|row| row.step);
-        Some(self.fault(first, step, &path, "a statistic is not that of the map"))
+        Some(fault(first, step, &path, "a statistic is not that of the map"))
+    }
+}
+
+/// A fault of a word, or of one of its steps.
+fn fault(row: &StepRow, step: Option<i32>, path: &str, error: impl ToString) -> Fault {
+    Fault {
+        video_id: Some(row.video_id.clone()),
+        token: Some(row.token.clone()),
+        step,
+        path: path.to_owned(),
+        error: error.to_string(),
     }
 }

@@ -10,7 +10,7 @@ use super::{Failure, Global, print, units};
 use crate::export::{self, Format, Layout};
 use crate::store::Store;
 
-/// Write a store back as a dump: step files, metadata and summaries in OUT/attention_maps.
+/// Write a store back as a dump: step files, metadata and summaries in `OUT/attention_maps`.
 ///
 /// Arrays that were ingested without loss come back bit for bit.
 #[derive(Debug, Args)]

@@ -332,10 +332,10 @@ impl Observer for Follower {
             Event::Committed { video_id } => tracing::debug!("committed {video_id}"),
             // Errors are said even if quiet.
             Event::Quarantined(left) => {
-                self.bar.note_always(&format!("left out: {}: {}", left.path.display(), left.error))
+                self.bar.note_always(&format!("left out: {}: {}", left.path.display(), left.error));
             }
             Event::Warning(warning) => {
-                self.bar.note(&format!("warning: {}: {}", warning.path.display(), warning.message))
+                self.bar.note(&format!("warning: {}: {}", warning.path.display(), warning.message));
             }
         }
     }

@@ -87,6 +87,7 @@ impl<E: std::error::Error> From<E> for Failure {
 }
 
 /// Runs the command line of this process.
+#[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     start_log(cli.global.verbose);

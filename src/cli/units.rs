@@ -1,7 +1,6 @@
 //! Numbers for people.
 
 /// Bytes with three digits and a decimal unit.
-#[allow(clippy::cast_precision_loss)]
 pub(super) fn bytes(bytes: u64) -> String {
     let mut value = bytes as f64;
     for unit in ["B", "kB", "MB", "GB", "TB"] {
@@ -23,7 +22,7 @@ pub(super) fn count(n: u64, what: &str) -> String {
     let digits = n.to_string();
     let mut grouped = String::new();
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             grouped.push(',');
         }
         grouped.push(digit);
@@ -32,13 +31,11 @@ pub(super) fn count(n: u64, what: &str) -> String {
 }
 
 /// `part` as a percentage of `whole`.
-#[allow(clippy::cast_precision_loss)]
 pub(super) fn percent(part: u64, whole: u64) -> String {
     if whole == 0 { "-".into() } else { format!("{:.1} %", part as f64 / whole as f64 * 100.0) }
 }
 
 /// Throughput.
-#[allow(clippy::cast_precision_loss)]
 pub(super) fn rate(bytes: u64, seconds: f64) -> String {
     format!("{:.0} MB/s", bytes as f64 / 1e6 / seconds.max(1e-6))
 }

@@ -126,12 +126,11 @@ impl<'a> Values<'a> {
 }
 
 fn elements<const SIZE: usize, T: bytemuck::Pod>(bytes: Cow<'_, [u8]>, decode: fn([u8; SIZE]) -> T) -> Cow<'_, [T]> {
-    if cfg!(target_endian = "little") {
-        if let Cow::Borrowed(bytes) = bytes {
-            if let Ok(values) = bytemuck::try_cast_slice(bytes) {
-                return Cow::Borrowed(values);
-            }
-        }
+    if cfg!(target_endian = "little")
+        && let Cow::Borrowed(bytes) = bytes
+        && let Ok(values) = bytemuck::try_cast_slice(bytes)
+    {
+        return Cow::Borrowed(values);
     }
     bytes.as_chunks().0.iter().map(|chunk| decode(*chunk)).collect()
 }
@@ -170,7 +169,6 @@ impl<'a> FileArray<'a> {
                 let at = |index: usize, element: usize| {
                     self.values.get((index / inner * size + element) * inner + index % inner)
                 };
-                #[allow(clippy::cast_precision_loss)]
                 Values::compute(self.values.dtype(), shape.len(), |index| match choice {
                     Batch::Index(element) => at(index, element),
                     Batch::Mean => (0..size).map(|element| at(index, element)).sum::<f64>() / size as f64,

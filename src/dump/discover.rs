@@ -238,10 +238,10 @@ fn list_word(dir: &Path, listing: &mut Listing) -> Option<Series> {
             metadata.insert(stem.to_owned(), path);
         } else if file.starts_with("aggregate") {
             aggregates.push(path);
-        } else if let Some((stem, format)) = tensor_name(&file) {
-            if let Some(name) = StepName::parse(stem) {
-                tensors.entry(name).or_default().insert((format, path), stem.to_owned());
-            }
+        } else if let Some((stem, format)) = tensor_name(&file)
+            && let Some(name) = StepName::parse(stem)
+        {
+            tensors.entry(name).or_default().insert((format, path), stem.to_owned());
         }
     }
     let mut steps: BTreeMap<i32, Vec<StepFile>> = BTreeMap::new();

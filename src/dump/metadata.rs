@@ -114,10 +114,10 @@ impl StepMetadata {
                     .push(format!("metadata says shape {claimed:?}, the array is {}; the array counts", found.shape));
             }
         }
-        if let Some(claimed) = &self.dtype {
-            if claimed.trim_start_matches("torch.") != found.dtype.name() {
-                remarks.push(format!("metadata says {claimed}, the array is {}; the array counts", found.dtype));
-            }
+        if let Some(claimed) = &self.dtype
+            && claimed.trim_start_matches("torch.") != found.dtype.name()
+        {
+            remarks.push(format!("metadata says {claimed}, the array is {}; the array counts", found.dtype));
         }
         for (key, actual) in [("num_blocks", found.shape.blocks), ("num_heads", found.shape.heads)] {
             if let Some(claimed) =

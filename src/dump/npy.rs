@@ -178,9 +178,9 @@ mod tests {
         file.extend([version, 0]);
         let text = format!("{header}\n");
         if version == 1 {
-            file.extend((text.len() as u16).to_le_bytes());
+            file.extend(u16::try_from(text.len()).unwrap().to_le_bytes());
         } else {
-            file.extend((text.len() as u32).to_le_bytes());
+            file.extend(u32::try_from(text.len()).unwrap().to_le_bytes());
         }
         file.extend(text.as_bytes());
         file.extend(payload);

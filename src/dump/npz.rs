@@ -14,7 +14,8 @@ pub(super) fn extract_npy(bytes: &[u8], limit: u64) -> Result<Vec<u8>, Problem> 
         return Err(Problem::Empty { expected: "an npz archive" });
     }
     let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(|error| unusable(&error))?;
-    let names: Vec<String> = archive.file_names().filter_map(|name| name.ok().map(|name| name.into_owned())).collect();
+    let names: Vec<String> =
+        archive.file_names().filter_map(|name| name.ok().map(std::borrow::Cow::into_owned)).collect();
     let is_array = |name: &&String| name.len() > 4 && name.ends_with(".npy");
     let name = names
         .iter()

@@ -280,7 +280,7 @@ enum Same {
 }
 
 fn compare(row: &StepRow, files: &StepFiles) -> Same {
-    let first = files.parts.first().map(|part| part.path.as_path()).unwrap_or(Path::new(""));
+    let first = files.parts.first().map_or(Path::new(""), |part| part.path.as_path());
     let listed = Path::new(&row.source);
     let as_listed =
         listed == first && row.source_bytes == size(files.bytes()) && row.source_modified == micros(files.modified());

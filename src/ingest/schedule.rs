@@ -83,7 +83,7 @@ pub(super) fn dry_run(
             bytes: video.bytes(),
         });
     }
-    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)] // an estimate
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // an estimate
     {
         outcome.bytes_out_estimate = (outcome.bytes_raw as f64 * sampled.ratio()) as u64;
     }
@@ -132,7 +132,6 @@ impl Sample {
         }
     }
 
-    #[allow(clippy::cast_precision_loss)]
     fn ratio(&self) -> f64 {
         if self.raw == 0 { 1.0 } else { self.written as f64 / self.raw as f64 }
     }

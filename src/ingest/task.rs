@@ -152,7 +152,7 @@ impl ShardTask {
         fragment.heads.extend(measures.maps.iter().map(|map| HeadRow::new(plan.step, shape, grid, map)));
         let mut steps_row = self.row(plan.step, row);
         if let StepSource::Files { files, metadata } = &plan.source {
-            self.fill(&mut steps_row, files, metadata, step);
+            Self::fill(&mut steps_row, files, metadata, step);
             let except: &[&str] = if step.as_in_file { &[] } else { &ARRAY_KEYS };
             let patch = MetadataPatch::between(&steps_row.to_metadata(), &metadata.raw, except);
             if !patch.is_empty() {
@@ -204,7 +204,7 @@ impl ShardTask {
     }
 
     /// Adds what the step's files and metadata tell.
-    fn fill(&self, row: &mut StepRow, files: &StepFiles, metadata: &StepMetadata, step: &ReadStep<'_>) {
+    fn fill(row: &mut StepRow, files: &StepFiles, metadata: &StepMetadata, step: &ReadStep<'_>) {
         let small = |size: Option<i64>| size.and_then(|size| i32::try_from(size).ok());
         let split = files.parts.iter().any(|part| part.block.is_some() || part.head.is_some());
         row.prompt = metadata.prompt.clone().unwrap_or_default();

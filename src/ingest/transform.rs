@@ -71,7 +71,6 @@ fn convert(values: Values<'_>, dtype: Dtype) -> Values<'_> {
 }
 
 /// Mean over the middle axis of `[outer, count, inner]`.
-#[allow(clippy::cast_precision_loss)]
 fn mean_over(values: &[f64], outer: usize, count: usize) -> Vec<f64> {
     let inner = values.len() / (outer * count);
     let mut means = vec![0.0; outer * inner];
@@ -79,13 +78,14 @@ fn mean_over(values: &[f64], outer: usize, count: usize) -> Vec<f64> {
         for slice in group.chunks(inner) {
             means.iter_mut().zip(slice).for_each(|(sum, value)| *sum += value);
         }
-        means.iter_mut().for_each(|sum| *sum /= count as f64);
+        for sum in means {
+            *sum /= count as f64;
+        }
     }
     means
 }
 
 /// Average pooling of `[…, frame, height, width, token]` by `factor`; windows at the far edges may be smaller.
-#[allow(clippy::cast_precision_loss)]
 fn pool_grid(values: &[f64], grid: Grid, tokens: usize, factor: usize) -> Vec<f64> {
     let (height, width) = (grid.height.div_ceil(factor), grid.width.div_ceil(factor));
     let plane = grid.plane() * tokens;

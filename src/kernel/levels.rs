@@ -16,8 +16,8 @@ const STRIDE: usize = 16;
 
 /// x ln x of every positive finite float16, by bit pattern; 0 elsewhere.
 static X_LN_X: LazyLock<Box<[f64]>> = LazyLock::new(|| {
-    (0..PATTERNS as u32)
-        .map(|bits| match f64::from(f16::from_bits(bits as u16)) {
+    (0..=u16::MAX)
+        .map(|bits| match f64::from(f16::from_bits(bits)) {
             value if value > 0.0 && value.is_finite() => value * value.ln(),
             _ => 0.0,
         })
@@ -37,8 +37,7 @@ pub struct LevelCounter {
 
 impl LevelCounter {
     /// Empty tables.
-    #[must_use]
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { levels: Vec::new(), nonfinite: 0, counts: vec![0; PATTERNS].into_boxed_slice() }
     }
 
@@ -79,6 +78,7 @@ impl LevelCounter {
                 if bits & INFINITY == INFINITY {
                     self.nonfinite += *count;
                 } else {
+                    #[allow(clippy::cast_possible_truncation)] // below PATTERNS
                     let value = f64::from(f16::from_bits(bits as u16));
                     self.levels.push(Level { value, count: *count });
                     *sum_x_ln_x += f64::from(*count) * table[bits];

@@ -101,7 +101,7 @@ impl StepMeasurer {
 }
 
 /// Writes `sums / count` to every `tokens`-th place from `token` on.
-#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)] // counts are small; rounding is meant
+#[allow(clippy::cast_possible_truncation)] // counts are small; rounding is meant
 fn write_means(sums: &[f64], count: usize, means: &mut [f32], token: usize, tokens: usize) {
     let count = count as f64;
     for (mean, sum) in means.iter_mut().skip(token).step_by(tokens).zip(sums) {
@@ -124,12 +124,12 @@ mod tests {
                 let of_block = |b: usize| (0..3).map(|h| at(b, h, s, t)).sum::<f64>();
                 let of_head = |h: usize| (0..2).map(|b| at(b, h, s, t)).sum::<f64>();
                 for b in 0..2 {
-                    assert_eq!(measures.mean_head[(b * 4 + s) * 2 + t], (of_block(b) / 3.0) as f32);
+                    assert_eq!(measures.mean_head[(b * 4 + s) * 2 + t], f32::from_f64(of_block(b) / 3.0));
                 }
                 for h in 0..3 {
-                    assert_eq!(measures.mean_block[(h * 4 + s) * 2 + t], (of_head(h) / 2.0) as f32);
+                    assert_eq!(measures.mean_block[(h * 4 + s) * 2 + t], f32::from_f64(of_head(h) / 2.0));
                 }
-                assert_eq!(measures.mean[s * 2 + t], ((of_block(0) + of_block(1)) / 6.0) as f32);
+                assert_eq!(measures.mean[s * 2 + t], f32::from_f64((of_block(0) + of_block(1)) / 6.0));
             }
         }
         assert_eq!(measures.maps.len(), 12);

@@ -48,7 +48,7 @@ impl Distribution {
         for level in levels {
             let count = f64::from(level.count);
             // The ranks positions + 1 … positions + count, times the value.
-            rank_weighted += level.value * count * (positions + (count + 1.0) / 2.0);
+            rank_weighted += level.value * count * (positions + f64::midpoint(count, 1.0));
             positions += count;
             sum += level.value * count;
         }

@@ -13,7 +13,7 @@ pub struct Location {
     pub centroid_y: f64,
     /// Σ p · x.
     pub centroid_x: f64,
-    /// Root mean square distance within frames from the centroid: √ Σ p ((y − centroid_y)² + (x − centroid_x)²).
+    /// Root mean square distance within frames from the centroid: √ Σ p ((y − `centroid_y)²` + (x − `centroid_x)²`).
     pub spread: f64,
 }
 
@@ -43,12 +43,10 @@ impl Location {
     }
 }
 
-#[allow(clippy::cast_precision_loss)] // grid coordinates are far below 2^53
 fn weighted_mean(masses: impl Iterator<Item = f64>, sum: f64) -> f64 {
     masses.enumerate().map(|(coordinate, mass)| coordinate as f64 * mass).sum::<f64>() / sum
 }
 
-#[allow(clippy::cast_precision_loss)]
 fn variance(masses: &[f64], sum: f64, centre: f64) -> f64 {
     masses.iter().enumerate().map(|(coordinate, mass)| (coordinate as f64 - centre).powi(2) * mass).sum::<f64>() / sum
 }

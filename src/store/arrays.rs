@@ -506,7 +506,8 @@ impl Chunks {
     fn of(array: &zarrs::array::Array<FilesystemStore>, metadata: &Value, dtype: &str) -> Result<Option<Self>, String> {
         let sharding = metadata.pointer("/codecs/0").filter(|codec| codec["name"] == "sharding_indexed");
         let Some(configuration) = sharding.map(|codec| &codec["configuration"]) else { return Ok(None) };
-        let axes: Vec<u64> = configuration["chunk_shape"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
+        let axes: Vec<u64> =
+            configuration["chunk_shape"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
         let shape = array.shape();
         if axes.len() != shape.len() || axes.contains(&0) || axes.first() != Some(&1) {
             return Err(format!("inner chunks of {axes:?} in an array of {shape:?}; expected whole maps of one step"));

@@ -95,7 +95,7 @@ impl Store {
             {
                 durable::create_dir_all(&dir)?;
             }
-            store.ensure_group(&store.layout.maps())?;
+            ensure_group(&store.layout.maps())?;
             durable::replace(&store.document_path(""), &root_document())?;
         }
         store.root_attributes()?;
@@ -212,7 +212,7 @@ impl Store {
 
     /// Creates a fresh directory for a word's arrays. Returns its path below the store.
     pub(crate) fn new_series(&self, video_id: &str, token: &str) -> Result<String, StoreError> {
-        self.ensure_group(&self.layout.video(video_id))?;
+        ensure_group(&self.layout.video(video_id))?;
         loop {
             let path = series_path(video_id, token, &new_generation());
             match fs::create_dir(self.root().join(&path)) {
@@ -224,13 +224,6 @@ impl Store {
                 }
             }
         }
-    }
-
-    /// Makes a directory a Zarr group without attributes.
-    fn ensure_group(&self, dir: &Path) -> Result<(), StoreError> {
-        durable::create_dir_all(dir)?;
-        let document = dir.join("zarr.json");
-        if document.exists() { Ok(()) } else { durable::replace(&document, &plain_group()) }
     }
 
     /// Path of a file below the store, as documents name it.
@@ -290,6 +283,13 @@ fn root_document() -> Vec<u8> {
     let text = arrays::to_text(&arrays::group_document(attributes));
     let checksum = document_hash(&text);
     String::from_utf8_lossy(&text).replace(part::NO_CHECKSUM, &checksum).into_bytes()
+}
+
+/// Makes a directory a Zarr group without attributes.
+fn ensure_group(dir: &Path) -> Result<(), StoreError> {
+    durable::create_dir_all(dir)?;
+    let document = dir.join("zarr.json");
+    if document.exists() { Ok(()) } else { durable::replace(&document, &plain_group()) }
 }
 
 /// The `zarr.json` of a group that only holds others.

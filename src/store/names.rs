@@ -33,17 +33,20 @@ pub fn encode_name(name: &str) -> String {
         if plain {
             encoded.push(char::from(byte));
         } else {
-            encoded.push_str(&format!("~{byte:02x}"));
+            encoded.extend(['~', hex_digit(byte >> 4), hex_digit(byte & 15)]);
         }
         if encoded.len() <= KEPT {
             cut = encoded.len();
         }
     }
     if encoded.len() > LONGEST {
-        encoded.truncate(cut);
-        encoded.push_str(&format!("~~{:032x}", xxh3_128(name.as_bytes())));
+        return format!("{}~~{:032x}", &encoded[..cut], xxh3_128(name.as_bytes()));
     }
     encoded
+}
+
+fn hex_digit(digit: u8) -> char {
+    char::from_digit(digit.into(), 16).unwrap_or('0')
 }
 
 /// The name behind an encoding; `None` if it was cut or is no encoding.

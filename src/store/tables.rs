@@ -325,10 +325,10 @@ pub(super) fn steps_from_batch(batch: &RecordBatch) -> Result<Vec<StepRow>, Stri
         return Err(format!("its columns are {}; expected those of the `steps` table", names(&batch.schema())));
     }
     let column = |name: &str| batch.column_by_name(name).ok_or_else(|| format!("no column `{name}`"));
-    let text = |name: &str| column(name).map(|column| column.as_string::<i32>());
-    let int = |name: &str| column(name).map(|column| column.as_primitive::<Int32Type>());
-    let long = |name: &str| column(name).map(|column| column.as_primitive::<Int64Type>());
-    let float = |name: &str| column(name).map(|column| column.as_primitive::<Float64Type>());
+    let text = |name: &str| column(name).map(arrow::array::AsArray::as_string::<i32>);
+    let int = |name: &str| column(name).map(arrow::array::AsArray::as_primitive::<Int32Type>);
+    let long = |name: &str| column(name).map(arrow::array::AsArray::as_primitive::<Int64Type>);
+    let float = |name: &str| column(name).map(arrow::array::AsArray::as_primitive::<Float64Type>);
     (0..batch.num_rows())
         .map(|row| {
             let string = |name| text(name).map(|column| column.value(row).to_owned());
