@@ -18,15 +18,14 @@ pub struct StepShape {
 }
 
 impl StepShape {
-    /// A shape of four axes; `None` if there are not four, or one is empty or beyond 2³¹.
+    /// A shape of four axes; `None` if there are not four, or one is empty or larger than any model's: more than 65,536
+    /// blocks, heads or tokens, or 2⁴⁰ values in all.
     #[must_use]
     pub fn from_axes(axes: &[usize]) -> Option<Self> {
-        match *axes {
-            [blocks, heads, spatial, tokens] if !axes.contains(&0) && axes.iter().all(|&axis| axis < 1 << 31) => {
-                Some(Self { blocks, heads, spatial, tokens })
-            }
-            _ => None,
-        }
+        let &[blocks, heads, spatial, tokens] = axes else { return None };
+        let values = axes.iter().try_fold(1usize, |product, &axis| product.checked_mul(axis))?;
+        let sane = [blocks, heads, tokens].iter().all(|&axis| axis <= 1 << 16) && spatial < 1 << 31;
+        (sane && (1..=1 << 40).contains(&values)).then_some(Self { blocks, heads, spatial, tokens })
     }
 
     /// Its axes.

@@ -77,7 +77,9 @@ pub enum Problem {
     #[error(transparent)]
     Torch(#[from] TorchError),
     /// A shape that is no step array's.
-    #[error("shape is {found:?}; expected four non-empty axes [block, head, spatial, token]")]
+    #[error(
+        "shape is {found:?}; expected four non-empty axes [block, head, spatial, token], within what a model can have"
+    )]
     Shape {
         /// The shape found.
         found: Vec<usize>,

@@ -246,13 +246,13 @@ fn decode<'a>(
     match format {
         FileFormat::Npy => read_npy(file, limit),
         FileFormat::Npz => {
-            *unpacked = extract_npy(file, limit)?;
+            extract_npy(file, limit, unpacked)?;
             read_npy(unpacked, limit)
         }
         FileFormat::NpyGzip => {
             let mut stream = gunzip(file)?;
-            *unpacked = read_promised(&mut stream, limit).map_err(|problem| match problem {
-                Problem::Io(source) => Problem::Gzip { read: 0, source },
+            read_promised(&mut stream, limit, unpacked).map_err(|problem| match problem {
+                Problem::Io(source) => Problem::Gzip { read: unpacked.len(), source },
                 other => other,
             })?;
             read_npy(unpacked, limit)

@@ -59,19 +59,24 @@ impl WrittenSeries {
         let steps: Vec<i32> = rows.iter().map(|row| row.step).collect();
         let timesteps: Vec<f64> = rows.iter().map(|row| row.timestep).collect();
         let first = rows.first();
-        let attributes = json!({"attnkit": {
-            "video_id": plan.video_id,
-            "token": plan.token,
-            "prompt": first.map(|row| &row.prompt),
-            "seed": first.and_then(|row| row.seed),
-            "cfg_scale": first.and_then(|row| row.cfg_scale),
-            "grid": plan.grid,
-            "source": plan.source,
-            "source_dtype": plan.found.dtype,
-            "lossy": plan.lossy(),
-        }});
+        // A word that was written anew from the store alone is still what it was.
+        let stored = first.and_then(|row| candidates.stored(row.step)).filter(|_| candidates.is_without_files());
+        let unchanged = stored.and_then(|row| store.series_attributes(row.series_path()));
+        let attributes = unchanged.unwrap_or_else(|| {
+            json!({
+                "video_id": plan.video_id,
+                "token": plan.token,
+                "prompt": first.map(|row| &row.prompt),
+                "seed": first.and_then(|row| row.seed),
+                "cfg_scale": first.and_then(|row| row.cfg_scale),
+                "grid": plan.grid,
+                "source": plan.source,
+                "source_dtype": plan.found.dtype,
+                "lossy": plan.lossy(),
+            })
+        });
         let dir = store.root().join(&plan.path);
-        let documents = write_documents(&dir, &plan.layout, attributes, &steps, &timesteps)?
+        let documents = write_documents(&dir, &plan.layout, json!({"attnkit": attributes}), &steps, &timesteps)?
             .into_iter()
             .map(|(path, text)| (store.relative(&path), document_hash(&text)))
             .collect();

@@ -112,6 +112,8 @@ pub(super) struct Candidates {
     stored: BTreeMap<i32, StepRow>,
     /// Whether the word must be written even if no step is new.
     forced: bool,
+    /// The settings that the committed rows were ingested with.
+    stored_recipe: Option<Recipe>,
 }
 
 struct Candidate {
@@ -222,7 +224,8 @@ impl VideoPlan {
                 Same::Not { .. } => fresh.push(files.step),
             }
         }
-        if fresh.is_empty() && !forced && (same_recipe || kept.is_empty()) {
+        let is_in_dump = series.steps.iter().any(|files| wanted(&files));
+        if fresh.is_empty() && !forced && (same_recipe || !is_in_dump) {
             self.findings.skipped += series.steps.iter().filter(wanted).count() as u64;
             self.findings.done.0 += series.steps.len() as u64;
             self.findings.done.1 += series.steps.iter().map(StepFiles::bytes).sum::<u64>();
@@ -236,6 +239,7 @@ impl VideoPlan {
             steps: BTreeMap::new(),
             stored: kept.into_iter().map(|row| (row.step, row)).collect(),
             forced: forced || !same_recipe,
+            stored_recipe: previous.cloned(),
         };
         for files in series.steps.iter().filter(wanted) {
             let is_new = fresh.contains(&files.step) || !same_recipe;
@@ -351,6 +355,11 @@ impl Candidates {
         self.steps.get(&step).is_some_and(|candidate| candidate.is_new)
     }
 
+    /// Whether no step comes from files of the dump.
+    pub fn is_without_files(&self) -> bool {
+        self.steps.is_empty()
+    }
+
     /// The committed row of a step.
     pub fn stored(&self, step: i32) -> Option<&StepRow> {
         self.stored.get(&step)
@@ -423,14 +432,13 @@ impl Candidates {
     fn decide_from_store(&self) -> Decision {
         let Some(row) = self.stored.values().next().filter(|_| self.forced) else { return Decision::Keep };
         let Ok(dtype) = row.dtype.parse() else { return Decision::Keep };
-        let options = IngestOptions::default();
+        let recipe = self.stored_recipe.clone().unwrap_or_else(|| IngestOptions::default().recipe());
         let steps = self.step_plans();
-        let layout = SeriesLayout { shape: row.shape, dtype, steps: steps.len(), codec: options.codec, rollups: true };
+        let layout =
+            SeriesLayout { shape: row.shape, dtype, steps: steps.len(), codec: recipe.codec, rollups: recipe.rollups };
         let found = StepPeek { shape: row.shape, dtype: crate::dtype::SourceDtype::Float32 };
-        Decision::Write(
-            Box::new(self.series_plan(found, layout, row.grid, row.grid, options.recipe(), options.read_options())),
-            steps,
-        )
+        let plan = self.series_plan(found, layout, row.grid, row.grid, recipe, ReadOptions::default());
+        Decision::Write(Box::new(plan), steps)
     }
 
     fn series_plan(

@@ -73,7 +73,8 @@ impl ShardTask {
             .map(|kind| Ok((kind, ShardWriter::create(&dir, layout, kind, self.shard)?)))
             .collect::<Result<Vec<_>, StoreError>>()?;
         let mut reader = StepReader::new(self.series.read);
-        let mut measurer = StepMeasurer::new(layout.shape, self.series.grid);
+        // Made once a step was read: until then its shape may be metadata's word alone.
+        let mut measurer = None;
         let mut fragment = Fragment::default();
         for (index, plan) in self.steps.iter().enumerate() {
             let row = self.shard * layout.steps_per_shard() + index;
@@ -81,7 +82,9 @@ impl ShardTask {
                 // After a failure the shard is lost, but the other files are still looked at.
                 Ok(_) if !fragment.failures.is_empty() => {}
                 Ok(step) => {
-                    let measures = with_values!(&step.array.values, values => measurer.measure(values));
+                    let measures = with_values!(&step.array.values, values => measurer
+                        .get_or_insert_with(|| StepMeasurer::new(layout.shape, self.series.grid))
+                        .measure(values));
                     for (kind, writer) in &mut writers {
                         write_step(&step.array.values, &measures, *kind, layout.chunk_len(*kind), writer)?;
                     }
@@ -91,8 +94,10 @@ impl ShardTask {
             }
             on_step(plan.step);
         }
-        for (_, writer) in writers {
-            fragment.bytes_out += writer.finish()?;
+        if fragment.failures.is_empty() {
+            for (_, writer) in writers {
+                fragment.bytes_out += writer.finish()?;
+            }
         }
         Ok(fragment)
     }

@@ -362,7 +362,7 @@ impl ShardWriter {
             .map_err(|found| StoreError::array(&path, found))?;
         let slots = layout.steps_per_shard() * layout.chunks_per_step(kind);
         let file = BufWriter::with_capacity(1 << 20, file);
-        Ok(Self { path, file, codec, index: Vec::with_capacity(slots * 16), written: 0, slots })
+        Ok(Self { path, file, codec, index: Vec::new(), written: 0, slots })
     }
 
     /// Appends the next inner chunk, in C order over (step, block, head).
