@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use arrow::array::{AsArray, RecordBatch};
+use arrow::compute::concat_batches;
+use arrow::datatypes::Int32Type;
+use arrow::error::ArrowError;
 use serde_json::json;
 
 use super::plan::{Candidates, SeriesPlan, VideoPlan};
 use super::task::Fragment;
 use crate::store::{
     Heads, MetadataPatch, Recipe, StepRow, Store, StoreError, VideoIndex, VideoRecord, document_hash, heads_batch,
-    new_generation, write_documents,
+    heads_schema, new_generation, write_documents,
 };
 
 /// One word whose arrays are complete.
@@ -16,7 +20,7 @@ pub(super) struct WrittenSeries {
     token: String,
     recipe: Recipe,
     rows: Vec<StepRow>,
-    heads: arrow::array::RecordBatch,
+    heads: RecordBatch,
     metadata: BTreeMap<i32, MetadataPatch>,
     documents: BTreeMap<String, String>,
 }
@@ -28,13 +32,22 @@ impl WrittenSeries {
         plan: &SeriesPlan,
         candidates: &Candidates,
         mut fragments: Vec<Fragment>,
-        previous: Option<&VideoIndex>,
+        (previous, old_heads): (Option<&VideoIndex>, Option<&Heads>),
     ) -> Result<Self, StoreError> {
         fragments.sort_by_key(|fragment| fragment.rows.first().map(|row| row.row));
-        let mut rows = Vec::new();
+        let damaged =
+            |error: ArrowError| StoreError::Damaged { path: store.root().join(&plan.path), found: error.to_string() };
+        let mut rows: Vec<StepRow> = Vec::new();
         let mut heads = Vec::new();
         let mut metadata = BTreeMap::new();
         for fragment in fragments {
+            // Rows of `heads` are ordered by (step, token position, block, head), which is how steps are measured.
+            heads.push(
+                match old_heads.and_then(|heads| heads.get(&plan.token)).filter(|_| fragment.heads.is_empty()) {
+                    Some(old) => rows_of_steps(old, &fragment.rows),
+                    None => heads_batch(&plan.video_id, &plan.token, &fragment.heads).map_err(damaged)?,
+                },
+            );
             for row in fragment.rows {
                 // A step that came from the store keeps what was known of it.
                 let carried = candidates.stored(row.step).filter(|_| row.content_hash.is_empty());
@@ -47,15 +60,9 @@ impl WrittenSeries {
                     None => row,
                 });
             }
-            heads.extend(fragment.heads);
             metadata.extend(fragment.metadata);
         }
-        // Rows of `heads` are ordered by (step, token position, block, head), which is how steps are measured.
-        let damaged = |error: arrow::error::ArrowError| StoreError::Damaged {
-            path: store.root().join(&plan.path),
-            found: error.to_string(),
-        };
-        let heads = heads_batch(&plan.video_id, &plan.token, &heads).map_err(damaged)?;
+        let heads = concat_batches(&heads_schema(), &heads).map_err(damaged)?;
         let steps: Vec<i32> = rows.iter().map(|row| row.step).collect();
         let timesteps: Vec<f64> = rows.iter().map(|row| row.timestep).collect();
         let first = rows.first();
@@ -119,4 +126,14 @@ pub(super) fn commit_video(
     }
     rows.sort_by(|a, b| (&a.token, a.step).cmp(&(&b.token, b.step)));
     store.commit(&VideoIndex { generation: new_generation(), record, rows }, &heads)
+}
+
+/// The rows of `heads` of a shard's steps, which lie together.
+fn rows_of_steps(heads: &RecordBatch, steps: &[StepRow]) -> RecordBatch {
+    let (Some(first), Some(last)) = (steps.first(), steps.last()) else { return heads.slice(0, 0) };
+    let column = heads.column_by_name("step").map(|column| column.as_primitive::<Int32Type>().values().to_vec());
+    let column = column.unwrap_or_default();
+    let start = column.partition_point(|&step| step < first.step);
+    let end = column.partition_point(|&step| step <= last.step);
+    heads.slice(start, end - start)
 }

@@ -14,7 +14,7 @@ use crate::dump::{
     read_step_metadata, read_summary, same_name,
 };
 use crate::grid::{Grid, infer_grid};
-use crate::store::{Heads, Recipe, SeriesLayout, StepRow, VideoIndex};
+use crate::store::{Heads, Recipe, SeriesLayout, StepRow, Store, VideoIndex, has_same_chunking};
 
 /// How one word of one video is written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -353,6 +353,26 @@ impl Candidates {
     /// Whether a step is new in the store or has new contents.
     pub fn is_new(&self, step: i32) -> bool {
         self.steps.get(&step).is_some_and(|candidate| candidate.is_new)
+    }
+
+    /// The committed generation of the word, below the store, if its shards can serve `plan` where their steps are the same.
+    pub fn previous_generation(&self, plan: &SeriesPlan, store: &Store) -> Option<&str> {
+        let first = self.stored.values().next()?;
+        let same = |row: &StepRow| row.series_path() == first.series_path() && row.grid == plan.grid;
+        let reusable = self.stored_recipe.as_ref() == Some(&plan.recipe)
+            && self.stored.values().all(same)
+            && has_same_chunking(&store.root().join(first.series_path()), &plan.layout);
+        reusable.then(|| first.series_path())
+    }
+
+    /// Whether `steps`, to be written as rows `from..`, are those that the previous generation has in these rows and nothing is new in them.
+    pub fn are_unchanged(&self, steps: &[StepPlan], from: usize, per_shard: usize) -> bool {
+        let in_shard = |row: &&StepRow| usize::try_from(row.row).is_ok_and(|row| row / per_shard == from / per_shard);
+        let unchanged = |(index, plan): (usize, &StepPlan)| {
+            let row = self.stored.get(&plan.step).filter(|_| !self.is_new(plan.step));
+            row.is_some_and(|row| usize::try_from(row.row) == Ok(from + index))
+        };
+        self.stored.values().filter(in_shard).count() == steps.len() && steps.iter().enumerate().all(unchanged)
     }
 
     /// Whether no step comes from files of the dump.

@@ -119,7 +119,7 @@ impl Sample {
             let mut series = series.clone();
             series.layout.steps = 1;
             series.path = store.new_series(&series.video_id, &series.token).ok()?;
-            let task = ShardTask { series, shard: 0, steps: vec![step.clone()] };
+            let task = ShardTask { series, shard: 0, steps: vec![step.clone()], unchanged_in: None };
             task.run(&store, &|_| {})
                 .ok()
                 .filter(|fragment| fragment.failures.is_empty())
@@ -321,11 +321,17 @@ impl<'a> Session<'a> {
         };
         plan.path = self.store.new_series(&plan.video_id, &plan.token)?;
         let per_shard = plan.layout.steps_per_shard();
-        let tasks: Vec<ShardTask> = steps
-            .chunks(per_shard)
-            .enumerate()
-            .map(|(shard, steps)| ShardTask { series: (*plan).clone(), shard, steps: steps.to_vec() })
-            .collect();
+        let has_heads = lock(&video.plan).as_ref().is_some_and(|plan| plan.heads.is_some());
+        let previous = candidates.previous_generation(&plan, self.store).filter(|_| has_heads);
+        let task = |(shard, steps): (usize, &[StepPlan])| ShardTask {
+            series: (*plan).clone(),
+            shard,
+            steps: steps.to_vec(),
+            unchanged_in: previous
+                .filter(|_| candidates.are_unchanged(steps, shard * per_shard, per_shard))
+                .map(str::to_owned),
+        };
+        let tasks: Vec<ShardTask> = steps.chunks(per_shard).enumerate().map(task).collect();
         let open = std::sync::Arc::new(AtomicUsize::new(tasks.len()));
         let run: Shared<SeriesRun> =
             std::sync::Arc::new(Mutex::new(Some(SeriesRun { video, plan: *plan, candidates, fragments: Vec::new() })));
@@ -406,8 +412,11 @@ impl<'a> Session<'a> {
             }
             report.bytes_out += fragments.iter().map(|fragment| fragment.bytes_out).sum::<u64>();
         }
-        let previous = lock(&video.plan).as_ref().and_then(|plan| plan.previous.clone());
-        let written = WrittenSeries::finish(self.store, &plan, &candidates, fragments, previous.as_ref())?;
+        let written = {
+            let video_plan = lock(&video.plan);
+            let committed = video_plan.as_ref().map(|plan| (plan.previous.as_ref(), plan.heads.as_ref()));
+            WrittenSeries::finish(self.store, &plan, &candidates, fragments, committed.unwrap_or_default())?
+        };
         lock(&video.written).push(written);
         self.close_series(&video, scope)
     }

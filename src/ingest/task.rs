@@ -1,5 +1,7 @@
 //! One unit of work: the steps of one shard. It needs nothing but itself and the store, and returns the rows to commit.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 use super::plan::{SeriesPlan, StepPlan, StepSource, update_source};
@@ -7,7 +9,7 @@ use super::transform::transform;
 use crate::dtype::{Dtype, SourceDtype};
 use crate::dump::{DumpError, Problem, StepArray, StepFiles, StepMetadata, StepPeek, StepReader, Values, with_values};
 use crate::kernel::{StepMeasurer, StepMeasures};
-use crate::store::{ArrayKind, HeadRow, MetadataPatch, ShardWriter, StepRow, Store, StoreError};
+use crate::store::{ArrayKind, HeadRow, MetadataPatch, ShardWriter, StepRow, Store, StoreError, share_shard};
 
 /// Keys of step metadata that speak of the file's array and not of what is stored, if the two differ.
 const ARRAY_KEYS: [&str; 8] = [
@@ -30,6 +32,8 @@ pub struct ShardTask {
     pub shard: usize,
     /// The steps, in order.
     pub steps: Vec<StepPlan>,
+    /// The word's previous generation, below the store, if this shard of it holds these very steps.
+    pub unchanged_in: Option<String>,
 }
 
 /// What a task leaves to be committed.
@@ -37,7 +41,7 @@ pub struct ShardTask {
 pub struct Fragment {
     /// Rows of `steps`; for steps from the store, with the columns that are known here only.
     pub rows: Vec<StepRow>,
-    /// Rows of `heads`.
+    /// Rows of `heads`; none if the shard is that of the previous generation.
     pub heads: Vec<HeadRow>,
     /// How metadata differs from what rows reproduce.
     pub metadata: Vec<(i32, MetadataPatch)>,
@@ -68,6 +72,9 @@ impl ShardTask {
     pub fn run(&self, store: &Store, on_step: &dyn Fn(i32)) -> Result<Fragment, StoreError> {
         let layout = &self.series.layout;
         let dir = store.root().join(&self.series.path);
+        if let Some(previous) = &self.unchanged_in {
+            return self.share(store, previous, &dir, on_step);
+        }
         let mut writers = layout
             .kinds()
             .map(|kind| Ok((kind, ShardWriter::create(&dir, layout, kind, self.shard)?)))
@@ -77,7 +84,6 @@ impl ShardTask {
         let mut measurer = None;
         let mut fragment = Fragment::default();
         for (index, plan) in self.steps.iter().enumerate() {
-            let row = self.shard * layout.steps_per_shard() + index;
             match self.read(plan, store, &mut reader)? {
                 // After a failure the shard is lost, but the other files are still looked at.
                 Ok(_) if !fragment.failures.is_empty() => {}
@@ -88,7 +94,7 @@ impl ShardTask {
                     for (kind, writer) in &mut writers {
                         write_step(&step.array.values, &measures, *kind, layout.chunk_len(*kind), writer)?;
                     }
-                    self.describe(plan, row, &step, &measures, &mut fragment);
+                    self.describe(plan, index, &step, &measures, &mut fragment);
                 }
                 Err(failure) => fragment.failures.push(failure),
             }
@@ -100,6 +106,18 @@ impl ShardTask {
             }
         }
         Ok(fragment)
+    }
+
+    /// Takes the shard over from the previous generation.
+    fn share(&self, store: &Store, previous: &str, dir: &Path, on_step: &dyn Fn(i32)) -> Result<Fragment, StoreError> {
+        for kind in self.series.layout.kinds() {
+            share_shard(&store.root().join(previous), dir, kind, self.shard)?;
+        }
+        let row = |(index, plan): (usize, &StepPlan)| {
+            on_step(plan.step);
+            self.row(plan.step, index)
+        };
+        Ok(Fragment { rows: self.steps.iter().enumerate().map(row).collect(), ..Fragment::default() })
     }
 
     /// The step's values, transformed, as they are to be stored.
@@ -148,14 +166,14 @@ impl ShardTask {
     fn describe(
         &self,
         plan: &StepPlan,
-        row: usize,
+        index: usize,
         step: &ReadStep<'_>,
         measures: &StepMeasures,
         fragment: &mut Fragment,
     ) {
         let (shape, grid) = (self.series.layout.shape, self.series.grid);
         fragment.heads.extend(measures.maps.iter().map(|map| HeadRow::new(plan.step, shape, grid, map)));
-        let mut steps_row = self.row(plan.step, row);
+        let mut steps_row = self.row(plan.step, index);
         if let StepSource::Files { files, metadata } = &plan.source {
             Self::fill(&mut steps_row, files, metadata, step);
             let except: &[&str] = if step.as_in_file { &[] } else { &ARRAY_KEYS };
@@ -173,9 +191,10 @@ impl ShardTask {
         fragment.rows.push(steps_row);
     }
 
-    /// A row with what the series tells.
-    fn row(&self, step: i32, row: usize) -> StepRow {
+    /// A row with what the series tells, for the shard's step number `index`.
+    fn row(&self, step: i32, index: usize) -> StepRow {
         let series = &self.series;
+        let row = self.shard * series.layout.steps_per_shard() + index;
         StepRow {
             video_id: series.video_id.clone(),
             prompt_id: series.prompt_id.clone(),

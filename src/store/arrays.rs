@@ -390,6 +390,31 @@ impl ShardWriter {
     }
 }
 
+/// Whether shards of the word below `dir` are cut and encoded as `layout` says, so that they can serve a longer array too.
+pub(crate) fn has_same_chunking(dir: &Path, layout: &SeriesLayout) -> bool {
+    layout.kinds().all(|kind| {
+        let Ok(text) = fs::read(dir.join(kind.name()).join("zarr.json")) else { return false };
+        let Ok(mut document) = serde_json::from_slice::<Value>(&text) else { return false };
+        if let Some(steps) = document.pointer_mut("/shape/0") {
+            *steps = layout.steps.into();
+        }
+        document == layout.document(kind)
+    })
+}
+
+/// Gives a shard of another generation to the word below `to` as well. The file is shared where the file system can: it
+/// is never modified.
+pub(crate) fn share_shard(from: &Path, to: &Path, kind: ArrayKind, shard: usize) -> Result<(), StoreError> {
+    let (from, to) = (shard_path(&from.join(kind.name()), kind, shard), shard_path(&to.join(kind.name()), kind, shard));
+    let Some(parent) = to.parent() else { return Ok(()) };
+    durable::create_dir_all(parent)?;
+    if fs::hard_link(&from, &to).is_err() {
+        fs::copy(&from, &to).map_err(StoreError::io(&to))?;
+        File::open(&to).and_then(|file| file.sync_all()).map_err(StoreError::io(&to))?;
+    }
+    durable::sync_dir(parent)
+}
+
 /// File of a shard, by the default chunk key encoding: `c/<shard>/0/0…`.
 fn shard_path(array: &Path, kind: ArrayKind, shard: usize) -> PathBuf {
     let mut path = array.join("c").join(shard.to_string());

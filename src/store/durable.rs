@@ -17,12 +17,15 @@ pub(super) fn create_dir_all(path: &Path) -> Result<(), StoreError> {
     if path.is_dir() {
         return Ok(());
     }
-    if let Some(parent) = path.parent() {
-        create_dir_all(parent)?;
-    }
+    let parent = match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => return Ok(()),
+    };
+    create_dir_all(parent)?;
     match fs::create_dir(path) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(StoreError::io(path)(error)),
-        _ => path.parent().map_or(Ok(()), sync_dir),
+        _ => sync_dir(parent),
     }
 }
 
@@ -43,4 +46,16 @@ pub(super) fn replace(path: &Path, contents: &[u8]) -> Result<(), StoreError> {
     write(&staged, contents)?;
     fs::rename(&staged, path).map_err(StoreError::io(path))?;
     sync_dir(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_are_made_below_the_current_one_too() {
+        let name = format!("attnkit-test-{:016x}", fastrand::u64(..));
+        create_dir_all(Path::new(&name)).unwrap();
+        fs::remove_dir(&name).unwrap();
+    }
 }

@@ -35,7 +35,7 @@ use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_128;
 
 pub use arrays::{ArrayKind, Codec, SeriesLayout, StoredArray};
-pub(crate) use arrays::{ShardWriter, write_documents};
+pub(crate) use arrays::{ShardWriter, has_same_chunking, share_shard, write_documents};
 pub use check::Fault;
 pub use error::StoreError;
 pub use gc::Garbage;
