@@ -15,6 +15,7 @@ use crate::store::{StepRow, Store, StoreError};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Contents {
     /// The directory described.
+    #[serde(serialize_with = "crate::ingest::as_text")]
     pub path: PathBuf,
     /// `store` or `dump`.
     pub kind: Kind,
@@ -181,7 +182,7 @@ fn dumped_video(video: &Video) -> VideoContents {
     let first = video.series.iter().flat_map(|series| &series.steps).flat_map(|files| &files.parts).next();
     let metadata = first.and_then(|part| read_step_metadata(&part.metadata).ok()).map(|read| read.0);
     VideoContents {
-        video_id: video.id.clone(),
+        video_id: video.id(),
         prompt: metadata.as_ref().and_then(|metadata| metadata.prompt.clone()),
         seed: metadata.as_ref().and_then(|metadata| metadata.seed),
         has_summary: video.summary.is_some(),
@@ -193,9 +194,10 @@ fn dumped_series(series: &Series) -> SeriesContents {
     let first = series.steps.first();
     let metadata = first.and_then(|files| read_step_metadata(&files.parts.first()?.metadata).ok()).map(|read| read.0);
     let mut reader = StepReader::new(ReadOptions::default());
-    let peek = first.and_then(|files| match reader.peek(files, series.split) {
-        Ok(Some(peek)) => Some(peek),
-        _ => reader.read(files, series.split).ok().map(|step| step.array.peek()),
+    // The first step that can be read tells the shape.
+    let peek = series.steps.iter().find_map(|files| match reader.peek(files, series.split) {
+        Ok(None) => reader.read(files, series.split).ok().map(|step| step.array.peek()),
+        peeked => peeked.ok().flatten(),
     });
     let raw = peek.map_or(0, |peek| {
         peek.shape.len() * if peek.dtype.name() == "bfloat16" { 2 } else { peek.dtype.stored().size() }

@@ -66,6 +66,12 @@ pub enum ExportError {
         /// The directory.
         path: PathBuf,
     },
+    /// The target is in the store itself.
+    #[error("{}: is inside the store; export writes elsewhere", path.display())]
+    InsideStore {
+        /// The directory.
+        path: PathBuf,
+    },
     /// Two videos or words that would get one directory.
     #[error("{}: both {first} and {second} would be written here; export them apart", path.display())]
     Clash {
@@ -93,6 +99,9 @@ pub fn run(
 ) -> Result<ExportReport, ExportError> {
     if fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(ExportError::NotEmpty { path: out.to_owned() });
+    }
+    if out.starts_with(store.root()) {
+        return Err(ExportError::InsideStore { path: out.to_owned() });
     }
     let root = out.join("attention_maps");
     let index = store.read_index()?;
@@ -169,7 +178,7 @@ fn video_dir(video_id: &str, layout: Layout) -> PathBuf {
     let mut dir: PathBuf = parts.into_iter().map(as_component).collect();
     match last.split_once("_vid").filter(|_| layout == Layout::Nested) {
         Some((prompt, number))
-            if !prompt.is_empty() && !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()) =>
+            if is_number(prompt.strip_prefix("prompt_").unwrap_or_default()) && is_number(number) =>
         {
             dir.push(as_component(prompt));
             dir.push(as_component(&format!("vid{number}")));
@@ -177,6 +186,10 @@ fn video_dir(video_id: &str, layout: Layout) -> PathBuf {
         _ => dir.push(as_component(last)),
     }
     dir
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// A name as one path component, as generators write it: `:`, `/` and `\` become `_`.

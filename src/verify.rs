@@ -1,18 +1,21 @@
 //! Checking that a store is what it was when it was written: every byte, every row against the arrays, every statistic
 //! and rollup against the values, and on request every value against the dump.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 
 use arrow::array::RecordBatch;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::dump::{Dump, DumpError, ReadOptions, Series, StepReader, Values, with_values};
-use crate::ingest::transform;
+use crate::dump::{
+    Dump, DumpError, ReadOptions, Series, StepFiles, StepReader, Values, read_step_metadata, with_values,
+};
+use crate::grid::{Grid, infer_grid};
+use crate::ingest::{ARRAY_KEYS, transform};
 use crate::kernel::{StepMeasurer, StepMeasures};
 use crate::store::{
-    ArrayKind, Fault, HeadRow, Recipe, StepRow, Store, StoreError, StoredArray, VideoIndex, heads_batch,
+    ArrayKind, Fault, HeadRow, MetadataPatch, Recipe, StepRow, Store, StoreError, StoredArray, VideoIndex, heads_batch,
 };
 
 /// What a verification looked at and found.
@@ -28,7 +31,11 @@ pub struct VerifyReport {
     pub compared: u64,
     /// Steps of the store that are not in the dump.
     pub not_in_dump: u64,
-    /// What is wrong, sorted.
+    /// Steps of the dump that are not in the store.
+    pub not_in_store: u64,
+    /// Words that were stored with a loss: compared after the same was done to the dump.
+    pub lossy: u64,
+    /// What is wrong, sorted: in the store, or in the dump since it was ingested.
     pub faults: Vec<Fault>,
     /// Wall time.
     pub seconds: f64,
@@ -82,6 +89,14 @@ pub fn run(
         report.not_in_dump += video.not_in_dump;
         report.faults.extend(video.faults);
     }
+    if let Some(sources) = sources {
+        report.not_in_store = sources.not_in(&index);
+        let lossy = |rows: &&[StepRow]| {
+            let attributes = rows.first().and_then(|row| store.series_attributes(row.series_path()));
+            attributes.is_some_and(|found| found["lossy"].as_object().is_some_and(|lossy| !lossy.is_empty()))
+        };
+        report.lossy = index.iter().flat_map(VideoIndex::series).filter(lossy).count() as u64;
+    }
     report.faults.sort();
     report.seconds = start.elapsed().as_secs_f64();
     Ok(report)
@@ -114,14 +129,14 @@ impl Sources {
     fn find(store: &Store, options: &VerifyOptions) -> Result<Self, VerifyError> {
         let dump = Dump::find(&options.against)?;
         let prefixed = |id: &str| options.prefix.as_ref().map_or(id.to_owned(), |prefix| format!("{prefix}/{id}"));
-        let known: std::collections::HashSet<String> = store.videos().unwrap_or_default().into_iter().collect();
+        let sources = store.sources();
+        let known: HashSet<&String> = sources.values().collect();
         let mut series = HashMap::new();
         for video in dump.videos {
-            let mut id = prefixed(&video.id);
             // Batches are told apart by name only where they are ingested together.
-            if !known.contains(&id) {
-                id = prefixed(video.id.rsplit('/').next().unwrap_or_default());
-            }
+            let by_name = [prefixed(&video.id()), prefixed(&video.name)];
+            let by_name = by_name.iter().find(|id| known.contains(id)).unwrap_or(&by_name[0]);
+            let id = sources.get(&video.dir).unwrap_or(by_name).clone();
             for word in video.series {
                 series.insert((id.clone(), word.token.clone()), word);
             }
@@ -130,10 +145,29 @@ impl Sources {
     }
 }
 
+impl Sources {
+    /// How many steps of the dump no row stands for.
+    fn not_in(&self, index: &[VideoIndex]) -> u64 {
+        let rows: HashSet<(&str, &str, i32)> =
+            index.iter().flat_map(|video| &video.rows).map(|row| (&*row.video_id, &*row.token, row.step)).collect();
+        let missing = |((video, token), series): (&(String, String), &Series)| {
+            series.steps.iter().filter(|files| !rows.contains(&(video.as_str(), token.as_str(), files.step))).count()
+                as u64
+        };
+        self.series.iter().map(missing).sum()
+    }
+}
+
 fn check_video(store: &Store, video: &VideoIndex, sources: Option<&Sources>, tick: &(dyn Fn() + Sync)) -> Checked {
     let video_id = &video.record.video_id;
-    let of_video =
-        |path: String, error: String| Fault { video_id: Some(video_id.clone()), token: None, step: None, path, error };
+    let of_video = |path: String, error: String| Fault {
+        video_id: Some(video_id.clone()),
+        token: None,
+        step: None,
+        path,
+        error,
+        in_dump: false,
+    };
     let mut checked = Checked { faults: store.check_video_documents(video), ..Checked::default() };
     let heads = match store.read_heads(video) {
         Ok(Some(heads)) => Some(heads),
@@ -156,7 +190,8 @@ fn check_video(store: &Store, video: &VideoIndex, sources: Option<&Sources>, tic
             let expected = heads.as_ref().map(|heads| heads.get(&first.token));
             let against = sources.map(|sources| sources.series.get(&(video_id.clone(), first.token.clone())));
             let recipe = video.record.recipe.get(&first.token);
-            Word { store, rows, recipe, against }.check(expected, tick)
+            let patches = video.record.metadata.get(&first.token);
+            Word { store, rows, recipe, patches, against }.check(expected, tick)
         })
         .collect();
     words.into_iter().fold(checked, Checked::merge)
@@ -167,6 +202,7 @@ struct Word<'a> {
     store: &'a Store,
     rows: &'a [StepRow],
     recipe: Option<&'a Recipe>,
+    patches: Option<&'a BTreeMap<i32, MetadataPatch>>,
     /// `None`: not compared; `Some(None)`: not in the dump.
     against: Option<Option<&'a Series>>,
 }
@@ -312,42 +348,46 @@ impl Word<'_> {
             return;
         };
         let batch = self.recipe.and_then(|recipe| recipe.batch);
-        let mut reader = StepReader::new(ReadOptions { batch, ..ReadOptions::default() });
+        let mut reader = StepReader::new(ReadOptions { batch, max_step_bytes: u64::MAX });
         let source = files.parts.first().map(|part| part.path.display().to_string()).unwrap_or_default();
-        match reader.read(files, series.split) {
-            Err(error) => checked.faults.push(fault(row, Some(row.step), &source, error.problem)),
-            Ok(step) => {
-                let array = match self.recipe {
-                    Some(recipe) => transform(step.array, recipe, self.source_grid(recipe, files)),
-                    None => step.array,
-                };
-                checked.compared += 1;
-                if array.shape != row.shape || array.values.bytes() != values.bytes() {
-                    let error = if array.shape == row.shape {
-                        let differing = (0..values.len())
-                            .filter(|&i| array.values.get(i).to_bits() != values.get(i).to_bits())
-                            .count();
-                        format!("{differing} of {} values differ from {}", values.len(), row.array)
-                    } else {
-                        format!("its shape is {}, that of {} is {}", array.shape, row.array, row.shape)
-                    };
-                    checked.faults.push(fault(row, Some(row.step), &source, error));
-                }
+        let in_dump = |error: String| Fault { in_dump: true, ..fault(row, Some(row.step), &source, error) };
+        let step = match reader.read(files, series.split) {
+            Ok(step) => step,
+            Err(error) => return checked.faults.push(in_dump(error.problem.to_string())),
+        };
+        checked.compared += 1;
+        let array = match self.recipe {
+            Some(recipe) => {
+                let grid = source_grid(recipe, step.array.shape.spatial, files);
+                transform(step.array, recipe, grid)
             }
+            None => step.array,
+        };
+        let differs = |i: &usize| array.values.get(*i).to_bits() != values.get(*i).to_bits();
+        if array.shape != row.shape || array.values.dtype() != values.dtype() {
+            let error =
+                format!("it is {} {}, the store holds {} {}", array.values.dtype(), array.shape, row.dtype, row.shape);
+            checked.faults.push(in_dump(error));
+        } else if array.values.bytes() != values.bytes() {
+            let differing = (0..values.len()).filter(differs).count();
+            checked
+                .faults
+                .push(in_dump(format!("{differing} of {} values differ from those of the store", values.len())));
+        } else {
+            checked.faults.extend(self.changed_metadata(row, files).map(in_dump));
         }
     }
 
-    /// The grid that pooling was done on.
-    fn source_grid(&self, recipe: &Recipe, files: &crate::dump::StepFiles) -> Option<crate::grid::Grid> {
-        let row = self.rows.first()?;
-        if recipe.downsample == 1 {
-            return row.grid;
+    /// Which keys of a step's metadata are not what they were, apart from those that describe the file.
+    fn changed_metadata(&self, row: &StepRow, files: &StepFiles) -> Option<String> {
+        let (metadata, _) = read_step_metadata(&files.parts.first()?.metadata).ok()?;
+        let mut stored = row.to_metadata();
+        if let Some(patch) = self.patches.and_then(|patches| patches.get(&row.step)) {
+            patch.apply(&mut stored);
         }
-        recipe.grid.or_else(|| {
-            let (metadata, _) = crate::dump::read_step_metadata(&files.parts.first()?.metadata).ok()?;
-            let peek = StepReader::new(ReadOptions::default()).peek(files, crate::dump::Split::default()).ok()??;
-            crate::grid::infer_grid(peek.shape.spatial, metadata.video_size()).ok()
-        })
+        let patch = MetadataPatch::between(&stored, &metadata.raw, &ARRAY_KEYS);
+        let keys: Vec<&String> = patch.set.keys().chain(&patch.unset).collect();
+        (!keys.is_empty()).then(|| format!("its values are those of the store, its metadata has other {keys:?}"))
     }
 
     /// The `heads` rows against the statistics of the values.
@@ -382,5 +422,15 @@ fn fault(row: &StepRow, step: Option<i32>, path: &str, error: impl ToString) -> 
         step,
         path: path.to_owned(),
         error: error.to_string(),
+        in_dump: false,
     }
+}
+
+/// The grid that pooling was done on: as when the step was ingested.
+fn source_grid(recipe: &Recipe, spatial: usize, files: &StepFiles) -> Option<Grid> {
+    let named = recipe.grid.filter(|grid| grid.spatial() == spatial);
+    named.or_else(|| {
+        let (metadata, _) = read_step_metadata(&files.parts.first()?.metadata).ok()?;
+        infer_grid(spatial, metadata.video_size()).ok()
+    })
 }

@@ -41,6 +41,10 @@ pub(super) fn run(args: &GcArgs, global: &Global) -> Result<ExitCode, Failure> {
             print(&format!("{verb} {} ({})\n", item.path.display(), units::bytes(item.bytes)))?;
         }
         let bytes = garbage.iter().map(|item| item.bytes).sum();
+        if garbage.is_empty() {
+            print("nothing to remove\n")?;
+            return Ok(ExitCode::SUCCESS);
+        }
         print(&format!("{verb} {} in {}\n", units::bytes(bytes), units::count(garbage.len() as u64, "place")))?;
     }
     Ok(ExitCode::SUCCESS)

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueHint};
-use comfy_table::{Table, presets};
+use comfy_table::{ContentArrangement, Table, presets};
 
 use super::{Failure, print, units};
 use crate::contents::{Contents, Kind, SeriesContents};
@@ -154,7 +154,10 @@ fn shape_of(series: &SeriesContents) -> String {
 fn videos_table(contents: &Contents, shown: usize) -> String {
     let mut table = Table::new();
     let terminal = std::io::stdout().is_terminal();
-    table.load_style(if terminal { presets::UTF8_HORIZONTAL_ONLY } else { presets::NOTHING });
+    table.load_style(presets::NOTHING);
+    if terminal {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+    }
     table.set_header(["video", "seed", "words", "steps", "prompt"]);
     for video in contents.videos.iter().take(shown) {
         let words: Vec<String> = video
@@ -175,17 +178,19 @@ fn videos_table(contents: &Contents, shown: usize) -> String {
     table.trim_fmt()
 }
 
-/// `0-9`, `0-45 by 5`, or `0-9 (8 of 10)`.
+/// `0-9`, `0-45 by 5`, `0, 4, 9`, or `0-9 (8 steps)`.
 fn steps_of(steps: &[i32]) -> String {
     let ([first, ..], [.., last]) = (steps, steps) else { return "none".into() };
-    if first == last {
-        return first.to_string();
+    let gaps: Vec<i32> = steps.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    match gaps[..] {
+        [] => first.to_string(),
+        [gap, ..] if gaps.len() > 1 && gaps.iter().all(|&other| other == gap) => match gap {
+            1 => format!("{first}-{last}"),
+            _ => format!("{first}-{last} by {gap}"),
+        },
+        _ if steps.len() <= 6 => steps.iter().map(i32::to_string).collect::<Vec<_>>().join(", "),
+        _ => format!("{first}-{last} ({} steps)", steps.len()),
     }
-    let gap = steps.windows(2).map(|pair| pair[1] - pair[0]).min().unwrap_or(1).max(1);
-    let expected = usize::try_from((last - first) / gap + 1).unwrap_or(0);
-    let by = if gap > 1 { format!(" by {gap}") } else { String::new() };
-    let missing = if expected == steps.len() { String::new() } else { format!(" ({} of {expected})", steps.len()) };
-    format!("{first}-{last}{by}{missing}")
 }
 
 #[cfg(test)]
@@ -198,6 +203,7 @@ mod tests {
         assert_eq!(steps_of(&[3]), "3");
         assert_eq!(steps_of(&[0, 1, 2, 3]), "0-3");
         assert_eq!(steps_of(&[0, 5, 10]), "0-10 by 5");
-        assert_eq!(steps_of(&[0, 1, 3]), "0-3 (3 of 4)");
+        assert_eq!(steps_of(&[0, 4, 9]), "0, 4, 9");
+        assert_eq!(steps_of(&[0, 1, 2, 3, 4, 5, 7]), "0-7 (7 steps)");
     }
 }

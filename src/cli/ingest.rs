@@ -14,6 +14,9 @@ use crate::grid::Grid;
 use crate::ingest::{self, DryRun, Event, IngestError, IngestOptions, Observer, OnError, Report, read_settings};
 use crate::store::{Codec, StoreError};
 
+/// Warnings printed one by one.
+const WARNINGS_SHOWN: u64 = 20;
+
 const AFTER_HELP: &str = "\
 Examples:
   attnkit ingest outputs/my_batch --store maps.store
@@ -65,13 +68,13 @@ pub(super) struct IngestArgs {
     /// Element type in the store; float16 from wider types is lossy
     #[arg(long, value_enum)]
     dtype: Option<DtypeArg>,
-    /// Which element of a batch axis to keep, or `mean`
+    /// Which element of a batch axis (axis 1 of five) to keep, or `mean`
     #[arg(long, value_name = "INDEX|mean")]
     batch: Option<Batch>,
     /// Average over these axes (lossy)
     #[arg(long, value_enum, value_delimiter = ',', value_name = "blocks,heads")]
     average: Vec<AxisArg>,
-    /// Grid of the maps, where metadata does not tell it
+    /// Grid of the maps; counts more than what metadata tells
     #[arg(long, value_name = "FxHxW")]
     grid: Option<Grid>,
     /// Read `attention_analysis_settings` from a generator's YAML and apply them; flags given here count more
@@ -182,6 +185,15 @@ pub(super) fn run(args: &IngestArgs, global: &Global) -> Result<ExitCode, Failur
     for remark in remarks {
         progress.bar.note(&format!("warning: {remark}"));
     }
+    if let Some(lossy) = lossy_settings(&options) {
+        progress.bar.note(&format!("lossy settings: {lossy}"));
+    }
+    if let Some(path) = &args.report {
+        // Noticed now rather than after hours of work.
+        std::fs::write(path, "{}\n").map_err(|error| {
+            Failure::usage(format!("{}: {error}", path.display()), "name a file that can be written")
+        })?;
+    }
     if args.dry_run {
         let outcome =
             ingest::dry_run(&args.dumps, &args.store, &options, &progress).map_err(|error| explain(error, args))?;
@@ -199,6 +211,19 @@ pub(super) fn run(args: &IngestArgs, global: &Global) -> Result<ExitCode, Failur
     }
     write_report(args, &report)?;
     Ok(exit_code(report.quarantined.is_empty()))
+}
+
+/// The settings that lose something, in words.
+fn lossy_settings(options: &IngestOptions) -> Option<String> {
+    let settings = [
+        options.average_blocks.then(|| "averaged over blocks".to_owned()),
+        options.average_heads.then(|| "averaged over heads".to_owned()),
+        (options.downsample > 1).then(|| format!("pooled {0} x {0}", options.downsample)),
+        options.dtype.map(|dtype| format!("as {dtype}")),
+        (options.every > 1).then(|| format!("steps by {}", options.every)),
+    ];
+    let settings: Vec<String> = settings.into_iter().flatten().collect();
+    (!settings.is_empty()).then(|| settings.join(", "))
 }
 
 fn exit_code(clean: bool) -> ExitCode {
@@ -257,23 +282,26 @@ fn describe(report: &Report, args: &IngestArgs) -> String {
         "{} ingested, {} already there, {} left out",
         steps(report.ingested),
         report.skipped,
-        units::count(report.quarantined.len() as u64, "file")
+        report.quarantined.len()
     )];
     if report.ingested > 0 {
         lines.push(format!(
-            "{} in, {} out ({}), {:.1} s, {}",
+            "{} in, {} out{}, {:.1} s, {}",
             units::bytes(report.bytes_in),
             units::bytes(report.bytes_out),
-            units::percent(report.bytes_out, report.bytes_in),
+            // Where steps were written again, the two do not compare.
+            if report.skipped == 0 {
+                format!(" ({})", units::percent(report.bytes_out, report.bytes_in))
+            } else {
+                String::new()
+            },
             report.seconds,
             units::rate(report.bytes_in, report.seconds),
         ));
     }
     if !report.warnings.is_empty() {
-        lines.push(format!(
-            "{} (named above; --report FILE.json lists them)",
-            units::count(report.warnings.len() as u64, "warning")
-        ));
+        lines
+            .push(format!("{} (--report FILE.json lists them)", units::count(report.warnings.len() as u64, "warning")));
     }
     if !report.quarantined.is_empty() {
         lines.push("what was left out is named above; mend it and run the same command again".into());
@@ -313,11 +341,12 @@ fn describe_dry_run(outcome: &DryRun) -> String {
 struct Follower {
     bar: Progress,
     steps: AtomicU64,
+    warnings: AtomicU64,
 }
 
 impl Follower {
     fn new(global: &Global) -> Self {
-        Self { bar: Progress::of_bytes("ingest", global.quiet), steps: AtomicU64::new(0) }
+        Self { bar: Progress::of_bytes("ingest", global.quiet), steps: AtomicU64::new(0), warnings: AtomicU64::new(0) }
     }
 }
 
@@ -334,9 +363,13 @@ impl Observer for Follower {
             Event::Quarantined(left) => {
                 self.bar.note_always(&format!("left out: {}: {}", left.path.display(), left.error));
             }
-            Event::Warning(warning) => {
-                self.bar.note(&format!("warning: {}: {}", warning.path.display(), warning.message));
-            }
+            Event::Warning(warning) => match self.warnings.fetch_add(1, Ordering::Relaxed) {
+                WARNINGS_SHOWN => self.bar.note("more warnings: --report FILE.json lists them all"),
+                n if n < WARNINGS_SHOWN => {
+                    self.bar.note(&format!("warning: {}: {}", warning.path.display(), warning.message));
+                }
+                _ => {}
+            },
         }
     }
 }

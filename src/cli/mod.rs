@@ -10,7 +10,7 @@ mod progress;
 mod units;
 mod verify;
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -44,7 +44,7 @@ struct Global {
     /// Say nothing but errors
     #[arg(short, long, global = true)]
     quiet: bool,
-    /// Say more (-v what is done, -vv every detail)
+    /// Say more (which videos are committed, which words written anew)
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
 }
@@ -129,5 +129,6 @@ fn start_log(verbose: u8) {
         1 => tracing::Level::DEBUG,
         _ => tracing::Level::TRACE,
     };
-    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false).init();
+    let format = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
+    format.with_target(false).without_time().with_ansi(std::io::stderr().is_terminal()).init();
 }

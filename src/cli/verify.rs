@@ -13,7 +13,9 @@ use crate::verify::{self, VerifyOptions};
 /// Check every byte of a store, and every value against the dump.
 ///
 /// Reads every chunk with its checksum, checks tables and documents against theirs, recomputes all statistics and
-/// rollups from the values. Exit code 1 if anything is not as it was written.
+/// rollups from the values. Exit code: 0 all is as it was written, 1 something is not (each is named).
+///
+/// With --against, also says how many steps of the dump are not in the store: look at that before you delete it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -43,6 +45,12 @@ pub(super) fn run(args: &VerifyArgs, global: &Global) -> Result<ExitCode, Failur
         progress.set_position(done, || units::count(done, "step"));
     })?;
     progress.finish();
+    if !args.against.is_empty() && report.compared == 0 && report.faults.is_empty() {
+        return Err(Failure::with_hint(
+            format!("nothing was compared: no step of the store is in the dump ({} steps there)", report.not_in_store),
+            "is it the right directory? if it was ingested with --prefix NAME, say so here too",
+        ));
+    }
     let code = if report.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     if args.json {
         print(&(serde_json::to_string_pretty(&report)? + "\n"))?;
@@ -53,7 +61,8 @@ pub(super) fn run(args: &VerifyArgs, global: &Global) -> Result<ExitCode, Failur
         let token = fault.token.as_ref().map(|token| format!("word {token}, "));
         let step = fault.step.map(|step| format!("step {step}, "));
         let place: String = [video, token, step].into_iter().flatten().collect();
-        print(&format!("damaged: {place}{}: {}\n", fault.path, fault.error))?;
+        let what = if fault.in_dump { "differs" } else { "damaged" };
+        print(&format!("{what}: {place}{}: {}\n", fault.path, fault.error))?;
     }
     if !global.quiet || !report.faults.is_empty() {
         let mut lines = vec![format!(
@@ -70,16 +79,20 @@ pub(super) fn run(args: &VerifyArgs, global: &Global) -> Result<ExitCode, Failur
             },
         )];
         if !args.against.is_empty() {
+            let lossy = format!(", after the same lossy settings for {}", units::count(report.lossy, "word"));
             lines.push(format!(
-                "{} compared with the dump, {} not in it",
+                "{} compared with the dump{}; {} of the store not in the dump; {} of the dump not in the store",
                 units::count(report.compared, "step"),
-                report.not_in_dump
+                if report.lossy > 0 { lossy } else { String::new() },
+                report.not_in_dump,
+                report.not_in_store
             ));
         }
-        if !report.faults.is_empty() {
-            lines.push(
-                "if the dump is still there, `attnkit ingest` into a new store restores the damaged videos".into(),
-            );
+        if report.faults.iter().any(|fault| !fault.in_dump) {
+            lines.push("the store is damaged: if the dump is still there, `attnkit ingest` it into a new store".into());
+        }
+        if report.faults.iter().any(|fault| fault.in_dump) {
+            lines.push("the dump is not as it was ingested: files changed there are taken over by `attnkit ingest`, damaged ones are not".into());
         }
         print(&(lines.join("\n") + "\n"))?;
     }

@@ -53,25 +53,27 @@ impl Dump {
 
     /// Tells videos of one id in different batches apart, and leaves aside those in one.
     fn name_batches(&mut self) {
-        let mut by_id: HashMap<String, BTreeSet<PathBuf>> = HashMap::new();
+        let mut roots_of: HashMap<&str, BTreeSet<&PathBuf>> = HashMap::new();
         for video in &self.videos {
-            by_id.entry(video.id.clone()).or_default().insert(video.root.clone());
+            roots_of.entry(&video.name).or_default().insert(&video.root);
         }
-        let roots: BTreeSet<&PathBuf> = self.videos.iter().map(|video| &video.root).collect();
-        let common = common_ancestor(roots.into_iter());
+        // A batch is named as a whole or not at all.
+        let named: HashSet<PathBuf> =
+            roots_of.into_values().filter(|roots| roots.len() > 1).flatten().cloned().collect();
+        let common = common_ancestor(self.videos.iter().map(|video| &video.root));
         let mut seen: HashMap<String, PathBuf> = HashMap::new();
         let mut kept = Vec::with_capacity(self.videos.len());
         for mut video in std::mem::take(&mut self.videos) {
-            if by_id[&video.id].len() > 1 {
-                video.id = format!("{}/{}", batch_name(&video.root, &common), video.id);
+            if named.contains(&video.root) {
+                video.batch = Some(batch_name(&video.root, &common));
             }
-            match seen.get(&video.id) {
+            match seen.get(&video.id()) {
                 Some(first) => {
-                    let problem = Problem::Duplicate { what: format!("video {}", video.id), first: first.clone() };
+                    let problem = Problem::Duplicate { what: format!("video {}", video.id()), first: first.clone() };
                     self.problems.push(problem.at(&video.dir));
                 }
                 None => {
-                    seen.insert(video.id.clone(), video.dir.clone());
+                    seen.insert(video.id(), video.dir.clone());
                     kept.push(video);
                 }
             }
@@ -145,7 +147,11 @@ impl Walk {
                 .is_ok_and(|summary| summary.contains_key("target_tokens") || summary.contains_key("stored_steps"))
         };
         if !video.words.is_empty() || video.summary.as_ref().is_some_and(is_summary) {
-            self.videos.entry(dir.to_owned()).or_insert(video);
+            let known = self
+                .videos
+                .entry(dir.to_owned())
+                .or_insert_with(|| VideoDir { words: BTreeSet::new(), ..video.clone() });
+            known.words.extend(video.words);
         }
         for path in below {
             self.directory(&path, depth + 1);
@@ -162,6 +168,7 @@ impl Walk {
 }
 
 /// A video's directory, not yet listed.
+#[derive(Clone)]
 struct VideoDir {
     dir: PathBuf,
     words: BTreeSet<PathBuf>,
@@ -200,7 +207,8 @@ impl VideoDir {
             _ => own.clone(),
         };
         let prompt_id = prompt_prefix(&own).or(nested.then_some(parent.as_str())).map(str::to_owned);
-        listing.video = Some(Video { id, prompt_id, root, summary: self.summary, series, dir: self.dir });
+        listing.video =
+            Some(Video { name: id, batch: None, prompt_id, root, summary: self.summary, series, dir: self.dir });
         listing
     }
 }
@@ -235,7 +243,10 @@ fn list_word(dir: &Path, listing: &mut Listing) -> Option<Series> {
         let path = entry.path();
         let Some(file) = entry.file_name().to_str().map(str::to_owned) else { continue };
         if let Some(stem) = file.strip_suffix(METADATA_SUFFIX) {
-            metadata.insert(stem.to_owned(), path);
+            // A named pipe would never end.
+            if path.is_file() {
+                metadata.insert(stem.to_owned(), path);
+            }
         } else if file.starts_with("aggregate") {
             aggregates.push(path);
         } else if let Some((stem, format)) = tensor_name(&file)

@@ -7,7 +7,7 @@
 //! let dump = Dump::find(&[concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/variants/gzip")])?;
 //! let video = &dump.videos[0];
 //! let series = &video.series[0];
-//! assert_eq!((video.id.as_str(), series.token.as_str()), ("prompt_000_vid001", "circle"));
+//! assert_eq!((video.name.as_str(), series.token.as_str()), ("prompt_000_vid001", "circle"));
 //!
 //! let mut reader = StepReader::new(ReadOptions::default());
 //! let step = reader.read(&series.steps[0], series.split)?;
@@ -52,8 +52,10 @@ pub struct Dump {
 /// One generated video: a directory of words.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Video {
-    /// Its id, from the directory names.
-    pub id: String,
+    /// Its own id, from the directory names.
+    pub name: String,
+    /// The batch it is in, if other batches were found with it that have videos of the same ids.
+    pub batch: Option<String>,
     /// The prompt's id (`prompt_000`), if the names hold one.
     pub prompt_id: Option<String>,
     /// Its directory.
@@ -67,6 +69,12 @@ pub struct Video {
 }
 
 impl Video {
+    /// Its id: its name, behind the batch's if it has one.
+    #[must_use]
+    pub fn id(&self) -> String {
+        self.batch.as_ref().map_or_else(|| self.name.clone(), |batch| format!("{batch}/{}", self.name))
+    }
+
     /// Bytes of all its step files.
     #[must_use]
     pub fn bytes(&self) -> u64 {

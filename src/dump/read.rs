@@ -1,5 +1,6 @@
 //! Reading the files of one step into one array, whatever their format, and fingerprinting what was read.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -167,7 +168,7 @@ impl StepReader {
                     .by_ref()
                     .take(HEADER_LIMIT as u64)
                     .read_to_end(&mut head)
-                    .map_err(|source| Problem::Gzip { read: 0, source })?;
+                    .map_err(|source| Problem::Gzip { read: head.len(), source })?;
                 NpyHeader::parse(&head)?
             }
             _ => return Ok(None),
@@ -309,27 +310,25 @@ fn hash_file(path: &Path, hash: &mut Xxh3) -> Result<(), DumpError> {
 
 /// Checks that a split step has each of its files once.
 fn check_complete(parts: &[StepFile], split: Split) -> Result<(), DumpError> {
-    let axis = |count: Option<usize>| count.map_or(vec![None], |count| (0..count).map(Some).collect());
-    let expected: Vec<_> = axis(split.blocks)
-        .into_iter()
-        .flat_map(|block| axis(split.heads).into_iter().map(move |head| (block, head)))
-        .collect();
-    let missing: Vec<String> = expected
-        .iter()
-        .filter(|place| !parts.iter().any(|part| (part.block, part.head) == **place))
-        .map(|(block, head)| {
-            let name = |axis: &str, index: &Option<usize>| {
-                index.map(|index| format!("_{axis}_{index:02}")).unwrap_or_default()
-            };
-            name("block", block) + &name("head", head)
-        })
-        .collect();
-    if missing.is_empty() && parts.len() == expected.len() {
+    /// Missing files that are named.
+    const NAMED: usize = 5;
+    let axis = |count: Option<usize>| (0..count.unwrap_or(1)).map(move |index| count.map(|_| index));
+    let expected = split.blocks.unwrap_or(1) * split.heads.unwrap_or(1);
+    let there: HashSet<_> = parts.iter().map(|part| (part.block, part.head)).collect();
+    let places = axis(split.blocks).flat_map(|block| axis(split.heads).map(move |head| (block, head)));
+    let missing: Vec<_> = places.filter(|place| !there.contains(place)).take(NAMED).collect();
+    if missing.is_empty() && parts.len() == expected {
         return Ok(());
     }
-    let shown = missing.iter().take(5).map(|name| name.trim_start_matches('_')).collect::<Vec<_>>().join(", ");
-    let more = if missing.len() > 5 { format!(" and {} more", missing.len() - 5) } else { String::new() };
-    let problem = Problem::SplitIncomplete { found: parts.len(), expected: expected.len(), missing: shown + &more };
+    let name = |axis: &str, index: Option<usize>| index.map(|index| format!("{axis}_{index:02}"));
+    let named: Vec<String> = missing
+        .into_iter()
+        .map(|(block, head)| {
+            [name("block", block), name("head", head)].into_iter().flatten().collect::<Vec<_>>().join("_")
+        })
+        .collect();
+    let more = if expected.saturating_sub(there.len()) > NAMED { " and more" } else { "" };
+    let problem = Problem::SplitIncomplete { found: parts.len(), expected, missing: named.join(", ") + more };
     Err(problem.at(parts.first().map(|part| part.path.clone()).unwrap_or_default()))
 }
 

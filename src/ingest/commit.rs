@@ -8,7 +8,7 @@ use arrow::datatypes::Int32Type;
 use arrow::error::ArrowError;
 use serde_json::json;
 
-use super::plan::{Candidates, SeriesPlan, VideoPlan};
+use super::plan::{Candidates, Committed, SeriesPlan, VideoPlan};
 use super::task::Fragment;
 use crate::store::{
     Heads, MetadataPatch, Recipe, StepRow, Store, StoreError, VideoIndex, VideoRecord, document_hash, heads_batch,
@@ -32,7 +32,7 @@ impl WrittenSeries {
         plan: &SeriesPlan,
         candidates: &Candidates,
         mut fragments: Vec<Fragment>,
-        (previous, old_heads): (Option<&VideoIndex>, Option<&Heads>),
+        committed: &Committed,
     ) -> Result<Self, StoreError> {
         fragments.sort_by_key(|fragment| fragment.rows.first().map(|row| row.row));
         let damaged =
@@ -42,21 +42,21 @@ impl WrittenSeries {
         let mut metadata = BTreeMap::new();
         for fragment in fragments {
             // Rows of `heads` are ordered by (step, token position, block, head), which is how steps are measured.
-            heads.push(
-                match old_heads.and_then(|heads| heads.get(&plan.token)).filter(|_| fragment.heads.is_empty()) {
-                    Some(old) => rows_of_steps(old, &fragment.rows),
-                    None => heads_batch(&plan.video_id, &plan.token, &fragment.heads).map_err(damaged)?,
-                },
-            );
+            let shared = committed.heads.as_ref().filter(|_| fragment.heads.is_empty());
+            heads.push(match shared.and_then(|heads| heads.get(&plan.token)) {
+                Some(old) => rows_of_steps(old, &fragment.rows),
+                None => heads_batch(&plan.video_id, &plan.token, &fragment.heads).map_err(damaged)?,
+            });
             for row in fragment.rows {
                 // A step that came from the store keeps what was known of it.
                 let carried = candidates.stored(row.step).filter(|_| row.content_hash.is_empty());
                 if carried.is_some() {
-                    let patch = previous.and_then(|index| index.record.metadata.get(&row.token)?.get(&row.step));
+                    let record = committed.previous.as_ref().map(|index| &index.record);
+                    let patch = record.and_then(|record| record.metadata.get(&row.token)?.get(&row.step));
                     metadata.extend(patch.map(|patch| (row.step, patch.clone())));
                 }
                 rows.push(match carried {
-                    Some(stored) => StepRow { array: row.array, row: row.row, ..stored.clone() },
+                    Some(stored) => StepRow { array: row.array, row: row.row, grid: row.grid, ..stored.clone() },
                     None => row,
                 });
             }
@@ -77,7 +77,7 @@ impl WrittenSeries {
                 "seed": first.and_then(|row| row.seed),
                 "cfg_scale": first.and_then(|row| row.cfg_scale),
                 "grid": plan.grid,
-                "source": plan.source,
+                "source": plan.source.to_string_lossy(),
                 "source_dtype": plan.found.dtype,
                 "lossy": plan.lossy(),
             })
@@ -91,15 +91,18 @@ impl WrittenSeries {
     }
 }
 
-/// Commits a video: the words written, and those kept as they are.
+/// Commits a video: the words written, and those kept as they are. Returns false if another writer committed it meanwhile.
 pub(super) fn commit_video(
     store: &Store,
     plan: VideoPlan,
     kept: Vec<StepRow>,
     written: Vec<WrittenSeries>,
-) -> Result<(), StoreError> {
-    let previous = plan.previous.map(|index| index.record).unwrap_or_default();
-    let old_heads = plan.heads.unwrap_or_default();
+    committed: &Committed,
+) -> Result<bool, StoreError> {
+    let no_record = VideoRecord::default();
+    let previous = committed.previous.as_ref().map_or(&no_record, |index| &index.record);
+    let no_heads = Heads::new();
+    let old_heads = committed.heads.as_ref().unwrap_or(&no_heads);
     let mut record = VideoRecord { video_id: plan.video_id, summary: plan.summary, ..VideoRecord::default() };
     let mut heads = Heads::new();
     let mut rows = Vec::new();
@@ -125,7 +128,8 @@ pub(super) fn commit_video(
         rows.extend(series.rows);
     }
     rows.sort_by(|a, b| (&a.token, a.step).cmp(&(&b.token, b.step)));
-    store.commit(&VideoIndex { generation: new_generation(), record, rows }, &heads)
+    let base = committed.previous.as_ref().map(|index| index.generation.as_str());
+    store.commit(&VideoIndex { generation: new_generation(), record, rows }, &heads, base)
 }
 
 /// The rows of `heads` of a shard's steps, which lie together.

@@ -16,9 +16,11 @@ use std::path::{Path, PathBuf};
 
 pub use options::{IngestOptions, OnError};
 pub use plan::{SeriesPlan, StepPlan, StepSource};
+pub(crate) use report::as_text;
 pub use report::{DryRun, Event, Observer, Quarantined, Remark, Report, Silent};
 pub use settings::{Settings, SettingsError, read_settings};
-pub use task::{Fragment, ShardTask};
+pub(crate) use task::ARRAY_KEYS;
+pub use task::{Failure, Fragment, ShardTask};
 pub(crate) use transform::transform;
 
 use crate::dump::DumpError;
@@ -44,12 +46,12 @@ pub enum IngestError {
         path: PathBuf,
     },
     /// The filters leave nothing.
-    #[error("none of the {videos} videos found is selected by --videos and --tokens; there are {examples}")]
+    #[error("nothing is selected by --videos and --tokens; there are videos {videos}; words {words}")]
     NothingSelected {
-        /// Videos found.
-        videos: usize,
-        /// Some of their names.
-        examples: String,
+        /// Some of the videos found.
+        videos: String,
+        /// Some of the words found.
+        words: String,
     },
     /// A glob that does not parse.
     #[error("`{pattern}` is not a glob: {source}")]

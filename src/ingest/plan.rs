@@ -79,10 +79,6 @@ pub enum StepSource {
 pub(super) struct VideoPlan {
     pub video_id: String,
     pub summary: Option<Map<String, Value>>,
-    /// The committed state, if any.
-    pub previous: Option<VideoIndex>,
-    /// Its statistics; `None` if they must be computed anew.
-    pub heads: Option<Heads>,
     /// Rows of words that keep their arrays, with sources brought up to date.
     pub kept: Vec<StepRow>,
     /// Words to write.
@@ -110,8 +106,10 @@ pub(super) struct Candidates {
     steps: BTreeMap<i32, Candidate>,
     /// Committed rows of the word, by step.
     stored: BTreeMap<i32, StepRow>,
-    /// Whether the word must be written even if no step is new.
-    forced: bool,
+    /// Whether the word's statistics must be computed anew.
+    lost_heads: bool,
+    /// Whether all steps are written anew because the settings differ.
+    rewrite: bool,
     /// The settings that the committed rows were ingested with.
     stored_recipe: Option<Recipe>,
 }
@@ -133,54 +131,69 @@ pub(super) enum Decision {
 
 impl VideoPlan {
     /// Compares a video of the dump with its committed state.
-    pub fn new(video: &Video, id: String, tokens: &Names, options: &IngestOptions, committed: Committed) -> Self {
-        let mut findings = Findings::default();
-        let summary = video.summary.as_deref().and_then(|path| match read_summary(path) {
-            Ok(summary) => Some(summary),
-            Err(problem) => {
-                findings.problems.push(problem);
-                None
-            }
-        });
-        let Committed { previous, heads } = committed;
+    pub fn new(video: &Video, id: String, tokens: &Names, options: &IngestOptions, committed: &Committed) -> Self {
         let mut plan = Self {
             video_id: id,
-            summary,
-            previous,
-            heads,
+            summary: None,
             kept: Vec::new(),
             to_write: Vec::new(),
             touched: false,
-            findings,
+            findings: Findings::default(),
         };
-        plan.check_summary(video);
-        let mut stored: HashMap<String, BTreeMap<i32, StepRow>> = HashMap::new();
-        for row in plan.previous.iter().flat_map(|index| &index.rows) {
-            stored.entry(row.token.clone()).or_default().insert(row.step, row.clone());
+        let no_rows = Vec::new();
+        let mut rows = committed.previous.as_ref().map_or(&no_rows, |index| &index.rows);
+        if let Some(elsewhere) = other_video(rows, video) {
+            if !options.replace {
+                plan.refuse(video, &elsewhere);
+                return plan;
+            }
+            rows = &no_rows;
+            let remark = format!("video {} replaces the one that came from {}", plan.video_id, elsewhere.display());
+            plan.findings.remarks.push(Remark::new(&video.dir, remark));
         }
-        // If the statistics were lost, words that the dump no longer has are written anew from the store.
-        let forced = plan.previous.is_some() && plan.heads.is_none();
+        match video.summary.as_deref().map(read_summary).transpose() {
+            Ok(summary) => plan.summary = summary,
+            Err(problem) => plan.findings.problems.push(problem),
+        }
+        plan.check_summary(video);
+        let mut stored: HashMap<&str, BTreeMap<i32, StepRow>> = HashMap::new();
+        for row in rows {
+            stored.entry(&row.token).or_default().insert(row.step, row.clone());
+        }
         for series in video.series.iter().filter(|series| tokens.contains(&series.token)) {
-            let rows = stored.remove(&series.token).unwrap_or_default();
-            plan.add_series(video, series, rows, options, forced);
+            let rows = stored.remove(series.token.as_str()).unwrap_or_default();
+            plan.add_series(video, series, rows, options, committed);
         }
         for (token, rows) in stored {
             let series = Series {
-                token,
+                token: token.to_owned(),
                 weight: None,
                 dir: PathBuf::new(),
                 steps: Vec::new(),
                 split: Split::default(),
                 aggregates: Vec::new(),
             };
-            plan.add_series(video, &series, rows, options, forced);
+            plan.add_series(video, &series, rows, options, committed);
         }
-        plan.summary = plan.summary.or_else(|| plan.previous.as_ref().and_then(|index| index.record.summary.clone()));
-        plan.touched |= match &plan.previous {
-            Some(index) => index.record.summary != plan.summary,
-            None => plan.summary.is_some(),
+        let old_summary = committed.previous.as_ref().and_then(|index| index.record.summary.clone());
+        plan.touched |= match &plan.summary {
+            Some(_) => plan.summary != old_summary,
+            None => false,
         };
+        plan.summary = plan.summary.or(old_summary);
         plan
+    }
+
+    /// Leaves a video as it is in the store, since the dump's is another one of the same id.
+    fn refuse(&mut self, video: &Video, elsewhere: &Path) {
+        let remark = format!(
+            "video {} is in the store already, with other contents, from {}; \
+             keep both with --prefix NAME, or replace it with --replace",
+            self.video_id,
+            elsewhere.display()
+        );
+        self.findings.problems.push(Problem::Remark(remark).at(&video.dir));
+        self.findings.done = (video.series.iter().map(|series| series.steps.len() as u64).sum(), video.bytes());
     }
 
     fn add_series(
@@ -189,67 +202,67 @@ impl VideoPlan {
         series: &Series,
         stored: BTreeMap<i32, StepRow>,
         options: &IngestOptions,
-        forced: bool,
+        committed: &Committed,
     ) {
-        let mut kept: Vec<StepRow> = stored.values().cloned().collect();
         let recipe = options.recipe();
-        let previous = self.previous.as_ref().and_then(|index| index.record.recipe.get(&series.token));
+        let stored_recipe = committed.recipe(&series.token);
         // Another codec is no reason to write the same values again.
-        let same_recipe = previous.is_none_or(|previous| Recipe { codec: recipe.codec, ..previous.clone() } == recipe);
-        let mut fresh = Vec::new();
+        let same_recipe = stored_recipe.is_none_or(|stored| Recipe { codec: recipe.codec, ..stored.clone() } == recipe);
         let wanted = |files: &&StepFiles| i64::from(files.step) % i64::from(options.every.max(1)) == 0;
-        for files in series.steps.iter().filter(wanted) {
-            let Some(row) = kept.iter_mut().find(|row| row.step == files.step) else {
-                fresh.push(files.step);
-                continue;
-            };
-            match compare(row, files) {
-                Same::AsListed => {}
-                Same::InContent => {
-                    update_source(row, files);
-                    self.touched = true;
-                }
-                Same::Not { elsewhere: Some(first) } if !options.replace => {
-                    let remark = format!(
-                        "video {} is in the store already, with other contents, from {}; \
-                         keep both with --prefix NAME, or replace it with --replace",
-                        self.video_id,
-                        first.display()
-                    );
-                    self.findings.problems.push(Problem::Remark(remark).at(&series.dir));
-                    self.findings.done.0 += series.steps.len() as u64;
-                    self.kept.extend(stored.into_values());
-                    return;
-                }
-                Same::Not { .. } => fresh.push(files.step),
-            }
-        }
-        let is_in_dump = series.steps.iter().any(|files| wanted(&files));
-        if fresh.is_empty() && !forced && (same_recipe || !is_in_dump) {
-            self.findings.skipped += series.steps.iter().filter(wanted).count() as u64;
-            self.findings.done.0 += series.steps.len() as u64;
-            self.findings.done.1 += series.steps.iter().map(StepFiles::bytes).sum::<u64>();
-            self.kept.extend(kept);
-            return;
-        }
+        let mut files: Vec<&StepFiles> = series.steps.iter().filter(wanted).collect();
+        let lost_heads = !stored.is_empty() && !committed.has_heads(&series.token);
+        let rewrite = !same_recipe && !stored.is_empty() && !files.is_empty();
         let mut candidates = Candidates {
             video_id: self.video_id.clone(),
             prompt_id: video.prompt_id.clone(),
             series: series.clone(),
             steps: BTreeMap::new(),
-            stored: kept.into_iter().map(|row| (row.step, row)).collect(),
-            forced: forced || !same_recipe,
-            stored_recipe: previous.cloned(),
+            stored,
+            lost_heads,
+            rewrite: rewrite && options.replace,
+            stored_recipe: stored_recipe.cloned(),
         };
-        for files in series.steps.iter().filter(wanted) {
-            let is_new = fresh.contains(&files.step) || !same_recipe;
+        let mut fresh = Vec::new();
+        for files in &files {
+            match candidates.stored.get_mut(&files.step).map(|row| (compare(row, files), row)) {
+                Some((Same::AsListed, _)) => {}
+                Some((Same::InContent, row)) => {
+                    update_source(row, files);
+                    self.touched = true;
+                }
+                Some((Same::Not, _)) | None => fresh.push(files.step),
+            }
+        }
+        if rewrite && !options.replace {
+            let remark = format!(
+                "the store has this word with other settings ({}) and keeps it as it is: use another store, or \
+                 --replace to write it anew",
+                stored_recipe.map(|stored| stored.differences(&recipe)).unwrap_or_default()
+            );
+            if fresh.is_empty() {
+                self.findings.remarks.push(Remark::new(&series.dir, remark));
+            } else {
+                self.findings.problems.push(Problem::Remark(remark).at(&series.dir));
+            }
+            self.findings.skipped += (files.len() - fresh.len()) as u64;
+            files.clear();
+        } else if fresh.is_empty() && !candidates.is_forced() {
+            self.findings.skipped += files.len() as u64;
+            files.clear();
+        }
+        for files in &files {
+            let is_new = fresh.contains(&files.step) || rewrite;
             candidates.look_at(files, is_new, options, &mut self.findings);
         }
-        let left_out: Vec<_> =
-            series.steps.iter().filter(|files| !candidates.steps.contains_key(&files.step)).collect();
-        self.findings.done.0 += left_out.len() as u64;
-        self.findings.done.1 += left_out.iter().map(|files| files.bytes()).sum::<u64>();
-        self.to_write.push(candidates);
+        for files in series.steps.iter().filter(|files| !candidates.steps.contains_key(&files.step)) {
+            self.findings.done.0 += 1;
+            self.findings.done.1 += files.bytes();
+        }
+        if candidates.steps.is_empty() && !lost_heads {
+            self.kept.extend(candidates.into_stored());
+        } else {
+            self.to_write.push(candidates);
+        }
     }
 
     /// Says which steps a summary lists that have no files.
@@ -270,8 +283,38 @@ impl VideoPlan {
 /// The committed state of a video.
 #[derive(Default)]
 pub(super) struct Committed {
+    /// Its rows, if there are any.
     pub previous: Option<VideoIndex>,
+    /// Its statistics; `None` if they were lost and must be computed anew.
     pub heads: Option<Heads>,
+}
+
+impl Committed {
+    /// The settings a word was ingested with.
+    fn recipe(&self, token: &str) -> Option<&Recipe> {
+        self.previous.as_ref()?.record.recipe.get(token)
+    }
+
+    /// Whether the statistics of a word are there.
+    pub fn has_heads(&self, token: &str) -> bool {
+        self.heads.as_ref().is_some_and(|heads| heads.contains_key(token))
+    }
+}
+
+/// Where the stored rows came from, if they are of another video than that of the dump: none was read from its directory, and
+/// no step that both have is the same.
+fn other_video(rows: &[StepRow], video: &Video) -> Option<PathBuf> {
+    let first = rows.first()?;
+    if rows.iter().any(|row| Path::new(&row.source).starts_with(&video.dir)) {
+        return None;
+    }
+    let same = |row: &StepRow| {
+        let series = video.series.iter().find(|series| series.token == row.token);
+        let files = series.and_then(|series| series.steps.iter().find(|files| files.step == row.step));
+        files.is_some_and(|files| !matches!(compare(row, files), Same::Not))
+    };
+    let elsewhere = Path::new(&first.source).ancestors().nth(2).unwrap_or(Path::new(&first.source));
+    (!rows.iter().any(same)).then(|| elsewhere.to_owned())
 }
 
 enum Same {
@@ -279,21 +322,21 @@ enum Same {
     AsListed,
     /// The contents are.
     InContent,
-    /// The contents differ; `elsewhere`: the directory of the row's source, if it is another one.
-    Not { elsewhere: Option<PathBuf> },
+    /// The contents differ.
+    Not,
 }
 
 fn compare(row: &StepRow, files: &StepFiles) -> Same {
     let first = files.parts.first().map_or(Path::new(""), |part| part.path.as_path());
-    let listed = Path::new(&row.source);
-    let as_listed =
-        listed == first && row.source_bytes == size(files.bytes()) && row.source_modified == micros(files.modified());
+    let as_listed = Path::new(&row.source) == first
+        && row.source_bytes == size(files.bytes())
+        && row.source_modified == micros(files.modified());
     if as_listed {
         return Same::AsListed;
     }
     match content_hash(files) {
         Ok(hash) if hash == row.content_hash => Same::InContent,
-        _ => Same::Not { elsewhere: listed.parent().filter(|dir| Some(*dir) != first.parent()).map(Path::to_owned) },
+        _ => Same::Not,
     }
 }
 
@@ -385,6 +428,16 @@ impl Candidates {
         self.stored.get(&step)
     }
 
+    /// Whether a step is in the dump.
+    pub fn has_files(&self, step: i32) -> bool {
+        self.steps.contains_key(&step)
+    }
+
+    /// How many steps of the dump are in the store as they are.
+    pub fn unchanged(&self) -> u64 {
+        self.steps.keys().filter(|step| self.stored.contains_key(step) && !self.is_new(**step)).count() as u64
+    }
+
     /// All committed rows.
     pub fn into_stored(self) -> impl Iterator<Item = StepRow> {
         self.stored.into_values()
@@ -405,7 +458,7 @@ impl Candidates {
     /// Decides what is written. Steps that differ from most others are dropped, and found among the problems.
     pub fn decide(&mut self, options: &IngestOptions, findings: &mut Findings) -> Decision {
         self.settle_peeks(options, findings);
-        let Some(found) = self.majority() else { return self.decide_from_store() };
+        let Some(found) = self.majority() else { return self.keep() };
         self.steps.retain(|_, candidate| {
             let fits = candidate.peek == Some(found);
             if !fits {
@@ -419,7 +472,7 @@ impl Candidates {
             }
             fits
         });
-        if !self.forced && !self.steps.values().any(|candidate| candidate.is_new) {
+        if !self.is_forced() && !self.steps.values().any(|candidate| candidate.is_new) {
             return Decision::Keep;
         }
         let source_grid = self.source_grid(found, options, findings);
@@ -427,18 +480,19 @@ impl Candidates {
         if recipe.downsample > 1 && source_grid.is_none() {
             let remark = "cannot be downsampled: its grid is not known (name it with --grid FxHxW)".to_owned();
             findings.problems.push(Problem::Remark(remark).at(&self.series.dir));
-            return Decision::Keep;
+            return self.keep();
         }
         let (shape, grid, dtype) = recipe.outcome(found.shape, source_grid, found.dtype.stored());
         let carried = || self.stored.values().filter(|row| !self.steps.contains_key(&row.step));
-        if let Some(row) = carried().find(|row| row.shape != shape || row.dtype != dtype.name()) {
+        let differs = |row: &&StepRow| self.rewrite || row.shape != shape || row.dtype != dtype.name();
+        if let Some(row) = carried().find(differs) {
             let remark = format!(
-                "the store holds steps of this word as {} {} whose files are gone, the dump has {dtype} {shape}; \
-                 ingest it with --prefix NAME to keep both",
+                "the store holds steps of this word ({} {}) whose files are gone and which cannot be written as \
+                 {dtype} {shape} with these settings; ingest with --prefix NAME to keep both",
                 row.dtype, row.shape
             );
             findings.problems.push(Problem::Remark(remark).at(&self.series.dir));
-            return Decision::Keep;
+            return self.keep();
         }
         let steps = self.step_plans();
         let layout = SeriesLayout { shape, dtype, steps: steps.len(), codec: options.codec, rollups: options.rollups };
@@ -448,9 +502,15 @@ impl Candidates {
         )
     }
 
-    /// The word anew from its previous generation alone: only if it must be.
-    fn decide_from_store(&self) -> Decision {
-        let Some(row) = self.stored.values().next().filter(|_| self.forced) else { return Decision::Keep };
+    /// Whether the word must be written even if no step is new.
+    fn is_forced(&self) -> bool {
+        self.lost_heads || self.rewrite
+    }
+
+    /// Leaves the word as it is in the store; if its statistics were lost, by writing it anew from there.
+    fn keep(&mut self) -> Decision {
+        self.steps.clear();
+        let Some(row) = self.stored.values().next().filter(|_| self.lost_heads) else { return Decision::Keep };
         let Ok(dtype) = row.dtype.parse() else { return Decision::Keep };
         let recipe = self.stored_recipe.clone().unwrap_or_else(|| IngestOptions::default().recipe());
         let steps = self.step_plans();

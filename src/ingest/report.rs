@@ -55,6 +55,7 @@ impl Observer for Silent {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Quarantined {
     /// The file or directory.
+    #[serde(serialize_with = "as_text")]
     pub path: PathBuf,
     /// What was found and what was expected.
     pub error: String,
@@ -64,6 +65,7 @@ pub struct Quarantined {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Remark {
     /// The file or directory.
+    #[serde(serialize_with = "as_text")]
     pub path: PathBuf,
     /// The remark.
     pub message: String,
@@ -121,4 +123,9 @@ pub struct DryRun {
     pub bytes_out_estimate: u64,
     /// Array files and part files to write.
     pub files_out: u64,
+}
+
+/// Writes a path as text; what is not UTF-8 in it is replaced.
+pub(crate) fn as_text<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
 }

@@ -1,9 +1,10 @@
 //! Running an ingest on one machine: a few videos at a time are planned, their shards written by all threads, and each
 //! video committed by whoever finishes its last shard. Memory holds the plans of those videos and one step per thread.
 
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use rayon::ScopeFifo;
@@ -14,8 +15,8 @@ use super::plan::{Candidates, Committed, Decision, Findings, SeriesPlan, StepPla
 use super::report::{DryRun, Event, Observer, Quarantined, Remark, Report};
 use super::task::{Fragment, ShardTask};
 use super::{IngestError, StepSource};
-use crate::dump::{Dump, DumpError, Video};
-use crate::store::{Store, StoreError};
+use crate::dump::{Dump, DumpError, Problem, Video};
+use crate::store::{StepRow, Store, StoreError};
 
 pub(super) fn run(
     dumps: &[impl AsRef<Path>],
@@ -24,7 +25,9 @@ pub(super) fn run(
     observer: &dyn Observer,
 ) -> Result<Report, IngestError> {
     let start = Instant::now();
-    let selected = select(dumps, options)?;
+    // Looked at first, so that a mistaken command leaves no empty store behind.
+    let existing = if path.join("zarr.json").exists() { Some(Store::open(path)?) } else { None };
+    let selected = select(dumps, options, existing.as_ref())?;
     let store = Store::create(path)?;
     let _lock = store.lock_for_writing()?;
     let pool = rayon::ThreadPoolBuilder::new()
@@ -46,15 +49,15 @@ pub(super) fn dry_run(
     options: &IngestOptions,
     observer: &dyn Observer,
 ) -> Result<DryRun, IngestError> {
-    let selected = select(dumps, options)?;
-    let store = if path.exists() { Some(Store::open(path)?) } else { None };
+    let store = if path.join("zarr.json").exists() { Some(Store::open(path)?) } else { None };
+    let selected = select(dumps, options, store.as_ref())?;
     let tokens = Names::new(&options.tokens)?;
     let mut outcome = DryRun::default();
     let mut problems: Vec<Quarantined> = selected.problems.iter().map(Quarantined::from).collect();
     let mut sampled = Sample::default();
     for (video, id) in &selected.videos {
         let committed = store.as_ref().map_or(Ok(Committed::default()), |store| committed(store, id))?;
-        let mut plan = VideoPlan::new(video, id.clone(), &tokens, options, committed);
+        let mut plan = VideoPlan::new(video, id.clone(), &tokens, options, &committed);
         let mut writes = plan.touched;
         for candidates in &mut plan.to_write {
             let Decision::Write(series, steps) = candidates.decide(options, &mut plan.findings) else { continue };
@@ -144,51 +147,49 @@ struct Selected {
     warnings: Vec<DumpError>,
 }
 
-fn select(dumps: &[impl AsRef<Path>], options: &IngestOptions) -> Result<Selected, IngestError> {
+fn select(dumps: &[impl AsRef<Path>], options: &IngestOptions, store: Option<&Store>) -> Result<Selected, IngestError> {
     let (videos, tokens) = (Names::new(&options.videos)?, Names::new(&options.tokens)?);
     let dump = Dump::find(dumps)?;
     if dump.videos.is_empty() && dump.problems.is_empty() {
-        return Err(IngestError::NothingFound {
-            path: dumps.first().map(|path| path.as_ref().to_owned()).unwrap_or_default(),
-        });
+        let path = dumps.first().map(|path| path.as_ref().to_owned()).unwrap_or_default();
+        return Err(IngestError::NothingFound { path });
     }
+    let nothing_selected = nothing_selected(&dump);
     let found = dump.videos.len();
-    let examples = || {
-        let names = |series: &crate::dump::Series| series.token.clone();
-        let mut ids: Vec<String> = dump.videos.iter().take(3).map(|video| video.id.clone()).collect();
-        ids.extend(
-            dump.videos
-                .iter()
-                .take(1)
-                .flat_map(|video| video.series.iter().map(names))
-                .map(|token| format!("word `{token}`")),
-        );
-        ids.join(", ")
-    };
-    let no_selection = IngestError::NothingSelected { videos: found, examples: examples() };
+    let known = store.map_or_else(HashMap::new, Store::sources);
+    let prefixed = |id: String| options.prefix.as_ref().map_or(id.clone(), |prefix| format!("{prefix}/{id}"));
     let with_id = |mut video: Video| {
-        let id = match &options.prefix {
-            Some(prefix) => format!("{prefix}/{}", video.id),
-            None => video.id.clone(),
-        };
+        // What was ingested before other batches came beside it keeps its id.
+        let alone = prefixed(video.name.clone());
+        let id = if known.get(&video.dir) == Some(&alone) { alone } else { prefixed(video.id()) };
         let words = video.series.len();
         video.series.retain(|series| tokens.contains(&series.token));
-        (videos.contains(&id) || videos.contains(&video.id))
-            .then_some(())
-            .filter(|()| words == 0 || !video.series.is_empty())?;
-        Some((video, id))
+        let selected = [&id, &video.id(), &video.name].into_iter().any(|name| videos.contains(name));
+        (selected && (words == 0 || !video.series.is_empty())).then_some((video, id))
     };
     let selected: Vec<_> = dump.videos.into_iter().filter_map(with_id).collect();
     if selected.is_empty() && found > 0 {
-        return Err(no_selection);
+        return Err(nothing_selected);
     }
     Ok(Selected { videos: selected, problems: dump.problems, warnings: dump.warnings })
 }
 
-/// The committed state of a video, after finishing a commit that was interrupted.
+fn nothing_selected(dump: &Dump) -> IngestError {
+    let list = |names: BTreeSet<String>| {
+        let more = if names.len() > 8 { format!(" and {} more", names.len() - 8) } else { String::new() };
+        names.into_iter().take(8).collect::<Vec<_>>().join(", ") + &more
+    };
+    let words = dump.videos.iter().flat_map(|video| &video.series).map(|series| series.token.clone());
+    IngestError::NothingSelected {
+        videos: list(dump.videos.iter().map(Video::id).collect()),
+        words: list(words.collect()),
+    }
+}
+
+/// The committed state of a video, after finishing a commit that was interrupted. Statistics that cannot be read count as lost.
 fn committed(store: &Store, video_id: &str) -> Result<Committed, StoreError> {
     let previous = store.read_video(video_id)?;
-    let heads = previous.as_ref().map_or(Ok(None), |index| store.read_heads(index))?;
+    let heads = previous.as_ref().and_then(|index| store.read_heads(index).ok().flatten());
     Ok(Committed { previous, heads })
 }
 
@@ -206,21 +207,33 @@ struct Session<'a> {
 
 /// A video whose words are being written.
 struct VideoRun {
+    video: Video,
+    committed: Committed,
     plan: Mutex<Option<VideoPlan>>,
-    kept: Mutex<Vec<crate::store::StepRow>>,
+    kept: Mutex<Vec<StepRow>>,
     written: Mutex<Vec<WrittenSeries>>,
+    tally: Mutex<Tally>,
     open_series: AtomicUsize,
+}
+
+/// What is added to the report once the video is committed.
+#[derive(Default)]
+struct Tally {
+    ingested: u64,
+    skipped: u64,
+    bytes_in: u64,
+    bytes_out: u64,
 }
 
 /// A word whose shards are being written.
 struct SeriesRun {
-    video: std::sync::Arc<VideoRun>,
+    video: Arc<VideoRun>,
     plan: SeriesPlan,
     candidates: Candidates,
     fragments: Vec<Fragment>,
 }
 
-type Shared<T> = std::sync::Arc<Mutex<Option<T>>>;
+type Shared<T> = Arc<Mutex<Option<T>>>;
 
 impl<'a> Session<'a> {
     fn new(
@@ -271,7 +284,7 @@ impl<'a> Session<'a> {
         let next = lock(&self.videos).next();
         if let Some((video, id)) = next.filter(|_| !self.stopped.load(Ordering::Relaxed)) {
             scope.spawn_fifo(move |scope| {
-                let started = self.start_video(&video, id, scope);
+                let started = self.start_video(video, id, scope);
                 self.stop_on(started);
             });
         }
@@ -279,23 +292,35 @@ impl<'a> Session<'a> {
 
     fn start_video<'scope>(
         &'scope self,
-        video: &Video,
+        video: Video,
         id: String,
         scope: &ScopeFifo<'scope>,
     ) -> Result<(), StoreError> {
-        self.store.mend(&id)?;
-        let mut plan = VideoPlan::new(video, id.clone(), &self.tokens, self.options, committed(self.store, &id)?);
+        let committed = match self.store.mend(&id).and_then(|()| committed(self.store, &id)) {
+            Err(error @ (StoreError::Damaged { .. } | StoreError::Parquet { .. })) => {
+                // One damaged part is no reason to stop: its video waits, the others are ingested.
+                let problem = Problem::Remark(format!("the store's index of it cannot be read: {error}"));
+                self.note(Findings { problems: vec![problem.at(&video.dir)], ..Findings::default() });
+                self.next_video(scope);
+                return Ok(());
+            }
+            committed => committed?,
+        };
+        let mut plan = VideoPlan::new(&video, id, &self.tokens, self.options, &committed);
         let kept = std::mem::take(&mut plan.kept);
         let to_write = std::mem::take(&mut plan.to_write);
         let findings = std::mem::take(&mut plan.findings);
-        lock(&self.report).skipped += findings.skipped;
+        let tally = Tally { skipped: findings.skipped, ..Tally::default() };
         let (steps, bytes) = findings.done;
         self.observer.event(Event::Steps { steps, bytes });
         self.note(findings);
-        let run = std::sync::Arc::new(VideoRun {
+        let run = Arc::new(VideoRun {
+            video,
+            committed,
             plan: Mutex::new(Some(plan)),
             kept: Mutex::new(kept),
             written: Mutex::default(),
+            tally: Mutex::new(tally),
             // One more, so that the video is not finished before all of its words are started.
             open_series: AtomicUsize::new(to_write.len() + 1),
         });
@@ -308,7 +333,7 @@ impl<'a> Session<'a> {
     /// Decides what is written of a word, and hands out its shards.
     fn start_series<'scope>(
         &'scope self,
-        video: std::sync::Arc<VideoRun>,
+        video: Arc<VideoRun>,
         mut candidates: Candidates,
         scope: &ScopeFifo<'scope>,
     ) -> Result<(), StoreError> {
@@ -316,12 +341,13 @@ impl<'a> Session<'a> {
         let decision = candidates.decide(self.options, &mut findings);
         self.note(findings);
         let Decision::Write(mut plan, steps) = decision else {
+            lock(&video.tally).skipped += candidates.unchanged();
             lock(&video.kept).extend(candidates.into_stored());
             return self.close_series(&video, scope);
         };
         plan.path = self.store.new_series(&plan.video_id, &plan.token)?;
         let per_shard = plan.layout.steps_per_shard();
-        let has_heads = lock(&video.plan).as_ref().is_some_and(|plan| plan.heads.is_some());
+        let has_heads = video.committed.has_heads(&plan.token);
         let previous = candidates.previous_generation(&plan, self.store).filter(|_| has_heads);
         let task = |(shard, steps): (usize, &[StepPlan])| ShardTask {
             series: (*plan).clone(),
@@ -332,9 +358,9 @@ impl<'a> Session<'a> {
                 .map(str::to_owned),
         };
         let tasks: Vec<ShardTask> = steps.chunks(per_shard).enumerate().map(task).collect();
-        let open = std::sync::Arc::new(AtomicUsize::new(tasks.len()));
+        let open = Arc::new(AtomicUsize::new(tasks.len()));
         let run: Shared<SeriesRun> =
-            std::sync::Arc::new(Mutex::new(Some(SeriesRun { video, plan: *plan, candidates, fragments: Vec::new() })));
+            Arc::new(Mutex::new(Some(SeriesRun { video, plan: *plan, candidates, fragments: Vec::new() })));
         for task in tasks {
             let (open, run) = (open.clone(), run.clone());
             scope.spawn_fifo(move |scope| {
@@ -378,8 +404,12 @@ impl<'a> Session<'a> {
         let failures: Vec<_> =
             fragments.iter_mut().flat_map(|fragment| std::mem::take(&mut fragment.failures)).collect();
         if !failures.is_empty() {
+            let dir = self.store.root().join(&plan.path);
+            std::fs::remove_dir_all(&dir).map_err(|source| StoreError::Io { path: dir, source })?;
             let mut problems = Vec::new();
+            let mut store_is_damaged = false;
             for failure in failures {
+                store_is_damaged |= failure.in_store;
                 match failure.observed {
                     // It may be the others that are wrong: the majority decides.
                     Some(observed) => candidates.observe(failure.step, observed),
@@ -390,8 +420,11 @@ impl<'a> Session<'a> {
                 }
             }
             self.note(Findings { problems, ..Findings::default() });
-            let dir = self.store.root().join(&plan.path);
-            std::fs::remove_dir_all(&dir).map_err(|source| StoreError::Io { path: dir, source })?;
+            if store_is_damaged {
+                // What is left of it is worth more than nothing.
+                lock(&video.kept).extend(candidates.into_stored());
+                return self.close_series(&video, scope);
+            }
             return self.start_series(video, candidates, scope);
         }
         let remarks: Vec<Remark> = fragments
@@ -401,39 +434,44 @@ impl<'a> Session<'a> {
             .collect();
         self.note(Findings { remarks, ..Findings::default() });
         {
-            let mut report = lock(&self.report);
+            let mut tally = lock(&video.tally);
             for row in fragments.iter().flat_map(|fragment| &fragment.rows) {
                 if candidates.is_new(row.step) {
-                    report.ingested += 1;
-                    report.bytes_in += candidates.bytes_of(row.step);
-                } else {
-                    report.skipped += 1;
+                    tally.ingested += 1;
+                    tally.bytes_in += candidates.bytes_of(row.step);
+                } else if candidates.has_files(row.step) {
+                    tally.skipped += 1;
                 }
             }
-            report.bytes_out += fragments.iter().map(|fragment| fragment.bytes_out).sum::<u64>();
+            tally.bytes_out += fragments.iter().map(|fragment| fragment.bytes_out).sum::<u64>();
         }
-        let written = {
-            let video_plan = lock(&video.plan);
-            let committed = video_plan.as_ref().map(|plan| (plan.previous.as_ref(), plan.heads.as_ref()));
-            WrittenSeries::finish(self.store, &plan, &candidates, fragments, committed.unwrap_or_default())?
-        };
+        let written = WrittenSeries::finish(self.store, &plan, &candidates, fragments, &video.committed)?;
         lock(&video.written).push(written);
         self.close_series(&video, scope)
     }
 
     /// One word less to wait for; after the last, the video is committed and the next one started.
-    fn close_series<'scope>(&'scope self, video: &VideoRun, scope: &ScopeFifo<'scope>) -> Result<(), StoreError> {
-        if video.open_series.fetch_sub(1, Ordering::AcqRel) > 1 {
+    fn close_series<'scope>(&'scope self, run: &VideoRun, scope: &ScopeFifo<'scope>) -> Result<(), StoreError> {
+        if run.open_series.fetch_sub(1, Ordering::AcqRel) > 1 || self.stopped.load(Ordering::Relaxed) {
             return Ok(());
         }
-        if let Some(plan) = lock(&video.plan).take().filter(|_| !self.stopped.load(Ordering::Relaxed)) {
-            let (kept, written) = (std::mem::take(&mut *lock(&video.kept)), std::mem::take(&mut *lock(&video.written)));
-            if plan.touched || !written.is_empty() {
-                let video_id = plan.video_id.clone();
-                commit_video(self.store, plan, kept, written)?;
-                self.observer.event(Event::Committed { video_id: &video_id });
+        let Some(plan) = lock(&run.plan).take() else { return Ok(()) };
+        let (kept, written) = (std::mem::take(&mut *lock(&run.kept)), std::mem::take(&mut *lock(&run.written)));
+        if plan.touched || !written.is_empty() {
+            let video_id = plan.video_id.clone();
+            if !commit_video(self.store, plan, kept, written, &run.committed)? {
+                // Another ingest committed this video meanwhile: what is to do is decided anew on top of that.
+                return self.start_video(run.video.clone(), video_id, scope);
             }
+            self.observer.event(Event::Committed { video_id: &video_id });
         }
+        let tally = std::mem::take(&mut *lock(&run.tally));
+        let mut report = lock(&self.report);
+        report.ingested += tally.ingested;
+        report.skipped += tally.skipped;
+        report.bytes_in += tally.bytes_in;
+        report.bytes_out += tally.bytes_out;
+        drop(report);
         self.next_video(scope);
         Ok(())
     }

@@ -12,7 +12,7 @@ use crate::kernel::{StepMeasurer, StepMeasures};
 use crate::store::{ArrayKind, HeadRow, MetadataPatch, ShardWriter, StepRow, Store, StoreError, share_shard};
 
 /// Keys of step metadata that speak of the file's array and not of what is stored, if the two differ.
-const ARRAY_KEYS: [&str; 8] = [
+pub(crate) const ARRAY_KEYS: [&str; 8] = [
     "attention_shape",
     "spatial_resolution",
     "num_blocks",
@@ -62,6 +62,8 @@ pub struct Failure {
     pub problem: DumpError,
     /// What it is, if it is only not what was planned for.
     pub observed: Option<StepPeek>,
+    /// Whether it is the store's own copy that cannot be read.
+    pub in_store: bool,
 }
 
 impl ShardTask {
@@ -73,7 +75,11 @@ impl ShardTask {
         let layout = &self.series.layout;
         let dir = store.root().join(&self.series.path);
         if let Some(previous) = &self.unchanged_in {
-            return self.share(store, previous, &dir, on_step);
+            // A shard that cannot be shared is written again.
+            if let Ok(fragment) = self.share(store, previous, &dir) {
+                self.steps.iter().for_each(|plan| on_step(plan.step));
+                return Ok(fragment);
+            }
         }
         let mut writers = layout
             .kinds()
@@ -84,7 +90,7 @@ impl ShardTask {
         let mut measurer = None;
         let mut fragment = Fragment::default();
         for (index, plan) in self.steps.iter().enumerate() {
-            match self.read(plan, store, &mut reader)? {
+            match self.read(plan, store, &mut reader) {
                 // After a failure the shard is lost, but the other files are still looked at.
                 Ok(_) if !fragment.failures.is_empty() => {}
                 Ok(step) => {
@@ -109,57 +115,52 @@ impl ShardTask {
     }
 
     /// Takes the shard over from the previous generation.
-    fn share(&self, store: &Store, previous: &str, dir: &Path, on_step: &dyn Fn(i32)) -> Result<Fragment, StoreError> {
+    fn share(&self, store: &Store, previous: &str, dir: &Path) -> Result<Fragment, StoreError> {
         for kind in self.series.layout.kinds() {
             share_shard(&store.root().join(previous), dir, kind, self.shard)?;
         }
-        let row = |(index, plan): (usize, &StepPlan)| {
-            on_step(plan.step);
-            self.row(plan.step, index)
-        };
+        let row = |(index, plan): (usize, &StepPlan)| self.row(plan.step, index);
         Ok(Fragment { rows: self.steps.iter().enumerate().map(row).collect(), ..Fragment::default() })
     }
 
     /// The step's values, transformed, as they are to be stored.
-    fn read<'a>(
-        &self,
-        plan: &StepPlan,
-        store: &Store,
-        reader: &'a mut StepReader,
-    ) -> Result<Result<ReadStep<'a>, Failure>, StoreError> {
-        let series = &self.series;
+    fn read<'a>(&self, plan: &StepPlan, store: &Store, reader: &'a mut StepReader) -> Result<ReadStep<'a>, Failure> {
         match &plan.source {
-            StepSource::Stored { array, row } => {
-                let bytes = store.open_array(array)?.read_step(u64::try_from(*row).unwrap_or(u64::MAX))?;
-                let values = Values::from_bytes(series.layout.dtype, &bytes);
-                let array = StepArray { shape: series.layout.shape, source_dtype: series.found.dtype, values };
-                Ok(Ok(ReadStep { array, content_hash: String::new(), as_in_file: true }))
-            }
-            StepSource::Files { files, .. } => {
-                let failed = |problem: DumpError| Failure { step: plan.step, problem, observed: None };
-                let step = match reader.read(files, series.split) {
-                    Ok(step) => step,
-                    // A file that is being written reads as damaged: say the likelier thing.
-                    Err(problem) => {
-                        return Ok(Err(failed(StepReader::check_unchanged(files).err().unwrap_or(problem))));
-                    }
-                };
-                if let Err(problem) = StepReader::check_unchanged(files) {
-                    return Ok(Err(failed(problem)));
-                }
-                let observed = step.array.peek();
-                if observed != series.found {
-                    let problem = Problem::Mixed { found: observed.to_string(), expected: series.found.to_string() };
-                    let path = files.parts.first().map(|part| part.path.clone()).unwrap_or_default();
-                    return Ok(Err(Failure { step: plan.step, problem: problem.at(path), observed: Some(observed) }));
-                }
-                let whole = files.parts.iter().all(|part| part.block.is_none() && part.head.is_none());
-                let array = transform(step.array, &series.recipe, series.source_grid);
-                let as_in_file =
-                    whole && array.shape == observed.shape && array.values.dtype().name() == observed.dtype.name();
-                Ok(Ok(ReadStep { array, content_hash: step.content_hash, as_in_file }))
-            }
+            StepSource::Stored { array, row } => self.read_stored(plan.step, array, *row, store),
+            StepSource::Files { files, .. } => self.read_files(files, reader),
         }
+    }
+
+    fn read_stored(&self, step: i32, array: &str, row: i32, store: &Store) -> Result<ReadStep<'static>, Failure> {
+        let row = u64::try_from(row).unwrap_or(u64::MAX);
+        let bytes = store.open_array(array).and_then(|array| array.read_step(row)).map_err(|error| {
+            let remark = format!("the store's own copy of step {step} cannot be read: {error}");
+            let problem = Problem::Remark(remark).at(store.root().join(array));
+            Failure { step, problem, observed: None, in_store: true }
+        })?;
+        let values = Values::from_bytes(self.series.layout.dtype, &bytes);
+        let array = StepArray { shape: self.series.layout.shape, source_dtype: self.series.found.dtype, values };
+        Ok(ReadStep { array, content_hash: String::new(), as_in_file: true })
+    }
+
+    fn read_files<'a>(&self, files: &StepFiles, reader: &'a mut StepReader) -> Result<ReadStep<'a>, Failure> {
+        let series = &self.series;
+        let failed = |problem: DumpError| Failure { step: files.step, problem, observed: None, in_store: false };
+        let step = reader.read(files, series.split).map_err(|problem| {
+            // A file that is being written reads as damaged: say the likelier thing.
+            failed(StepReader::check_unchanged(files).err().unwrap_or(problem))
+        })?;
+        StepReader::check_unchanged(files).map_err(failed)?;
+        let observed = step.array.peek();
+        if observed != series.found {
+            let problem = Problem::Mixed { found: observed.to_string(), expected: series.found.to_string() };
+            let path = files.parts.first().map(|part| part.path.clone()).unwrap_or_default();
+            return Err(Failure { observed: Some(observed), ..failed(problem.at(path)) });
+        }
+        let whole = files.parts.iter().all(|part| part.block.is_none() && part.head.is_none());
+        let array = transform(step.array, &series.recipe, series.source_grid);
+        let as_in_file = whole && array.shape == observed.shape && array.values.dtype().name() == observed.dtype.name();
+        Ok(ReadStep { array, content_hash: step.content_hash, as_in_file })
     }
 
     /// Adds the step's rows to the fragment.

@@ -1,4 +1,4 @@
-//! The lossy settings: averaging over blocks or heads, pooling the grid, narrowing the type. Each is exact up to one rounding.
+//! The lossy settings: averaging over blocks or heads, pooling the grid, narrowing the type. Each is computed in float64 and rounded once at the end.
 
 use std::borrow::Cow;
 
@@ -34,6 +34,7 @@ impl Recipe {
 ///
 /// Averages are computed in float64 and rounded once to the resulting type.
 pub(crate) fn transform<'a>(step: StepArray<'a>, recipe: &Recipe, grid: Option<Grid>) -> StepArray<'a> {
+    let grid = grid.filter(|grid| grid.spatial() == step.shape.spatial);
     let (shape, _, dtype) = recipe.outcome(step.shape, grid, step.values.dtype());
     let pool = grid.filter(|_| recipe.downsample > 1);
     if shape == step.shape && pool.is_none() {

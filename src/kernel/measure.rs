@@ -71,7 +71,7 @@ impl MapMeasurer {
         let has_location = distribution.sum > 0.0 && distribution.min >= 0.0;
         MapStatistics {
             distribution,
-            argmax: T::find(map, distribution.max),
+            argmax: if distribution.max.is_nan() { None } else { T::find(map, distribution.max) },
             location: if has_location {
                 Location::from_marginals(self.grid, &self.frame_masses, &self.plane)
             } else {

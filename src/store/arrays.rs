@@ -356,7 +356,12 @@ impl ShardWriter {
         if let Some(parent) = path.parent() {
             durable::create_dir_all(parent)?;
         }
-        let file = File::create(&path).map_err(StoreError::io(&path))?;
+        // Never write into a file that another generation may share.
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(StoreError::io(&path)(error)),
+            _ => {}
+        }
+        let file = File::create_new(&path).map_err(StoreError::io(&path))?;
         let axes = [vec![1], layout.chunk_axes(kind)].concat().into_iter().map(|axis| axis as u64);
         let codec = ChunkCodec::new(layout.inner_codecs(kind), axes, layout.dtype_of(kind))
             .map_err(|found| StoreError::array(&path, found))?;
@@ -518,10 +523,10 @@ impl StoredArray {
     /// # Errors
     /// If its chunk is missing or damaged.
     pub fn read_coordinate(&self) -> Result<Vec<u8>, StoreError> {
-        let bytes: ArrayBytes<'_> = self
-            .array
-            .retrieve_array_subset_opt(&self.array.subset_all(), &options())
-            .map_err(|error| StoreError::array(&self.path, error))?;
+        let failed = |found: &dyn std::fmt::Display| StoreError::array(&self.path, found);
+        // Where a chunk is missing, readers see the fill value.
+        let chunk = self.array.retrieve_chunk_if_exists_opt(&[0], &options()).map_err(|error| failed(&error))?;
+        let bytes: ArrayBytes<'_> = chunk.ok_or_else(|| failed(&"its chunk is missing"))?;
         Ok(bytes.into_fixed().map_err(|error| StoreError::array(&self.path, error))?.into_owned())
     }
 }

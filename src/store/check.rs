@@ -23,17 +23,15 @@ pub struct Fault {
     pub path: String,
     /// What was found and what was expected.
     pub error: String,
+    /// Whether it is the dump that is not as it was when it was ingested, not the store.
+    pub in_dump: bool,
 }
 
 impl Store {
     /// All parts that can be read, and what is wrong with parts.
     pub(crate) fn read_index_and_faults(&self) -> Result<(Vec<VideoIndex>, Vec<Fault>), StoreError> {
         let (mut index, mut faults) = (Vec::new(), Vec::new());
-        let read: Vec<_> = self
-            .parts()?
-            .into_par_iter()
-            .map(|path| (part::check_part(&path).and_then(|()| part::read_steps_part(&path)), path))
-            .collect();
+        let read: Vec<_> = self.parts()?.into_par_iter().map(|path| (part::read_steps_part(&path), path)).collect();
         for (video, path) in read {
             match video {
                 Ok(video) if self.layout.steps_part(&video.record.video_id) == path => index.push(video),
@@ -80,7 +78,7 @@ impl Store {
                 Ok(_) => "its contents are not those that were written".to_owned(),
                 Err(error) => error.to_string(),
             };
-            faults.push(Fault { video_id: None, token, step: None, path: path.clone(), error });
+            faults.push(Fault { video_id: None, token, step: None, path: path.clone(), error, in_dump: false });
         }
         for fault in &mut faults {
             fault.video_id = Some(id.clone());
@@ -98,7 +96,14 @@ impl Store {
     }
 
     fn fault(&self, path: &Path, error: impl ToString) -> Fault {
-        Fault { video_id: None, token: None, step: None, path: self.relative(path), error: error.to_string() }
+        Fault {
+            video_id: None,
+            token: None,
+            step: None,
+            path: self.relative(path),
+            error: error.to_string(),
+            in_dump: false,
+        }
     }
 
     /// Where the statistics of a video are, below the store.

@@ -1,5 +1,5 @@
-//! The lock that keeps `gc` from a running ingest. Writers share it, so they never wait for each other; the system
-//! releases it when a process dies.
+//! Two locks. One keeps `gc` from a running ingest: writers share it. The other is held for the two renames of a commit, so
+//! that of two writers of one video the second sees what the first did. The system releases both when a process dies.
 
 use std::fs::{File, TryLockError};
 
@@ -15,8 +15,17 @@ pub(crate) struct WriterLock {
 impl WriterLock {
     /// Waits only for a running clean-up. Where the file system has no locks, nothing is locked.
     pub fn shared(layout: &Layout) -> Result<Self, StoreError> {
-        let (path, file) = open(layout)?;
+        let (path, file) = open(layout, "lock")?;
         match file.lock_shared() {
+            Err(error) if error.kind() != std::io::ErrorKind::Unsupported => Err(StoreError::io(path)(error)),
+            _ => Ok(Self { _file: file }),
+        }
+    }
+
+    /// Waits for the commits of other writers, each a matter of milliseconds.
+    pub fn commit(layout: &Layout) -> Result<Self, StoreError> {
+        let (path, file) = open(layout, "commit")?;
+        match file.lock() {
             Err(error) if error.kind() != std::io::ErrorKind::Unsupported => Err(StoreError::io(path)(error)),
             _ => Ok(Self { _file: file }),
         }
@@ -24,7 +33,7 @@ impl WriterLock {
 
     /// Fails if any writer is running.
     pub fn exclusive(layout: &Layout) -> Result<Self, StoreError> {
-        let (path, file) = open(layout)?;
+        let (path, file) = open(layout, "lock")?;
         match file.try_lock() {
             Ok(()) => Ok(Self { _file: file }),
             Err(TryLockError::WouldBlock) => Err(StoreError::Busy { path: layout.root.clone() }),
@@ -33,9 +42,9 @@ impl WriterLock {
     }
 }
 
-fn open(layout: &Layout) -> Result<(std::path::PathBuf, File), StoreError> {
+fn open(layout: &Layout, name: &str) -> Result<(std::path::PathBuf, File), StoreError> {
     durable::create_dir_all(&layout.writers())?;
-    let path = layout.writers().join("lock");
+    let path = layout.writers().join(name);
     let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(StoreError::io(&path))?;
     Ok((path, file))
 }

@@ -27,6 +27,7 @@ mod names;
 mod part;
 mod tables;
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -42,6 +43,7 @@ pub use gc::Garbage;
 use layout::Layout;
 pub(crate) use layout::new_generation;
 use layout::series_path;
+use lock::WriterLock;
 pub use names::{decode_name, encode_name};
 pub use part::{Heads, MetadataPatch, Recipe, VideoIndex, VideoRecord};
 pub(crate) use tables::heads_batch;
@@ -125,6 +127,16 @@ impl Store {
         if path.exists() { part::read_steps_part(&path).map(Some) } else { Ok(None) }
     }
 
+    /// Ids of the committed videos by the directory that they were read from. Parts that cannot be read are left out.
+    pub(crate) fn sources(&self) -> HashMap<PathBuf, String> {
+        let of = |path: &PathBuf| {
+            let video = part::read_steps_part(path).ok()?;
+            let dir = Path::new(&video.rows.first()?.source).parent()?.parent()?;
+            Some((dir.to_owned(), video.record.video_id))
+        };
+        self.parts().unwrap_or_default().par_iter().filter_map(of).collect()
+    }
+
     /// The committed state of all videos, sorted by id.
     ///
     /// # Errors
@@ -169,7 +181,9 @@ impl Store {
     }
 
     /// Commits a video: both parts become visible, the `steps` part last. All arrays named must be durable already.
-    pub(crate) fn commit(&self, index: &VideoIndex, heads: &Heads) -> Result<(), StoreError> {
+    ///
+    /// Returns false, and changes nothing, if the committed generation is no longer `base`: another writer was faster.
+    pub(crate) fn commit(&self, index: &VideoIndex, heads: &Heads, base: Option<&str>) -> Result<bool, StoreError> {
         let (video, generation) = (&index.record.video_id, &index.generation);
         let (steps_part, heads_part) = (self.layout.steps_part(video), self.layout.heads_part(video));
         let (staged_steps, staged_heads) =
@@ -180,39 +194,39 @@ impl Store {
         };
         part::stage(&staged_heads, &part::heads_part(generation, heads).map_err(parquet(&heads_part))?)?;
         part::stage(&staged_steps, &part::steps_part(index).map_err(parquet(&steps_part))?)?;
+        let _turn = WriterLock::commit(&self.layout)?;
+        if part::part_generation(&steps_part)?.as_deref() != base {
+            for staged in [&staged_heads, &staged_steps] {
+                fs::remove_file(staged).map_err(StoreError::io(staged))?;
+            }
+            return Ok(false);
+        }
         fs::rename(&staged_heads, &heads_part).map_err(StoreError::io(&heads_part))?;
         durable::sync_dir(&self.layout.heads_dir())?;
-        match fs::rename(&staged_steps, &steps_part) {
-            // Another writer saw the first rename without the second and finished the commit.
-            Err(_) if part::part_generation(&steps_part)?.as_ref() == Some(generation) => {}
-            renamed => renamed.map_err(StoreError::io(&steps_part))?,
-        }
-        durable::sync_dir(&self.layout.steps_dir())
+        fs::rename(&staged_steps, &steps_part).map_err(StoreError::io(&steps_part))?;
+        durable::sync_dir(&self.layout.steps_dir())?;
+        Ok(true)
     }
 
-    /// Finishes the commit of a video whose writer was interrupted between its two renames. Returns whether both parts now belong together.
-    pub(crate) fn mend(&self, video_id: &str) -> Result<bool, StoreError> {
+    /// Finishes the commit of a video whose writer was interrupted between its two renames, if its staged part is still there.
+    pub(crate) fn mend(&self, video_id: &str) -> Result<(), StoreError> {
+        let _turn = WriterLock::commit(&self.layout)?;
         let steps_part = self.layout.steps_part(video_id);
-        let Some(heads) = part::part_generation(&self.layout.heads_part(video_id))? else {
-            return Ok(!steps_part.exists());
-        };
-        if part::part_generation(&steps_part)?.as_ref() == Some(&heads) {
-            return Ok(true);
-        }
+        // Statistics that cannot be read are computed anew; nothing can be told from them.
+        let Ok(Some(heads)) = part::part_generation(&self.layout.heads_part(video_id)) else { return Ok(()) };
         let staged = self.layout.staged_steps(video_id, &heads);
-        if staged.exists() && part::check_part(&staged).is_ok() {
-            match fs::rename(&staged, &steps_part) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                renamed => renamed.map_err(StoreError::io(&steps_part))?,
-            }
+        if part::check_part(&staged).is_ok() {
+            fs::rename(&staged, &steps_part).map_err(StoreError::io(&steps_part))?;
             durable::sync_dir(&self.layout.steps_dir())?;
         }
-        Ok(part::part_generation(&steps_part)?.as_ref() == Some(&heads))
+        Ok(())
     }
 
     /// Creates a fresh directory for a word's arrays. Returns its path below the store.
     pub(crate) fn new_series(&self, video_id: &str, token: &str) -> Result<String, StoreError> {
         ensure_group(&self.layout.video(video_id))?;
+        // It may be there already, made by a writer that was interrupted before this.
+        durable::sync_dir(&self.layout.maps())?;
         loop {
             let path = series_path(video_id, token, &new_generation());
             match fs::create_dir(self.root().join(&path)) {
@@ -256,7 +270,8 @@ impl Store {
         let not_a_store = |found: &str| StoreError::NotAStore { path: self.root().to_owned(), found: found.into() };
         let text = fs::read(&path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound if self.root().exists() => not_a_store("no zarr.json"),
-            std::io::ErrorKind::NotFound => not_a_store("nothing"),
+            std::io::ErrorKind::NotFound => not_a_store("no such directory"),
+            std::io::ErrorKind::NotADirectory => not_a_store("a file"),
             _ => StoreError::io(&path)(error),
         })?;
         let document: Value = serde_json::from_slice(&text).map_err(|error| StoreError::damaged(&path, error))?;

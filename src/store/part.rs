@@ -6,6 +6,7 @@ use std::path::Path;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
@@ -62,6 +63,23 @@ pub struct Recipe {
     pub average_heads: bool,
     /// Grid named by the user.
     pub grid: Option<crate::grid::Grid>,
+}
+
+impl Recipe {
+    /// In what the other differs, in words.
+    #[must_use]
+    pub fn differences(&self, other: &Self) -> String {
+        let fields = |recipe: &Self| match serde_json::to_value(recipe) {
+            Ok(Value::Object(fields)) => fields,
+            _ => Map::new(),
+        };
+        let (own, others) = (fields(self), fields(other));
+        let differing = own.iter().filter(|(key, value)| *key != "codec" && others.get(*key) != Some(*value));
+        differing
+            .map(|(key, value)| format!("{key} {value}, now {}", others.get(key).unwrap_or(&Value::Null)))
+            .collect::<Vec<_>>()
+            .join("; ")
+    }
 }
 
 /// How metadata differs from that of a row.
@@ -238,8 +256,10 @@ pub(super) fn part_generation(path: &Path) -> Result<Option<String>, StoreError>
 
 fn read_part(path: &Path) -> Result<(Vec<RecordBatch>, BTreeMap<String, String>), StoreError> {
     let failed = |source| StoreError::Parquet { path: path.to_owned(), source };
-    let file = fs::File::open(path).map_err(StoreError::io(path))?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(failed)?;
+    let bytes = fs::read(path).map_err(StoreError::io(path))?;
+    // What is read here may be written again, under a new checksum.
+    check_bytes(bytes.clone()).map_err(|found| StoreError::damaged(path, found))?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes)).map_err(failed)?;
     let keys = builder.metadata().file_metadata().key_value_metadata().cloned().unwrap_or_default();
     let keys = keys.into_iter().filter_map(|pair| Some((pair.key, pair.value?))).collect();
     let batches = builder.build().map_err(failed)?.collect::<Result<Vec<_>, _>>();

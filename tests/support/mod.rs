@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 /// Longer than this nothing takes: a story that hangs fails.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(40);
 
 /// Shape of a step array unless a story wants another one; its grid is 2x3x4.
 pub const SHAPE: [usize; 4] = [2, 3, 24, 1];
@@ -163,7 +163,13 @@ impl Place {
     /// Verifies the store against the dump: all of its steps are there, bit for bit.
     #[track_caller]
     pub fn assert_same_as_dump(&self) {
-        let report = self.check(&[self.dump()]);
+        self.assert_same_as(&[self.dump()]);
+    }
+
+    /// Verifies the store against several dumps that make it up.
+    #[track_caller]
+    pub fn assert_same_as(&self, dumps: &[PathBuf]) {
+        let report = self.check(dumps);
         assert_eq!(report.faults, []);
         assert_eq!((report.compared, report.not_in_dump), (report.steps, 0));
         assert!(report.steps > 0);
@@ -429,7 +435,14 @@ pub fn npy_f32(shape: &[usize], values: &[f32]) -> Vec<u8> {
 }
 
 fn axes(shape: &[usize]) -> String {
-    shape.iter().map(|axis| format!("{axis},")).collect()
+    shape.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Type and shape (as the header spells them, without spaces and commas) and payload of an npy file, version 1.
+pub fn npy_parts(file: &[u8]) -> (String, &[u8]) {
+    let (header, payload) = file[10..].split_at(usize::from(u16::from_le_bytes([file[8], file[9]])));
+    let header = String::from_utf8_lossy(header).replace(", }", "}").replace(",)", ")");
+    (header.split_whitespace().collect(), payload)
 }
 
 /// A gzip stream.

@@ -1,0 +1,383 @@
+//! Stories of verification and export: any flipped bit is found and named, and what was ingested comes back bit for bit.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use attnkit::store::{Store, StoreError};
+use attnkit::verify::VerifyOptions;
+use half::f16;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use support::{Place, Random, SHAPE, Word, files, gzip, npy_f16, npy_parts, tree, write_summary};
+
+const VIDEO: &str = "prompt_000_vid001";
+const SECOND: &str = "prompt_001_vid001";
+
+/// A store of two videos; the first has two words and a summary.
+fn small_store() -> Place {
+    let place = Place::new();
+    place.word(VIDEO, "flower").steps(0..3);
+    place.word(VIDEO, "two people").steps([0, 5]);
+    write_summary(&place.dump().join(VIDEO), &[0, 1, 2], &["flower", "two people"]);
+    place.word(SECOND, "flower").steps([0]);
+    place.ingest(&[]).clean();
+    place
+}
+
+/// Something that verification found.
+#[derive(Debug, Default)]
+struct Found {
+    video: Option<String>,
+    token: Option<String>,
+    step: Option<i32>,
+    #[allow(dead_code)] // shown when a story fails
+    error: String,
+}
+
+/// What is found wrong with a store; an error that stops everything counts as one.
+fn faults(store: &Path) -> Vec<Found> {
+    let whole = |error: &dyn std::fmt::Display| vec![Found { error: error.to_string(), ..Found::default() }];
+    match Store::open(store) {
+        Err(error) => whole(&error),
+        Ok(store) => match attnkit::verify::run(&store, &VerifyOptions::default(), &|_, _| {}) {
+            Err(error) => whole(&error),
+            Ok(report) => report
+                .faults
+                .into_iter()
+                .map(|fault| Found {
+                    video: fault.video_id,
+                    token: fault.token,
+                    step: fault.step,
+                    error: format!("{}: {}", fault.path, fault.error),
+                })
+                .collect(),
+        },
+    }
+}
+
+/// Flips one bit of a file, and puts it back after looking.
+fn faults_with_bit_flipped(store: &Path, path: &Path, position: usize, bit: usize) -> Vec<Found> {
+    let original = fs::read(path).unwrap();
+    let mut flipped = original.clone();
+    flipped[position] ^= 1 << bit;
+    fs::write(path, flipped).unwrap();
+    let found = faults(store);
+    fs::write(path, original).unwrap();
+    found
+}
+
+fn is_shard(path: &Path) -> bool {
+    path.components().any(|part| part.as_os_str() == "c") && !is_coordinate(path)
+}
+
+fn is_coordinate(path: &Path) -> bool {
+    path.components().any(|part| part.as_os_str() == "step" || part.as_os_str() == "timestep")
+        && path.starts_with("maps")
+}
+
+#[test]
+fn a_flipped_bit_in_any_file_is_found_and_named() {
+    let place = small_store();
+    let store = place.store();
+    let mut random = Random(20_240_607);
+    let mut kinds = BTreeSet::new();
+    for (name, contents) in files(&store) {
+        if contents.is_empty() {
+            assert!(name.starts_with(".writers"), "{}", name.display());
+            continue;
+        }
+        let length = contents.len();
+        let mut positions = vec![random.below(length)];
+        if is_shard(&name) {
+            // The first chunk, the last one, the index, its checksum.
+            positions.extend([0, length / 2, length - 30, length - 1]);
+            positions.extend((0..10).map(|_| random.below(length)));
+        } else {
+            positions.extend([0, length - 1]);
+            positions.extend((0..4).map(|_| random.below(length)));
+        }
+        for position in positions {
+            let found = faults_with_bit_flipped(&store, &store.join(&name), position, random.below(8));
+            let place = format!("{} byte {position} of {length}: {found:?}", name.display());
+            assert!(!found.is_empty(), "not found: {place}");
+            let of_video = |fault: &Found| fault.video.as_deref().is_some_and(|id| name_has(&name, id));
+            if is_shard(&name) {
+                kinds.insert("shard");
+                let named = |fault: &Found| of_video(fault) && fault.token.is_some() && fault.step.is_some();
+                assert!(found.iter().any(named), "not named: {place}");
+                let wrong = |fault: &&Found| fault.token.as_deref().is_some_and(|token| !name_has(&name, token));
+                assert!(found.iter().find(wrong).is_none(), "wrongly named: {place}");
+            } else if is_coordinate(&name) {
+                kinds.insert("coordinate");
+                assert!(found.iter().any(|fault| of_video(fault) && fault.token.is_some()), "not named: {place}");
+            } else if name.starts_with("index") {
+                kinds.insert("part");
+                assert!(found.iter().any(of_video), "not named: {place}");
+            } else {
+                kinds.insert("document");
+                assert!(name.ends_with("zarr.json"), "{place}");
+            }
+        }
+    }
+    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), ["coordinate", "document", "part", "shard"]);
+    place.assert_same_as_dump();
+}
+
+/// Whether a path's components name a video or a word (encoded).
+fn name_has(path: &Path, name: &str) -> bool {
+    path.to_string_lossy().contains(&attnkit::store::encode_name(name))
+}
+
+#[test]
+fn every_bit_of_a_small_shard_is_covered() {
+    let place = Place::new();
+    place.word(VIDEO, "flower").shaped([1, 1, 24, 1]).steps([0]);
+    place.ingest(&["--codec", "none"]).clean();
+    let path = place.generations()[0].join("attention/c/0/0/0/0/0");
+    for position in 0..fs::metadata(&path).unwrap().len() {
+        let position = usize::try_from(position).unwrap();
+        let found = faults_with_bit_flipped(&place.store(), &path, position, position % 8);
+        assert!(found.iter().any(|fault| fault.step == Some(0)), "byte {position}: {found:?}");
+    }
+}
+
+#[test]
+fn the_damaged_step_is_the_one_that_is_named() {
+    let place = Place::new();
+    place.word(VIDEO, "flower").steps([0, 5, 10]);
+    place.ingest(&["--codec", "none"]).clean();
+    let shard = place.generations()[0].join("attention/c/0/0/0/0/0");
+    let mut bytes = fs::read(&shard).unwrap();
+    let step = 2 * SHAPE.iter().product::<usize>();
+    bytes[step + 10] ^= 1;
+    fs::write(shard, bytes).unwrap();
+    let told = place.run(["verify", "a.store"]).ended(1);
+    let expected = format!("damaged: video {VIDEO}, word flower, step 5, maps/{VIDEO}/flower@");
+    assert!(told.out.contains(&expected) && told.out.contains("1 fault"), "{}", told.out);
+    let told = place.run(["verify", "a.store", "--json", "-q"]).ended(1);
+    let report: Value = serde_json::from_str(&told.out).unwrap();
+    let fault = &report["faults"][0];
+    assert_eq!((&fault["video_id"], &fault["token"], &fault["step"]), (&json!(VIDEO), &json!("flower"), &json!(5)));
+}
+
+#[test]
+fn a_missing_or_truncated_file_is_found() {
+    let place = small_store();
+    let store = place.store();
+    for (name, contents) in files(&store) {
+        if name.starts_with(".writers") {
+            continue;
+        }
+        let path = store.join(&name);
+        if !name.starts_with("index/steps") {
+            fs::remove_file(&path).unwrap();
+            assert!(!faults(&store).is_empty(), "{} is gone, and nothing is found", name.display());
+        }
+        fs::write(&path, &contents[..contents.len() - 1]).unwrap();
+        assert!(!faults(&store).is_empty(), "{} is truncated, and nothing is found", name.display());
+        fs::write(&path, &contents).unwrap();
+    }
+    place.assert_same_as_dump();
+}
+
+#[test]
+fn arrays_of_two_words_that_were_swapped_are_found() {
+    let place = small_store();
+    let video = place.store().join("maps").join(VIDEO);
+    let generations: Vec<PathBuf> = place.generations().into_iter().filter(|path| path.starts_with(&video)).collect();
+    let aside = video.join("aside");
+    fs::rename(&generations[0], &aside).unwrap();
+    fs::rename(&generations[1], &generations[0]).unwrap();
+    fs::rename(&aside, &generations[1]).unwrap();
+    assert!(!faults(&place.store()).is_empty());
+}
+
+#[test]
+fn against_the_dump_a_single_other_bit_is_found() {
+    let place = small_store();
+    let word = place.word(VIDEO, "flower");
+    let mut values = word.values(1);
+    values[77] = f16::from_bits(values[77].to_bits() ^ 1);
+    fs::write(word.file("step_001.npy"), npy_f16(&SHAPE, &values)).unwrap();
+    place.run(["verify", "a.store"]).succeeded();
+    let told = place.run(["verify", "a.store", "--against", "dump"]).ended(1);
+    let expected = format!("differs: video {VIDEO}, word flower, step 1, ");
+    assert!(told.out.contains(&expected) && told.out.contains("1 of 144 values differ"), "{}", told.out);
+}
+
+#[test]
+fn a_dump_that_was_packed_or_moved_is_still_the_same() {
+    let place = small_store();
+    let path = place.word(VIDEO, "flower").file("step_001.npy");
+    fs::write(path.with_extension("npy.gz"), gzip(&fs::read(&path).unwrap())).unwrap();
+    fs::remove_file(path).unwrap();
+    fs::rename(place.dump(), place.path("moved")).unwrap();
+    place.run(["verify", "a.store", "--against", "moved"]).succeeded();
+}
+
+#[test]
+fn against_another_directory_nothing_is_compared_and_that_is_said() {
+    let place = small_store();
+    Word::new(&place.path("other"), "prompt_007_vid001", "rose").steps([0]);
+    place.run(["verify", "a.store", "--against", "other"]).ended(1).says("nothing was compared").says("--prefix");
+    place.run(["verify", "a.store", "--against", "nowhere"]).ended(1).says("nowhere");
+}
+
+#[test]
+fn against_tells_what_is_not_in_the_dump() {
+    let place = small_store();
+    fs::remove_file(place.word(VIDEO, "flower").file("step_001.npy")).unwrap();
+    fs::remove_dir_all(place.dump().join(SECOND)).unwrap();
+    let told = place.run(["verify", "a.store", "--against", "dump"]).succeeded();
+    assert!(told.out.contains("4 steps compared with the dump; 2 of the store not in the dump"), "{}", told.out);
+}
+
+#[test]
+fn verifying_changes_nothing() {
+    let place = small_store();
+    let before = tree(&place.path(""));
+    place.run(["verify", "a.store", "--against", "dump"]).succeeded();
+    place.run(["info", "a.store"]).succeeded();
+    assert_eq!(tree(&place.path("")), before);
+}
+
+#[test]
+fn a_store_of_another_version_is_refused() {
+    let place = small_store();
+    let path = place.store().join("zarr.json");
+    let text = fs::read_to_string(&path).unwrap();
+    let other = of_version_2(&text);
+    assert_ne!(other, text);
+    fs::write(&path, other).unwrap();
+    assert!(matches!(Store::open(place.store()), Err(StoreError::Version { found: 2, expected: 1, .. })));
+    for command in ["info", "verify", "gc"] {
+        place.run([command, "a.store"]).ended(1).says("store version 2; this attnkit reads version 1");
+    }
+    place.ingest(&[]).ended(1).says("store version 2");
+}
+
+fn of_version_2(text: &str) -> String {
+    let mut document: Value = serde_json::from_str(text).unwrap();
+    document["attributes"]["attnkit"]["store_version"] = 2.into();
+    document.to_string()
+}
+
+// Export.
+
+/// Expects the same files in two directories: equal arrays in step files, equal values in JSON.
+#[track_caller]
+fn assert_same_dump(left: &Path, right: &Path) {
+    let (left, right) = (files(left), files(right));
+    assert_eq!(left.keys().collect::<Vec<_>>(), right.keys().collect::<Vec<_>>());
+    for (path, left) in &left {
+        let right = &right[path];
+        if path.extension().is_some_and(|extension| extension == "json") {
+            let json = |text: &[u8]| serde_json::from_slice::<Value>(text).unwrap();
+            assert_eq!(json(left), json(right), "{}", path.display());
+        } else {
+            assert!(npy_parts(left) == npy_parts(right), "{}", path.display());
+        }
+    }
+}
+
+#[test]
+fn export_gives_back_the_dump_value_for_value() {
+    let place = small_store();
+    // Keys that attnkit does not know, and odd values of those it does.
+    place
+        .word(SECOND, "tree")
+        .with_key("seed", Value::Null)
+        .with_key("cfg_scale", Value::Null)
+        .with_key("aggregation_method", "mean")
+        .with_key("note", json!({"by": ["hand", 1.5]}))
+        .with_key("num_blocks", 99)
+        .with_key("total_steps", "many")
+        .steps([3]);
+    place.ingest(&[]).clean();
+    place.run(["export", "a.store", "--out", "restored"]).succeeded();
+    assert_same_dump(&place.path("restored/attention_maps"), &place.dump());
+}
+
+#[test]
+fn the_bundled_real_dump_comes_back_value_for_value() {
+    let place = Place::new().with_fixture("dataset");
+    place.ingest(&[]).clean();
+    place.run(["export", "a.store", "--out", "restored"]).succeeded();
+    assert_same_dump(&place.path("restored/attention_maps"), &place.dump().join("attention_maps"));
+}
+
+#[test]
+fn all_layouts_and_formats_of_export_are_the_same_dump() {
+    let place = small_store();
+    for (layout, format, file) in [
+        ("flat", "npy.gz", "prompt_000_vid001/token_flower/step_000.npy.gz"),
+        ("nested", "npy", "prompt_000/vid001/token_flower/step_000.npy"),
+        ("nested", "npy.gz", "prompt_000/vid001/token_two people/step_005.npy.gz"),
+    ] {
+        let out = format!("{layout}-{format}");
+        place.run(["export", "a.store", "--out", &out, "--layout", layout, "--format", format]).succeeded();
+        assert!(place.path(&out).join("attention_maps").join(file).is_file());
+        let again = Place::new();
+        again.ingest_from(&[place.path(&out)], &[]).clean();
+        assert!(again.exported() == place.exported());
+    }
+}
+
+#[test]
+fn export_writes_into_an_empty_directory_only() {
+    let place = small_store();
+    fs::create_dir(place.path("out")).unwrap();
+    fs::write(place.path("out/mine"), b"precious").unwrap();
+    let before = tree(&place.path(""));
+    place.run(["export", "a.store", "--out", "out"]).ended(1).says("exists and is not empty");
+    place.run(["export", "a.store", "--out", "out/mine"]).ended(1);
+    assert_eq!(tree(&place.path("")), before);
+    fs::remove_file(place.path("out/mine")).unwrap();
+    place.run(["export", "a.store", "--out", "out"]).succeeded();
+    place.run(["export", "a.store", "--out", "out"]).ended(1);
+}
+
+#[test]
+fn export_of_a_damaged_store_fails_and_says_where() {
+    let place = small_store();
+    let shard = place.generations()[0].join("attention/c/0/0/0/0/0");
+    let mut bytes = fs::read(&shard).unwrap();
+    bytes[3] ^= 4;
+    fs::write(shard, bytes).unwrap();
+    place.run(["export", "a.store", "--out", "out"]).ended(1).says("attention");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_bits_come_back_through_ingest_and_export(
+        bits in proptest::collection::vec(any::<u16>(), 48),
+        // NaN with a payload, infinities, negative zero, subnormals: those that are easily lost.
+        special in proptest::sample::select(vec![0x7C01u16, 0x7E55, 0xFE00, 0xFFFF, 0x7C00, 0xFC00, 0x8000, 0x0001, 0x83FF]),
+        at in 0..48usize,
+        codec in proptest::sample::select(vec!["fast", "balanced", "small", "none"]),
+        packed in any::<bool>(),
+    ) {
+        let mut values: Vec<f16> = bits.iter().copied().map(f16::from_bits).collect();
+        values[at] = f16::from_bits(special);
+        let place = Place::new();
+        let word = Word::new(&place.dump(), VIDEO, "flower").shaped([2, 1, 24, 1]);
+        let file = npy_f16(&word.shape, &values);
+        if packed {
+            word.write(0, "npy.gz", &gzip(&file));
+        } else {
+            word.write(0, "npy", &file);
+        }
+        place.ingest(&["--codec", codec]).clean();
+        let exported = place.exported();
+        let step = &exported[Path::new("prompt_000_vid001/token_flower/step_000.npy")];
+        prop_assert_eq!(npy_parts(step), npy_parts(&file));
+        prop_assert_eq!(place.check(&[place.dump()]).faults, vec![]);
+    }
+}
