@@ -59,6 +59,16 @@ pub enum Problem {
         /// The limit.
         limit: u64,
     },
+    /// A gzip stream that unpacks to far more than attention maps do.
+    #[error(
+        "{packed} bytes unpack to {unpacked} and more, which attention maps do not; if that is right, gunzip the file first"
+    )]
+    Bomb {
+        /// Size of the file.
+        packed: usize,
+        /// Bytes unpacked when reading stopped.
+        unpacked: usize,
+    },
     /// A gzip stream that is damaged or cut off.
     #[error("gzip stream is damaged or cut off after {read} bytes: {source}")]
     Gzip {

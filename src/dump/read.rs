@@ -18,6 +18,11 @@ use super::torch::{TorchDtype, read_tensor};
 use super::{Batch, DumpError, FileFormat, Problem, Split, StepArray, StepFile, StepFiles, StepShape, Values};
 use crate::dtype::{Dtype, SourceDtype};
 
+/// A gzipped torch file may always unpack to this,
+const UNPACKED_FLOOR: u64 = 64 << 20;
+/// and to this many times its size: attention maps do not shrink so far.
+const UNPACKED_RATIO: u64 = 16;
+
 /// How step files are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadOptions {
@@ -262,11 +267,12 @@ fn decode<'a>(
         FileFormat::TorchGzip => {
             unpacked.clear();
             let stream = gunzip(file)?;
-            let bound = limit.saturating_add(1 << 20); // the archive around the values
+            // An archive says how large it is at its end only, so its packed size must bound it.
+            let bound = limit.min(UNPACKED_FLOOR + UNPACKED_RATIO * file.len() as u64).saturating_add(1 << 20);
             let read = stream.take(bound.saturating_add(1)).read_to_end(unpacked);
             read.map_err(|source| Problem::Gzip { read: unpacked.len(), source })?;
             if unpacked.len() as u64 > bound {
-                return Err(Problem::TooLarge { found: unpacked.len() as u128, limit });
+                return Err(Problem::Bomb { packed: file.len(), unpacked: unpacked.len() });
             }
             torch(unpacked, limit)
         }
