@@ -85,7 +85,7 @@ pub(super) struct IngestArgs {
     /// Put NAME/ before every video id, to keep batches with equal ids apart
     #[arg(long, value_name = "NAME")]
     prefix: Option<String>,
-    /// Replace videos that came from another directory with other contents
+    /// Replace what is in the store from another directory or with other settings
     #[arg(long)]
     replace: bool,
     /// What to do with a file that cannot be used

@@ -35,17 +35,20 @@ struct Cli {
     command: Command,
 }
 
+/// Heading of the options of every subcommand.
+const COMMON: &str = "Common options";
+
 /// Options of every subcommand.
 #[derive(Debug, Args)]
 struct Global {
     /// Threads to work with [default: one per core]
-    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, global = true, help_heading = COMMON, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// Say nothing but errors
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = COMMON)]
     quiet: bool,
     /// Say more (which videos are committed, which words written anew)
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, help_heading = COMMON, action = clap::ArgAction::Count)]
     verbose: u8,
 }
 
