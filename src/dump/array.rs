@@ -96,16 +96,6 @@ impl<'a> Values<'a> {
         with_values!(self, values => bytemuck::cast_slice(values))
     }
 
-    /// The values without a borrow.
-    #[must_use]
-    pub fn into_owned(self) -> Values<'static> {
-        match self {
-            Self::Float16(values) => Values::Float16(Cow::Owned(values.into_owned())),
-            Self::Float32(values) => Values::Float32(Cow::Owned(values.into_owned())),
-            Self::Float64(values) => Values::Float64(Cow::Owned(values.into_owned())),
-        }
-    }
-
     /// Values of `dtype`, computed in float64 for each index below `len` and rounded once.
     pub(crate) fn compute(dtype: Dtype, len: usize, value: impl FnMut(usize) -> f64) -> Values<'static> {
         match dtype {

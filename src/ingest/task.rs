@@ -318,3 +318,31 @@ impl SeriesPlan {
         lossy.into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::IngestOptions;
+    use super::super::options::Names;
+    use super::super::plan::{Committed, Decision, Findings, VideoPlan};
+    use super::*;
+    use crate::dump::Dump;
+
+    /// The same task runs anywhere: all it needs is in it.
+    #[test]
+    fn a_task_that_was_sent_elsewhere_leaves_the_same_fragment() {
+        let dump = Dump::find(&[concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/variants/split")]).unwrap();
+        let (video, options) = (&dump.videos[0], IngestOptions::default());
+        let mut plan = VideoPlan::new(video, video.id(), &Names::new(&[]).unwrap(), &options, &Committed::default());
+        let Decision::Write(mut series, steps) = plan.to_write[0].decide(&options, &mut Findings::default()) else {
+            panic!("nothing to write");
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::create(dir.path().join("store")).unwrap();
+        series.path = store.new_series(&series.video_id, &series.token).unwrap();
+        let task = ShardTask { series: *series, shard: 0, steps, unchanged_in: None };
+        let sent: ShardTask = serde_json::from_str(&serde_json::to_string(&task).unwrap()).unwrap();
+        assert_eq!(sent, task);
+        let (here, there) = (task.run(&store, &|_| {}).unwrap(), sent.run(&store, &|_| {}).unwrap());
+        assert_eq!((here.rows, here.heads, here.bytes_out), (there.rows, there.heads, there.bytes_out));
+    }
+}

@@ -63,6 +63,7 @@ fn convert(values: Values<'_>, dtype: Dtype) -> Values<'_> {
         return values;
     }
     match (values, dtype) {
+        // The usual conversions, vectorised; the others by way of float64, with the same result.
         (Values::Float16(values), Dtype::Float32) => Values::Float32(values.iter().copied().map(f16::to_f32).collect()),
         (Values::Float32(values), Dtype::Float16) => {
             Values::Float16(values.iter().copied().map(f16::from_f32).collect())

@@ -3,14 +3,10 @@
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use super::levels::{LevelCounter, count_sorted};
-use crate::dtype::Dtype;
+use super::levels::{LevelCounter, count_by_sorting};
 
 /// A float type that step arrays are stored in.
 pub trait Element: bytemuck::Pod + PartialOrd + Send + Sync {
-    /// Its type in the store.
-    const DTYPE: Dtype;
-
     /// A native float type that holds every value exactly, used in arithmetic loops.
     type Wide: Copy + Into<f64>;
 
@@ -34,7 +30,6 @@ pub trait Element: bytemuck::Pod + PartialOrd + Send + Sync {
 }
 
 impl Element for f16 {
-    const DTYPE: Dtype = Dtype::Float16;
     type Wide = f32;
 
     fn to_f64(self) -> f64 {
@@ -66,7 +61,6 @@ impl Element for f16 {
 }
 
 impl Element for f32 {
-    const DTYPE: Dtype = Dtype::Float32;
     type Wide = Self;
 
     fn to_f64(self) -> f64 {
@@ -83,14 +77,11 @@ impl Element for f32 {
     }
 
     fn count_levels(map: &[Self], counter: &mut LevelCounter) -> f64 {
-        let mut finite: Vec<Self> = map.iter().copied().filter(|value| value.is_finite()).collect();
-        radsort::sort(&mut finite);
-        count_sorted(finite, map.len(), counter)
+        count_by_sorting(map, counter)
     }
 }
 
 impl Element for f64 {
-    const DTYPE: Dtype = Dtype::Float64;
     type Wide = Self;
 
     fn to_f64(self) -> f64 {
@@ -106,8 +97,6 @@ impl Element for f64 {
     }
 
     fn count_levels(map: &[Self], counter: &mut LevelCounter) -> f64 {
-        let mut finite: Vec<Self> = map.iter().copied().filter(|value| value.is_finite()).collect();
-        radsort::sort(&mut finite);
-        count_sorted(finite, map.len(), counter)
+        count_by_sorting(map, counter)
     }
 }

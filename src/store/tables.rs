@@ -21,36 +21,62 @@ use crate::shape::StepShape;
 
 /// A row of `steps`: one step of one word in one video. See `schemas/steps.columns.json` for each column.
 #[derive(Debug, Clone, PartialEq)]
-#[allow(missing_docs)] // the schema describes them
 pub struct StepRow {
+    /// Name of the generated video.
     pub video_id: String,
+    /// The part of the name that says which prompt, as in `prompt_000`.
     pub prompt_id: Option<String>,
+    /// The prompt as sent to the model.
     pub prompt: String,
+    /// The prompt template that the prompt is a variation of.
     pub template: Option<String>,
+    /// Number of the variation within its template, from 0.
     pub variation: Option<i32>,
+    /// Random seed of the video.
     pub seed: Option<i64>,
+    /// Strength of classifier-free guidance.
     pub cfg_scale: Option<f64>,
+    /// The tracked word.
     pub token: String,
+    /// Ids of the word's sub-tokens.
     pub token_ids: Vec<i64>,
+    /// Texts of the word's sub-tokens.
     pub token_texts: Vec<String>,
+    /// Emphasis of the word in the prompt.
     pub weight: Option<f64>,
+    /// Denoising step, from 0.
     pub step: i32,
+    /// The scheduler's timestep.
     pub timestep: f64,
+    /// Number of denoising steps, as the dump says.
     pub total_steps: i32,
+    /// What was averaged, as the dump says.
     pub aggregation_method: String,
+    /// `num_blocks`, `num_heads`, `spatial`, `tokens`: shape of the step array as stored.
     pub shape: StepShape,
+    /// `frames`, `height`, `width`: the grid, if known.
     pub grid: Option<Grid>,
+    /// Data type of the attention array.
     pub dtype: String,
+    /// Width of the generated video, pixels.
     pub video_width: Option<i32>,
+    /// Height of the generated video, pixels.
     pub video_height: Option<i32>,
+    /// Number of frames of the generated video.
     pub video_frames: Option<i32>,
+    /// Threshold below which the generator dropped values.
     pub threshold_applied: Option<f64>,
+    /// Path of the attention array from the store's root.
     pub array: String,
+    /// Index along the step axis of that array.
     pub row: i32,
+    /// The step's first tensor file.
     pub source: String,
+    /// Bytes of all the step's tensor files.
     pub source_bytes: i64,
     /// Microseconds since 1970, UTC.
     pub source_modified: i64,
+    /// XXH3-128 of the step's files, 32 hexadecimal digits.
     pub content_hash: String,
 }
 
