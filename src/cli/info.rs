@@ -143,7 +143,7 @@ fn describe(contents: &Contents, all: bool) -> String {
 fn shape_of(series: &SeriesContents) -> String {
     let shape = series
         .shape
-        .map_or("unreadable".to_owned(), |[b, h, s, t]| format!("[{b} blocks, {h} heads, {s} positions, {t} tokens]"));
+        .map_or("unreadable".to_owned(), |[b, h, s, t]| format!("[block {b}, head {h}, spatial {s}, token {t}]"));
     let grid = series.grid.map_or(", grid unknown".to_owned(), |grid| format!(", grid {grid}"));
     let lossy = series.lossy.as_object().filter(|lossy| !lossy.is_empty()).map(|lossy| {
         format!(", lossy: {}", lossy.iter().map(|(what, how)| format!("{what} {how}")).collect::<Vec<_>>().join(", "))

@@ -293,7 +293,8 @@ fn describe(report: &Report, args: &IngestArgs) -> String {
             units::bytes(report.bytes_out),
             // Where steps were written again, the two do not compare.
             if report.skipped == 0 {
-                format!(" ({})", units::percent(report.bytes_out, report.bytes_in))
+                let rollups = if args.rollups == RollupsArg::All { ", rollups and tables included" } else { "" };
+                format!(" ({}{rollups})", units::percent(report.bytes_out, report.bytes_in))
             } else {
                 String::new()
             },
