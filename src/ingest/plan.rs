@@ -140,14 +140,13 @@ impl VideoPlan {
             touched: false,
             findings: Findings::default(),
         };
-        let no_rows = Vec::new();
-        let mut rows = committed.previous.as_ref().map_or(&no_rows, |index| &index.rows);
-        if let Some(elsewhere) = other_video(rows, video) {
+        let (mut committed, nothing) = (committed, Committed::default());
+        if let Some(elsewhere) = other_video(committed.rows(), video) {
             if !options.replace {
                 plan.refuse(video, &elsewhere);
                 return plan;
             }
-            rows = &no_rows;
+            committed = &nothing;
             let remark = format!("video {} replaces the one that came from {}", plan.video_id, elsewhere.display());
             plan.findings.remarks.push(Remark::new(&video.dir, remark));
         }
@@ -157,7 +156,7 @@ impl VideoPlan {
         }
         plan.check_summary(video);
         let mut stored: HashMap<&str, BTreeMap<i32, StepRow>> = HashMap::new();
-        for row in rows {
+        for row in committed.rows() {
             stored.entry(&row.token).or_default().insert(row.step, row.clone());
         }
         for series in video.series.iter().filter(|series| tokens.contains(&series.token)) {
@@ -290,6 +289,11 @@ pub(super) struct Committed {
 }
 
 impl Committed {
+    /// Its rows.
+    fn rows(&self) -> &[StepRow] {
+        self.previous.as_ref().map_or(&[], |index| &index.rows)
+    }
+
     /// The settings a word was ingested with.
     fn recipe(&self, token: &str) -> Option<&Recipe> {
         self.previous.as_ref()?.record.recipe.get(token)
