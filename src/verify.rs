@@ -2,7 +2,7 @@
 //! and rollup against the values, and on request every value against the dump.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use arrow::array::RecordBatch;
 use rayon::prelude::*;
@@ -73,8 +73,8 @@ pub fn run(
 ) -> Result<VerifyReport, VerifyError> {
     let start = std::time::Instant::now();
     let mut report = VerifyReport { faults: store.check_plain_documents(), ..VerifyReport::default() };
-    let sources = if options.against.is_empty() { None } else { Some(Sources::find(store, options)?) };
     let (index, damaged) = store.read_index_and_faults()?;
+    let sources = if options.against.is_empty() { None } else { Some(Sources::find(&index, options)?) };
     report.faults.extend(damaged);
     let all: u64 = index.iter().map(|video| video.rows.len() as u64).sum();
     let done = std::sync::atomic::AtomicU64::new(0);
@@ -83,12 +83,9 @@ pub fn run(
         index.par_iter().map(|video| check_video(store, video, sources.as_ref(), &tick)).collect();
     report.videos = index.len() as u64;
     report.steps = all;
-    for video in checked {
-        report.bytes += video.bytes;
-        report.compared += video.compared;
-        report.not_in_dump += video.not_in_dump;
-        report.faults.extend(video.faults);
-    }
+    let Checked { faults, bytes, compared, not_in_dump } = checked.into_iter().fold(Checked::default(), Checked::merge);
+    report.faults.extend(faults);
+    (report.bytes, report.compared, report.not_in_dump) = (bytes, compared, not_in_dump);
     if let Some(sources) = sources {
         report.not_in_store = sources.not_in(&index);
         let lossy = |rows: &&[StepRow]| {
@@ -126,26 +123,26 @@ struct Sources {
 }
 
 impl Sources {
-    fn find(store: &Store, options: &VerifyOptions) -> Result<Self, VerifyError> {
+    fn find(index: &[VideoIndex], options: &VerifyOptions) -> Result<Self, VerifyError> {
         let dump = Dump::find(&options.against)?;
         let prefixed = |id: &str| options.prefix.as_ref().map_or(id.to_owned(), |prefix| format!("{prefix}/{id}"));
-        let sources = store.sources();
-        let known: HashSet<&String> = sources.values().collect();
+        let ids = || index.iter().map(|video| &video.record.video_id);
+        let known: HashSet<&String> = ids().collect();
+        let sources: HashMap<&Path, &String> =
+            index.iter().zip(ids()).filter_map(|(video, id)| Some((video.source_dir()?, id))).collect();
         let mut series = HashMap::new();
         for video in dump.videos {
             // Batches are told apart by name only where they are ingested together.
             let by_name = [prefixed(&video.id()), prefixed(&video.name)];
             let by_name = by_name.iter().find(|id| known.contains(id)).unwrap_or(&by_name[0]);
-            let id = sources.get(&video.dir).unwrap_or(by_name).clone();
+            let id = sources.get(video.dir.as_path()).map_or(by_name, |id| *id).clone();
             for word in video.series {
                 series.insert((id.clone(), word.token.clone()), word);
             }
         }
         Ok(Self { series })
     }
-}
 
-impl Sources {
     /// How many steps of the dump no row stands for.
     fn not_in(&self, index: &[VideoIndex]) -> u64 {
         let rows: HashSet<(&str, &str, i32)> =
@@ -265,13 +262,7 @@ impl Word<'_> {
 
     /// The array's shape and type against the rows.
     fn check_array(&self, array: &StoredArray, kind: ArrayKind, row: &StepRow) -> Option<String> {
-        let shape = row.shape;
-        let axes = match kind {
-            ArrayKind::Attention => vec![shape.blocks, shape.heads, shape.spatial, shape.tokens],
-            ArrayKind::MeanHead => vec![shape.blocks, shape.spatial, shape.tokens],
-            ArrayKind::MeanBlock => vec![shape.heads, shape.spatial, shape.tokens],
-            ArrayKind::Mean => vec![shape.spatial, shape.tokens],
-        };
+        let axes = kind.step_axes(row.shape);
         let expected: Vec<u64> = [vec![self.rows.len()], axes].concat().into_iter().map(|axis| axis as u64).collect();
         let dtype = if kind == ArrayKind::Attention { row.dtype.as_str() } else { "float32" };
         (array.shape() != expected || array.dtype() != dtype)

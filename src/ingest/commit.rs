@@ -135,8 +135,8 @@ pub(super) fn commit_video(
 /// The rows of `heads` of a shard's steps, which lie together.
 fn rows_of_steps(heads: &RecordBatch, steps: &[StepRow]) -> RecordBatch {
     let (Some(first), Some(last)) = (steps.first(), steps.last()) else { return heads.slice(0, 0) };
-    let column = heads.column_by_name("step").map(|column| column.as_primitive::<Int32Type>().values().to_vec());
-    let column = column.unwrap_or_default();
+    let Some(column) = heads.column_by_name("step") else { return heads.slice(0, 0) };
+    let column = column.as_primitive::<Int32Type>().values();
     let start = column.partition_point(|&step| step < first.step);
     let end = column.partition_point(|&step| step <= last.step);
     heads.slice(start, end - start)

@@ -156,7 +156,9 @@ fn select(dumps: &[impl AsRef<Path>], options: &IngestOptions, store: Option<&St
     }
     let nothing_selected = nothing_selected(&dump);
     let found = dump.videos.len();
-    let known = store.map_or_else(HashMap::new, Store::sources);
+    // The store's ids matter only where batches are told apart: else they are those of the directories.
+    let in_batches = dump.videos.iter().any(|video| video.batch.is_some());
+    let known = store.filter(|_| in_batches).map_or_else(HashMap::new, Store::sources);
     let prefixed = |id: String| options.prefix.as_ref().map_or(id.clone(), |prefix| format!("{prefix}/{id}"));
     let with_id = |mut video: Video| {
         // What was ingested before other batches came beside it keeps its id.
@@ -381,11 +383,11 @@ impl<'a> Session<'a> {
         if self.stopped.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let fragment = task.run(self.store, &|step| {
-            let bytes = task.steps.iter().find(|plan| plan.step == step).map_or(0, |plan| match &plan.source {
+        let fragment = task.run(self.store, &|plan| {
+            let bytes = match &plan.source {
                 StepSource::Files { files, .. } => files.bytes(),
                 StepSource::Stored { .. } => 0,
-            });
+            };
             self.observer.event(Event::Steps { steps: u64::from(bytes > 0), bytes });
         })?;
         if let Some(run) = &mut *lock(run) {

@@ -67,17 +67,17 @@ pub struct Failure {
 }
 
 impl ShardTask {
-    /// Reads, measures and writes the steps. `on_step` is called after each with its number.
+    /// Reads, measures and writes the steps. `on_step` is called after each.
     ///
     /// # Errors
     /// If the store cannot be read or written. Problems with files of the dump are in [`Fragment::failures`].
-    pub fn run(&self, store: &Store, on_step: &dyn Fn(i32)) -> Result<Fragment, StoreError> {
+    pub fn run(&self, store: &Store, on_step: &dyn Fn(&StepPlan)) -> Result<Fragment, StoreError> {
         let layout = &self.series.layout;
         let dir = store.root().join(&self.series.path);
         if let Some(previous) = &self.unchanged_in {
             // A shard that cannot be shared is written again.
             if let Ok(fragment) = self.share(store, previous, &dir) {
-                self.steps.iter().for_each(|plan| on_step(plan.step));
+                self.steps.iter().for_each(on_step);
                 return Ok(fragment);
             }
         }
@@ -104,7 +104,7 @@ impl ShardTask {
                 }
                 Err(failure) => fragment.failures.push(failure),
             }
-            on_step(plan.step);
+            on_step(plan);
         }
         if fragment.failures.is_empty() {
             for (_, writer) in writers {

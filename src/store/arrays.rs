@@ -99,6 +99,18 @@ impl ArrayKind {
         }
     }
 
+    /// Axes of one step of it, for step arrays of `shape`.
+    #[must_use]
+    pub fn step_axes(self, shape: StepShape) -> Vec<usize> {
+        let StepShape { blocks, heads, spatial, tokens } = shape;
+        match self {
+            Self::Attention => vec![blocks, heads, spatial, tokens],
+            Self::MeanHead => vec![blocks, spatial, tokens],
+            Self::MeanBlock => vec![heads, spatial, tokens],
+            Self::Mean => vec![spatial, tokens],
+        }
+    }
+
     const fn dimension_names(self) -> &'static [&'static str] {
         match self {
             Self::Attention => &["step", "block", "head", "spatial", "token"],
@@ -146,23 +158,11 @@ impl SeriesLayout {
         }
     }
 
-    /// Axes of one step in an array.
-    #[must_use]
-    pub fn step_axes(&self, kind: ArrayKind) -> Vec<usize> {
-        let StepShape { blocks, heads, spatial, tokens } = self.shape;
-        match kind {
-            ArrayKind::Attention => vec![blocks, heads, spatial, tokens],
-            ArrayKind::MeanHead => vec![blocks, spatial, tokens],
-            ArrayKind::MeanBlock => vec![heads, spatial, tokens],
-            ArrayKind::Mean => vec![spatial, tokens],
-        }
-    }
-
     /// Axes of an inner chunk, without its step axis of 1.
     #[must_use]
     pub fn chunk_axes(&self, kind: ArrayKind) -> Vec<usize> {
         let map_bytes = self.shape.head_len() * self.dtype_of(kind).size();
-        let mut axes = self.step_axes(kind);
+        let mut axes = kind.step_axes(self.shape);
         let largest = |count: usize, unit: usize, limit: usize| {
             (1..=count).rev().find(|&n| count.is_multiple_of(n) && n * unit <= limit).unwrap_or(1)
         };
@@ -190,7 +190,7 @@ impl SeriesLayout {
     /// Inner chunks of one step.
     #[must_use]
     pub fn chunks_per_step(&self, kind: ArrayKind) -> usize {
-        self.step_axes(kind).iter().product::<usize>() / self.chunk_len(kind)
+        kind.step_axes(self.shape).iter().product::<usize>() / self.chunk_len(kind)
     }
 
     fn inner_codecs(&self, kind: ArrayKind) -> Vec<Value> {
@@ -203,14 +203,14 @@ impl SeriesLayout {
     /// The array's `zarr.json`.
     fn document(&self, kind: ArrayKind) -> Value {
         let with_steps = |steps: usize, axes: Vec<usize>| [vec![steps], axes].concat();
-        let shard = with_steps(self.steps_per_shard(), self.step_axes(kind));
+        let shard = with_steps(self.steps_per_shard(), kind.step_axes(self.shape));
         let codecs = json!([{"name": "sharding_indexed", "configuration": {
             "chunk_shape": with_steps(1, self.chunk_axes(kind)),
             "codecs": self.inner_codecs(kind),
             "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
             "index_location": "end",
         }}]);
-        let shape = with_steps(self.steps, self.step_axes(kind));
+        let shape = with_steps(self.steps, kind.step_axes(self.shape));
         array_document(&shape, &shard, self.dtype_of(kind).name(), json!("NaN"), codecs, kind.dimension_names())
     }
 }

@@ -131,8 +131,7 @@ impl Store {
     pub(crate) fn sources(&self) -> HashMap<PathBuf, String> {
         let of = |path: &PathBuf| {
             let video = part::read_steps_part(path).ok()?;
-            let dir = Path::new(&video.rows.first()?.source).parent()?.parent()?;
-            Some((dir.to_owned(), video.record.video_id))
+            Some((video.source_dir()?.to_owned(), video.record.video_id))
         };
         self.parts().unwrap_or_default().par_iter().filter_map(of).collect()
     }

@@ -15,7 +15,7 @@ use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::arrays::Codec;
 use super::tables::{StepRow, heads_by_token, heads_schema, names, steps_batch, steps_from_batch, steps_schema};
@@ -138,6 +138,12 @@ pub struct VideoIndex {
 }
 
 impl VideoIndex {
+    /// The directory that the video was read from, if it has rows.
+    #[must_use]
+    pub fn source_dir(&self) -> Option<&Path> {
+        Path::new(&self.rows.first()?.source).parent()?.parent()
+    }
+
     /// The rows, word by word.
     pub fn series(&self) -> impl Iterator<Item = &[StepRow]> {
         self.rows.chunk_by(|a, b| a.token == b.token)
@@ -195,15 +201,19 @@ fn checksum_position(bytes: &[u8]) -> Option<usize> {
 /// Checks a part's checksum over itself.
 pub(super) fn check_part(path: &Path) -> Result<(), StoreError> {
     let bytes = fs::read(path).map_err(StoreError::io(path))?;
-    check_bytes(bytes).map_err(|found| StoreError::damaged(path, found))
+    check_bytes(&bytes).map_err(|found| StoreError::damaged(path, found))
 }
 
-fn check_bytes(mut bytes: Vec<u8>) -> Result<(), &'static str> {
-    let at = checksum_position(&bytes).ok_or("it has no checksum")?;
-    let found = String::from_utf8_lossy(&bytes[at..at + 32]).into_owned();
-    bytes[at..at + 32].copy_from_slice(NO_CHECKSUM.as_bytes());
-    let expected = format!("{:032x}", xxh3_128(&bytes));
-    if found == expected { Ok(()) } else { Err("its checksum is not that of its contents") }
+fn check_bytes(bytes: &[u8]) -> Result<(), &'static str> {
+    let at = checksum_position(bytes).ok_or("it has no checksum")?;
+    let (before, rest) = bytes.split_at(at);
+    let (found, behind) = rest.split_at(NO_CHECKSUM.len());
+    let mut hash = Xxh3::new();
+    for piece in [before, NO_CHECKSUM.as_bytes(), behind] {
+        hash.update(piece);
+    }
+    let expected = format!("{:032x}", hash.digest128());
+    if found == expected.as_bytes() { Ok(()) } else { Err("its checksum is not that of its contents") }
 }
 
 /// Reads a `steps` part.
@@ -258,7 +268,7 @@ fn read_part(path: &Path) -> Result<(Vec<RecordBatch>, BTreeMap<String, String>)
     let failed = |source| StoreError::Parquet { path: path.to_owned(), source };
     let bytes = fs::read(path).map_err(StoreError::io(path))?;
     // What is read here may be written again, under a new checksum.
-    check_bytes(bytes.clone()).map_err(|found| StoreError::damaged(path, found))?;
+    check_bytes(&bytes).map_err(|found| StoreError::damaged(path, found))?;
     let builder = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes)).map_err(failed)?;
     let keys = builder.metadata().file_metadata().key_value_metadata().cloned().unwrap_or_default();
     let keys = keys.into_iter().filter_map(|pair| Some((pair.key, pair.value?))).collect();
@@ -289,7 +299,7 @@ mod tests {
         for position in 0..bytes.len() {
             let mut flipped = bytes.clone();
             flipped[position] ^= 1 << (position % 8);
-            assert!(check_bytes(flipped).is_err(), "byte {position}");
+            assert!(check_bytes(&flipped).is_err(), "byte {position}");
         }
     }
 
