@@ -59,16 +59,12 @@ impl Store {
         faults
     }
 
-    /// Checks a video's documents and its `heads` part.
+    /// Checks a video's documents.
     pub(crate) fn check_video_documents(&self, video: &VideoIndex) -> Vec<Fault> {
         let id = &video.record.video_id;
         let mut faults: Vec<Fault> = Vec::new();
         if !video.rows.is_empty() {
             faults.extend(self.check_plain_group(&self.layout.relative(&self.layout.video(id))));
-        }
-        let heads = self.layout.heads_part(id);
-        if heads.exists() {
-            faults.extend(part::check_part(&heads).err().map(|error| self.fault(&heads, error)));
         }
         for (path, hash) in &video.record.documents {
             let token = video.rows.iter().find(|row| path.starts_with(row.series_path())).map(|row| row.token.clone());
