@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::dtype::{Dtype, SourceDtype};
-use crate::dump::{StepArray, Values, write_npy};
+use crate::dump::{StepArray, write_npy};
 use crate::store::{MetadataPatch, StepRow, Store, StoreError, VideoIndex};
+use crate::values::Values;
 
 /// How video directories are laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -148,7 +149,7 @@ fn export_step(
         Dtype::Float32 => SourceDtype::Float32,
         Dtype::Float64 => SourceDtype::Float64,
     };
-    let step = StepArray { shape: row.shape, source_dtype, values: Values::from_bytes(dtype, &bytes) };
+    let step = StepArray { shape: row.shape, source_dtype, values: Values::from_ne_bytes(dtype, &bytes) };
     let stem = format!("step_{:03}", row.step);
     let path = dir.join(match format {
         Format::Npy => format!("{stem}.npy"),

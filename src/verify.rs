@@ -8,15 +8,14 @@ use arrow::array::RecordBatch;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::dump::{
-    Dump, DumpError, ReadOptions, Series, StepFiles, StepReader, Values, read_step_metadata, with_values,
-};
+use crate::dump::{Dump, DumpError, ReadOptions, Series, StepFiles, StepReader, read_step_metadata};
 use crate::grid::{Grid, infer_grid};
 use crate::ingest::{ARRAY_KEYS, transform};
 use crate::kernel::{StepMeasurer, StepMeasures};
 use crate::store::{
     ArrayKind, Fault, HeadRow, MetadataPatch, Recipe, StepRow, Store, StoreError, StoredArray, VideoIndex, heads_batch,
 };
+use crate::values::{Values, with_values};
 
 /// What a verification looked at and found.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -303,7 +302,9 @@ impl Word<'_> {
             checked.bytes += bytes.len() as u64;
             let expected: &[f32] = match (kind, &measures) {
                 (ArrayKind::Attention, _) => {
-                    let values = Values::from_bytes(row.dtype.parse().unwrap_or(crate::dtype::Dtype::Float16), &bytes);
+                    let values =
+                        Values::from_ne_bytes(row.dtype.parse().unwrap_or(crate::dtype::Dtype::Float16), &bytes)
+                            .into_owned();
                     if values.len() == row.shape.len() {
                         let measured = with_values!(&values, values => measurer.measure(values));
                         measures = Some((values, measured));

@@ -7,6 +7,7 @@ mod gc;
 mod info;
 mod ingest;
 mod progress;
+mod query;
 mod units;
 mod verify;
 
@@ -14,6 +15,9 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+
+use crate::output::OutputError;
+use crate::query::QueryError;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -56,6 +60,8 @@ struct Global {
 enum Command {
     /// Convert dumps into a store, or add to it what is new
     Ingest(Box<ingest::IngestArgs>),
+    /// Ask a store: rows, averages, evolution, maps, comparisons, SQL
+    Query(Box<query::QueryArgs>),
     /// Describe a store or a dump
     Info(info::InfoArgs),
     /// Check every byte of a store, and every value against the dump
@@ -83,9 +89,23 @@ impl Failure {
     }
 }
 
-impl<E: std::error::Error> From<E> for Failure {
+impl<E: std::error::Error + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self { message: error.to_string(), hint: None, code: 1 }
+        let (hint, code) = advice(&error);
+        Self { message: error.to_string(), hint, code }
+    }
+}
+
+/// What to try next after an error that knows it, and the exit code.
+fn advice(error: &(dyn std::error::Error + 'static)) -> (Option<String>, u8) {
+    if let Some(error) = error.downcast_ref::<QueryError>() {
+        return (error.hint(), if error.is_usage() { 2 } else { 1 });
+    }
+    match error.downcast_ref::<OutputError>() {
+        Some(OutputError::Query(error)) => advice(error),
+        Some(OutputError::Unfit { hint, .. }) => (Some(hint.clone()), 2),
+        Some(OutputError::InTheWay { .. }) => (Some("remove it, or name another file".into()), 1),
+        _ => (None, 1),
     }
 }
 
@@ -96,6 +116,7 @@ pub fn main() -> ExitCode {
     start_log(cli.global.verbose);
     let outcome = start_threads(&cli.global).and_then(|()| match cli.command {
         Command::Ingest(args) => ingest::run(&args, &cli.global),
+        Command::Query(args) => query::run(&args, &cli.global),
         Command::Info(args) => info::run(&args),
         Command::Verify(args) => verify::run(&args, &cli.global),
         Command::Export(args) => export::run(&args, &cli.global),

@@ -1,14 +1,11 @@
 //! One step array in memory, whatever file it came from: shape, element type and values in C order.
 
-use std::borrow::Cow;
-
-use half::f16;
 use serde::{Deserialize, Serialize};
 
 use super::Problem;
-use crate::dtype::{Dtype, SourceDtype};
-use crate::kernel::Element;
+use crate::dtype::SourceDtype;
 use crate::shape::StepShape;
+use crate::values::Values;
 
 /// What to do with a batch axis larger than 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,100 +26,6 @@ impl std::str::FromStr for Batch {
         }
         text.parse().map(Self::Index).map_err(|_| format!("`{text}` is neither an index nor `mean`"))
     }
-}
-
-/// Values in C order, in the type a store keeps them in.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Values<'a> {
-    /// binary16.
-    Float16(Cow<'a, [f16]>),
-    /// binary32.
-    Float32(Cow<'a, [f32]>),
-    /// binary64.
-    Float64(Cow<'a, [f64]>),
-}
-
-/// Does the same with the values of whatever type.
-macro_rules! with_values {
-    ($values:expr, $name:ident => $body:expr) => {
-        match $values {
-            $crate::dump::Values::Float16($name) => $body,
-            $crate::dump::Values::Float32($name) => $body,
-            $crate::dump::Values::Float64($name) => $body,
-        }
-    };
-}
-pub(crate) use with_values;
-
-impl<'a> Values<'a> {
-    /// Reads little-endian bytes of whole elements, borrowing them where type and alignment allow.
-    pub(super) fn from_le_bytes(dtype: SourceDtype, bytes: Cow<'a, [u8]>) -> Self {
-        match dtype {
-            SourceDtype::Float16 => Self::Float16(elements(bytes, f16::from_le_bytes)),
-            SourceDtype::Float32 => Self::Float32(elements(bytes, f32::from_le_bytes)),
-            SourceDtype::Float64 => Self::Float64(elements(bytes, f64::from_le_bytes)),
-            SourceDtype::BFloat16 => {
-                let widen = |pair: &[u8; 2]| f32::from_bits(u32::from(u16::from_le_bytes(*pair)) << 16);
-                Self::Float32(bytes.as_chunks().0.iter().map(widen).collect())
-            }
-        }
-    }
-
-    /// Their type.
-    #[must_use]
-    pub const fn dtype(&self) -> Dtype {
-        match self {
-            Self::Float16(_) => Dtype::Float16,
-            Self::Float32(_) => Dtype::Float32,
-            Self::Float64(_) => Dtype::Float64,
-        }
-    }
-
-    /// Number of values.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        with_values!(self, values => values.len())
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Their bytes, in the machine's order.
-    #[must_use]
-    pub fn bytes(&self) -> &[u8] {
-        with_values!(self, values => bytemuck::cast_slice(values))
-    }
-
-    /// Values of `dtype`, computed in float64 for each index below `len` and rounded once.
-    pub(crate) fn compute(dtype: Dtype, len: usize, value: impl FnMut(usize) -> f64) -> Values<'static> {
-        match dtype {
-            Dtype::Float16 => Values::Float16((0..len).map(value).map(<f16 as Element>::from_f64).collect()),
-            Dtype::Float32 => Values::Float32((0..len).map(value).map(<f32 as Element>::from_f64).collect()),
-            Dtype::Float64 => Values::Float64((0..len).map(value).collect()),
-        }
-    }
-
-    /// The value at `index` of the flat array, exactly.
-    ///
-    /// # Panics
-    /// If `index` is not below `len`.
-    #[must_use]
-    pub fn get(&self, index: usize) -> f64 {
-        with_values!(self, values => values[index].to_f64())
-    }
-}
-
-fn elements<const SIZE: usize, T: bytemuck::Pod>(bytes: Cow<'_, [u8]>, decode: fn([u8; SIZE]) -> T) -> Cow<'_, [T]> {
-    if cfg!(target_endian = "little")
-        && let Cow::Borrowed(bytes) = bytes
-        && let Ok(values) = bytemuck::try_cast_slice(bytes)
-    {
-        return Cow::Borrowed(values);
-    }
-    bytes.as_chunks().0.iter().map(|chunk| decode(*chunk)).collect()
 }
 
 /// The array of one denoising step.

@@ -27,8 +27,7 @@ mod torch;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-pub(crate) use array::with_values;
-pub use array::{Batch, StepArray, Values};
+pub use array::{Batch, StepArray};
 pub use discover::same_name;
 pub use error::{DumpError, Problem};
 pub use metadata::{StepMetadata, read_step_metadata, read_summary};

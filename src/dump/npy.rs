@@ -8,8 +8,9 @@ use ndarray::{ArrayView, IxDyn, ShapeBuilder};
 use ndarray_npy::npy::header::{Header, Layout};
 
 use super::Problem;
-use super::array::{FileArray, StepArray, Values, with_values};
+use super::array::{FileArray, StepArray};
 use crate::dtype::SourceDtype;
+use crate::values::{Values, with_values};
 
 /// What a header of an array of floats needs at most (numpy writes 128 bytes).
 pub(super) const HEADER_LIMIT: usize = 4096;

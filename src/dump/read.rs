@@ -15,8 +15,9 @@ use super::error::describe;
 use super::npy::{HEADER_LIMIT, NpyHeader, read_npy};
 use super::npz::{extract_npy, read_promised};
 use super::torch::{TorchDtype, read_tensor};
-use super::{Batch, DumpError, FileFormat, Problem, Split, StepArray, StepFile, StepFiles, StepShape, Values};
+use super::{Batch, DumpError, FileFormat, Problem, Split, StepArray, StepFile, StepFiles, StepShape};
 use crate::dtype::{Dtype, SourceDtype};
+use crate::values::Values;
 
 /// A gzipped torch file may always unpack to this,
 const UNPACKED_FLOOR: u64 = 64 << 20;

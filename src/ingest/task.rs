@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::{SeriesPlan, StepPlan, StepSource, update_source};
 use super::transform::transform;
-use crate::dtype::{Dtype, SourceDtype};
-use crate::dump::{DumpError, Problem, StepArray, StepFiles, StepMetadata, StepPeek, StepReader, Values, with_values};
+use crate::dtype::SourceDtype;
+use crate::dump::{DumpError, Problem, StepArray, StepFiles, StepMetadata, StepPeek, StepReader};
 use crate::kernel::{StepMeasurer, StepMeasures};
 use crate::store::{ArrayKind, HeadRow, MetadataPatch, ShardWriter, StepRow, Store, StoreError, share_shard};
+use crate::values::{Values, with_values};
 
 /// Keys of step metadata that speak of the file's array and not of what is stored, if the two differ.
 pub(crate) const ARRAY_KEYS: [&str; 8] = [
@@ -138,7 +139,7 @@ impl ShardTask {
             let problem = Problem::Remark(remark).at(store.root().join(array));
             Failure { step, problem, observed: None, in_store: true }
         })?;
-        let values = Values::from_bytes(self.series.layout.dtype, &bytes);
+        let values = Values::from_ne_bytes(self.series.layout.dtype, &bytes).into_owned();
         let array = StepArray { shape: self.series.layout.shape, source_dtype: self.series.found.dtype, values };
         Ok(ReadStep { array, content_hash: String::new(), as_in_file: true })
     }
@@ -276,17 +277,6 @@ fn write_step(
         ArrayKind::Mean => (bytemuck::cast_slice(&measures.mean), size_of::<f32>()),
     };
     bytes.chunks(chunk_len * size).try_for_each(|chunk| writer.push(chunk))
-}
-
-impl Values<'static> {
-    /// Values from bytes in the machine's order, as arrays of a store are read.
-    pub(crate) fn from_bytes(dtype: Dtype, bytes: &[u8]) -> Self {
-        match dtype {
-            Dtype::Float16 => Values::Float16(bytemuck::pod_collect_to_vec(bytes).into()),
-            Dtype::Float32 => Values::Float32(bytemuck::pod_collect_to_vec(bytes).into()),
-            Dtype::Float64 => Values::Float64(bytemuck::pod_collect_to_vec(bytes).into()),
-        }
-    }
 }
 
 impl SeriesPlan {

@@ -5,11 +5,12 @@ use std::borrow::Cow;
 use half::f16;
 
 use crate::dtype::Dtype;
-use crate::dump::{StepArray, Values, with_values};
+use crate::dump::StepArray;
 use crate::grid::Grid;
 use crate::kernel::Element;
 use crate::shape::StepShape;
 use crate::store::Recipe;
+use crate::values::{Values, with_values};
 
 impl Recipe {
     /// Shape, grid and type of what this makes of a step.

@@ -6,9 +6,13 @@ mod accumulate;
 mod element;
 mod levels;
 mod measure;
+mod reduce;
+mod resample;
 mod step;
 
 pub use element::Element;
 pub use levels::LevelCounter;
 pub use measure::{MapMeasurer, MapStatistics, Sums};
+pub use reduce::{Accumulator, Reducer};
+pub use resample::resample;
 pub use step::{MapMeasure, StepMeasurer, StepMeasures};

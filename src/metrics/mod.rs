@@ -2,6 +2,8 @@
 
 pub mod distribution;
 pub mod location;
+pub mod similarity;
 
 pub use distribution::{Distribution, Level};
 pub use location::Location;
+pub use similarity::{Measured, Metric};

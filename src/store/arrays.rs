@@ -72,7 +72,7 @@ fn blosc_block(dtype: Dtype, bytes: usize) -> usize {
 }
 
 /// One of the sharded arrays of a word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum ArrayKind {
     /// `[step, block, head, spatial, token]`, the dump's values.
     Attention,
@@ -483,28 +483,52 @@ impl StoredArray {
         &self.dtype
     }
 
+    /// How one step is cut: the number of its inner chunks, and the elements of each. One behind the other, in C order,
+    /// they make the step.
+    ///
+    /// # Errors
+    /// If the array is a coordinate.
+    pub fn chunks_of_step(&self) -> Result<(usize, usize), StoreError> {
+        let chunks = self.sharded()?;
+        Ok((chunks.per_step(), chunks.len))
+    }
+
+    /// Decodes an inner chunk of a step, with its checksum verified. `visit` gets its values, in the machine's byte order.
+    ///
+    /// # Errors
+    /// If there is no such step, the array is a coordinate, or the chunk is missing or damaged.
+    pub fn read_chunk<R>(&self, row: u64, number: usize, visit: impl FnOnce(&[u8]) -> R) -> Result<R, StoreError> {
+        let (chunks, place) = self.place(row, number)?;
+        let encoded = self
+            .array
+            .retrieve_encoded_subchunk(&chunks.shards, &place)
+            .map_err(|error| self.failed(error))?
+            .ok_or_else(|| self.failed(format!("chunk {place:?} is missing")))?;
+        let values = chunks.codec.decode(&encoded).map_err(|error| self.failed(format!("chunk {place:?}: {error}")))?;
+        if values.len() != chunks.len * chunks.dtype.size() {
+            return Err(self.failed(format!("chunk {place:?} has {} bytes", values.len())));
+        }
+        Ok(visit(&values))
+    }
+
+    /// Bytes that an inner chunk takes in its shard.
+    ///
+    /// # Errors
+    /// As [`read_chunk`](Self::read_chunk).
+    pub fn stored_bytes(&self, row: u64, number: usize) -> Result<u64, StoreError> {
+        let (chunks, place) = self.place(row, number)?;
+        let range = self.array.subchunk_byte_range(&chunks.shards, &place).map_err(|error| self.failed(error))?;
+        Ok(range.map_or(0, |range| range.length(u64::MAX)))
+    }
+
     /// Decodes the inner chunks of one step, in C order, each with its checksum verified. `visit` gets the index of the
     /// chunk's first element within the step and its values, in the machine's byte order.
     ///
     /// # Errors
-    /// If there is no such step, the array is a coordinate, or a chunk is missing or damaged.
+    /// As [`read_chunk`](Self::read_chunk).
     pub fn for_each_chunk(&self, row: u64, mut visit: impl FnMut(usize, &[u8])) -> Result<(), StoreError> {
-        let failed = |found: &dyn std::fmt::Display| StoreError::array(&self.path, found);
-        let chunks = self.chunks.as_ref().ok_or_else(|| failed(&"it is not sharded"))?;
-        if self.array.shape().first().is_none_or(|&steps| row >= steps) {
-            return Err(failed(&format!("there is no step at row {row} of shape {:?}", self.array.shape())));
-        }
-        for number in 0..chunks.per_step() {
-            let place = chunks.indices(row, number);
-            let encoded = self
-                .array
-                .retrieve_encoded_subchunk(&chunks.shards, &place)
-                .map_err(|error| failed(&error))?
-                .ok_or_else(|| failed(&format!("chunk {place:?} is missing")))?;
-            let values = chunks.codec.decode(&encoded).map_err(|error| failed(&format!("chunk {place:?}: {error}")))?;
-            visit(number * chunks.len, &values);
-        }
-        Ok(())
+        let (count, len) = self.chunks_of_step()?;
+        (0..count).try_for_each(|number| self.read_chunk(row, number, |values| visit(number * len, values)))
     }
 
     /// The values of one step, in the machine's byte order, C order.
@@ -523,11 +547,28 @@ impl StoredArray {
     /// # Errors
     /// If its chunk is missing or damaged.
     pub fn read_coordinate(&self) -> Result<Vec<u8>, StoreError> {
-        let failed = |found: &dyn std::fmt::Display| StoreError::array(&self.path, found);
         // Where a chunk is missing, readers see the fill value.
-        let chunk = self.array.retrieve_chunk_if_exists_opt(&[0], &options()).map_err(|error| failed(&error))?;
-        let bytes: ArrayBytes<'_> = chunk.ok_or_else(|| failed(&"its chunk is missing"))?;
-        Ok(bytes.into_fixed().map_err(|error| StoreError::array(&self.path, error))?.into_owned())
+        let chunk = self.array.retrieve_chunk_if_exists_opt(&[0], &options()).map_err(|error| self.failed(error))?;
+        let bytes: ArrayBytes<'_> = chunk.ok_or_else(|| self.failed("its chunk is missing"))?;
+        Ok(bytes.into_fixed().map_err(|error| self.failed(error))?.into_owned())
+    }
+
+    fn failed(&self, found: impl ToString) -> StoreError {
+        StoreError::array(&self.path, found)
+    }
+
+    fn sharded(&self) -> Result<&Chunks, StoreError> {
+        self.chunks.as_ref().ok_or_else(|| self.failed("it is not sharded"))
+    }
+
+    /// Place of a chunk in the grid of inner chunks.
+    fn place(&self, row: u64, number: usize) -> Result<(&Chunks, Vec<u64>), StoreError> {
+        let chunks = self.sharded()?;
+        if self.array.shape().first().is_none_or(|&steps| row >= steps) || number >= chunks.per_step() {
+            let shape = self.array.shape();
+            return Err(self.failed(format!("there is no chunk {number} of a step at row {row} of shape {shape:?}")));
+        }
+        Ok((chunks, chunks.indices(row, number)))
     }
 }
 

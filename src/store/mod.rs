@@ -248,8 +248,30 @@ impl Store {
         self.root().join(group).join("zarr.json")
     }
 
-    /// The committed `steps` parts.
-    fn parts(&self) -> Result<Vec<PathBuf>, StoreError> {
+    /// Whether there is an array at a path below the store.
+    pub(crate) fn has_array(&self, path: &str) -> bool {
+        self.inside(path).is_ok_and(|array| array.join("zarr.json").is_file())
+    }
+
+    /// The `heads` part of a video, checked to belong to the same commit as its `steps` part.
+    ///
+    /// # Errors
+    /// If it does not, or one of them cannot be read.
+    pub(crate) fn heads_part(&self, steps_part: &Path) -> Result<PathBuf, StoreError> {
+        let heads = self.layout.heads_dir().join(steps_part.file_name().unwrap_or_default());
+        let found = part::part_generation(&heads)?;
+        if found.is_none() || found != part::part_generation(steps_part)? {
+            let found = "missing, or of another commit than the steps part: an ingest was interrupted; run it again";
+            return Err(StoreError::damaged(&heads, found));
+        }
+        Ok(heads)
+    }
+
+    /// The committed `steps` parts, sorted.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub(crate) fn parts(&self) -> Result<Vec<PathBuf>, StoreError> {
         let dir = self.layout.steps_dir();
         let mut parts = Vec::new();
         for entry in fs::read_dir(&dir).map_err(StoreError::io(&dir))? {

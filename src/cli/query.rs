@@ -1,0 +1,608 @@
+//! `attnkit query`.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand, ValueEnum, ValueHint};
+
+use super::progress::Progress;
+use super::{Failure, Global, print, units};
+use crate::kernel::Reducer;
+use crate::metrics::Metric;
+use crate::output::{self, Format, TableStyle};
+use crate::query::{
+    self, Across, Align, Answer, Arrange, Average, By, Compare, Dimension, Evolution, Explain, Filter, Form, List,
+    QueryError, Reduction, SpatialMap, Sql, TableName,
+};
+use crate::store::Store;
+
+/// Rows shown on a terminal unless `--limit` says otherwise.
+const ROWS_ON_TERMINAL: usize = 40;
+/// Below this, answers come before a progress bar would be read.
+const WORTH_A_BAR: u64 = 500_000_000;
+
+/// Ask a store: rows, averages, evolution over steps, maps, comparisons, SQL.
+#[derive(Debug, Args)]
+#[command(
+    subcommand_value_name = "QUESTION",
+    subcommand_help_heading = "Questions",
+    after_help = "\
+Examples:
+  attnkit query evolution maps.store --token flower --sparkline
+  attnkit query average maps.store --over block,head,step --where \"token = 'flower'\" -o flower.npy
+  attnkit query average maps.store --where \"token = 'flower' AND entropy < 6 AND block BETWEEN 10 AND 20\"
+  attnkit query map maps.store --video prompt_000_vid001 --token flower --step 10 --size 480x848 -o map.npy
+  attnkit query compare maps.store --across prompt --token flower --matrix
+  attnkit query list maps.store --table heads --where \"top5 > 0.5\" --sort top5:desc --limit 10
+  attnkit query sql maps.store \"SELECT token, avg(entropy) FROM heads GROUP BY token\"
+
+--where takes a SQL condition over the columns of both tables: attnkit query list maps.store --columns help"
+)]
+pub(super) struct QueryArgs {
+    #[command(subcommand)]
+    question: Question,
+}
+
+#[derive(Debug, Subcommand)]
+enum Question {
+    List(ListArgs),
+    Average(AverageArgs),
+    Evolution(EvolutionArgs),
+    Map(MapArgs),
+    Compare(CompareArgs),
+    Sql(SqlArgs),
+}
+
+/// Which maps.
+#[derive(Debug, Args)]
+struct SelectArgs {
+    /// The store
+    #[arg(value_hint = ValueHint::DirPath)]
+    store: PathBuf,
+    /// SQL condition over the columns of both tables, such as "token = 'flower' AND step < 10 AND entropy < 6"
+    #[arg(long = "where", value_name = "SQL")]
+    condition: Option<String>,
+    /// Only this video
+    #[arg(long, value_name = "ID")]
+    video: Option<String>,
+    /// Only this word
+    #[arg(long, value_name = "WORD")]
+    token: Option<String>,
+}
+
+/// How maps become one.
+#[derive(Debug, Args)]
+struct ReduceArgs {
+    /// Leave out NaN and infinite values [default: they propagate]
+    #[arg(long)]
+    skipna: bool,
+    /// Compute means from the full arrays, even where a stored rollup has them
+    #[arg(long)]
+    no_rollups: bool,
+}
+
+const OUTPUT: &str = "Output";
+
+/// Where the answer goes, and how.
+#[derive(Debug, Args)]
+struct OutputArgs {
+    /// Write to this file
+    #[arg(short, long, value_name = "FILE", help_heading = OUTPUT, value_hint = ValueHint::FilePath)]
+    output: Option<PathBuf>,
+    /// table, csv, json, jsonl, parquet, arrow, npy or zarr [default: by the file's extension; a table on a terminal, csv in a pipe]
+    #[arg(long, value_name = "FORMAT", help_heading = OUTPUT, hide_possible_values = true)]
+    format: Option<Format>,
+    /// Sort by a column; may be given several times
+    #[arg(long, value_name = "COLUMN[:desc]", help_heading = OUTPUT, value_parser = parse_sort)]
+    sort: Vec<(String, bool)>,
+    /// Keep the first rows
+    #[arg(long, value_name = "N", help_heading = OUTPUT)]
+    limit: Option<usize>,
+    /// Say what would be read and done, and do nothing
+    #[arg(long, help_heading = OUTPUT)]
+    explain: bool,
+}
+
+/// Rows of the tables: steps (one row each), or heads (one row for each map).
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  attnkit query list maps.store --where \"step = 0\" --columns video_id,token,prompt,seed
+  attnkit query list maps.store --table heads --where \"token = 'flower' AND top5 > 0.5\" --sort top5:desc --limit 10
+  attnkit query list maps.store --columns help        what columns there are")]
+struct ListArgs {
+    #[command(flatten)]
+    select: SelectArgs,
+    /// The table
+    #[arg(long, value_enum, default_value = "steps")]
+    table: TableArg,
+    /// Columns to show, of either table; `help` lists them
+    #[arg(long, value_name = "COLUMN,…", value_delimiter = ',')]
+    columns: Option<Vec<String>>,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum TableArg {
+    Steps,
+    Heads,
+}
+
+/// Maps reduced to one for each combination of what is not averaged over.
+///
+/// Columns: the keys (of video_id, token, token_index, step, block, head), n (maps that went in), frames, height, width, shape, and the
+/// statistics of the result. Parquet and Arrow have the map itself in `values`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  attnkit query average maps.store                                          mean over blocks and heads: a map per step
+  attnkit query average maps.store --over block,head,step -o words.zarr     a map per video and word
+  attnkit query average maps.store --over video,block,head --token flower   over all seeds and prompts
+  attnkit query average maps.store --over block --with max -o heads.npy     a map per step and head")]
+struct AverageArgs {
+    #[command(flatten)]
+    select: SelectArgs,
+    /// What to reduce over: any of block, head, step, video, token, token_index
+    #[arg(long, value_name = "DIMENSION,…", value_delimiter = ',', default_value = "block,head")]
+    over: Vec<Dimension>,
+    /// What becomes of the values at a position
+    #[arg(long, value_enum, value_name = "REDUCER", default_value = "mean")]
+    with: ReducerArg,
+    #[command(flatten)]
+    reduce: ReduceArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ReducerArg {
+    Mean,
+    Max,
+    Min,
+    Median,
+    /// Of the population: divided by n
+    Std,
+    Sum,
+}
+
+/// A word's attention through the denoising steps: statistics of each step's mean map, and its change.
+///
+/// Change against the step before (…_previous) and against the last one (…_last): cosine similarity, Jensen-Shannon divergence in nats,
+/// shift of the centroid in grid cells.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  attnkit query evolution maps.store --token flower --sparkline
+  attnkit query evolution maps.store --token flower --by head -o heads.parquet
+  attnkit query evolution maps.store --where \"token = 'flower' AND block = 12\" --format csv")]
+struct EvolutionArgs {
+    #[command(flatten)]
+    select: SelectArgs,
+    /// A series for each block or head instead of the mean over all
+    #[arg(long, value_enum)]
+    by: Option<ByArg>,
+    /// One row for each series, with trends as small bars
+    #[arg(long)]
+    sparkline: bool,
+    #[command(flatten)]
+    reduce: ReduceArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ByArg {
+    Block,
+    Head,
+}
+
+/// One spatial map, [frames, height, width]: of one step of one word in one video.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  attnkit query map maps.store --video prompt_000_vid001 --token flower --step 10 -o map.npy
+  attnkit query map maps.store --video prompt_000_vid001 --token flower --step 10 --block 12 --head 3 \\
+      --size 480x848 --frames 57 -o overlay.npy                             upsampled to the video's pixels and frames")]
+struct MapArgs {
+    #[command(flatten)]
+    select: SelectArgs,
+    /// The denoising step
+    #[arg(long, value_name = "N")]
+    step: Option<i64>,
+    /// One block [default: the mean over all]
+    #[arg(long, value_name = "N")]
+    block: Option<i64>,
+    /// One head [default: the mean over all]
+    #[arg(long, value_name = "N")]
+    head: Option<i64>,
+    /// Resample to this height and width, pixels
+    #[arg(long, value_name = "HxW", value_parser = parse_size)]
+    size: Option<(usize, usize)>,
+    /// Resample to this number of frames
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    frames: Option<u32>,
+    #[command(flatten)]
+    reduce: ReduceArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Groups of maps compared pair by pair: rows of (a, b, step, metric, value, n).
+///
+/// The maps of each side are averaged, step by step. n counts the maps of both sides. Across weights, every weight is compared with
+/// the one nearest to 1 (or --against), and slope and trend tell how the metric responds to the weight.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Metrics (names with @ take a parameter):
+  cosine pearson spearman    similarity of the values, or of their ranks
+  js kl                      divergence of the maps as distributions, nats
+  iou@0.8                    overlap of the positions above each map's 0.8-quantile
+  topk@0.1                   overlap of the highest 10 % of positions
+  emd centroid               distance that mass has moved, and between centroids, grid cells
+  ssim                       structural similarity of the frames
+  l2                         Euclidean distance of the raw maps
+  mass_ratio                 sum of a over sum of b
+
+Examples:
+  attnkit query compare maps.store --across prompt --token flower          one word in different prompts
+  attnkit query compare maps.store --across token --video prompt_000_vid001 --matrix   the words of one prompt
+  attnkit query compare maps.store --across weight --token flower --align mean         response to emphasis
+  attnkit query compare maps.store --across head --token flower --align last --metric iou@0.9,emd --against 3
+  attnkit query compare maps.store --across seed --token flower --maps differences.npy")]
+struct CompareArgs {
+    #[command(flatten)]
+    select: SelectArgs,
+    /// What distinguishes the two sides
+    #[arg(long, value_enum)]
+    across: AcrossArg,
+    /// Which steps are compared
+    #[arg(long, value_enum, default_value = "step")]
+    align: AlignArg,
+    /// What is measured
+    #[arg(
+        long,
+        value_name = "METRIC,…",
+        value_delimiter = ',',
+        default_value = "cosine,js,iou@0.8,centroid,mass_ratio"
+    )]
+    metric: Vec<Metric>,
+    /// For each metric a square table, of means over the steps
+    #[arg(long, conflicts_with = "against")]
+    matrix: bool,
+    /// Compare all with this one
+    #[arg(long, value_name = "GROUP")]
+    against: Option<String>,
+    /// Also write the difference maps a - b, in a format with maps
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT, value_hint = ValueHint::FilePath)]
+    maps: Option<PathBuf>,
+    #[command(flatten)]
+    reduce: ReduceArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum AcrossArg {
+    Prompt,
+    Video,
+    Seed,
+    Token,
+    Weight,
+    Step,
+    Block,
+    Head,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum AlignArg {
+    /// Those of the same number
+    Step,
+    /// Those nearest in the scheduler's timestep
+    Timestep,
+    /// The last of each side
+    Last,
+    /// None: the means over all steps
+    Mean,
+}
+
+/// SQL over the tables `steps` and `heads` (dialect of Polars), read-only.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  attnkit query sql maps.store \"SELECT token, block, avg(entropy) AS entropy FROM heads GROUP BY token, block ORDER BY entropy LIMIT 5\"
+  attnkit query sql maps.store \"SELECT s.seed, avg(h.top5) FROM heads h JOIN steps s USING (video_id, token, step) GROUP BY s.seed\" -o seeds.csv")]
+struct SqlArgs {
+    /// The store
+    #[arg(value_hint = ValueHint::DirPath)]
+    store: PathBuf,
+    /// SELECT …
+    #[arg(value_name = "SQL")]
+    statement: String,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+pub(super) fn run(args: &QueryArgs, global: &Global) -> Result<ExitCode, Failure> {
+    match &args.question {
+        Question::List(args) => list(args, global),
+        Question::Average(args) => average(args, global),
+        Question::Evolution(args) => evolution(args, global),
+        Question::Map(args) => map(args, global),
+        Question::Compare(args) => compare(args, global),
+        Question::Sql(args) => sql(args, global),
+    }?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(args: &ListArgs, global: &Global) -> Result<(), Failure> {
+    let target = Target::of(&args.output)?;
+    if args.columns.as_ref().is_some_and(|columns| columns == &["help"]) {
+        return target.write(query::columns()?, global);
+    }
+    let store = Store::open(&args.select.store)?;
+    let list = List {
+        table: match args.table {
+            TableArg::Steps => TableName::Steps,
+            TableArg::Heads => TableName::Heads,
+        },
+        filter: args.select.filter()?,
+        columns: args.columns.clone(),
+        arrange: args.output.arrange(),
+    };
+    if args.output.explain {
+        return print(&list.explain(&store)?);
+    }
+    target.write(list.run(&store)?, global)
+}
+
+fn average(args: &AverageArgs, global: &Global) -> Result<(), Failure> {
+    let target = Target::of(&args.output)?;
+    let store = Store::open(&args.select.store)?;
+    let reducer = match args.with {
+        ReducerArg::Mean => Reducer::Mean,
+        ReducerArg::Max => Reducer::Max,
+        ReducerArg::Min => Reducer::Min,
+        ReducerArg::Median => Reducer::Median,
+        ReducerArg::Std => Reducer::Std,
+        ReducerArg::Sum => Reducer::Sum,
+    };
+    let average = Average {
+        filter: args.select.filter()?,
+        over: args.over.clone(),
+        reduction: Reduction { reducer, ..args.reduce.reduction() },
+        values: target.format.has_values(),
+    };
+    if args.output.explain {
+        return target.explain(&average.explain(&store)?);
+    }
+    let bar = Bar::new(global);
+    let answer = average.run(&store, &|done, all| bar.set(done, all))?;
+    bar.finish();
+    target.write(answer.arrange(&args.output.arrange())?, global)
+}
+
+fn evolution(args: &EvolutionArgs, global: &Global) -> Result<(), Failure> {
+    let target = Target::of(&args.output)?;
+    let store = Store::open(&args.select.store)?;
+    let by = args.by.map(|by| match by {
+        ByArg::Block => By::Block,
+        ByArg::Head => By::Head,
+    });
+    let evolution = Evolution { filter: args.select.filter()?, by, reduction: args.reduce.reduction() };
+    if args.output.explain {
+        return target.explain(&evolution.explain(&store)?);
+    }
+    let bar = Bar::new(global);
+    let mut answer = evolution.run(&store, &|done, all| bar.set(done, all))?;
+    bar.finish();
+    if args.sparkline {
+        answer = output::trends(&answer)?;
+    }
+    target.write(answer.arrange(&args.output.arrange())?, global)
+}
+
+fn map(args: &MapArgs, global: &Global) -> Result<(), Failure> {
+    let target = Target::of(&args.output)?;
+    let store = Store::open(&args.select.store)?;
+    let mut filter = args.select.filter()?;
+    for (column, value) in [("step", args.step), ("block", args.block), ("head", args.head)] {
+        if let Some(value) = value {
+            filter = filter.and_int(column, value);
+        }
+    }
+    let frames = args.frames.map(|frames| frames as usize);
+    let map = SpatialMap { filter, reduction: args.reduce.reduction(), size: args.size, frames };
+    if args.output.explain {
+        return target.explain(&map.explain(&store)?);
+    }
+    let answer = map.run(&store, &|_, _| {})?;
+    target.write(answer.arrange(&args.output.arrange())?, global)
+}
+
+fn compare(args: &CompareArgs, global: &Global) -> Result<(), Failure> {
+    let target = Target::of(&args.output)?;
+    let maps = args.maps.as_deref().map(maps_target).transpose()?;
+    let store = Store::open(&args.select.store)?;
+    let compare = Compare {
+        filter: args.select.filter()?,
+        across: match args.across {
+            AcrossArg::Prompt => Across::Prompt,
+            AcrossArg::Video => Across::Video,
+            AcrossArg::Seed => Across::Seed,
+            AcrossArg::Token => Across::Token,
+            AcrossArg::Weight => Across::Weight,
+            AcrossArg::Step => Across::Step,
+            AcrossArg::Block => Across::Block,
+            AcrossArg::Head => Across::Head,
+        },
+        align: match args.align {
+            AlignArg::Step => Align::Step,
+            AlignArg::Timestep => Align::Timestep,
+            AlignArg::Last => Align::Last,
+            AlignArg::Mean => Align::Mean,
+        },
+        metrics: args.metric.clone(),
+        reduction: args.reduce.reduction(),
+        against: args.against.clone(),
+    };
+    let form = if args.matrix { Form::Matrix } else { Form::Pairs };
+    if args.output.explain {
+        return target.explain(&compare.explain(&store, form)?);
+    }
+    let bar = Bar::new(global);
+    let answer = compare.run(&store, form, &|done, all| bar.set(done, all))?;
+    bar.finish();
+    target.write(answer.arrange(&args.output.arrange())?, global)?;
+    match maps {
+        None => Ok(()),
+        Some(target) => {
+            let differences = compare.run(&store, Form::Maps, &|_, _| {})?;
+            target.write(Answer { notes: Vec::new(), ..differences }, global)
+        }
+    }
+}
+
+fn sql(args: &SqlArgs, global: &Global) -> Result<(), Failure> {
+    let target = Target::of(&args.output)?;
+    let store = Store::open(&args.store)?;
+    let sql = Sql { statement: args.statement.clone() };
+    if args.output.explain {
+        return print(&sql.explain(&store)?);
+    }
+    target.write(sql.run(&store)?.arrange(&args.output.arrange())?, global)
+}
+
+impl SelectArgs {
+    fn filter(&self) -> Result<Filter, QueryError> {
+        filter(self.condition.as_deref(), self.video.as_deref(), self.token.as_deref())
+    }
+}
+
+/// The filter of a condition and what it is narrowed to.
+fn filter(condition: Option<&str>, video: Option<&str>, token: Option<&str>) -> Result<Filter, QueryError> {
+    let mut filter = condition.map_or_else(|| Ok(Filter::all()), Filter::parse)?;
+    for (column, value) in [("video_id", video), ("token", token)] {
+        if let Some(value) = value {
+            filter = filter.and_text(column, value);
+        }
+    }
+    Ok(filter)
+}
+
+impl ReduceArgs {
+    const fn reduction(&self) -> Reduction {
+        Reduction { reducer: Reducer::Mean, skipna: self.skipna, rollups: !self.no_rollups }
+    }
+}
+
+impl OutputArgs {
+    fn arrange(&self) -> Arrange {
+        Arrange { sort: self.sort.clone(), limit: self.limit }
+    }
+}
+
+/// Where an answer goes.
+struct Target {
+    path: Option<PathBuf>,
+    format: Format,
+    style: TableStyle,
+}
+
+impl Target {
+    fn of(args: &OutputArgs) -> Result<Self, Failure> {
+        let terminal = std::io::stdout().is_terminal() && args.output.is_none();
+        let format = match (args.format, &args.output) {
+            (Some(format), _) => format,
+            (None, Some(path)) => Format::of_path(path).ok_or_else(|| {
+                Failure::usage(
+                    format!("{}: the extension names no format", path.display()),
+                    "add --format csv, or another of table, json, jsonl, parquet, arrow, npy, zarr",
+                )
+            })?,
+            (None, None) if terminal => Format::Table,
+            (None, None) => Format::Csv,
+        };
+        if args.output.is_none() && !format.is_text() {
+            return Err(Failure::usage(
+                format!("{} is not printed", format.name()),
+                format!("name a file: -o answer.{}", format.name()),
+            ));
+        }
+        let rows = if terminal && args.limit.is_none() { ROWS_ON_TERMINAL } else { usize::MAX };
+        Ok(Self { path: args.output.clone(), format, style: TableStyle { terminal, rows } })
+    }
+
+    fn write(&self, answer: Answer, global: &Global) -> Result<(), Failure> {
+        if !global.quiet {
+            answer.notes.iter().for_each(|note| eprintln!("note: {note}"));
+        }
+        let Some(path) = &self.path else {
+            let text = output::to_text(&answer, self.format, self.style)?;
+            return print(&String::from_utf8_lossy(&text));
+        };
+        let beside = output::write_file(&answer, self.format, path)?;
+        if !global.quiet {
+            let others: String = beside.iter().map(|path| format!(", rows in {}", path.display())).collect();
+            eprintln!("{}: {}{others}", path.display(), units::count(answer.table.height() as u64, "row"));
+        }
+        Ok(())
+    }
+
+    fn explain(&self, explain: &Explain) -> Result<(), Failure> {
+        if matches!(self.format, Format::Json | Format::Jsonl) {
+            return print(&(serde_json::to_string_pretty(explain)? + "\n"));
+        }
+        print(&explain.to_string())
+    }
+}
+
+/// The file for maps that come beside an answer.
+fn maps_target(path: &Path) -> Result<Target, Failure> {
+    let format = Format::of_path(path).filter(|format| format.has_values()).ok_or_else(|| {
+        Failure::usage(
+            format!("{}: not a file for maps", path.display()),
+            "name a .npy, .zarr, .parquet or .arrow file",
+        )
+    })?;
+    Ok(Target { path: Some(path.to_owned()), format, style: TableStyle { terminal: false, rows: usize::MAX } })
+}
+
+/// A progress bar that appears when there is much to read.
+struct Bar {
+    progress: Progress,
+}
+
+impl Bar {
+    fn new(global: &Global) -> Self {
+        Self { progress: Progress::of_bytes("query", global.quiet) }
+    }
+
+    fn set(&self, done: u64, all: u64) {
+        if all >= WORTH_A_BAR {
+            self.progress.set_total(all);
+            self.progress.set_position(done, String::new);
+        }
+    }
+
+    fn finish(&self) {
+        self.progress.finish();
+    }
+}
+
+fn parse_sort(text: &str) -> Result<(String, bool), String> {
+    match text.rsplit_once(':') {
+        None => Ok((text.to_owned(), false)),
+        Some((column, "desc")) => Ok((column.to_owned(), true)),
+        Some((column, "asc")) => Ok((column.to_owned(), false)),
+        Some((_, other)) => Err(format!("`{other}` is neither asc nor desc")),
+    }
+}
+
+fn parse_size(text: &str) -> Result<(usize, usize), String> {
+    let size = |text: &str| text.parse().ok().filter(|&size: &usize| size > 0 && size <= 1 << 15);
+    text.split_once('x')
+        .and_then(|(height, width)| Some((size(height)?, size(width)?)))
+        .ok_or_else(|| format!("`{text}` is not HEIGHTxWIDTH, such as 480x848"))
+}

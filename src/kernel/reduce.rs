@@ -1,0 +1,420 @@
+//! Folding many maps into one, position by position: mean, sum, extremes, standard deviation, median.
+//!
+//! An [`Accumulator`] holds what was folded so far of one group of maps. Accumulators merge, so that parts of a group can be
+//! folded apart; what was folded in which order is the caller's to keep the same if the last bits matter.
+
+use serde::{Deserialize, Serialize};
+
+use super::Element;
+
+/// Positions that are folded at a time, of all maps given, so that the sums stay in the nearest cache.
+const TILE: usize = 1024;
+
+/// How many maps become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reducer {
+    /// Σ x / n
+    #[default]
+    Mean,
+    /// Σ x
+    Sum,
+    /// The highest.
+    Max,
+    /// The lowest.
+    Min,
+    /// √(Σ (x − mean)² / n): of the population, as `numpy.std` by default.
+    Std,
+    /// The middle value, or the mean of the two middle ones. Needs all values at once.
+    Median,
+}
+
+impl Reducer {
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Mean => "mean",
+            Self::Sum => "sum",
+            Self::Max => "max",
+            Self::Min => "min",
+            Self::Std => "std",
+            Self::Median => "median",
+        }
+    }
+
+    /// Whether what was folded apart can be merged without keeping every value.
+    #[must_use]
+    pub const fn is_mergeable(self) -> bool {
+        !matches!(self, Self::Median)
+    }
+}
+
+/// What was folded so far of the maps of one group, over a range of positions.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Accumulator {
+    reducer: Reducer,
+    positions: usize,
+    /// Maps that went in.
+    maps: u64,
+    /// Finite values that went in, by position; `None` if non-finite values are propagated, so that all count.
+    counts: Option<Vec<u32>>,
+    state: State,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum State {
+    /// By position.
+    Sums(Vec<f64>),
+    /// By position; NaN where there was none, or where a NaN was met that propagates.
+    Extremes(Vec<f64>),
+    /// By position, after Welford: mean, and Σ (x − mean)².
+    Moments { means: Vec<f64>, squares: Vec<f64> },
+    /// `[map, position]`.
+    Values(Vec<f32>),
+}
+
+impl Accumulator {
+    /// Nothing folded yet, over `positions`. With `skipna`, NaN and infinite values are left out; without, they propagate.
+    #[must_use]
+    pub fn new(reducer: Reducer, skipna: bool, positions: usize) -> Self {
+        let state = match reducer {
+            Reducer::Mean | Reducer::Sum => State::Sums(vec![0.0; positions]),
+            Reducer::Max | Reducer::Min => State::Extremes(vec![f64::NAN; positions]),
+            Reducer::Std => State::Moments { means: vec![0.0; positions], squares: vec![0.0; positions] },
+            Reducer::Median => State::Values(Vec::new()),
+        };
+        Self { reducer, positions, maps: 0, counts: skipna.then(|| vec![0; positions]), state }
+    }
+
+    /// Maps that went in.
+    #[must_use]
+    pub const fn maps(&self) -> u64 {
+        self.maps
+    }
+
+    /// Folds `maps` in, each of as many values as there are positions, and each standing for `weight` maps of which it is the
+    /// mean (1 for a map itself; anything else makes sense for means and sums only).
+    pub fn fold<T: Element>(&mut self, maps: &[&[T]], weight: u32, scratch: &mut Vec<f32>) {
+        let before = self.maps;
+        for start in (0..self.positions).step_by(TILE) {
+            let tile = start..(start + TILE).min(self.positions);
+            for (index, map) in maps.iter().enumerate() {
+                let Some(values) = map.get(tile.clone()) else { continue };
+                let values = T::widen(values, scratch);
+                let counts = self.counts.as_mut().map(|counts| &mut counts[tile.clone()]);
+                match (&mut self.state, counts) {
+                    (State::Sums(sums), None) => add(values, f64::from(weight), &mut sums[tile.clone()]),
+                    (State::Sums(sums), Some(counts)) => {
+                        add_finite(values, f64::from(weight), &mut sums[tile.clone()], counts);
+                    }
+                    (State::Extremes(values_so_far), counts) => {
+                        let first = before == 0 && index == 0;
+                        let target = &mut values_so_far[tile.clone()];
+                        match self.reducer {
+                            Reducer::Max => take_extreme::<true, _>(values, target, first, counts),
+                            _ => take_extreme::<false, _>(values, target, first, counts),
+                        }
+                    }
+                    (State::Moments { means, squares }, counts) => {
+                        let n = (before + index as u64 + 1) as f64;
+                        add_moments(values, n, &mut means[tile.clone()], &mut squares[tile.clone()], counts);
+                    }
+                    (State::Values(_), _) => {}
+                }
+            }
+        }
+        if let State::Values(kept) = &mut self.state {
+            for map in maps {
+                kept.extend(T::widen(map, scratch).iter().map(|&value| narrow(value.into())));
+            }
+        }
+        self.maps += u64::from(weight) * maps.len() as u64;
+    }
+
+    /// Takes in what was folded apart, of other maps at the same positions.
+    pub fn merge(&mut self, other: Self) {
+        let (own, others) = (self.maps, other.maps);
+        match (&mut self.state, other.state) {
+            (State::Sums(sums), State::Sums(more)) => {
+                sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+            }
+            (State::Extremes(values), State::Extremes(more)) => {
+                let counted = self.counts.is_some();
+                for (index, (value, more)) in values.iter_mut().zip(more).enumerate() {
+                    // A NaN is a value that propagates, unless values are counted and there was none.
+                    let has = |counts: &Option<Vec<u32>>, maps: u64| {
+                        counts.as_ref().map_or(maps > 0, |counts| counts[index] > 0)
+                    };
+                    if !has(&self.counts, own) {
+                        *value = more;
+                    } else if has(&other.counts, others) {
+                        *value = match self.reducer {
+                            Reducer::Max => extreme::<true>(*value, more),
+                            _ => extreme::<false>(*value, more),
+                        };
+                    }
+                }
+                debug_assert_eq!(counted, other.counts.is_some());
+            }
+            (State::Moments { means, squares }, State::Moments { means: more_means, squares: more_squares }) => {
+                for index in 0..means.len() {
+                    let count = |counts: &Option<Vec<u32>>, maps: u64| {
+                        counts.as_ref().map_or(maps as f64, |counts| f64::from(counts[index]))
+                    };
+                    let (a, b) = (count(&self.counts, own), count(&other.counts, others));
+                    if b > 0.0 {
+                        let distance = more_means[index] - means[index];
+                        squares[index] += more_squares[index] + distance * distance * (a * b / (a + b));
+                        means[index] += distance * (b / (a + b));
+                    }
+                }
+            }
+            (State::Values(values), State::Values(more)) => values.extend(more),
+            _ => debug_assert!(false, "accumulators of different reducers"),
+        }
+        if let (Some(counts), Some(more)) = (&mut self.counts, other.counts) {
+            counts.iter_mut().zip(more).for_each(|(count, more)| *count += more);
+        }
+        self.maps += others;
+    }
+
+    /// The result at each position, rounded to float32 once. Where no value counts: 0 for a sum, NaN otherwise.
+    #[must_use]
+    pub fn finish(self) -> Vec<f32> {
+        let maps = self.maps as f64;
+        let count = |index: usize| self.counts.as_ref().map_or(maps, |counts| f64::from(counts[index]));
+        match self.state {
+            State::Sums(sums) if self.reducer == Reducer::Sum => sums.into_iter().map(narrow).collect(),
+            State::Sums(sums) => sums.into_iter().enumerate().map(|(index, sum)| narrow(sum / count(index))).collect(),
+            State::Extremes(values) => values.into_iter().map(narrow).collect(),
+            State::Moments { squares, .. } => {
+                squares.into_iter().enumerate().map(|(index, sum)| narrow((sum / count(index)).sqrt())).collect()
+            }
+            State::Values(values) => medians(&values, self.positions, self.counts.is_some()),
+        }
+    }
+}
+
+#[allow(clippy::cast_possible_truncation)] // rounding is meant
+fn narrow(value: f64) -> f32 {
+    value as f32
+}
+
+/// Runs a loop compiled for AVX2 where the processor has it. Nothing is rounded differently there: no operation is fused.
+#[inline]
+fn vectorised<R>(work: impl FnOnce() -> R) -> R {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2")]
+        fn with_avx2<R>(work: impl FnOnce() -> R) -> R {
+            work()
+        }
+        if is_x86_feature_detected!("avx2") {
+            // SAFETY: the function needs AVX2 and nothing else, and the processor has it.
+            #[allow(unsafe_code)]
+            return unsafe { with_avx2(work) };
+        }
+    }
+    work()
+}
+
+fn add<W: Copy + Into<f64>>(values: &[W], weight: f64, sums: &mut [f64]) {
+    vectorised(|| {
+        if weight == 1.0 {
+            for (sum, &value) in sums.iter_mut().zip(values) {
+                *sum += value.into();
+            }
+        } else {
+            for (sum, &value) in sums.iter_mut().zip(values) {
+                *sum += value.into() * weight;
+            }
+        }
+    });
+}
+
+fn add_finite<W: Copy + Into<f64>>(values: &[W], weight: f64, sums: &mut [f64], counts: &mut [u32]) {
+    vectorised(|| {
+        for ((sum, count), &value) in sums.iter_mut().zip(counts).zip(values) {
+            let value: f64 = value.into();
+            let finite = value.is_finite();
+            *sum += if finite { value * weight } else { 0.0 };
+            *count += u32::from(finite);
+        }
+    });
+}
+
+/// The higher (or lower) of two, NaN if either is.
+#[inline(always)]
+fn extreme<const HIGHEST: bool>(so_far: f64, value: f64) -> f64 {
+    let inside = if HIGHEST { value <= so_far } else { value >= so_far };
+    if inside || so_far.is_nan() { so_far } else { value }
+}
+
+fn take_extreme<const HIGHEST: bool, W: Copy + Into<f64>>(
+    values: &[W],
+    target: &mut [f64],
+    first: bool,
+    counts: Option<&mut [u32]>,
+) {
+    vectorised(|| match counts {
+        None if first => target.iter_mut().zip(values).for_each(|(so_far, &value)| *so_far = value.into()),
+        None => {
+            for (so_far, &value) in target.iter_mut().zip(values) {
+                *so_far = extreme::<HIGHEST>(*so_far, value.into());
+            }
+        }
+        Some(counts) => {
+            for ((so_far, count), &value) in target.iter_mut().zip(counts).zip(values) {
+                let value: f64 = value.into();
+                if value.is_finite() {
+                    *so_far = if *count == 0 { value } else { extreme::<HIGHEST>(*so_far, value) };
+                    *count += 1;
+                }
+            }
+        }
+    });
+}
+
+/// Welford's update (Technometrics 4, 1962): numerically safe, and one pass. `n` counts this map too.
+fn add_moments<W: Copy + Into<f64>>(
+    values: &[W],
+    n: f64,
+    means: &mut [f64],
+    squares: &mut [f64],
+    counts: Option<&mut [u32]>,
+) {
+    vectorised(|| match counts {
+        None => {
+            let share = 1.0 / n;
+            for ((mean, square), &value) in means.iter_mut().zip(squares).zip(values) {
+                let value: f64 = value.into();
+                let distance = value - *mean;
+                *mean += distance * share;
+                *square += distance * (value - *mean);
+            }
+        }
+        Some(counts) => {
+            for (((mean, square), count), &value) in means.iter_mut().zip(squares).zip(counts).zip(values) {
+                let value: f64 = value.into();
+                if value.is_finite() {
+                    *count += 1;
+                    let distance = value - *mean;
+                    *mean += distance / f64::from(*count);
+                    *square += distance * (value - *mean);
+                }
+            }
+        }
+    });
+}
+
+/// Median at each position of `[map, position]`.
+fn medians(values: &[f32], positions: usize, skipna: bool) -> Vec<f32> {
+    let mut column = Vec::with_capacity(values.len() / positions.max(1));
+    (0..positions)
+        .map(|position| {
+            column.clear();
+            let all = values.iter().skip(position).step_by(positions).copied();
+            column.extend(all.filter(|value| !skipna || value.is_finite()));
+            median(&mut column)
+        })
+        .collect()
+}
+
+fn median(values: &mut [f32]) -> f32 {
+    if values.is_empty() || values.iter().any(|value| value.is_nan()) {
+        return f32::NAN;
+    }
+    let middle = values.len() / 2;
+    let even = values.len().is_multiple_of(2);
+    let (below, &mut upper, _) = values.select_nth_unstable_by(middle, f32::total_cmp);
+    let lower = if even { below.iter().copied().max_by(f32::total_cmp) } else { None };
+    lower.map_or(upper, |lower| narrow(f64::midpoint(f64::from(lower), f64::from(upper))))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ALL: [Reducer; 6] = [Reducer::Mean, Reducer::Sum, Reducer::Max, Reducer::Min, Reducer::Std, Reducer::Median];
+
+    /// The plain definition, on the values at one position.
+    fn reference(reducer: Reducer, skipna: bool, values: &[f32]) -> f64 {
+        let values: Vec<f64> =
+            values.iter().filter(|value| !skipna || value.is_finite()).map(|value| f64::from(*value)).collect();
+        let n = values.len() as f64;
+        let sum: f64 = values.iter().sum();
+        let nan = values.iter().any(|value| value.is_nan()) || (values.is_empty() && reducer != Reducer::Sum);
+        match reducer {
+            _ if nan => f64::NAN,
+            Reducer::Mean => sum / n,
+            Reducer::Sum => sum,
+            Reducer::Max => values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+            Reducer::Min => values.iter().copied().fold(f64::INFINITY, f64::min),
+            Reducer::Std => (values.iter().map(|value| (value - sum / n).powi(2)).sum::<f64>() / n).sqrt(),
+            Reducer::Median => {
+                let mut sorted = values.clone();
+                sorted.sort_by(f64::total_cmp);
+                let middle = sorted.len() / 2;
+                if sorted.len() % 2 == 1 { sorted[middle] } else { f64::midpoint(sorted[middle - 1], sorted[middle]) }
+            }
+        }
+    }
+
+    fn value() -> impl Strategy<Value = f32> {
+        prop_oneof![20 => -1e3f32..1e3, 1 => Just(f32::NAN), 1 => Just(f32::INFINITY), 1 => Just(0.0f32)]
+    }
+
+    proptest! {
+        #[test]
+        fn folding_in_parts_is_the_plain_definition(
+            maps in proptest::collection::vec(proptest::collection::vec(value(), 5), 1..9),
+            cut in 0usize..9,
+            skipna: bool,
+        ) {
+            let (first, second) = maps.split_at(cut.min(maps.len()));
+            for reducer in ALL {
+                let fold = |maps: &[Vec<f32>]| {
+                    let mut accumulator = Accumulator::new(reducer, skipna, 5);
+                    for map in maps {
+                        accumulator.fold(&[map.as_slice()], 1, &mut Vec::new());
+                    }
+                    accumulator
+                };
+                let mut merged = fold(first);
+                merged.merge(fold(second));
+                prop_assert_eq!(merged.maps(), maps.len() as u64);
+                for (position, found) in merged.finish().into_iter().enumerate() {
+                    let column: Vec<f32> = maps.iter().map(|map| map[position]).collect();
+                    let expected = reference(reducer, skipna, &column);
+                    let same = (f64::from(found) - expected).abs() <= 1e-6 * (1.0 + expected.abs());
+                    let nan = found.is_nan() && expected.is_nan();
+                    let infinite = !expected.is_finite() && (f64::from(found) == expected || found.is_nan());
+                    prop_assert!(same || nan || infinite, "{reducer:?} {skipna} of {column:?}: {found}, not {expected}");
+                }
+            }
+        }
+
+        #[test]
+        fn folding_at_once_is_folding_one_by_one(maps in proptest::collection::vec(proptest::collection::vec(value(), 3), 1..6)) {
+            for reducer in ALL {
+                let slices: Vec<&[f32]> = maps.iter().map(Vec::as_slice).collect();
+                let (mut at_once, mut one_by_one) = (Accumulator::new(reducer, false, 3), Accumulator::new(reducer, false, 3));
+                at_once.fold(&slices, 1, &mut Vec::new());
+                slices.iter().for_each(|map| one_by_one.fold(&[*map], 1, &mut Vec::new()));
+                let bits = |accumulator: Accumulator| accumulator.finish().into_iter().map(f32::to_bits).collect::<Vec<_>>();
+                prop_assert_eq!(bits(at_once), bits(one_by_one));
+            }
+        }
+    }
+
+    #[test]
+    fn a_mean_of_means_counts_the_maps_behind_them() {
+        let mut mean = Accumulator::new(Reducer::Mean, false, 1);
+        mean.fold(&[[1.0f32].as_slice()], 3, &mut Vec::new());
+        mean.fold(&[[5.0f32].as_slice()], 1, &mut Vec::new());
+        assert_eq!((mean.maps(), mean.finish()), (4, vec![2.0]));
+    }
+}

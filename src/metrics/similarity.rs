@@ -1,0 +1,821 @@
+//! How alike two maps are: overlap, correlation, divergence, distance on the grid.
+//!
+//! A [`Metric`] says what is asked; a [`Measured`] map keeps what every comparison of it needs. Which maps are compared
+//! is for others to say.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use super::Location;
+use crate::grid::Grid;
+
+/// A measure of how alike two maps a and b of the same positions are.
+///
+/// Written and read (also by serde) as its name, with its parameter after an `@`: `cosine`, `iou@0.8`.
+///
+/// Every metric is NaN if a map has a value that is NaN or infinite, or if the maps have different numbers of positions,
+/// or none; those that need a grid also if the grids differ. *Mass* below is x / Σ x; what is made of it is NaN for a map
+/// with a negative value or without mass.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub enum Metric {
+    /// Cosine of the angle between the maps, Σ ab / √(Σ a² Σ b²): 1 − `scipy.spatial.distance.cosine`.
+    ///
+    /// NaN if a map is zero everywhere.
+    Cosine,
+    /// Correlation Σ (a − ā)(b − b̄) / √(Σ (a − ā)² Σ (b − b̄)²): `scipy.stats.pearsonr`.
+    ///
+    /// NaN if a map is constant.
+    Pearson,
+    /// [`Pearson`](Self::Pearson) of the ranks, equal values sharing the mean of their ranks: `scipy.stats.spearmanr`.
+    ///
+    /// NaN if a map is constant.
+    Spearman,
+    /// Jensen–Shannon divergence of the masses p and q, ½ Σ p ln(p / m) + ½ Σ q ln(q / m) with m = (p + q) / 2, in nats
+    /// from 0 to ln 2 (Lin, *Divergence Measures Based on the Shannon Entropy*, 1991): the square of
+    /// `scipy.spatial.distance.jensenshannon`.
+    JensenShannon,
+    /// Kullback–Leibler divergence of the masses p of a from the masses q of b, Σ p ln(p / q), in nats; infinite where
+    /// q = 0 < p (Kullback & Leibler, *On Information and Sufficiency*, 1951): `scipy.stats.entropy(p, q)`.
+    KullbackLeibler,
+    /// Intersection over union |A ∩ B| / |A ∪ B| (Jaccard, 1912) of the positions whose value is at least their map's
+    /// quantile, with linear interpolation: `numpy.quantile(map, quantile)`.
+    Iou {
+        /// At least 0 and below 1; NaN is the answer to any other.
+        quantile: f64,
+    },
+    /// Overlap |A ∩ B| / k of the k = ⌈fraction · n⌉ highest positions of each map, of equal values the first: precision
+    /// at k, with one map as the other's truth.
+    TopK {
+        /// Above 0 and at most 1; NaN is the answer to any other.
+        fraction: f64,
+    },
+    /// Earth mover's distance axis by axis, in grid cells: W₁ of the masses of the frames plus W₁ of the rows plus W₁ of the
+    /// columns, with W₁ = Σ |difference of the cumulated masses| (`scipy.stats.wasserstein_distance`).
+    ///
+    /// A lower bound of the earth mover's distance with city-block ground distance (Rubner, Tomasi & Guibas, *The Earth
+    /// Mover's Distance as a Metric for Image Retrieval*, 2000), and equal to it where b is a shifted a. Needs a grid.
+    Emd,
+    /// Structural similarity (2 āb̄ + C₁)(2 cov(a, b) + C₂) / ((ā² + b̄² + C₁)(var a + var b + C₂)), the mean over all
+    /// windows of all frames (Wang, Bovik, Sheikh & Simoncelli, *Image Quality Assessment: From Error Visibility to
+    /// Structural Similarity*, 2004).
+    ///
+    /// Windows are 7 × 7, or of the largest odd size that fits a frame; covariances are of the sample; C₁ = (0.01 R)²,
+    /// C₂ = (0.03 R)², where R is the range of the values of both maps in all frames: the mean over frames of
+    /// `skimage.metrics.structural_similarity(a, b, win_size=size, data_range=R)`, and 1 if R = 0. NaN if a frame is
+    /// smaller than 3 × 3. Needs a grid.
+    Ssim,
+    /// Euclidean distance √ Σ (a − b)² of the values as they are: `numpy.linalg.norm(a - b)`.
+    L2,
+    /// Distance √(Δy² + Δx²) of the centroids within frames, in grid cells (see [`Location`]). Needs a grid.
+    Centroid,
+    /// Σ a / Σ b of the values as they are: infinite, or NaN, if Σ b = 0.
+    MassRatio,
+}
+
+impl Metric {
+    /// What is measured when nothing else is asked for.
+    pub const DEFAULT: [Self; 5] =
+        [Self::Cosine, Self::JensenShannon, Self::Iou { quantile: QUANTILE }, Self::Centroid, Self::MassRatio];
+
+    /// Every name and what it measures, in one line.
+    pub const NAMES: [(&'static str, &'static str); 12] = [
+        ("cosine", "cosine of the angle between the maps; 1 for proportional maps"),
+        ("pearson", "correlation of the values, -1 to 1"),
+        ("spearman", "correlation of the ranks, -1 to 1"),
+        ("js", "Jensen-Shannon divergence of the masses in nats, 0 to ln 2"),
+        ("kl", "Kullback-Leibler divergence of the masses in nats, of the first map from the second"),
+        ("iou", "intersection over union of the positions above each map's quantile (iou@0.8)"),
+        ("topk", "shared part of each map's highest positions (topk@0.1: the highest tenth)"),
+        ("emd", "earth mover's distance in grid cells, axis by axis"),
+        ("ssim", "structural similarity of the frames, at most 1"),
+        ("l2", "Euclidean distance of the values as they are"),
+        ("centroid", "distance of the centroids within frames, in grid cells"),
+        ("mass_ratio", "sum of the first map over the sum of the second"),
+    ];
+
+    /// Whether the metric depends on where positions lie, and so is NaN without a grid.
+    #[must_use]
+    pub const fn needs_grid(self) -> bool {
+        matches!(self, Self::Emd | Self::Ssim | Self::Centroid)
+    }
+
+    /// The metric of `a` and `b`, in the unit its documentation gives; NaN where undefined.
+    #[must_use]
+    pub fn between(self, a: &Measured, b: &Measured) -> f64 {
+        self.defined_between(a, b).unwrap_or(f64::NAN)
+    }
+
+    fn defined_between(self, a: &Measured, b: &Measured) -> Option<f64> {
+        if a.values.len() != b.values.len() || (self.needs_grid() && a.grid != b.grid) {
+            return None;
+        }
+        let (of_a, of_b) = (a.totals()?, b.totals()?);
+        let value = match self {
+            Self::Cosine => cosine(dot(a.values, b.values), of_a.squares, of_b.squares),
+            Self::Pearson => {
+                let products = sum_over(a.values, b.values, |x, y| (x - of_a.mean) * (y - of_b.mean));
+                cosine(products, a.squared_deviations()?, b.squared_deviations()?)
+            }
+            Self::Spearman => {
+                let (a, b) = (a.ranks()?, b.ranks()?);
+                cosine(dot(&a.centred, &b.centred), a.squares, b.squares)
+            }
+            Self::JensenShannon => {
+                let (mass_a, mass_b) = (of_a.mass()?, of_b.mass()?);
+                sum_over(a.values, b.values, |x, y| divergence_from_middle(x / mass_a, y / mass_b))
+            }
+            Self::KullbackLeibler => {
+                let (mass_a, mass_b) = (of_a.mass()?, of_b.mass()?);
+                sum_over(a.values, b.values, |x, y| divergence(x / mass_a, y / mass_b)).max(0.0)
+            }
+            Self::Iou { quantile } => {
+                let (a, b) = (a.above_quantile(quantile)?, b.above_quantile(quantile)?);
+                let shared = a.shared(&b);
+                f64::from(shared) / f64::from(a.count + b.count - shared)
+            }
+            Self::TopK { fraction } => {
+                let (a, b) = (a.highest(fraction)?, b.highest(fraction)?);
+                f64::from(a.shared(&b)) / f64::from(a.count)
+            }
+            Self::Emd => {
+                let (a, b) = (a.placement()?, b.placement()?);
+                let axes = a.cumulated.iter().zip(&b.cumulated);
+                axes.map(|(a, b)| a.iter().zip(b).map(|(a, b)| (a - b).abs()).sum::<f64>()).sum()
+            }
+            Self::Ssim => structural_similarity(a, b)?,
+            Self::L2 => sum_over(a.values, b.values, |x, y| (x - y) * (x - y)).sqrt(),
+            Self::Centroid => {
+                let (a, b) = (a.placement()?, b.placement()?);
+                let (a, b) = (a.location, b.location);
+                (a.centroid_y - b.centroid_y).hypot(a.centroid_x - b.centroid_x)
+            }
+            Self::MassRatio => of_a.sum / of_b.sum,
+        };
+        Some(value)
+    }
+}
+
+const QUANTILE: f64 = 0.8;
+const FRACTION: f64 = 0.1;
+
+impl fmt::Display for Metric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cosine => f.write_str("cosine"),
+            Self::Pearson => f.write_str("pearson"),
+            Self::Spearman => f.write_str("spearman"),
+            Self::JensenShannon => f.write_str("js"),
+            Self::KullbackLeibler => f.write_str("kl"),
+            Self::Iou { quantile } => write!(f, "iou@{quantile}"),
+            Self::TopK { fraction } => write!(f, "topk@{fraction}"),
+            Self::Emd => f.write_str("emd"),
+            Self::Ssim => f.write_str("ssim"),
+            Self::L2 => f.write_str("l2"),
+            Self::Centroid => f.write_str("centroid"),
+            Self::MassRatio => f.write_str("mass_ratio"),
+        }
+    }
+}
+
+impl FromStr for Metric {
+    type Err = String;
+
+    /// Reads a name of [`Metric::NAMES`], for `iou` and `topk` with or without a parameter: `iou@0.8`, `topk@0.1`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, parameter) = match text.split_once('@') {
+            Some((name, parameter)) => (name, Some(parameter)),
+            None => (text, None),
+        };
+        let metric = match name {
+            "iou" => {
+                let quantile = number(parameter, QUANTILE).filter(|q| (0.0..1.0).contains(q)).ok_or_else(|| {
+                    format!("`{text}`: the quantile of iou is a number from 0 to below 1, such as iou@{QUANTILE}")
+                })?;
+                return Ok(Self::Iou { quantile });
+            }
+            "topk" => {
+                let fraction = number(parameter, FRACTION).filter(|&f| f > 0.0 && f <= 1.0).ok_or_else(|| {
+                    format!("`{text}`: the fraction of topk is a number above 0 and up to 1, such as topk@{FRACTION}")
+                })?;
+                return Ok(Self::TopK { fraction });
+            }
+            "cosine" => Self::Cosine,
+            "pearson" => Self::Pearson,
+            "spearman" => Self::Spearman,
+            "js" => Self::JensenShannon,
+            "kl" => Self::KullbackLeibler,
+            "emd" => Self::Emd,
+            "ssim" => Self::Ssim,
+            "l2" => Self::L2,
+            "centroid" => Self::Centroid,
+            "mass_ratio" => Self::MassRatio,
+            _ => return Err(unknown(text, name)),
+        };
+        match parameter {
+            None => Ok(metric),
+            Some(_) => Err(format!("`{text}`: {metric} takes no parameter; only iou and topk do")),
+        }
+    }
+}
+
+fn number(parameter: Option<&str>, default: f64) -> Option<f64> {
+    parameter.map_or(Some(default), |text| text.parse().ok())
+}
+
+fn unknown(text: &str, name: &str) -> String {
+    let names = Metric::NAMES.map(|(name, _)| name);
+    let (nearest, likeness) = names
+        .map(|known| (known, strsim::jaro_winkler(&name.to_lowercase(), known)))
+        .into_iter()
+        .fold(("", 0.0), |best, next| if next.1 > best.1 { next } else { best });
+    let suggestion = if likeness > 0.7 { format!(" (did you mean `{nearest}`?)") } else { String::new() };
+    format!("`{text}` is not a similarity metric{suggestion}; there are {}", names.join(", "))
+}
+
+impl From<Metric> for String {
+    fn from(metric: Metric) -> Self {
+        metric.to_string()
+    }
+}
+
+impl TryFrom<String> for Metric {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+/// A map that is compared with others: what a metric needs of it alone is computed once, when it is first asked for.
+///
+/// Maps can be compared from several threads at once.
+#[derive(Debug)]
+pub struct Measured<'a> {
+    values: &'a [f32],
+    grid: Option<Grid>,
+    totals: OnceLock<Option<Totals>>,
+    squared_deviations: OnceLock<Option<f64>>,
+    ranks: OnceLock<Option<Ranks>>,
+    placement: OnceLock<Option<Placement>>,
+    windows: OnceLock<Option<Windows>>,
+    /// Few: one for every metric with a parameter that was asked for.
+    regions: Mutex<Vec<(Metric, Arc<Region>)>>,
+}
+
+/// Sums and range of a map whose values are all finite.
+#[derive(Debug, Clone, Copy)]
+struct Totals {
+    sum: f64,
+    mean: f64,
+    /// Σ x².
+    squares: f64,
+    min: f64,
+    max: f64,
+}
+
+impl Totals {
+    /// Σ x, if it makes x / Σ x a distribution.
+    fn mass(self) -> Option<f64> {
+        (self.min >= 0.0 && self.sum > 0.0).then_some(self.sum)
+    }
+}
+
+/// Average ranks, less their mean.
+#[derive(Debug)]
+struct Ranks {
+    centred: Vec<f64>,
+    squares: f64,
+}
+
+/// Where the mass lies on the grid.
+#[derive(Debug)]
+struct Placement {
+    location: Location,
+    /// The part of the mass up to each frame, row and column.
+    cumulated: [Vec<f64>; 3],
+}
+
+/// Means and sample variances of all square windows within frames, of the values less the mean of the map.
+#[derive(Debug)]
+struct Windows {
+    means: Vec<f64>,
+    variances: Vec<f64>,
+}
+
+/// A set of positions, one bit for each.
+#[derive(Debug)]
+struct Region {
+    words: Vec<u64>,
+    count: u32,
+}
+
+impl Region {
+    fn new(values: &[f32], admits: impl Fn(usize, f32) -> bool) -> Self {
+        let word = |(word, values): (usize, &[f32])| {
+            let bits = values.iter().enumerate();
+            bits.fold(0, |bits, (bit, &value)| bits | (u64::from(admits(64 * word + bit, value)) << bit))
+        };
+        let words: Vec<u64> = values.chunks(64).enumerate().map(word).collect();
+        let count = words.iter().map(|word| word.count_ones()).sum();
+        Self { words, count }
+    }
+
+    /// Number of positions in both.
+    fn shared(&self, other: &Self) -> u32 {
+        self.words.iter().zip(&other.words).map(|(a, b)| (a & b).count_ones()).sum()
+    }
+}
+
+impl<'a> Measured<'a> {
+    /// A map of `[spatial]` values, in C order over `grid`.
+    ///
+    /// Without a grid, or with one of another number of positions, the metrics that need one are NaN.
+    #[must_use]
+    pub fn new(values: &'a [f32], grid: Option<Grid>) -> Self {
+        Self {
+            values,
+            grid: grid.filter(|grid| grid.spatial() == values.len()),
+            totals: OnceLock::new(),
+            squared_deviations: OnceLock::new(),
+            ranks: OnceLock::new(),
+            placement: OnceLock::new(),
+            windows: OnceLock::new(),
+            regions: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// `None` if there are no values or not all are finite.
+    fn totals(&self) -> Option<Totals> {
+        *self.totals.get_or_init(|| {
+            if self.values.is_empty() || !self.values.iter().all(|value| value.is_finite()) {
+                return None;
+            }
+            let sum = sum_over(self.values, self.values, |x, _| x);
+            Some(Totals {
+                sum,
+                mean: sum / self.values.len() as f64,
+                squares: dot(self.values, self.values),
+                min: self.values.iter().copied().fold(f32::INFINITY, f32::min).into(),
+                max: self.values.iter().copied().fold(f32::NEG_INFINITY, f32::max).into(),
+            })
+        })
+    }
+
+    /// Σ (x − x̄)², `None` if all values are the same.
+    fn squared_deviations(&self) -> Option<f64> {
+        *self.squared_deviations.get_or_init(|| {
+            let Totals { mean, min, max, .. } = self.totals()?;
+            (min < max).then(|| sum_over(self.values, self.values, |x, _| (x - mean) * (x - mean)))
+        })
+    }
+
+    /// `None` if all values are the same.
+    fn ranks(&self) -> Option<&Ranks> {
+        let ranks = self.ranks.get_or_init(|| {
+            self.squared_deviations()?;
+            let mut order: Vec<usize> = (0..self.values.len()).collect();
+            order.sort_unstable_by(|&i, &j| self.values[i].total_cmp(&self.values[j]));
+            let mean = f64::midpoint(self.values.len() as f64, 1.0);
+            let mut centred = vec![0.0; self.values.len()];
+            let mut below = 0;
+            for equal in order.chunk_by(|&i, &j| self.values[i] == self.values[j]) {
+                // The ranks below + 1 … below + equal.len() have this mean.
+                let rank = below as f64 + f64::midpoint(equal.len() as f64, 1.0);
+                for &position in equal {
+                    centred[position] = rank - mean;
+                }
+                below += equal.len();
+            }
+            let squares = dot(&centred, &centred);
+            Some(Ranks { centred, squares })
+        });
+        ranks.as_ref()
+    }
+
+    /// `None` without a grid or without a distribution of mass.
+    fn placement(&self) -> Option<&Placement> {
+        let placement = self.placement.get_or_init(|| {
+            let grid = self.grid?;
+            self.totals()?.mass()?;
+            let mut frames = Vec::with_capacity(grid.frames);
+            let mut plane = vec![0.0; grid.plane()];
+            for frame in self.values.chunks_exact(grid.plane()) {
+                frames.push(frame.iter().copied().map(f64::from).sum());
+                for (mass, &value) in plane.iter_mut().zip(frame) {
+                    *mass += f64::from(value);
+                }
+            }
+            let mut rows = Vec::with_capacity(grid.height);
+            let mut columns = vec![0.0; grid.width];
+            for row in plane.chunks_exact(grid.width) {
+                rows.push(row.iter().sum());
+                for (column, mass) in columns.iter_mut().zip(row) {
+                    *column += mass;
+                }
+            }
+            let location = Location::from_marginals(grid, &frames, &plane);
+            Some(Placement { location, cumulated: [frames, rows, columns].map(cumulate) })
+        });
+        placement.as_ref()
+    }
+
+    /// `None` without a grid or if a frame is smaller than 3 × 3.
+    fn windows(&self) -> Option<&Windows> {
+        let windows = self.windows.get_or_init(|| {
+            let grid = self.grid?;
+            let size = window_size(grid)?;
+            let deviations: Vec<f64> = self.deviations()?.collect();
+            let means = window_means(&deviations, grid, size);
+            let squares: Vec<f64> = deviations.iter().map(|x| x * x).collect();
+            let mut variances = window_means(&squares, grid, size);
+            for (variance, mean) in variances.iter_mut().zip(&means) {
+                *variance = sample_covariance(*variance, *mean, *mean, size);
+            }
+            Some(Windows { means, variances })
+        });
+        windows.as_ref()
+    }
+
+    fn deviations(&self) -> Option<impl Iterator<Item = f64>> {
+        let mean = self.totals()?.mean;
+        Some(self.values.iter().map(move |&x| f64::from(x) - mean))
+    }
+
+    /// The positions whose value is at least the quantile, which is found as `numpy.quantile` does, to the last bit.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // an index
+    fn above_quantile(&self, quantile: f64) -> Option<Arc<Region>> {
+        if !(0.0..1.0).contains(&quantile) {
+            return None;
+        }
+        self.region(Metric::Iou { quantile }, || {
+            let index = (self.values.len() as f64 - 1.0) * quantile;
+            let part = index.fract();
+            let mut values = self.values.to_vec();
+            let (_, low, higher) = values.select_nth_unstable_by(index as usize, f32::total_cmp);
+            let low = f64::from(*low);
+            let high = higher.iter().copied().min_by(f32::total_cmp).map_or(low, f64::from);
+            let threshold = if part < 0.5 { low + (high - low) * part } else { high - (high - low) * (1.0 - part) };
+            Region::new(self.values, |_, value| f64::from(value) >= threshold)
+        })
+    }
+
+    /// The ⌈fraction · n⌉ positions with the highest values, of equal ones the first.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a count
+    fn highest(&self, fraction: f64) -> Option<Arc<Region>> {
+        if !(fraction > 0.0 && fraction <= 1.0) {
+            return None;
+        }
+        self.region(Metric::TopK { fraction }, || {
+            // In binary 0.1 · 30 is a little more than 3: what rounding can have added does not count.
+            let count = (fraction * self.values.len() as f64 * (1.0 - 2.0 * f64::EPSILON)).ceil() as usize;
+            let before_last = count.saturating_sub(1);
+            let mut values = self.values.to_vec();
+            let (_, lowest, _) = values.select_nth_unstable_by(before_last, |x, y| y.total_cmp(x));
+            let lowest = *lowest;
+            let above = self.values.iter().filter(|&&value| value > lowest).count();
+            let mut equal = self.values.iter().enumerate().filter(|&(_, &value)| value == lowest);
+            let last_equal = equal.nth(before_last - above).map_or(usize::MAX, |(position, _)| position);
+            Region::new(self.values, |position, value| value > lowest || (value == lowest && position <= last_equal))
+        })
+    }
+
+    fn region(&self, metric: Metric, find: impl FnOnce() -> Region) -> Option<Arc<Region>> {
+        self.totals()?;
+        let mut regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, region)) = regions.iter().find(|(known, _)| *known == metric) {
+            return Some(Arc::clone(region));
+        }
+        let region = Arc::new(find());
+        regions.push((metric, Arc::clone(&region)));
+        Some(region)
+    }
+}
+
+/// Σ term(a, b), with partial sums side by side: the processor adds them at once, and rounding errors grow slower.
+fn sum_over<T: Copy + Into<f64>>(a: &[T], b: &[T], term: impl Fn(f64, f64) -> f64) -> f64 {
+    let ((a_rows, a_rest), (b_rows, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
+    let mut sums = [0.0; 8];
+    for (a, b) in a_rows.iter().zip(b_rows) {
+        for (sum, (&a, &b)) in sums.iter_mut().zip(a.iter().zip(b)) {
+            *sum += term(a.into(), b.into());
+        }
+    }
+    for (sum, (&a, &b)) in sums.iter_mut().zip(a_rest.iter().zip(b_rest)) {
+        *sum += term(a.into(), b.into());
+    }
+    sums.iter().sum()
+}
+
+fn dot<T: Copy + Into<f64>>(a: &[T], b: &[T]) -> f64 {
+    sum_over(a, b, |x, y| x * y)
+}
+
+fn cosine(products: f64, squares_a: f64, squares_b: f64) -> f64 {
+    (products / (squares_a * squares_b).sqrt()).clamp(-1.0, 1.0)
+}
+
+/// p ln(p / q) − p + q for p and q of at least 0, infinite for q = 0 < p: `scipy.special.kl_div`.
+///
+/// What − p + q adds sums to 0 over masses, but for the rounding errors of the masses, which it takes away.
+fn divergence(p: f64, q: f64) -> f64 {
+    let ratio = p / q;
+    if p == 0.0 {
+        q
+    } else if ratio > 0.5 && ratio < 2.0 {
+        // The difference of close numbers is exact, their ratio is not.
+        p * ((p - q) / q).ln_1p() - (p - q)
+    } else {
+        p * ratio.ln() - (p - q)
+    }
+}
+
+/// ½ p ln(p / m) + ½ q ln(q / m) with m = (p + q) / 2, for p and q of at least 0.
+///
+/// With d = (p − q) / (p + q) this is ½ m ((1 + d) ln(1 + d) + (1 − d) ln(1 − d)) = ½ m Σ d²ᵏ / (k (2k − 1)). Where d is
+/// small the logarithms all but cancel, and the series is both exact to the last digits and faster.
+fn divergence_from_middle(p: f64, q: f64) -> f64 {
+    /// 1 / (k (2k − 1)) from k = 11: what is left out is below 2⁻⁵² of the sum for d² up to 1 / 16.
+    const SERIES: [f64; 11] = [
+        1.0 / 231.0,
+        1.0 / 190.0,
+        1.0 / 153.0,
+        1.0 / 120.0,
+        1.0 / 91.0,
+        1.0 / 66.0,
+        1.0 / 45.0,
+        1.0 / 28.0,
+        1.0 / 15.0,
+        1.0 / 6.0,
+        1.0,
+    ];
+    let difference = (p - q) / (p + q);
+    let square = difference * difference;
+    if square < 1.0 / 16.0 {
+        let series = SERIES.iter().fold(0.0, |sum, coefficient| sum * square + coefficient);
+        (p + q) / 4.0 * square * series
+    } else {
+        // 1 ± d is 0 where a mass is 0 or lost beside the other, and NaN where both are 0.
+        let term = |mass: f64, ratio: f64| if ratio > 0.0 { mass / 2.0 * ratio.ln() } else { 0.0 };
+        term(p, 1.0 + difference) + term(q, 1.0 - difference)
+    }
+}
+
+/// The part of all mass up to each of the masses; the last is exactly 1.
+fn cumulate(mut masses: Vec<f64>) -> Vec<f64> {
+    let mut total = 0.0;
+    for mass in &mut masses {
+        total += *mass;
+        *mass = total;
+    }
+    masses.into_iter().map(|mass| mass / total).collect()
+}
+
+fn structural_similarity(a: &Measured, b: &Measured) -> Option<f64> {
+    let (of_a, of_b) = (a.totals()?, b.totals()?);
+    let (windows_a, windows_b) = (a.windows()?, b.windows()?);
+    let grid = a.grid?;
+    let size = window_size(grid)?;
+    let range = of_a.max.max(of_b.max) - of_a.min.min(of_b.min);
+    if range == 0.0 {
+        return Some(1.0);
+    }
+    let (c1, c2) = ((0.01 * range).powi(2), (0.03 * range).powi(2));
+    let products: Vec<f64> = a.deviations()?.zip(b.deviations()?).map(|(x, y)| x * y).collect();
+    let products = window_means(&products, grid, size);
+    let windows =
+        windows_a.means.iter().zip(&windows_a.variances).zip(windows_b.means.iter().zip(&windows_b.variances));
+    let sum: f64 = products
+        .iter()
+        .zip(windows)
+        .map(|(product, ((mean_a, variance_a), (mean_b, variance_b)))| {
+            let covariance = sample_covariance(*product, *mean_a, *mean_b, size);
+            let (mean_a, mean_b) = (mean_a + of_a.mean, mean_b + of_b.mean);
+            (2.0 * mean_a * mean_b + c1) * (2.0 * covariance + c2)
+                / ((mean_a * mean_a + mean_b * mean_b + c1) * (variance_a + variance_b + c2))
+        })
+        .sum();
+    // All frames have the same number of windows, so that this is the mean over frames too.
+    Some(sum / products.len() as f64)
+}
+
+/// 7, or the largest odd number that fits a frame, but no less than 3.
+fn window_size(grid: Grid) -> Option<usize> {
+    [7, 5, 3].into_iter().find(|&size| size <= grid.height.min(grid.width))
+}
+
+/// Means of the windows of `size` × `size` positions, in C order of their first position.
+fn window_means(values: &[f64], grid: Grid, size: usize) -> Vec<f64> {
+    let mut means = Vec::with_capacity(values.len());
+    let mut columns = vec![0.0; grid.width];
+    for frame in values.chunks_exact(grid.plane()) {
+        let rows: Vec<&[f64]> = frame.chunks_exact(grid.width).collect();
+        for rows in rows.windows(size) {
+            columns.fill(0.0);
+            for row in rows {
+                for (column, value) in columns.iter_mut().zip(*row) {
+                    *column += value;
+                }
+            }
+            means.extend(columns.windows(size).map(|columns| columns.iter().sum::<f64>() / (size * size) as f64));
+        }
+    }
+    means
+}
+
+fn sample_covariance(mean_of_products: f64, mean_a: f64, mean_b: f64, size: usize) -> f64 {
+    let count = (size * size) as f64;
+    (mean_of_products - mean_a * mean_b) * count / (count - 1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINE: Grid = Grid { frames: 1, height: 1, width: 4 };
+
+    fn metric(name: &str) -> Metric {
+        name.parse().unwrap()
+    }
+
+    fn between(name: &str, a: &[f32], b: &[f32], grid: Grid) -> f64 {
+        metric(name).between(&Measured::new(a, Some(grid)), &Measured::new(b, Some(grid)))
+    }
+
+    fn on_line(name: &str, a: [f32; 4], b: [f32; 4]) -> f64 {
+        between(name, &a, &b, LINE)
+    }
+
+    fn assert_close(value: f64, expected: f64) {
+        assert!((value - expected).abs() <= 1e-12 * expected.abs(), "{value} is not {expected}");
+    }
+
+    /// 0, 1, 2, … in a shuffled order, with ties if `modulus` is smaller than the grid.
+    fn shuffled(grid: Grid, modulus: u16) -> Vec<f32> {
+        (0_u16..).take(grid.spatial()).map(|i| f32::from(i * 37 % 101 % modulus)).collect()
+    }
+
+    #[test]
+    fn a_map_is_most_like_itself() {
+        let grid = Grid { frames: 2, height: 8, width: 9 };
+        let map = shuffled(grid, 50);
+        for (name, _) in Metric::NAMES {
+            let best = if ["js", "kl", "emd", "l2", "centroid"].contains(&name) { 0.0 } else { 1.0 };
+            assert_eq!(between(name, &map, &map, grid), best, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_shift_by_two_cells_costs_two() {
+        let grid = Grid { frames: 3, height: 4, width: 5 };
+        let spike = |position: usize| {
+            let mut map = vec![0.0; grid.spatial()];
+            map[position] = 0.25;
+            map
+        };
+        let moved = |to: usize| ["emd", "centroid"].map(|name| between(name, &spike(0), &spike(to), grid));
+        assert_eq!(moved(2), [2.0, 2.0]);
+        assert_eq!(moved(2 * 5), [2.0, 2.0]);
+        assert_eq!(moved(2 * 20), [2.0, 0.0]);
+        assert_eq!(moved(20 + 3 * 5 + 4), [8.0, 5.0]);
+    }
+
+    #[test]
+    fn angles_and_correlations_follow_their_formulas() {
+        let (a, b) = ([1.0, 2.0, 3.0, 4.0], [1.0, 3.0, 2.0, 4.0]);
+        assert_close(on_line("cosine", a, b), 29.0 / 30.0);
+        assert_close(on_line("pearson", a, b), 4.0 / 5.0);
+        assert_close(on_line("cosine", a, a.map(|x| 7.0 * x)), 1.0);
+        assert_close(on_line("pearson", a, a.map(|x| 3.0 - x)), -1.0);
+        // Ranks 1 2 3 4 and 1 2.5 2.5 4.
+        assert_close(on_line("spearman", a.map(|x| x * x * x), [1.0, 3.0, 3.0, 9.0]), 4.5 / 22.5_f64.sqrt());
+        assert_close(on_line("l2", a, b), 2f64.sqrt());
+        assert_close(on_line("mass_ratio", a, [1.0, 2.0, 0.0, -0.5]), 4.0);
+    }
+
+    #[test]
+    fn divergences_are_of_masses_in_nats() {
+        let (a, b) = ([1.0, 1.0, 0.0, 0.0], [3.0, 1.0, 0.0, 0.0]);
+        assert_close(on_line("kl", a, b), 0.5 * (4.0_f64 / 3.0).ln());
+        assert_close(on_line("kl", a.map(|x| 5.0 * x), b), 0.5 * (4.0_f64 / 3.0).ln());
+        let js =
+            0.25 * 0.8_f64.ln() + 0.25 * (4.0_f64 / 3.0).ln() + 0.375 * 1.2_f64.ln() + 0.125 * (2.0_f64 / 3.0).ln();
+        assert_close(on_line("js", a, b), js);
+        // p = (1 ± d) / 4, q = (1 ∓ d) / 4: ½ d² + O(d⁴), of which logarithms alone leave few digits.
+        let d: f64 = 2f64.powi(-20);
+        let (high, low) = (1.0 + 2f32.powi(-20), 1.0 - 2f32.powi(-20));
+        assert_close(on_line("js", [high, low, high, low], [low, high, low, high]), d * d / 2.0);
+        assert_close(on_line("kl", [1.0; 4], [3.0; 4]), 0.0);
+        let apart = [0.0, 0.0, 2.0, 0.0];
+        assert_close(on_line("js", a, apart), 2f64.ln());
+        assert_eq!(on_line("kl", a, apart), f64::INFINITY);
+    }
+
+    #[test]
+    fn the_highest_positions_overlap_and_of_equal_ones_the_first_count() {
+        let (a, b) = ([1.0, 2.0, 3.0, 4.0], [4.0, 1.0, 2.0, 3.0]);
+        assert_eq!(on_line("topk@0.5", a, b), 0.5);
+        assert_eq!(on_line("topk@0.25", a, b), 0.0);
+        assert_eq!(on_line("topk@0.5", [1.0; 4], [5.0, 4.0, 3.0, 2.0]), 1.0);
+        assert_eq!(on_line("topk@1", a, b), 1.0);
+        // A quantile between the second and the third value, and one that is a value.
+        assert_eq!(on_line("iou@0.5", a, b), 1.0 / 3.0);
+        assert_eq!(on_line("iou@0", a, b), 1.0);
+        assert_eq!(on_line("iou", [0.0, 0.0, 0.0, 1.0], [0.0; 4]), 0.25);
+    }
+
+    #[test]
+    fn a_tenth_of_thirty_is_three() {
+        let rising: Vec<f32> = (0_u8..30).map(f32::from).collect();
+        for (fraction, expected) in [(0.1, 3), (0.11, 4), (1e-9, 1), (0.7, 21), (1.0, 30)] {
+            assert_eq!(Measured::new(&rising, None).highest(fraction).unwrap().count, expected, "{fraction}");
+        }
+    }
+
+    #[test]
+    fn structure_is_compared_window_by_window() {
+        // One window: means 1/9 and 2/9, variances 1/9 and 4/9, covariance 2/9, range 2.
+        let grid = Grid { frames: 1, height: 3, width: 4 };
+        let mut a = [0.0; 12];
+        a[5] = 1.0;
+        let b = a.map(|x| 2.0 * x);
+        let (c1, c2) = (0.0004, 0.0036);
+        let expected = (4.0 / 81.0 + c1) * (4.0 / 9.0 + c2) / ((5.0 / 81.0 + c1) * (5.0 / 9.0 + c2));
+        assert_close(between("ssim", &a, &b, grid), expected);
+        assert_eq!(between("ssim", &[3.0; 12], &[3.0; 12], grid), 1.0);
+        assert!(between("ssim", &a, &b, Grid { frames: 1, height: 2, width: 6 }).is_nan());
+    }
+
+    #[test]
+    fn what_is_undefined_is_nan() {
+        let map = [1.0, 2.0, 3.0, 5.0];
+        let undefined = |b: [f32; 4]| {
+            let names = Metric::NAMES.iter().map(|(name, _)| *name);
+            names.filter(|name| *name != "ssim" && on_line(name, map, b).is_nan()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(undefined(map), "");
+        assert_eq!(undefined([0.0; 4]), "cosine pearson spearman js kl emd centroid");
+        assert_eq!(undefined([0.1; 4]), "pearson spearman");
+        assert_eq!(undefined([-1.0, 1.0, 1.0, 1.0]), "js kl emd centroid");
+        for value in [f32::NAN, f32::INFINITY] {
+            assert_eq!(undefined([value, 1.0, 1.0, 1.0]).split(' ').count(), Metric::NAMES.len() - 1);
+        }
+        assert_eq!(on_line("mass_ratio", map, [0.0; 4]), f64::INFINITY);
+
+        let nan = |metric: Metric, a: &Measured, b: &Measured| metric.between(a, b).is_nan();
+        let (on_grid, flat) = (Measured::new(&map, Some(LINE)), Measured::new(&map, None));
+        let elsewhere = Measured::new(&map, Some(Grid { frames: 2, height: 1, width: 2 }));
+        for (name, _) in Metric::NAMES.into_iter().filter(|(name, _)| *name != "ssim") {
+            assert_eq!(nan(metric(name), &flat, &flat), metric(name).needs_grid());
+            assert_eq!(nan(metric(name), &on_grid, &elsewhere), metric(name).needs_grid());
+            assert!(nan(metric(name), &on_grid, &Measured::new(&map[1..], None)));
+            assert!(nan(metric(name), &Measured::new(&[], None), &Measured::new(&[], None)));
+        }
+        assert!(nan(Metric::Iou { quantile: 1.0 }, &flat, &flat) && nan(Metric::TopK { fraction: 0.0 }, &flat, &flat));
+    }
+
+    #[test]
+    fn names_come_back_as_they_were_given() {
+        for (name, _) in Metric::NAMES {
+            let canonical = metric(name).to_string();
+            assert_eq!(canonical.split('@').next(), Some(name));
+            assert_eq!(metric(&canonical), metric(name));
+        }
+        assert_eq!(serde_json::to_value(metric("iou")).unwrap(), "iou@0.8");
+        assert_eq!(serde_json::from_value::<Metric>("l2".into()).unwrap(), Metric::L2);
+        assert_eq!(metric("topk@0.050").to_string(), "topk@0.05");
+        assert_eq!(Metric::DEFAULT.map(String::from), ["cosine", "js", "iou@0.8", "centroid", "mass_ratio"]);
+    }
+
+    #[test]
+    fn a_wrong_name_is_answered_with_the_nearest_and_all() {
+        let error = |text: &str| text.parse::<Metric>().unwrap_err();
+        let names = "cosine, pearson, spearman, js, kl, iou, topk, emd, ssim, l2, centroid, mass_ratio";
+        assert_eq!(
+            error("Cosin"),
+            format!("`Cosin` is not a similarity metric (did you mean `cosine`?); there are {names}")
+        );
+        assert_eq!(error("xyz"), format!("`xyz` is not a similarity metric; there are {names}"));
+        assert!(error("mass").contains("`mass_ratio`") && error("top_k@0.2").contains("`topk`"));
+        assert_eq!(error("js@2"), "`js@2`: js takes no parameter; only iou and topk do");
+        for text in ["iou@1", "iou@-0.1", "iou@", "iou@NaN", "topk@0", "topk@1.1", "topk@a", "topk@0.1@2"] {
+            assert!(error(text).contains("such as"), "{text}");
+        }
+    }
+
+    #[test]
+    fn maps_can_be_compared_from_several_threads() {
+        let grid = Grid { frames: 2, height: 8, width: 9 };
+        let (a, b) = (shuffled(grid, 50), shuffled(grid, 7));
+        let expected = Metric::NAMES.map(|(name, _)| between(name, &a, &b, grid));
+        let (a, b) = (Measured::new(&a, Some(grid)), Measured::new(&b, Some(grid)));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| assert_eq!(Metric::NAMES.map(|(name, _)| metric(name).between(&a, &b)), expected));
+            }
+        });
+    }
+}

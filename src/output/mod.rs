@@ -1,0 +1,247 @@
+//! Writers for answers: tables for people, CSV, JSON, Parquet, Arrow for programs, npy and Zarr for maps.
+//!
+//! A file is written beside its final place and renamed, so that a failure leaves what was there.
+
+mod npy;
+mod table;
+mod text;
+mod trend;
+mod zarr;
+
+use std::ffi::OsStr;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use polars::prelude::{CsvWriter, IpcWriter, JsonFormat, JsonWriter, ParquetWriter, SerWriter};
+
+use crate::query::{Answer, QueryError};
+
+pub use trend::trends;
+
+/// How an answer is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Aligned columns for people; the most telling ones of many.
+    Table,
+    /// Comma-separated, with a header.
+    Csv,
+    /// One array of objects.
+    Json,
+    /// One object a line.
+    Jsonl,
+    /// Parquet, with the maps in a column `values`.
+    Parquet,
+    /// An Arrow IPC file, with the maps in a column `values`.
+    Arrow,
+    /// The maps, stacked, as a numpy file; the rows that they belong to in a `.json` beside it.
+    Npy,
+    /// The maps as a labelled Zarr array.
+    Zarr,
+}
+
+impl Format {
+    /// All, with their names and the file extensions that stand for them.
+    pub const ALL: [(Self, &'static str, &'static [&'static str]); 8] = [
+        (Self::Table, "table", &["txt"]),
+        (Self::Csv, "csv", &["csv"]),
+        (Self::Json, "json", &["json"]),
+        (Self::Jsonl, "jsonl", &["jsonl", "ndjson"]),
+        (Self::Parquet, "parquet", &["parquet"]),
+        (Self::Arrow, "arrow", &["arrow", "feather", "ipc"]),
+        (Self::Npy, "npy", &["npy"]),
+        (Self::Zarr, "zarr", &["zarr"]),
+    ];
+
+    /// The format that a file's extension stands for.
+    #[must_use]
+    pub fn of_path(path: &Path) -> Option<Self> {
+        let extension = path.extension().and_then(OsStr::to_str)?.to_lowercase();
+        Self::ALL.into_iter().find(|(.., extensions)| extensions.contains(&&*extension)).map(|(format, ..)| format)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::ALL.into_iter().find(|(format, ..)| *format == self).map_or("", |(_, name, _)| name)
+    }
+
+    /// Whether the maps themselves are written, not only what is said of them.
+    #[must_use]
+    pub const fn has_values(self) -> bool {
+        matches!(self, Self::Parquet | Self::Arrow | Self::Npy | Self::Zarr)
+    }
+
+    /// Whether it can be printed on a terminal.
+    #[must_use]
+    pub const fn is_text(self) -> bool {
+        matches!(self, Self::Table | Self::Csv | Self::Json | Self::Jsonl)
+    }
+}
+
+impl std::str::FromStr for Format {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let names = || Self::ALL.into_iter().map(|(_, name, _)| name).collect::<Vec<_>>().join(", ");
+        Self::ALL
+            .into_iter()
+            .find(|(_, name, _)| *name == text)
+            .map(|(format, ..)| format)
+            .ok_or_else(|| format!("`{text}` is none of {}", names()))
+    }
+}
+
+/// Why an answer could not be written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OutputError {
+    /// The file cannot be written.
+    #[error("{}: cannot be written: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The answer does not fit the format.
+    #[error("{found}")]
+    Unfit {
+        /// What does not fit.
+        found: String,
+        /// What to try.
+        hint: String,
+    },
+    /// The table could not be encoded.
+    #[error("{}: {source}", path.display())]
+    Encode {
+        /// The file.
+        path: PathBuf,
+        /// What polars says.
+        source: polars::error::PolarsError,
+    },
+    /// Something is in the way.
+    #[error("{}: exists and was not written by attnkit", path.display())]
+    InTheWay {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The answer itself.
+    #[error(transparent)]
+    Query(#[from] QueryError),
+}
+
+impl OutputError {
+    fn write(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Write { path, source }
+    }
+}
+
+/// How tables for people are drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableStyle {
+    /// Whether to fit the terminal.
+    pub terminal: bool,
+    /// Rows to show.
+    pub rows: usize,
+}
+
+/// The answer as text, in one of the text formats.
+///
+/// # Errors
+/// If it cannot be encoded.
+pub fn to_text(answer: &Answer, format: Format, style: TableStyle) -> Result<Vec<u8>, OutputError> {
+    let mut text = Vec::new();
+    encode(answer, format, style, &mut text).map_err(|error| match error {
+        Encoding::Polars(source) => OutputError::Encode { path: "standard output".into(), source },
+        Encoding::Io(source) => OutputError::Write { path: "standard output".into(), source },
+        Encoding::Output(error) => error,
+    })?;
+    Ok(text)
+}
+
+/// Writes the answer to a file (for Zarr: a directory). Returns what was written beside it, too.
+///
+/// # Errors
+/// If the answer has no maps and the format is for maps, or the file cannot be written.
+pub fn write_file(answer: &Answer, format: Format, path: &Path) -> Result<Vec<PathBuf>, OutputError> {
+    match format {
+        Format::Npy => npy::write(answer, path),
+        Format::Zarr => zarr::write(answer, path).map(|()| Vec::new()),
+        _ => {
+            let style = TableStyle { terminal: false, rows: usize::MAX };
+            replace(path, |file| {
+                encode(answer, format, style, file).map_err(|error| match error {
+                    Encoding::Polars(source) => OutputError::Encode { path: path.to_owned(), source },
+                    Encoding::Io(source) => OutputError::write(path)(source),
+                    Encoding::Output(error) => error,
+                })
+            })?;
+            Ok(Vec::new())
+        }
+    }
+}
+
+enum Encoding {
+    Polars(polars::error::PolarsError),
+    Io(std::io::Error),
+    Output(OutputError),
+}
+
+impl From<polars::error::PolarsError> for Encoding {
+    fn from(error: polars::error::PolarsError) -> Self {
+        Self::Polars(error)
+    }
+}
+
+fn encode(answer: &Answer, format: Format, style: TableStyle, mut to: impl Write) -> Result<(), Encoding> {
+    let with_values = || answer.table_with_values().map_err(|error| Encoding::Output(error.into()));
+    match format {
+        Format::Table => to.write_all(table::draw(answer, style).as_bytes()).map_err(Encoding::Io)?,
+        Format::Csv => CsvWriter::new(to).finish(&mut text::flattened(&answer.table)?)?,
+        Format::Json => {
+            let mut table = answer.table.clone();
+            JsonWriter::new(&mut to).with_json_format(JsonFormat::Json).finish(&mut table)?;
+            to.write_all(b"\n").map_err(Encoding::Io)?;
+        }
+        Format::Jsonl => {
+            JsonWriter::new(to).with_json_format(JsonFormat::JsonLines).finish(&mut answer.table.clone())?
+        }
+        Format::Parquet => {
+            ParquetWriter::new(to).finish(&mut with_values()?)?;
+        }
+        Format::Arrow => IpcWriter::new(to).finish(&mut with_values()?)?,
+        Format::Npy | Format::Zarr => {}
+    }
+    Ok(())
+}
+
+/// Writes a file beside `path` and renames it into place.
+fn replace(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<&mut std::fs::File>) -> Result<(), OutputError>,
+) -> Result<(), OutputError> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new().prefix(".attnkit-").tempfile_in(dir).map_err(OutputError::write(path))?;
+    let mut buffered = BufWriter::new(file.as_file_mut());
+    write(&mut buffered)?;
+    buffered.flush().map_err(OutputError::write(path))?;
+    drop(buffered);
+    #[cfg(unix)]
+    {
+        // Readable by others, as files that are simply created are.
+        use std::os::unix::fs::PermissionsExt;
+        let permissions = std::fs::Permissions::from_mode(0o644);
+        file.as_file().set_permissions(permissions).map_err(OutputError::write(path))?;
+    }
+    file.persist(path).map_err(|error| OutputError::write(path)(error.error))?;
+    Ok(())
+}
+
+/// For a format of maps and an answer without.
+fn maps_of(answer: &Answer, format: Format) -> Result<&crate::query::Maps, OutputError> {
+    answer.maps.as_ref().ok_or_else(|| OutputError::Unfit {
+        found: format!("{} holds maps, and this answer is a table", format.name()),
+        hint: "write it as csv, json, jsonl, parquet or arrow".into(),
+    })
+}

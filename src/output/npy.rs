@@ -1,0 +1,50 @@
+//! Maps as a numpy file, with the rows they belong to beside it.
+
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+
+use ndarray::ArrayView;
+use ndarray_npy::WriteNpyExt;
+use polars::prelude::{JsonFormat, JsonWriter, SerWriter};
+use serde_json::{Value, json};
+
+use super::{Format, OutputError, maps_of, replace};
+use crate::query::Answer;
+
+/// Writes `[map, frames, height, width]` float32 (`[frames, height, width]` for an answer that is a single map), and a `.json`.
+pub(super) fn write(answer: &Answer, path: &Path) -> Result<Vec<PathBuf>, OutputError> {
+    let maps = maps_of(answer, Format::Npy)?;
+    let shape = maps.common_shape().ok_or_else(|| OutputError::Unfit {
+        found: "the maps have different shapes, so they are no array".into(),
+        hint: "select those of one shape with --where, or write parquet".into(),
+    })?;
+    let single = answer.is_single_map && maps.maps.len() == 1;
+    let stacked: Vec<usize> = if single { shape.to_vec() } else { [&[maps.maps.len()], shape].concat() };
+    let values = maps.stacked();
+    let view = ArrayView::from_shape(stacked.clone(), &values).map_err(|error| OutputError::Unfit {
+        found: format!("the maps do not make an array of {stacked:?}: {error}"),
+        hint: "write parquet".into(),
+    })?;
+    replace(path, |file: &mut BufWriter<&mut File>| {
+        view.write_npy(file).map_err(|error| OutputError::write(path)(std::io::Error::other(error)))
+    })?;
+    let sidecar = path.with_extension("json");
+    let mut axes: Vec<&str> = if single { Vec::new() } else { vec!["map"] };
+    axes.extend(if shape.len() == 3 { ["frame", "height", "width"].as_slice() } else { &["spatial"] });
+    let mut rows = Vec::new();
+    JsonWriter::new(&mut rows)
+        .with_json_format(JsonFormat::Json)
+        .finish(&mut answer.table.clone())
+        .map_err(|source| OutputError::Encode { path: sidecar.clone(), source })?;
+    let rows: Value = serde_json::from_slice(&rows).unwrap_or_default();
+    let document = json!({
+        "array": path.file_name().map(|name| name.to_string_lossy()), "dtype": "float32", "shape": stacked,
+        "dimensions": axes, "keys": answer.keys, "rows": rows,
+    });
+    replace(&sidecar, |file| {
+        serde_json::to_writer_pretty(file, &document)
+            .map_err(|error| OutputError::write(&sidecar)(std::io::Error::other(error)))
+    })?;
+    Ok(vec![sidecar])
+}

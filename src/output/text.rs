@@ -1,0 +1,72 @@
+//! Cells as text.
+
+use polars::prelude::{AnyValue, Column, DataFrame, DataType, PlSmallStr, PolarsResult};
+
+/// The table with lists written as JSON text: CSV has no lists.
+pub(super) fn flattened(table: &DataFrame) -> PolarsResult<DataFrame> {
+    let mut flat = table.clone();
+    for column in table.columns().iter().filter(|column| matches!(column.dtype(), DataType::List(_))) {
+        let cells = (0..column.len()).map(|row| match column.get(row) {
+            Ok(AnyValue::Null) | Err(_) => None,
+            Ok(value) => Some(cell(&value)),
+        });
+        flat.with_column(Column::new(column.name().clone(), cells.collect::<Vec<Option<String>>>()))?;
+    }
+    Ok(flat)
+}
+
+/// One value as people read it.
+pub(super) fn cell(value: &AnyValue<'_>) -> String {
+    match value {
+        AnyValue::Null => "-".into(),
+        AnyValue::String(text) => (*text).to_owned(),
+        AnyValue::StringOwned(text) => text.to_string(),
+        AnyValue::Float64(number) => self::number(*number),
+        AnyValue::Float32(number) => self::number(f64::from(*number)),
+        AnyValue::List(list) => {
+            let items: Vec<String> = list
+                .iter()
+                .map(|item| match item {
+                    AnyValue::String(text) => serde_json::Value::from(text).to_string(),
+                    other => cell(&other),
+                })
+                .collect();
+            format!("[{}]", items.join(", "))
+        }
+        other => other.to_string(),
+    }
+}
+
+/// Five digits that matter.
+pub(super) fn number(value: f64) -> String {
+    if !value.is_finite() {
+        return if value.is_nan() { "NaN".into() } else { value.to_string() };
+    }
+    if value == 0.0 {
+        return "0".into();
+    }
+    let magnitude = value.abs();
+    if !(1e-4..1e7).contains(&magnitude) {
+        return format!("{value:.4e}");
+    }
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // between -4 and 7
+    let decimals = (4 - magnitude.log10().floor() as i32).max(0) as usize;
+    let text = format!("{value:.decimals$}");
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+}
+
+/// A text column.
+pub(super) fn column(name: &str, cells: Vec<String>) -> Column {
+    Column::new(PlSmallStr::from_str(name), cells)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_keep_what_matters() {
+        let texts = [0.0, 1.0, 0.123_456_7, 12345.678, 1.5e-7, -0.25, f64::NAN, 1e9].map(number);
+        assert_eq!(texts, ["0", "1", "0.12346", "12346", "1.5000e-7", "-0.25", "NaN", "1.0000e9"]);
+    }
+}

@@ -1,0 +1,198 @@
+//! Maps as a labelled Zarr v3 array: one dimension for each key where the rows are a full product of the keys' values, else one for the rows.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use polars::prelude::{AnyValue, Column, DataType};
+use serde_json::{Map, Value, json};
+use zarrs::array::Array;
+use zarrs::filesystem::FilesystemStore;
+
+use super::text::cell;
+use super::{Format, OutputError, maps_of};
+use crate::query::Answer;
+
+/// A labelled axis.
+struct Axis {
+    name: String,
+    labels: Vec<(String, Labels)>,
+    len: usize,
+}
+
+/// The values of a coordinate.
+enum Labels {
+    Text(Vec<String>),
+    Int(Vec<i64>),
+    Float(Vec<f64>),
+}
+
+/// Writes a group with the array `attention` and its coordinates.
+pub(super) fn write(answer: &Answer, path: &Path) -> Result<(), OutputError> {
+    let maps = maps_of(answer, Format::Zarr)?;
+    let shape = maps.common_shape().ok_or_else(|| OutputError::Unfit {
+        found: "the maps have different shapes, so they are no array".into(),
+        hint: "select those of one shape with --where, or write parquet".into(),
+    })?;
+    let (axes, order) = axes(answer);
+    clear(path)?;
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let staged = tempfile::Builder::new().prefix(".attnkit-").tempdir_in(dir).map_err(OutputError::write(path))?;
+    let store = Arc::new(FilesystemStore::new(staged.path()).map_err(|error| failed(path, error))?);
+    let mut metadata = Map::new();
+    let mut names: Vec<&str> = axes.iter().map(|axis| axis.name.as_str()).collect();
+    names.extend(if shape.len() == 3 { ["frame", "height", "width"].as_slice() } else { &["spatial"] });
+    let lens: Vec<usize> = axes.iter().map(|axis| axis.len).chain(shape.iter().copied()).collect();
+    let chunk: Vec<usize> = axes.iter().map(|_| 1).chain(shape.iter().copied()).collect();
+    let codecs = json!([
+        {"name": "bytes", "configuration": {"endian": "little"}},
+        {"name": "zstd", "configuration": {"level": 1, "checksum": false}},
+    ]);
+    let array = create(staged.path(), &store, &mut metadata, "attention", json!({
+        "shape": lens, "data_type": "float32", "chunk": chunk, "fill_value": "NaN", "codecs": codecs, "names": names,
+    }))
+    .map_err(|error| failed(path, error))?;
+    for (place, &row) in order.iter().enumerate() {
+        let mut indices: Vec<u64> = vec![0; lens.len()];
+        let mut rest = place;
+        for (index, axis) in indices.iter_mut().take(axes.len()).zip(&axes).rev() {
+            *index = (rest % axis.len.max(1)) as u64;
+            rest /= axis.len.max(1);
+        }
+        array.store_chunk(&indices, maps.get(row)).map_err(|error| failed(path, error))?;
+    }
+    for axis in &axes {
+        for (name, labels) in &axis.labels {
+            write_labels(staged.path(), &store, &mut metadata, name, &axis.name, labels)
+                .map_err(|error| failed(path, error))?;
+        }
+    }
+    let group = json!({
+        "zarr_format": 3, "node_type": "group", "attributes": {"attnkit_answer": true},
+        "consolidated_metadata": {"kind": "inline", "must_understand": false, "metadata": metadata},
+    });
+    fs::write(staged.path().join("zarr.json"), group.to_string()).map_err(OutputError::write(path))?;
+    fs::rename(staged.path(), path).map_err(OutputError::write(path))?;
+    let _ = staged.keep();
+    Ok(())
+}
+
+fn failed(path: &Path, error: impl std::fmt::Display) -> OutputError {
+    OutputError::write(path)(std::io::Error::other(error.to_string()))
+}
+
+/// Makes room, if what is there is an answer of ours.
+fn clear(path: &Path) -> Result<(), OutputError> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let document = fs::read(path.join("zarr.json")).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+    let ours = document.is_some_and(|document| document.pointer("/attributes/attnkit_answer").is_some());
+    if !ours {
+        return Err(OutputError::InTheWay { path: path.to_owned() });
+    }
+    fs::remove_dir_all(path).map_err(OutputError::write(path))
+}
+
+fn create(
+    dir: &Path,
+    store: &Arc<FilesystemStore>,
+    metadata: &mut Map<String, Value>,
+    name: &str,
+    of: Value,
+) -> Result<Array<FilesystemStore>, String> {
+    let document = json!({
+        "zarr_format": 3, "node_type": "array", "shape": of["shape"], "data_type": of["data_type"],
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": of["chunk"]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": of["fill_value"], "codecs": of["codecs"], "dimension_names": of["names"], "attributes": {},
+    });
+    let array_dir = dir.join(name);
+    fs::create_dir_all(&array_dir).map_err(|error| error.to_string())?;
+    fs::write(array_dir.join("zarr.json"), document.to_string()).map_err(|error| error.to_string())?;
+    metadata.insert(name.to_owned(), document);
+    Array::open(store.clone(), &format!("/{name}")).map_err(|error| error.to_string())
+}
+
+fn write_labels(
+    dir: &Path,
+    store: &Arc<FilesystemStore>,
+    metadata: &mut Map<String, Value>,
+    name: &str,
+    axis: &str,
+    labels: &Labels,
+) -> Result<(), String> {
+    let bytes = json!([{"name": "bytes", "configuration": {"endian": "little"}}]);
+    let (kind, fill, codecs, len) = match labels {
+        Labels::Text(values) => ("string", json!(""), json!([{"name": "vlen-utf8"}]), values.len()),
+        Labels::Int(values) => ("int64", json!(0), bytes, values.len()),
+        Labels::Float(values) => ("float64", json!("NaN"), bytes, values.len()),
+    };
+    let of = json!({
+        "shape": [len], "data_type": kind, "chunk": [len.max(1)], "fill_value": fill, "codecs": codecs, "names": [axis],
+    });
+    let array = create(dir, store, metadata, name, of)?;
+    match labels {
+        Labels::Text(values) => array.store_chunk(&[0], values.clone()),
+        Labels::Int(values) => array.store_chunk(&[0], values.as_slice()),
+        Labels::Float(values) => array.store_chunk(&[0], values.as_slice()),
+    }
+    .map_err(|error| error.to_string())
+}
+
+/// The labelled axes in front of a map's own, and the row at each place.
+fn axes(answer: &Answer) -> (Vec<Axis>, Vec<usize>) {
+    let rows = answer.table.height();
+    let keys: Vec<&Column> = answer
+        .keys
+        .iter()
+        .filter_map(|key| answer.table.column(key).ok())
+        .filter(|column| column.null_count() < column.len())
+        .collect();
+    let names = |column: &Column| -> Vec<String> {
+        (0..rows).map(|row| column.get(row).map_or_else(|_| String::new(), |value| cell(&value))).collect()
+    };
+    let by_key: Vec<Vec<String>> = keys.iter().map(|column| names(column)).collect();
+    // The distinct values of each key in the order of the rows, as the row that each is first met in.
+    let firsts: Vec<Vec<usize>> = by_key
+        .iter()
+        .map(|names| {
+            let mut known = std::collections::HashSet::new();
+            (0..rows).filter(|&row| known.insert(&names[row])).collect()
+        })
+        .collect();
+    let product: usize = firsts.iter().map(Vec::len).product();
+    let mut order = vec![usize::MAX; product];
+    if product == rows && keys.iter().all(|column| column.null_count() == 0) {
+        for row in 0..rows {
+            let place = firsts.iter().zip(&by_key).fold(0, |place, (firsts, names)| {
+                place * firsts.len() + firsts.iter().position(|&first| names[first] == names[row]).unwrap_or(0)
+            });
+            order[place] = row;
+        }
+        if order.iter().all(|&row| row != usize::MAX) {
+            let axes = keys.iter().zip(&firsts).map(|(column, firsts)| Axis {
+                name: column.name().to_string(),
+                labels: vec![(column.name().to_string(), labels(column, firsts))],
+                len: firsts.len(),
+            });
+            return (axes.collect(), order);
+        }
+    }
+    let all: Vec<usize> = (0..rows).collect();
+    let of_rows = keys.iter().map(|column| (column.name().to_string(), labels(column, &all))).collect();
+    (vec![Axis { name: "map".into(), labels: of_rows, len: rows }], all)
+}
+
+fn labels(column: &Column, rows: &[usize]) -> Labels {
+    let value = |row: &usize| column.get(*row).unwrap_or(AnyValue::Null);
+    match column.dtype() {
+        DataType::Int32 | DataType::Int64 if column.null_count() == 0 => {
+            Labels::Int(rows.iter().map(|row| value(row).try_extract().unwrap_or_default()).collect())
+        }
+        DataType::Float64 | DataType::Int32 | DataType::Int64 => {
+            Labels::Float(rows.iter().map(|row| value(row).try_extract().unwrap_or(f64::NAN)).collect())
+        }
+        _ => Labels::Text(rows.iter().map(|row| cell(&value(row))).collect()),
+    }
+}

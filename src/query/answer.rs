@@ -1,0 +1,268 @@
+//! Answers: a table, and for map-valued questions the maps behind its rows.
+
+use arrow::array::AsArray;
+use arrow::datatypes::{Float64Type, Int32Type};
+use polars::prelude::{Column, DataFrame, IdxSize, IntoLazy, NamedFrom, PlSmallStr, Series, SortMultipleOptions};
+use rayon::prelude::*;
+
+use super::QueryError;
+use super::catalog::HEADS;
+use super::filter::PLACE;
+use super::reduction::{Group, Key, KeyValue};
+use super::run::ReadCount;
+use crate::grid::Grid;
+use crate::kernel::{MapMeasure, MapMeasurer, Sums};
+use crate::shape::StepShape;
+use crate::store::{HeadRow, StoreError, heads_batch};
+
+/// What was found.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// One row for each thing found.
+    pub table: DataFrame,
+    /// For map-valued questions: the map of each row.
+    pub maps: Option<Maps>,
+    /// Whether a single map was asked for, rather than one for each of a number of groups.
+    pub is_single_map: bool,
+    /// Names of the columns that tell the rows' maps apart.
+    pub keys: Vec<String>,
+    /// What the user should know, once.
+    pub notes: Vec<String>,
+    /// What was read of arrays.
+    pub read: ReadCount,
+}
+
+/// Maps one behind the other.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Maps {
+    /// Values, C order.
+    pub values: Vec<f32>,
+    /// The place of each map in `values`, and its shape: `[frames, height, width]`, or `[spatial]` if the grid is unknown.
+    pub maps: Vec<(std::ops::Range<usize>, Vec<usize>)>,
+}
+
+impl Maps {
+    /// The values of one.
+    #[must_use]
+    pub fn get(&self, index: usize) -> &[f32] {
+        self.maps.get(index).map_or(&[], |(range, _)| &self.values[range.clone()])
+    }
+
+    /// The shape that all have, if they have the same.
+    #[must_use]
+    pub fn common_shape(&self) -> Option<&[usize]> {
+        let (_, first) = self.maps.first()?;
+        self.maps.iter().all(|(_, shape)| shape == first).then_some(first)
+    }
+
+    /// The values of all, map after map; borrowed if they lie so already.
+    #[must_use]
+    pub fn stacked(&self) -> std::borrow::Cow<'_, [f32]> {
+        let mut end = 0;
+        let in_order = self.maps.iter().all(|(range, _)| std::mem::replace(&mut end, range.end) == range.start);
+        if in_order && end == self.values.len() {
+            return (&self.values).into();
+        }
+        (0..self.maps.len()).flat_map(|index| self.get(index).iter().copied()).collect()
+    }
+}
+
+/// How an answer is ordered and cut.
+#[derive(Debug, Clone, Default)]
+pub struct Arrange {
+    /// Columns to sort by, the first one first, and whether descending.
+    pub sort: Vec<(String, bool)>,
+    /// Rows to keep.
+    pub limit: Option<usize>,
+}
+
+impl Answer {
+    /// An answer without maps.
+    pub(super) const fn of_table(table: DataFrame) -> Self {
+        Self {
+            table,
+            maps: None,
+            is_single_map: false,
+            keys: Vec::new(),
+            notes: Vec::new(),
+            read: ReadCount { chunks: 0, bytes: 0 },
+        }
+    }
+
+    /// Sorts and cuts the rows, and the maps with them.
+    ///
+    /// # Errors
+    /// If there is no such column.
+    pub fn arrange(mut self, arrange: &Arrange) -> Result<Self, QueryError> {
+        const ROW: &str = "attnkit_row";
+        if arrange.sort.is_empty() && arrange.limit.is_none_or(|limit| limit >= self.table.height()) {
+            return Ok(self);
+        }
+        let known = || self.table.get_column_names().into_iter().map(PlSmallStr::as_str);
+        if let Some((column, _)) = arrange.sort.iter().find(|(column, _)| !known().any(|name| name == column)) {
+            return Err(QueryError::unknown_column(column, known()));
+        }
+        let mut rows = self.table.with_row_index(PlSmallStr::from_static(ROW), None)?.lazy();
+        if !arrange.sort.is_empty() {
+            rows = rows.sort(
+                arrange.sort.iter().map(|(column, _)| PlSmallStr::from_str(column)).collect::<Vec<_>>(),
+                sort_options(&arrange.sort),
+            );
+        }
+        if let Some(limit) = arrange.limit {
+            rows = rows.limit(IdxSize::try_from(limit).unwrap_or(IdxSize::MAX));
+        }
+        let mut table = rows.collect()?;
+        let order: Vec<usize> = table.drop_in_place(ROW)?.idx()?.iter().flatten().map(|row| row as usize).collect();
+        if let Some(maps) = &mut self.maps {
+            maps.maps = order.iter().map(|&row| maps.maps[row].clone()).collect();
+        }
+        Ok(Self { table, ..self })
+    }
+
+    /// The table with a column `values` (list of float32, C order) of the maps, if there are any.
+    ///
+    /// # Errors
+    /// If the table cannot be extended.
+    pub fn table_with_values(&self) -> Result<DataFrame, QueryError> {
+        let mut table = self.table.clone();
+        if let Some(maps) = &self.maps {
+            let lists: Vec<Series> =
+                (0..maps.maps.len()).map(|index| Series::new(PlSmallStr::EMPTY, maps.get(index))).collect();
+            let empty = Series::new_empty(
+                PlSmallStr::from_static("values"),
+                &polars::prelude::DataType::List(Box::new(polars::prelude::DataType::Float32)),
+            );
+            let values = if lists.is_empty() { empty } else { Series::new(PlSmallStr::from_static("values"), lists) };
+            table.with_column(values.into())?;
+        }
+        Ok(table)
+    }
+}
+
+/// Nulls last, equal rows in their order.
+pub(super) fn sort_options(sort: &[(String, bool)]) -> SortMultipleOptions {
+    SortMultipleOptions::default()
+        .with_order_descending_multi(sort.iter().map(|(_, descending)| *descending).collect::<Vec<_>>())
+        .with_nulls_last(true)
+        .with_maintain_order(true)
+}
+
+/// Statistics of maps, as the columns that `heads` has for them.
+pub(super) struct Statistics(Vec<HeadRow>);
+
+impl Statistics {
+    /// Measures maps, in parallel.
+    pub fn measure<'m>(maps: &[(&'m [f32], Option<Grid>)]) -> Self {
+        Self(maps.par_iter().map(|(values, grid)| measure(values, *grid)).collect())
+    }
+
+    pub const fn empty() -> Self {
+        Self(Vec::new())
+    }
+
+    pub fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
+    /// The same in another order.
+    pub fn reordered(self, order: &[usize]) -> Self {
+        let mut rows: Vec<Option<HeadRow>> = self.0.into_iter().map(Some).collect();
+        Self(order.iter().filter_map(|&row| rows[row].take()).collect())
+    }
+
+    /// Its columns.
+    pub fn columns(&self) -> Result<Vec<Column>, QueryError> {
+        let batch = heads_batch("", "", &self.0)
+            .map_err(|source| StoreError::Parquet { path: "statistics".into(), source: source.into() })?;
+        let names = HEADS.iter_names().map(PlSmallStr::as_str);
+        let statistics = names.skip_while(|name| *name != "sum");
+        Ok(statistics
+            .filter_map(|name| {
+                let array = batch.column_by_name(name)?;
+                let name = PlSmallStr::from_str(name);
+                Some(match array.as_primitive_opt::<Float64Type>() {
+                    Some(floats) => Column::new(name, floats.iter().collect::<Vec<Option<f64>>>()),
+                    None => Column::new(name, array.as_primitive::<Int32Type>().iter().collect::<Vec<Option<i32>>>()),
+                })
+            })
+            .collect())
+    }
+}
+
+/// Statistics of one map.
+pub(super) fn measure(values: &[f32], grid: Option<Grid>) -> HeadRow {
+    let spatial = values.len();
+    let flat = Grid { frames: 1, height: 1, width: spatial };
+    let (mut of_block, mut of_head) = (vec![0.0; spatial], vec![0.0; spatial]);
+    let sums = Sums { of_block: &mut of_block, of_head: &mut of_head };
+    let statistics = MapMeasurer::new(grid.unwrap_or(flat)).measure(values, sums);
+    let shape = StepShape { blocks: 1, heads: 1, spatial, tokens: 1 };
+    HeadRow::new(0, shape, grid, &MapMeasure { token: 0, block: 0, head: 0, statistics })
+}
+
+/// The columns of keys, row by row of `groups`.
+pub(super) fn key_columns(keys: &[Key], groups: &[&Group]) -> Vec<Column> {
+    keys.iter()
+        .enumerate()
+        .map(|(position, key)| {
+            let values: Vec<&KeyValue> = groups.iter().map(|group| &group.key[position]).collect();
+            key_column(*key, &values)
+        })
+        .collect()
+}
+
+/// One column of key values.
+pub(super) fn key_column(key: Key, values: &[&KeyValue]) -> Column {
+    let name = PlSmallStr::from_static(key.column());
+    let text = |value: &&KeyValue| match value {
+        KeyValue::Text(text) => Some(text.to_string()),
+        _ => None,
+    };
+    #[allow(clippy::cast_possible_truncation)] // from the i32 columns of the tables
+    let int = |value: &&KeyValue| match value {
+        KeyValue::Int(value) => Some(*value as i32),
+        _ => None,
+    };
+    match key {
+        Key::Video | Key::Prompt | Key::Token => Column::new(name, values.iter().map(text).collect::<Vec<_>>()),
+        Key::Weight | Key::Timestep => Column::new(name, values.iter().map(|value| value.as_f64()).collect::<Vec<_>>()),
+        Key::Seed => {
+            let long = |value: &&KeyValue| match value {
+                KeyValue::Int(value) => Some(*value),
+                _ => None,
+            };
+            Column::new(name, values.iter().map(long).collect::<Vec<_>>())
+        }
+        Key::TokenIndex | Key::Step | Key::Block | Key::Head => {
+            debug_assert!(PLACE.contains(&key.column()) || key == Key::Step);
+            Column::new(name, values.iter().map(int).collect::<Vec<_>>())
+        }
+    }
+}
+
+/// The columns that say what a map is: `n`, `frames`, `height`, `width`, `shape`.
+#[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)] // axes are checked to be small
+pub(super) fn shape_columns(maps: &[(u64, Option<Grid>, usize)]) -> Vec<Column> {
+    let axis = |get: fn(Grid) -> usize| -> Vec<Option<i32>> {
+        maps.iter().map(|(_, grid, _)| grid.map(|grid| get(grid) as i32)).collect()
+    };
+    let column = |name: &'static str| PlSmallStr::from_static(name);
+    vec![
+        Column::new(column("n"), maps.iter().map(|(n, ..)| *n as i64).collect::<Vec<_>>()),
+        Column::new(column("frames"), axis(|grid| grid.frames)),
+        Column::new(column("height"), axis(|grid| grid.height)),
+        Column::new(column("width"), axis(|grid| grid.width)),
+        Column::new(
+            column("shape"),
+            maps.iter()
+                .map(|(_, grid, spatial)| grid.map_or_else(|| spatial.to_string(), |grid| grid.to_string()))
+                .collect::<Vec<_>>(),
+        ),
+    ]
+}
+
+/// The shape of a map as an array.
+pub(super) fn axes(grid: Option<Grid>, spatial: usize) -> Vec<usize> {
+    grid.map_or_else(|| vec![spatial], |grid| vec![grid.frames, grid.height, grid.width])
+}

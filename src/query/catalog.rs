@@ -1,0 +1,93 @@
+//! The two tables of a store as lazy frames: the only place that tells polars which files they are.
+
+use std::path::PathBuf;
+use std::sync::{Arc, LazyLock};
+
+use arrow::datatypes as arrow_types;
+use polars::lazy::dsl::ScanSources;
+use polars::prelude::{
+    DataFrame, DataType, Field, IntoLazy, LazyFrame, PlRefPath, PlSmallStr, ScanArgsParquet, Schema, SchemaRef,
+    TimeUnit, TimeZone,
+};
+use rayon::prelude::*;
+
+use super::QueryError;
+use crate::store::{Store, heads_schema, steps_schema};
+
+/// Columns of `steps`.
+pub(super) static STEPS: LazyLock<SchemaRef> = LazyLock::new(|| to_polars(&steps_schema()));
+/// Columns of `heads`.
+pub(super) static HEADS: LazyLock<SchemaRef> = LazyLock::new(|| to_polars(&heads_schema()));
+/// Columns of both tables, those of `steps` first.
+pub(super) static BOTH: LazyLock<SchemaRef> = LazyLock::new(|| {
+    let mut both = (**STEPS).clone();
+    for (name, kind) in HEADS.iter() {
+        both.insert(name.clone(), kind.clone());
+    }
+    Arc::new(both)
+});
+/// What a row of `heads` and the row of `steps` that it belongs to have in common.
+pub(super) const STEP_KEY: [&str; 3] = ["video_id", "token", "step"];
+
+/// The tables of one store, as committed when it was opened.
+pub(super) struct Catalog<'a> {
+    store: &'a Store,
+    parts: Vec<PathBuf>,
+}
+
+impl<'a> Catalog<'a> {
+    /// Finds the parts.
+    pub fn open(store: &'a Store) -> Result<Self, QueryError> {
+        Ok(Self { store, parts: store.parts()? })
+    }
+
+    /// The table `steps`.
+    pub fn steps(&self) -> Result<LazyFrame, QueryError> {
+        scan(&self.parts, &STEPS)
+    }
+
+    /// The table `heads`, every part checked to belong to the committed steps.
+    pub fn heads(&self) -> Result<LazyFrame, QueryError> {
+        let parts = self.parts.par_iter().map(|part| self.store.heads_part(part)).collect::<Result<Vec<_>, _>>()?;
+        scan(&parts, &HEADS)
+    }
+}
+
+fn scan(parts: &[PathBuf], schema: &SchemaRef) -> Result<LazyFrame, QueryError> {
+    if parts.is_empty() {
+        return Ok(DataFrame::empty_with_schema(schema).lazy());
+    }
+    let paths = parts.iter().map(|part| PlRefPath::try_from_path(part)).collect::<Result<Vec<_>, _>>()?;
+    let arguments = ScanArgsParquet { glob: false, schema: Some(schema.clone()), ..ScanArgsParquet::default() };
+    Ok(LazyFrame::scan_parquet_sources(ScanSources::Paths(paths.into_iter().collect()), arguments)?)
+}
+
+/// The same columns in polars' words.
+fn to_polars(schema: &arrow_types::Schema) -> SchemaRef {
+    fn kind(of: &arrow_types::DataType) -> DataType {
+        match of {
+            arrow_types::DataType::Int32 => DataType::Int32,
+            arrow_types::DataType::Int64 => DataType::Int64,
+            arrow_types::DataType::Float64 => DataType::Float64,
+            arrow_types::DataType::List(item) => DataType::List(Box::new(kind(item.data_type()))),
+            arrow_types::DataType::Timestamp(..) => DataType::Datetime(TimeUnit::Microseconds, Some(TimeZone::UTC)),
+            _ => DataType::String,
+        }
+    }
+    let fields =
+        schema.fields().iter().map(|field| Field::new(PlSmallStr::from_str(field.name()), kind(field.data_type())));
+    Arc::new(fields.collect::<Schema>())
+}
+
+/// Name of a type as the tables' documentation has it.
+pub(super) fn type_name(kind: &DataType) -> String {
+    match kind {
+        DataType::String => "string".into(),
+        DataType::Int32 => "int32".into(),
+        DataType::Int64 => "int64".into(),
+        DataType::Float64 => "float64".into(),
+        DataType::List(item) => format!("list<{}>", type_name(item)),
+        DataType::Datetime(..) => "timestamp(us, UTC)".into(),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,107 @@
+//! What can go wrong with a question.
+
+use crate::store::StoreError;
+
+/// Why a question was not answered.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QueryError {
+    /// The store cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A column that is in no table.
+    #[error("there is no column `{column}`{}", near_list(near))]
+    UnknownColumn {
+        /// As it was asked for.
+        column: String,
+        /// Names like it.
+        near: Vec<String>,
+    },
+    /// A condition that cannot be understood.
+    #[error("the condition `{condition}` cannot be used: {found}")]
+    Condition {
+        /// The SQL text.
+        condition: String,
+        /// What is wrong with it.
+        found: String,
+    },
+    /// A SQL statement that cannot be run.
+    #[error("the SQL cannot be run: {found}")]
+    Sql {
+        /// What is wrong with it.
+        found: String,
+    },
+    /// A question that makes no sense as it is put.
+    #[error("{found}")]
+    Question {
+        /// What is wrong with it.
+        found: String,
+        /// What to try.
+        hint: String,
+    },
+    /// No map is selected.
+    #[error("no map matches{}", condition.as_ref().map(|condition| format!(" `{condition}`")).unwrap_or_default())]
+    NothingSelected {
+        /// The condition.
+        condition: Option<String>,
+        /// What there is to select.
+        hint: String,
+    },
+    /// Maps of different grids that would have to be one.
+    #[error("maps of different grids cannot be taken together: {}", grids.join("; "))]
+    UnequalGrids {
+        /// Each grid with videos that have it.
+        grids: Vec<String>,
+    },
+    /// The tables cannot be evaluated.
+    #[error("the tables cannot be read: {0}")]
+    Tables(#[from] polars::error::PolarsError),
+}
+
+impl QueryError {
+    /// What to try next, if that can be told.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::UnknownColumn { .. } => {
+                Some("text is quoted with '…', names of columns with nothing or \"…\"; the columns: attnkit query list STORE --columns help".into())
+            }
+            Self::Condition { .. } => {
+                Some("an example: --where \"token IN ('flower', 'tree') AND step < 10 AND block BETWEEN 10 AND 20 AND entropy < 6\"".into())
+            }
+            Self::Sql { .. } => {
+                Some("the tables are `steps` and `heads`; an example: \"SELECT token, avg(entropy) FROM heads GROUP BY token\"".into())
+            }
+            Self::Question { hint, .. } | Self::NothingSelected { hint, .. } => Some(hint.clone()),
+            Self::UnequalGrids { .. } => Some("select videos of one grid, such as --where \"spatial = 23850\"".into()),
+            Self::Store(_) | Self::Tables(_) => None,
+        }
+    }
+
+    /// Whether it is the question that is wrong, not the store.
+    #[must_use]
+    pub const fn is_usage(&self) -> bool {
+        matches!(self, Self::UnknownColumn { .. } | Self::Condition { .. } | Self::Sql { .. } | Self::Question { .. })
+    }
+
+    pub(super) fn question(found: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Question { found: found.into(), hint: hint.into() }
+    }
+
+    /// For a column that is not among `known`.
+    pub(super) fn unknown_column<'a>(column: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut by_likeness: Vec<(f64, &str)> = known
+            .into_iter()
+            .map(|name| (strsim::jaro_winkler(&column.to_lowercase(), name), name))
+            .filter(|(likeness, _)| *likeness > 0.7)
+            .collect();
+        by_likeness.sort_by(|a, b| b.0.total_cmp(&a.0));
+        by_likeness.dedup_by_key(|(_, name)| *name);
+        let near = by_likeness.into_iter().take(4).map(|(_, name)| name.to_owned()).collect();
+        Self::UnknownColumn { column: column.to_owned(), near }
+    }
+}
+
+fn near_list(near: &[String]) -> String {
+    if near.is_empty() { String::new() } else { format!("; near it: {}", near.join(", ")) }
+}

@@ -1,0 +1,231 @@
+//! `--where`: a SQL condition over the columns of both tables, and which maps it selects.
+//!
+//! A condition is cut at its ANDs. Each piece is asked as early as it can be: of rows of `steps`, of places (block, head,
+//! token position) in a step array, or of rows of `heads`.
+
+use polars::prelude::{DataFrame, DataType, Expr, IntoLazy, Operator, col, lit};
+use polars::sql::sql_expr;
+
+use super::QueryError;
+use super::catalog::{BOTH, HEADS, STEPS, type_name};
+
+/// Columns that say where in a step array a map is.
+pub(super) const PLACE: [&str; 3] = ["token_index", "block", "head"];
+
+/// Which maps a question is about.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    text: Option<String>,
+    conditions: Vec<Condition>,
+}
+
+#[derive(Debug, Clone)]
+struct Condition {
+    expr: Expr,
+    columns: Vec<String>,
+}
+
+impl Filter {
+    /// All maps.
+    #[must_use]
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    /// Reads a SQL condition (Polars SQL), such as `token = 'flower' AND step < 10 AND entropy < 6`.
+    ///
+    /// # Errors
+    /// If it cannot be parsed, names an unknown column, compares what cannot be compared, or is no condition.
+    pub fn parse(sql: &str) -> Result<Self, QueryError> {
+        let failed = |found: String| QueryError::Condition { condition: sql.to_owned(), found };
+        let whole = sql_expr(sql).map_err(|error| failed(plain(&error.to_string())))?;
+        let mut pieces = Vec::new();
+        split(whole, &mut pieces);
+        let conditions: Vec<Condition> = pieces.into_iter().map(Condition::new).collect();
+        let unknown = conditions.iter().flat_map(|condition| &condition.columns).find(|name| !BOTH.contains(name));
+        if let Some(column) = unknown {
+            return Err(QueryError::unknown_column(column, BOTH.iter_names().map(|name| name.as_str())));
+        }
+        for condition in &conditions {
+            condition.check().map_err(failed)?;
+        }
+        Ok(Self { text: Some(sql.to_owned()), conditions })
+    }
+
+    /// The same, and `column` equal to `value`.
+    #[must_use]
+    pub fn and_text(self, column: &str, value: &str) -> Self {
+        self.and(col(column).eq(lit(value)), format!("{column} = '{}'", value.replace('\'', "''")))
+    }
+
+    /// The same, and `column` equal to `value`.
+    #[must_use]
+    pub fn and_int(self, column: &str, value: i64) -> Self {
+        self.and(col(column).eq(lit(value)), format!("{column} = {value}"))
+    }
+
+    fn and(mut self, expr: Expr, text: String) -> Self {
+        self.conditions.push(Condition::new(expr));
+        self.text = Some(match self.text {
+            Some(before) => format!("({before}) AND {text}"),
+            None => text,
+        });
+        self
+    }
+
+    /// The SQL text; `None`: all maps.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        self.text.as_deref()
+    }
+
+    /// Columns of `steps` that it asks about.
+    pub(super) fn steps_columns(&self) -> impl Iterator<Item = &str> {
+        self.conditions
+            .iter()
+            .flat_map(|condition| &condition.columns)
+            .map(String::as_str)
+            .filter(|name| STEPS.contains(name))
+    }
+
+    /// What it asks of rows of `steps` alone.
+    pub(super) fn of_steps(&self) -> Option<Expr> {
+        self.joined(|condition| condition.reach() == Reach::Steps)
+    }
+
+    /// What it asks of maps, by their places alone; `None` if nothing is asked, or more than that.
+    pub(super) fn of_places(&self) -> Option<Expr> {
+        if self.asks_statistics() { None } else { self.joined(|condition| condition.reach() == Reach::Places) }
+    }
+
+    /// What it asks of rows of `heads` alone.
+    pub(super) fn of_heads(&self) -> Option<Expr> {
+        let heads_alone = |condition: &Condition| {
+            condition.reach() != Reach::Steps && condition.columns.iter().all(|name| HEADS.contains(name))
+        };
+        self.joined(heads_alone)
+    }
+
+    /// What it asks of rows of `heads` together with those of `steps`.
+    pub(super) fn of_both(&self) -> Option<Expr> {
+        let mixed = |condition: &Condition| {
+            condition.reach() == Reach::Statistics && !condition.columns.iter().all(|name| HEADS.contains(name))
+        };
+        self.joined(mixed)
+    }
+
+    /// Whether rows of `heads` must be looked at.
+    pub(super) fn asks_statistics(&self) -> bool {
+        self.conditions.iter().any(|condition| condition.reach() == Reach::Statistics)
+    }
+
+    /// Whether it tells maps of one step apart.
+    pub(super) fn asks_maps(&self) -> bool {
+        self.conditions.iter().any(|condition| condition.reach() != Reach::Steps)
+    }
+
+    fn joined(&self, wanted: impl Fn(&Condition) -> bool) -> Option<Expr> {
+        self.conditions
+            .iter()
+            .filter(|condition| wanted(condition))
+            .map(|condition| condition.expr.clone())
+            .reduce(Expr::and)
+    }
+}
+
+/// What must be looked at to decide a condition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// The row of `steps`.
+    Steps,
+    /// Block, head and token position.
+    Places,
+    /// The row of `heads`.
+    Statistics,
+}
+
+impl Condition {
+    fn new(expr: Expr) -> Self {
+        let columns = expr.clone().meta().root_names().into_iter().map(|name| name.to_string()).collect();
+        Self { expr, columns }
+    }
+
+    fn reach(&self) -> Reach {
+        if self.columns.iter().all(|name| STEPS.contains(name)) {
+            Reach::Steps
+        } else if self.columns.iter().all(|name| PLACE.contains(&name.as_str())) {
+            Reach::Places
+        } else {
+            Reach::Statistics
+        }
+    }
+
+    /// Evaluates it on empty tables: that finds what cannot be compared.
+    fn check(&self) -> Result<(), String> {
+        let columns = || {
+            let typed = self.columns.iter().map(|name| match BOTH.get(name) {
+                Some(kind) => format!("`{name}` is {}", type_name(kind)),
+                None => format!("`{name}` is unknown"),
+            });
+            typed.collect::<Vec<_>>().join(", ")
+        };
+        let empty = DataFrame::empty_with_schema(&BOTH).lazy();
+        let answer = empty
+            .select([self.expr.clone().alias("answer")])
+            .collect()
+            .map_err(|error| format!("{} ({})", plain(&error.to_string()), columns()))?;
+        match answer.dtypes().first() {
+            Some(DataType::Boolean) => Ok(()),
+            Some(other) => Err(format!("it is not true or false but {} ({})", type_name(other), columns())),
+            None => Err("it is empty".into()),
+        }
+    }
+}
+
+/// Cuts a condition at its ANDs.
+fn split(expr: Expr, pieces: &mut Vec<Expr>) {
+    match expr {
+        Expr::BinaryExpr { left, op: Operator::And, right } => {
+            split(left.as_ref().clone(), pieces);
+            split(right.as_ref().clone(), pieces);
+        }
+        other => pieces.push(other),
+    }
+}
+
+/// The first line of what polars says, without what is for its own developers.
+pub(super) fn plain(message: &str) -> String {
+    message.lines().next().unwrap_or(message).trim_end_matches([':', ' ']).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reaches(sql: &str) -> Vec<Reach> {
+        Filter::parse(sql).unwrap().conditions.iter().map(Condition::reach).collect()
+    }
+
+    #[test]
+    fn each_piece_is_asked_where_it_can_be_answered() {
+        assert_eq!(reaches("token IN ('flower', 'tree') AND step < 10"), [Reach::Steps, Reach::Steps]);
+        assert_eq!(reaches("block BETWEEN 10 AND 20 AND token = 'x'"), [Reach::Places, Reach::Places, Reach::Steps]);
+        assert_eq!(reaches("entropy < 6 OR step = 3"), [Reach::Statistics]);
+        assert!(!Filter::parse("seed = 3").unwrap().asks_maps());
+        assert!(Filter::parse("top5 > 0.5").unwrap().asks_statistics());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let error = |sql: &str| Filter::parse(sql).unwrap_err();
+        let unknown = error("entropi < 6");
+        assert!(
+            matches!(&unknown, QueryError::UnknownColumn { column, near } if column == "entropi" && near[0] == "entropy"),
+            "{unknown}"
+        );
+        assert!(error("step < 'abc'").to_string().contains("`step` is int32"), "{}", error("step < 'abc'"));
+        assert!(error("step + 1").to_string().contains("not true or false"), "{}", error("step + 1"));
+        assert!(matches!(error("step <"), QueryError::Condition { .. }));
+        assert!(matches!(error("token = \"flower\""), QueryError::UnknownColumn { .. }));
+    }
+}

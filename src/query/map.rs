@@ -1,0 +1,114 @@
+//! One spatial map: unflattened to the grid, and on request resampled to the size of the video.
+
+use std::collections::BTreeSet;
+
+use super::QueryError;
+use super::answer::{Answer, Maps, Statistics, axes, shape_columns};
+use super::average::answer_maps;
+use super::explain::Explain;
+use super::filter::Filter;
+use super::reduction::{Key, Plan, Reduction, few};
+use super::run::OnBytes;
+use super::selection::Selection;
+use crate::grid::{Grid, VideoSize, infer_grid};
+use crate::kernel::resample;
+use crate::store::Store;
+
+/// A question for the map of one step of one word.
+#[derive(Debug, Clone)]
+pub struct SpatialMap {
+    /// The maps that are averaged: of one step of one word in one video.
+    pub filter: Filter,
+    /// How they become one.
+    pub reduction: Reduction,
+    /// Height and width to resample to, pixels.
+    pub size: Option<(usize, usize)>,
+    /// Frames to resample to.
+    pub frames: Option<usize>,
+}
+
+impl SpatialMap {
+    fn plan(&self, store: &Store) -> Result<Plan, QueryError> {
+        let selection = Selection::find(store, &self.filter)?;
+        let steps = &selection.steps;
+        let one = |what: &str, option: &str, names: BTreeSet<&str>| match names.len() {
+            ..=1 => Ok(()),
+            count => Err(QueryError::question(
+                format!("a map is of one {what}; {count} are selected: {}", few(&names)),
+                format!("choose one with {option}, or average over all with `attnkit query average`"),
+            )),
+        };
+        one("video", "--video ID", steps.iter().map(|step| &*step.video_id).collect())?;
+        one("word", "--token WORD", steps.iter().map(|step| &*step.token).collect())?;
+        let numbers: Vec<String> = steps.iter().map(|step| step.step.to_string()).collect();
+        one("step", "--step N", numbers.iter().map(String::as_str).collect())?;
+        Plan::new(store, &selection, &[Key::Video, Key::Token, Key::TokenIndex, Key::Step], self.reduction)
+    }
+
+    /// What answering will do.
+    ///
+    /// # Errors
+    /// If the store cannot be read, or not one step of one word is selected.
+    pub fn explain(&self, store: &Store) -> Result<Explain, QueryError> {
+        let mut explain = self.plan(store)?.explain(store)?;
+        if self.size.is_some() || self.frames.is_some() {
+            explain.then.push("resample linearly to the size asked for".into());
+        }
+        Ok(explain)
+    }
+
+    /// One row with its map; one for each token position if the word has several.
+    ///
+    /// # Errors
+    /// As [`explain`](Self::explain); if the grid is not known and the size asked for does not tell it; or if an array is damaged.
+    pub fn run(&self, store: &Store, on_bytes: OnBytes<'_>) -> Result<Answer, QueryError> {
+        let plan = self.plan(store)?;
+        let answer = Answer { is_single_map: true, ..answer_maps(&plan, store, true, on_bytes)? };
+        if self.size.is_none() && self.frames.is_none() {
+            return Ok(answer);
+        }
+        let Some(group) = plan.groups.first() else { return Ok(answer) };
+        let grid = group.grid.map_or_else(|| self.grid_of(group.spatial), Ok)?;
+        let target = Grid {
+            frames: self.frames.unwrap_or(grid.frames),
+            height: self.size.map_or(grid.height, |size| size.0),
+            width: self.size.map_or(grid.width, |size| size.1),
+        };
+        resampled(answer, grid, target, &plan)
+    }
+
+    /// The grid, where the dump did not tell it: from the size asked for, by the conventions of video models.
+    fn grid_of(&self, spatial: usize) -> Result<Grid, QueryError> {
+        let number = |size: Option<usize>| size.and_then(|size| i64::try_from(size).ok());
+        let video = VideoSize {
+            frames: number(self.frames),
+            height: number(self.size.map(|size| size.0)),
+            width: number(self.size.map(|size| size.1)),
+        };
+        infer_grid(spatial, video).map_err(|error| {
+            QueryError::question(
+                format!("the grid of these {spatial} positions is not known: {error}"),
+                "give the size of the whole video with --size HxW and --frames N, or ingest again with --grid FxHxW",
+            )
+        })
+    }
+}
+
+/// The answer with every map resampled, and measured anew.
+fn resampled(mut answer: Answer, from: Grid, to: Grid, plan: &Plan) -> Result<Answer, QueryError> {
+    let old = answer.maps.take().unwrap_or_default();
+    let mut maps = Maps::default();
+    for index in 0..old.maps.len() {
+        let start = maps.values.len();
+        maps.values.extend(resample(old.get(index), from, to));
+        maps.maps.push((start..maps.values.len(), axes(Some(to), to.spatial())));
+    }
+    let shapes: Vec<(u64, Option<Grid>, usize)> =
+        plan.groups.iter().map(|group| (group.maps, Some(to), to.spatial())).collect();
+    let of: Vec<(&[f32], Option<Grid>)> = (0..maps.maps.len()).map(|index| (maps.get(index), Some(to))).collect();
+    for column in shape_columns(&shapes).into_iter().chain(Statistics::measure(&of).columns()?) {
+        answer.table.with_column(column)?;
+    }
+    answer.maps = Some(maps);
+    Ok(answer)
+}

@@ -1,0 +1,49 @@
+//! Questions to a store: select maps with SQL conditions, reduce, measure, compare. Knows the store; knows nothing of dumps, ingest or
+//! output formats.
+//!
+//! A question is a value ([`Average`], [`Evolution`], [`SpatialMap`], [`Compare`], [`List`], [`Sql`]); running it against a store gives an [`Answer`].
+//!
+//! ```
+//! use attnkit::ingest::{self, IngestOptions, Silent};
+//! use attnkit::query::{Average, Filter};
+//! use attnkit::store::Store;
+//!
+//! let dir = tempfile::tempdir()?;
+//! let dump = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/variants/gzip");
+//! ingest::run(&[dump], dir.path().join("store"), &IngestOptions::default(), &Silent)?;
+//! let store = Store::open(dir.path().join("store"))?;
+//!
+//! let filter = Filter::parse("token = 'circle' AND step > 0")?;
+//! let answer = Average::new(filter).run(&store, &|_, _| {})?;
+//! assert_eq!(answer.table.height(), 2); // a map for each of two steps
+//! assert_eq!(answer.maps.unwrap().common_shape(), Some([4, 12, 12].as_slice()));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod answer;
+mod average;
+mod catalog;
+mod compare;
+mod error;
+mod evolution;
+mod explain;
+mod filter;
+mod map;
+mod reduction;
+mod run;
+mod selection;
+mod tables;
+mod task;
+
+pub use answer::{Answer, Arrange, Maps};
+pub use average::{Average, Dimension};
+pub use compare::{Across, Align, Compare, Form};
+pub use error::QueryError;
+pub use evolution::{By, Evolution};
+pub use explain::{ArrayUse, Explain};
+pub use filter::Filter;
+pub use map::SpatialMap;
+pub use reduction::{Group, Key, KeyValue, Plan, Reduction};
+pub use run::{OnBytes, ReadCount};
+pub use tables::{List, Sql, TableName, columns};
+pub use task::{OpenArrays, Partial, Piece, Placed, Task};

@@ -1,0 +1,113 @@
+//! Running a plan: tasks in parallel, a window of them at a time; their partials are merged in the order of the plan, so that the
+//! result has the same bits whatever the number of threads.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rayon::prelude::*;
+
+use super::QueryError;
+use super::reduction::Plan;
+use super::task::{OpenArrays, Partial};
+use crate::kernel::Accumulator;
+use crate::store::Store;
+
+/// Tasks of a window, for each thread: what waits for its turn to be merged stays below this many partials.
+const WINDOW: usize = 4;
+
+/// What was read to answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ReadCount {
+    /// Inner chunks decoded.
+    pub chunks: u64,
+    /// Their bytes, decoded.
+    pub bytes: u64,
+}
+
+/// A group that is reduced.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Reduced {
+    /// Number of the group in the plan.
+    pub group: usize,
+    /// `[spatial]`
+    pub values: Vec<f32>,
+}
+
+/// Called with (bytes decoded, bytes in all) from any thread.
+pub type OnBytes<'a> = &'a (dyn Fn(u64, u64) + Sync);
+
+impl Plan {
+    /// Runs all tasks. `take` gets the reduced maps as they are finished, always in the same order.
+    pub(super) fn run(
+        &self,
+        store: &Store,
+        on_bytes: OnBytes<'_>,
+        mut take: impl FnMut(Vec<Reduced>) -> Result<(), QueryError>,
+    ) -> Result<ReadCount, QueryError> {
+        let arrays = OpenArrays::new(store);
+        let all: u64 = self.tasks.iter().map(super::task::Task::decoded_bytes).sum();
+        let done = AtomicU64::new(0);
+        let mut growing: Vec<Growing> = (0..self.groups.len()).map(|_| Growing::default()).collect();
+        let window = rayon::current_num_threads() * WINDOW;
+        let mut chunks = 0;
+        for (number, tasks) in self.tasks.chunks(window).enumerate() {
+            let partials: Vec<Partial> = tasks
+                .par_iter()
+                .map(|task| {
+                    let partial = task.run(&arrays)?;
+                    let bytes = task.decoded_bytes();
+                    on_bytes(done.fetch_add(bytes, Ordering::Relaxed) + bytes, all);
+                    Ok(partial)
+                })
+                .collect::<Result<_, QueryError>>()?;
+            let mut finished = Vec::new();
+            for (index, (task, partial)) in tasks.iter().zip(partials).enumerate() {
+                chunks += task.pieces.len() as u64;
+                for (group, accumulator) in partial.groups {
+                    let group = group as usize;
+                    growing[group].take(&partial.positions, accumulator);
+                    if self.groups[group].last_task == number * window + index {
+                        finished.push((group, std::mem::take(&mut growing[group])));
+                    }
+                }
+            }
+            let reduced: Vec<Reduced> =
+                finished.into_par_iter().map(|(group, growing)| Reduced { group, values: growing.finish() }).collect();
+            if !reduced.is_empty() {
+                take(reduced)?;
+            }
+        }
+        Ok(ReadCount { chunks, bytes: done.into_inner() })
+    }
+}
+
+/// A group while its tasks are merged: the ranges of positions that are finished, and the one that is not.
+#[derive(Default)]
+struct Growing {
+    values: Vec<f32>,
+    range: Option<(Range<usize>, Accumulator)>,
+}
+
+impl Growing {
+    fn take(&mut self, positions: &Range<usize>, accumulator: Accumulator) {
+        match &mut self.range {
+            Some((range, own)) if range == positions => own.merge(accumulator),
+            _ => {
+                self.flush();
+                self.range = Some((positions.clone(), accumulator));
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        if let Some((_, accumulator)) = self.range.take() {
+            let values = accumulator.finish();
+            if self.values.is_empty() { self.values = values } else { self.values.extend(values) }
+        }
+    }
+
+    fn finish(mut self) -> Vec<f32> {
+        self.flush();
+        self.values
+    }
+}

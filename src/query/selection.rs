@@ -1,0 +1,266 @@
+//! Which maps a filter selects: rows of `steps`, and in each the places of maps.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use polars::prelude::{Column, DataFrame, Expr, IdxSize, IntoLazy, JoinArgs, JoinType, LazyFrame, PlSmallStr, col};
+
+use super::QueryError;
+use super::catalog::{Catalog, STEP_KEY};
+use super::filter::{Filter, PLACE};
+use crate::dtype::Dtype;
+use crate::grid::Grid;
+use crate::shape::StepShape;
+use crate::store::Store;
+
+/// Columns of `steps` that selected steps are read from.
+const COLUMNS: [&str; 18] = [
+    "video_id",
+    "prompt_id",
+    "prompt",
+    "seed",
+    "token",
+    "weight",
+    "step",
+    "timestep",
+    "num_blocks",
+    "num_heads",
+    "spatial",
+    "tokens",
+    "frames",
+    "height",
+    "width",
+    "dtype",
+    "array",
+    "row",
+];
+/// Number of the selected step, while rows of `heads` are joined to it.
+const NUMBER: &str = "attnkit_step_number";
+
+/// A step of which at least one map is selected.
+#[derive(Debug, Clone)]
+pub(super) struct SelectedStep {
+    pub video_id: Arc<str>,
+    /// The prompt's id, or its text where it has none.
+    pub prompt: Arc<str>,
+    pub seed: Option<i64>,
+    pub token: Arc<str>,
+    pub weight: Option<f64>,
+    pub step: i32,
+    pub timestep: f64,
+    pub shape: StepShape,
+    pub grid: Option<Grid>,
+    pub dtype: Dtype,
+    /// Path of the attention array below the store.
+    pub array: Arc<str>,
+    pub row: u32,
+    pub maps: Maps,
+}
+
+impl SelectedStep {
+    /// Number of selected maps.
+    pub fn count(&self) -> usize {
+        match &self.maps {
+            Maps::All => self.shape.blocks * self.shape.heads * self.shape.tokens,
+            Maps::Some(chosen) => chosen.iter().filter(|chosen| **chosen).count(),
+        }
+    }
+}
+
+/// Which maps of a step array.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Maps {
+    /// Every one.
+    All,
+    /// Those marked, in C order over `[block, head, token]`. Steps with the same choice share it.
+    Some(Arc<[bool]>),
+}
+
+/// The selected steps, in the order of the tables: video by video, word by word, step by step.
+#[derive(Debug, Clone)]
+pub(super) struct Selection {
+    pub steps: Vec<SelectedStep>,
+}
+
+impl Selection {
+    /// Evaluates a filter.
+    ///
+    /// # Errors
+    /// If the tables cannot be read, or nothing is selected.
+    pub fn find(store: &Store, filter: &Filter) -> Result<Self, QueryError> {
+        let catalog = Catalog::open(store)?;
+        let mut steps = catalog.steps()?;
+        if let Some(condition) = filter.of_steps() {
+            steps = steps.filter(condition);
+        }
+        let mut columns: Vec<&str> = COLUMNS.to_vec();
+        columns.extend(filter.steps_columns().filter(|name| !COLUMNS.contains(name)));
+        columns.dedup();
+        let mut unique = Vec::new();
+        columns.retain(|name| {
+            !unique.contains(name) && {
+                unique.push(*name);
+                true
+            }
+        });
+        let frame = steps.select(columns.into_iter().map(col).collect::<Vec<_>>()).collect()?;
+        let mut selected = read_steps(&frame)?;
+        if filter.asks_statistics() {
+            let chosen = chosen_by_statistics(&catalog, filter, frame)?;
+            choose(&mut selected, &chosen)?;
+        } else if let Some(condition) = filter.of_places() {
+            choose_places(&mut selected, &condition)?;
+        }
+        if selected.is_empty() {
+            let words =
+                catalog.steps()?.select([col("token").unique().sort(Default::default())]).limit(12).collect()?;
+            let words = words.column("token")?.str()?.iter().flatten().collect::<Vec<_>>().join(", ");
+            return Err(QueryError::NothingSelected {
+                condition: filter.text().map(str::to_owned),
+                hint: if words.is_empty() {
+                    "the store is empty".into()
+                } else {
+                    format!("words in the store: {words}; what else there is: attnkit info {}", store.root().display())
+                },
+            });
+        }
+        Ok(Self { steps: selected })
+    }
+
+    /// Number of selected maps.
+    pub fn maps(&self) -> u64 {
+        self.steps.iter().map(|step| step.count() as u64).sum()
+    }
+}
+
+fn read_steps(frame: &DataFrame) -> Result<Vec<SelectedStep>, QueryError> {
+    let text = |name: &str| Ok::<_, QueryError>(frame.column(name)?.str()?);
+    let int = |name: &str| Ok::<_, QueryError>(frame.column(name)?.i32()?);
+    let float = |name: &str| Ok::<_, QueryError>(frame.column(name)?.f64()?);
+    let (video_id, prompt_id, prompt, token) = (text("video_id")?, text("prompt_id")?, text("prompt")?, text("token")?);
+    let (array, dtype, seed) = (text("array")?, text("dtype")?, frame.column("seed")?.i64()?);
+    let (weight, timestep, step, row) = (float("weight")?, float("timestep")?, int("step")?, int("row")?);
+    let axes = [int("num_blocks")?, int("num_heads")?, int("spatial")?, int("tokens")?];
+    let grid = [int("frames")?, int("height")?, int("width")?];
+    let mut names: HashMap<String, Arc<str>> = HashMap::new();
+    let mut shared = |name: &str| match names.get(name) {
+        Some(known) => known.clone(),
+        None => names.entry(name.to_owned()).or_insert_with(|| name.into()).clone(),
+    };
+    let size = |value: Option<i32>| value.and_then(|value| usize::try_from(value).ok());
+    let damaged = |row: usize, what: &str| {
+        QueryError::Store(crate::store::StoreError::Damaged {
+            path: array.get(row).unwrap_or_default().into(),
+            found: format!("the table `steps` gives it {what}"),
+        })
+    };
+    (0..frame.height())
+        .map(|index| {
+            let shape = axes.iter().map(|axis| size(axis.get(index)).unwrap_or(0)).collect::<Vec<_>>();
+            let grid = match grid.map(|axis| size(axis.get(index))) {
+                [Some(frames), Some(height), Some(width)] => Some(Grid { frames, height, width }),
+                _ => None,
+            };
+            Ok(SelectedStep {
+                video_id: shared(video_id.get(index).unwrap_or_default()),
+                prompt: shared(prompt_id.get(index).or(prompt.get(index)).unwrap_or_default()),
+                seed: seed.get(index),
+                token: shared(token.get(index).unwrap_or_default()),
+                weight: weight.get(index),
+                step: step.get(index).unwrap_or_default(),
+                timestep: timestep.get(index).unwrap_or(f64::NAN),
+                shape: StepShape::from_axes(&shape).ok_or_else(|| damaged(index, "an empty axis"))?,
+                grid,
+                dtype: dtype.get(index).unwrap_or_default().parse().map_err(|_| damaged(index, "an unknown dtype"))?,
+                array: shared(array.get(index).unwrap_or_default()),
+                row: row.get(index).and_then(|row| u32::try_from(row).ok()).ok_or_else(|| damaged(index, "no row"))?,
+                maps: Maps::All,
+            })
+        })
+        .collect()
+}
+
+/// The places of the maps that a filter chooses by their statistics, with the number of the step each is in.
+fn chosen_by_statistics(catalog: &Catalog<'_>, filter: &Filter, steps: DataFrame) -> Result<DataFrame, QueryError> {
+    let mut heads = catalog.heads()?;
+    if let Some(condition) = filter.of_heads() {
+        heads = heads.filter(condition);
+    }
+    let numbered = steps.lazy().with_row_index(NUMBER, None);
+    let mut joined = join(heads, numbered);
+    if let Some(condition) = filter.of_both() {
+        joined = joined.filter(condition);
+    }
+    let columns: Vec<Expr> = [NUMBER].into_iter().chain(PLACE).map(col).collect();
+    Ok(joined.select(columns).collect()?)
+}
+
+/// Rows of `heads`, each with the row of `steps` that it belongs to.
+pub(super) fn join(heads: LazyFrame, steps: LazyFrame) -> LazyFrame {
+    let key: Vec<Expr> = STEP_KEY.into_iter().map(col).collect();
+    heads.join(steps, key.clone(), key, JoinArgs::new(JoinType::Inner))
+}
+
+/// Keeps the chosen maps of each step, and the steps that have any.
+fn choose(steps: &mut Vec<SelectedStep>, chosen: &DataFrame) -> Result<(), QueryError> {
+    let number = chosen.column(NUMBER)?.idx()?;
+    let [token, block, head] = PLACE.map(|name| chosen.column(name).and_then(Column::i32));
+    let (token, block, head) = (token?, block?, head?);
+    let mut marks: Vec<Vec<bool>> = vec![Vec::new(); steps.len()];
+    for index in 0..chosen.height() {
+        let place = |axis: &polars::prelude::Int32Chunked| usize::try_from(axis.get(index).unwrap_or(0)).unwrap_or(0);
+        let Some(number) = number.get(index).map(|number: IdxSize| number as usize) else { continue };
+        let shape = steps[number].shape;
+        let marks = &mut marks[number];
+        marks.resize(shape.blocks * shape.heads * shape.tokens, false);
+        if let Some(mark) = marks.get_mut((place(block) * shape.heads + place(head)) * shape.tokens + place(token)) {
+            *mark = true;
+        }
+    }
+    let mut shared: HashMap<Vec<bool>, Arc<[bool]>> = HashMap::new();
+    for (step, marks) in steps.iter_mut().zip(marks) {
+        if !marks.iter().all(|mark| *mark) || marks.is_empty() {
+            step.maps = Maps::Some(shared.entry(marks).or_insert_with_key(|marks| marks.as_slice().into()).clone());
+        }
+    }
+    steps.retain(|step| step.count() > 0);
+    Ok(())
+}
+
+/// As [`choose`], for a condition on places alone: it is decided once for each shape.
+fn choose_places(steps: &mut Vec<SelectedStep>, condition: &Expr) -> Result<(), QueryError> {
+    let mut known: HashMap<(usize, usize, usize), Maps> = HashMap::new();
+    for step in steps.iter_mut() {
+        let StepShape { blocks, heads, tokens, .. } = step.shape;
+        if !known.contains_key(&(blocks, heads, tokens)) {
+            known.insert((blocks, heads, tokens), places(step.shape, condition)?);
+        }
+        step.maps = known[&(blocks, heads, tokens)].clone();
+    }
+    steps.retain(|step| step.count() > 0);
+    Ok(())
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)] // axes are checked to be small
+fn places(shape: StepShape, condition: &Expr) -> Result<Maps, QueryError> {
+    let StepShape { blocks, heads, tokens, .. } = shape;
+    let count = blocks * heads * tokens;
+    let axis = |size: usize, stride: usize| -> Vec<Option<i32>> {
+        (0..count).map(|index| (size > 1).then_some((index / stride % size) as i32)).collect()
+    };
+    let token: Vec<i32> = (0..count).map(|index| (index % tokens) as i32).collect();
+    let frame = DataFrame::new(
+        count,
+        vec![
+            Column::new(PlSmallStr::from_static("token_index"), token),
+            Column::new(PlSmallStr::from_static("block"), axis(blocks, heads * tokens)),
+            Column::new(PlSmallStr::from_static("head"), axis(heads, tokens)),
+        ],
+    )?;
+    let answer = frame.lazy().select([condition.clone().alias("chosen")]).collect()?;
+    let chosen = answer.column("chosen")?.bool()?.clone();
+    // A condition without columns has one answer for all.
+    let marks: Vec<bool> =
+        (0..count).map(|index| chosen.get(if chosen.len() == 1 { 0 } else { index }) == Some(true)).collect();
+    Ok(if marks.iter().all(|mark| *mark) { Maps::All } else { Maps::Some(marks.into()) })
+}

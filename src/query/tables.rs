@@ -1,0 +1,213 @@
+//! Questions that the tables answer by themselves: `list` and `sql`.
+
+use polars::prelude::{DataFrame, Expr, IdxSize, JoinArgs, JoinType, LazyFrame, PlSmallStr, PolarsError, col};
+use polars::sql::SQLContext;
+
+use super::QueryError;
+use super::answer::{Answer, Arrange, sort_options};
+use super::catalog::{BOTH, Catalog, HEADS, STEP_KEY, STEPS, type_name};
+use super::filter::{Filter, plain};
+use super::selection::join;
+use crate::store::Store;
+
+/// A table of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TableName {
+    /// One row for each step.
+    #[default]
+    Steps,
+    /// One row for each map.
+    Heads,
+}
+
+/// A question for rows of a table.
+#[derive(Debug, Clone, Default)]
+pub struct List {
+    /// The table.
+    pub table: TableName,
+    /// The rows: of `steps`, those with at least one map that matches.
+    pub filter: Filter,
+    /// Columns of either table; `None`: all of the table.
+    pub columns: Option<Vec<String>>,
+    /// Order and number of the rows.
+    pub arrange: Arrange,
+}
+
+impl List {
+    fn plan(&self, store: &Store) -> Result<LazyFrame, QueryError> {
+        let own = match self.table {
+            TableName::Steps => &*STEPS,
+            TableName::Heads => &*HEADS,
+        };
+        let available = match self.table {
+            TableName::Steps => &*STEPS,
+            TableName::Heads => &*BOTH,
+        };
+        let columns: Vec<&str> = match &self.columns {
+            Some(columns) => columns.iter().map(String::as_str).collect(),
+            None => own.iter_names().map(PlSmallStr::as_str).collect(),
+        };
+        let sorted = self.arrange.sort.iter().map(|(column, _)| column.as_str());
+        if let Some(unknown) = columns.iter().copied().chain(sorted.clone()).find(|name| !available.contains(name)) {
+            return Err(QueryError::unknown_column(unknown, available.iter_names().map(PlSmallStr::as_str)));
+        }
+        let catalog = Catalog::open(store)?;
+        let mut rows = match self.table {
+            TableName::Steps => self.steps(&catalog)?,
+            TableName::Heads => {
+                let needed: Vec<&str> = columns.iter().copied().chain(sorted).collect();
+                self.heads(&catalog, &needed)?
+            }
+        };
+        if !self.arrange.sort.is_empty() {
+            let by: Vec<PlSmallStr> =
+                self.arrange.sort.iter().map(|(column, _)| PlSmallStr::from_str(column)).collect();
+            rows = rows.sort(by, sort_options(&self.arrange.sort));
+        }
+        if let Some(limit) = self.arrange.limit {
+            rows = rows.limit(IdxSize::try_from(limit).unwrap_or(IdxSize::MAX));
+        }
+        Ok(rows.select(columns.into_iter().map(col).collect::<Vec<Expr>>()))
+    }
+
+    fn steps(&self, catalog: &Catalog<'_>) -> Result<LazyFrame, QueryError> {
+        let mut steps = catalog.steps()?;
+        if let Some(condition) = self.filter.of_steps() {
+            steps = steps.filter(condition);
+        }
+        if !self.filter.asks_maps() {
+            return Ok(steps);
+        }
+        let mut heads = catalog.heads()?;
+        if let Some(condition) = self.filter.of_heads() {
+            heads = heads.filter(condition);
+        }
+        if let Some(condition) = self.filter.of_both() {
+            heads = join(heads, steps.clone()).filter(condition);
+        }
+        let key: Vec<Expr> = STEP_KEY.into_iter().map(col).collect();
+        Ok(steps.join(heads, key.clone(), key, JoinArgs::new(JoinType::Semi)))
+    }
+
+    fn heads(&self, catalog: &Catalog<'_>, needed: &[&str]) -> Result<LazyFrame, QueryError> {
+        let mut heads = catalog.heads()?;
+        if let Some(condition) = self.filter.of_heads() {
+            heads = heads.filter(condition);
+        }
+        let asked_of_steps = self.filter.steps_columns();
+        if needed.iter().copied().chain(asked_of_steps).all(|name| HEADS.contains(name)) {
+            return Ok(match self.filter.of_steps() {
+                Some(condition) => heads.filter(condition),
+                None => heads,
+            });
+        }
+        let mut steps = catalog.steps()?;
+        if let Some(condition) = self.filter.of_steps() {
+            steps = steps.filter(condition);
+        }
+        let joined = join(heads, steps);
+        Ok(match self.filter.of_both() {
+            Some(condition) => joined.filter(condition),
+            None => joined,
+        })
+    }
+
+    /// What answering will do, as polars tells it.
+    ///
+    /// # Errors
+    /// If a column is not known, or the tables cannot be read.
+    pub fn explain(&self, store: &Store) -> Result<String, QueryError> {
+        Ok(self.plan(store)?.explain(true)? + "\n")
+    }
+
+    /// The rows.
+    ///
+    /// # Errors
+    /// As [`explain`](Self::explain).
+    pub fn run(&self, store: &Store) -> Result<Answer, QueryError> {
+        Ok(Answer::of_table(self.plan(store)?.collect()?))
+    }
+}
+
+/// Name, type and table of every column, as a table.
+///
+/// # Errors
+/// Never, in practice.
+pub fn columns() -> Result<Answer, QueryError> {
+    let rows: Vec<(&str, &str, String)> = [("steps", &*STEPS), ("heads", &*HEADS)]
+        .into_iter()
+        .flat_map(|(table, schema)| schema.iter().map(move |(name, kind)| (table, name.as_str(), type_name(kind))))
+        .collect();
+    let column =
+        |name: &'static str, values: Vec<String>| polars::prelude::Column::new(PlSmallStr::from_static(name), values);
+    let table = DataFrame::new(
+        rows.len(),
+        vec![
+            column("table", rows.iter().map(|row| row.0.to_owned()).collect()),
+            column("column", rows.iter().map(|row| row.1.to_owned()).collect()),
+            column("type", rows.iter().map(|row| row.2.clone()).collect()),
+        ],
+    )?;
+    Ok(Answer::of_table(table))
+}
+
+/// A SQL statement over the tables `steps` and `heads`.
+#[derive(Debug, Clone)]
+pub struct Sql {
+    /// `SELECT …`, in the dialect of Polars.
+    pub statement: String,
+}
+
+/// How statements begin that only read.
+const READING: [&str; 6] = ["SELECT", "WITH", "FROM", "SHOW", "EXPLAIN", "("];
+
+impl Sql {
+    fn plan(&self, store: &Store) -> Result<LazyFrame, QueryError> {
+        let statement = self.statement.trim_start();
+        if !READING
+            .iter()
+            .any(|start| statement.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start)))
+        {
+            let first = statement.split_whitespace().next().unwrap_or("nothing");
+            return Err(QueryError::Sql {
+                found: format!("it begins with `{first}`; the store is only read, with SELECT"),
+            });
+        }
+        let catalog = Catalog::open(store)?;
+        let mut context = SQLContext::new();
+        context.register("steps", catalog.steps()?);
+        if statement.to_lowercase().contains("heads") {
+            context.register("heads", catalog.heads()?);
+        }
+        context.execute(statement).map_err(|error| explain_sql(&error))
+    }
+
+    /// What answering will do, as polars tells it.
+    ///
+    /// # Errors
+    /// If the statement cannot be run, or the tables cannot be read.
+    pub fn explain(&self, store: &Store) -> Result<String, QueryError> {
+        Ok(self.plan(store)?.explain(true).map_err(|error| explain_sql(&error))? + "\n")
+    }
+
+    /// Its rows.
+    ///
+    /// # Errors
+    /// As [`explain`](Self::explain).
+    pub fn run(&self, store: &Store) -> Result<Answer, QueryError> {
+        let table = self.plan(store)?.collect().map_err(|error| explain_sql(&error))?;
+        Ok(Answer::of_table(table))
+    }
+}
+
+/// Polars' complaint about a statement, with the columns near an unknown one.
+fn explain_sql(error: &PolarsError) -> QueryError {
+    match error {
+        PolarsError::IO { .. } | PolarsError::ComputeError(_) => QueryError::Tables(error.clone()),
+        PolarsError::ColumnNotFound(message) => {
+            let name = message.split(['"', '\'', '`']).nth(1).unwrap_or(message);
+            QueryError::unknown_column(name, BOTH.iter_names().map(PlSmallStr::as_str))
+        }
+        other => QueryError::Sql { found: plain(&other.to_string()) },
+    }
+}
