@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::dtype::{Dtype, SourceDtype};
 use crate::dump::{StepArray, write_npy};
+use crate::query::{Filter, QueryError, StepSet};
 use crate::store::{MetadataPatch, StepRow, Store, StoreError, VideoIndex};
 use crate::values::Values;
 
@@ -35,6 +36,17 @@ pub enum Format {
     NpyGzip,
 }
 
+/// What is exported, and how.
+#[derive(Debug, Clone, Default)]
+pub struct ExportOptions {
+    /// How video directories are laid out.
+    pub layout: Layout,
+    /// How step files are written.
+    pub format: Format,
+    /// Only steps of which at least one map matches; `None`: all.
+    pub filter: Option<Filter>,
+}
+
 /// What an export wrote.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExportReport {
@@ -53,6 +65,9 @@ pub enum ExportError {
     /// The store cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The steps to export cannot be told.
+    #[error(transparent)]
+    Query(#[from] QueryError),
     /// A file cannot be written.
     #[error("{}: cannot be written: {source}", path.display())]
     Write {
@@ -94,10 +109,10 @@ pub enum ExportError {
 pub fn run(
     store: &Store,
     out: &Path,
-    layout: Layout,
-    format: Format,
+    options: &ExportOptions,
     on_step: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<ExportReport, ExportError> {
+    let ExportOptions { layout, format, filter } = options;
     if fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(ExportError::NotEmpty { path: out.to_owned() });
     }
@@ -105,28 +120,33 @@ pub fn run(
         return Err(ExportError::InsideStore { path: out.to_owned() });
     }
     let root = out.join("attention_maps");
-    let index = store.read_index()?;
+    let chosen = filter.as_ref().map(|filter| StepSet::find(store, filter)).transpose()?;
+    let is_chosen = |row: &&StepRow| chosen.as_ref().is_none_or(|chosen| chosen.contains(row));
+    let mut index = store.read_index()?;
+    if chosen.is_some() {
+        index.retain(|video| video.rows.iter().any(|row| is_chosen(&row)));
+    }
     let mut taken: std::collections::HashMap<PathBuf, String> = std::collections::HashMap::new();
     let mut tasks = Vec::new();
     for video in &index {
-        let dir = root.join(video_dir(&video.record.video_id, layout));
+        let dir = root.join(video_dir(&video.record.video_id, *layout));
         claim(&mut taken, &dir, &video.record.video_id)?;
         create_dir(&dir)?;
         if let Some(summary) = &video.record.summary {
             write_file(&dir.join("summary.json"), &to_json(&Value::Object(summary.clone())))?;
         }
         for rows in video.series() {
-            let Some(first) = rows.first() else { continue };
+            let Some(first) = rows.iter().find(is_chosen) else { continue };
             let word = dir.join(format!("token_{}", as_component(&first.token)));
             claim(&mut taken, &word, &format!("word `{}` of {}", first.token, first.video_id))?;
             create_dir(&word)?;
-            tasks.extend(rows.iter().map(|row| (video, word.clone(), row)));
+            tasks.extend(rows.iter().filter(is_chosen).map(|row| (video, word.clone(), row)));
         }
     }
     let done = std::sync::atomic::AtomicU64::new(0);
     let all = tasks.len() as u64;
     let write = |(video, dir, row): &(&VideoIndex, PathBuf, &StepRow)| {
-        let bytes = export_step(store, video, row, dir, format)?;
+        let bytes = export_step(store, video, row, dir, *format)?;
         on_step(done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1, all);
         Ok::<u64, ExportError>(bytes)
     };

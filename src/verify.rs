@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::Int32Type;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +14,7 @@ use crate::dump::{Dump, DumpError, ReadOptions, Series, StepFiles, StepReader, r
 use crate::grid::{Grid, infer_grid};
 use crate::ingest::{ARRAY_KEYS, transform};
 use crate::kernel::{StepMeasurer, StepMeasures};
+use crate::query::{Filter, QueryError, StepSet};
 use crate::store::{
     ArrayKind, Fault, HeadRow, MetadataPatch, Recipe, StepRow, Store, StoreError, StoredArray, VideoIndex, heads_batch,
 };
@@ -47,6 +50,9 @@ pub enum VerifyError {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The steps to verify cannot be told.
+    #[error(transparent)]
+    Query(#[from] QueryError),
     /// The dump to compare with cannot be read.
     #[error(transparent)]
     Dump(#[from] DumpError),
@@ -59,6 +65,8 @@ pub struct VerifyOptions {
     pub against: Vec<PathBuf>,
     /// The prefix that the dump's videos were ingested with.
     pub prefix: Option<String>,
+    /// Only steps of which at least one map matches; `None`: all.
+    pub filter: Option<Filter>,
 }
 
 /// Verifies a store. `on_step` is called with (steps done, steps in all).
@@ -75,12 +83,17 @@ pub fn run(
     let (index, damaged) = store.read_index_and_faults()?;
     let sources = if options.against.is_empty() { None } else { Some(Sources::find(&index, options)?) };
     report.faults.extend(damaged);
-    let all: u64 = index.iter().map(|video| video.rows.len() as u64).sum();
+    let chosen = options.filter.as_ref().map(|filter| StepSet::find(store, filter)).transpose()?;
+    let chosen_of = |video: &VideoIndex| {
+        video.rows.iter().filter(|row| chosen.as_ref().is_none_or(|chosen| chosen.contains(row))).count() as u64
+    };
+    let videos: Vec<&VideoIndex> = index.iter().filter(|video| chosen.is_none() || chosen_of(video) > 0).collect();
+    let all: u64 = videos.iter().map(|video| chosen_of(video)).sum();
     let done = std::sync::atomic::AtomicU64::new(0);
     let tick = || on_step(done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1, all);
     let checked: Vec<Checked> =
-        index.par_iter().map(|video| check_video(store, video, sources.as_ref(), &tick)).collect();
-    report.videos = index.len() as u64;
+        videos.par_iter().map(|video| check_video(store, video, sources.as_ref(), chosen.as_ref(), &tick)).collect();
+    report.videos = videos.len() as u64;
     report.steps = all;
     let Checked { faults, bytes, compared, not_in_dump } = checked.into_iter().fold(Checked::default(), Checked::merge);
     report.faults.extend(faults);
@@ -154,7 +167,13 @@ impl Sources {
     }
 }
 
-fn check_video(store: &Store, video: &VideoIndex, sources: Option<&Sources>, tick: &(dyn Fn() + Sync)) -> Checked {
+fn check_video(
+    store: &Store,
+    video: &VideoIndex,
+    sources: Option<&Sources>,
+    chosen: Option<&StepSet>,
+    tick: &(dyn Fn() + Sync),
+) -> Checked {
     let video_id = &video.record.video_id;
     let of_video = |path: String, error: String| Fault {
         video_id: Some(video_id.clone()),
@@ -187,7 +206,7 @@ fn check_video(store: &Store, video: &VideoIndex, sources: Option<&Sources>, tic
             let against = sources.map(|sources| sources.series.get(&(video_id.clone(), first.token.clone())));
             let recipe = video.record.recipe.get(&first.token);
             let patches = video.record.metadata.get(&first.token);
-            Word { store, rows, recipe, patches, against }.check(expected, tick)
+            Word { store, rows, chosen, recipe, patches, against }.check(expected, tick)
         })
         .collect();
     words.into_iter().fold(checked, Checked::merge)
@@ -197,6 +216,8 @@ fn check_video(store: &Store, video: &VideoIndex, sources: Option<&Sources>, tic
 struct Word<'a> {
     store: &'a Store,
     rows: &'a [StepRow],
+    /// The steps to look at; `None`: all.
+    chosen: Option<&'a StepSet>,
     recipe: Option<&'a Recipe>,
     patches: Option<&'a BTreeMap<i32, MetadataPatch>>,
     /// `None`: not compared; `Some(None)`: not in the dump.
@@ -207,6 +228,11 @@ impl Word<'_> {
     fn check(&self, heads: Option<Option<&RecordBatch>>, tick: &(dyn Fn() + Sync)) -> Checked {
         let mut checked = Checked::default();
         let Some(first) = self.rows.first() else { return checked };
+        let rows: Vec<&StepRow> =
+            self.rows.iter().filter(|row| self.chosen.is_none_or(|chosen| chosen.contains(row))).collect();
+        if rows.is_empty() {
+            return checked;
+        }
         let series = first.series_path();
         for (place, row) in self.rows.iter().enumerate() {
             if row.series_path() != series
@@ -234,8 +260,7 @@ impl Word<'_> {
                 Err(error) => checked.faults.push(fault(first, None, &path, error)),
             }
         }
-        let steps: Vec<(Checked, Vec<HeadRow>)> = self
-            .rows
+        let steps: Vec<(Checked, Vec<HeadRow>)> = rows
             .par_iter()
             .map_init(
                 || StepMeasurer::new(first.shape, first.grid),
@@ -392,17 +417,33 @@ impl Word<'_> {
         let Some(found) = found else {
             return Some(fault(first, None, &path, "it has no rows of this word"));
         };
+        let found = match self.chosen_heads(found, measured) {
+            Ok(found) => found,
+            Err(error) => return Some(fault(first, None, &path, error)),
+        };
         if found.num_rows() != expected.num_rows() {
             let error = format!("it has {} rows of this word; its maps are {}", found.num_rows(), expected.num_rows());
             return Some(fault(first, None, &path, error));
         }
         let differs = |row: &usize| found.slice(*row, 1) != expected.slice(*row, 1);
-        if *found == expected {
+        if found == expected {
             return None;
         }
         let row = (0..found.num_rows()).find(differs)?;
         let step = measured.get(row).map(|row| row.step);
         Some(fault(first, step, &path, "a statistic is not that of the map"))
+    }
+
+    /// The `heads` rows of the steps that were looked at.
+    fn chosen_heads(&self, heads: &RecordBatch, measured: &[HeadRow]) -> Result<RecordBatch, arrow::error::ArrowError> {
+        if self.chosen.is_none() {
+            return Ok(heads.clone());
+        }
+        let steps: HashSet<i32> = measured.iter().map(|row| row.step).collect();
+        let column = heads.column_by_name("step").map(|column| column.as_primitive::<Int32Type>());
+        let keep: BooleanArray =
+            column.into_iter().flatten().map(|step| Some(step.is_some_and(|step| steps.contains(&step)))).collect();
+        filter_record_batch(heads, &keep)
     }
 }
 

@@ -9,13 +9,15 @@ use std::fs;
 use std::io::{Cursor, Write};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Once;
 
 use attnkit::dump::{Dump, ReadOptions, StepReader};
 use attnkit::ingest::{self, Event, IngestOptions, Observer};
 use half::f16;
 use support::{
-    Ingested, Place, SHAPE, Word, gzip, gzip_bomb, make_fifo, npy, npy_f16, program, touch, tree, write_summary,
+    Ingested, Place, SHAPE, Word, finished, gzip, gzip_bomb, make_fifo, npy, npy_f16, program, touch, tree,
+    write_summary,
 };
 
 const VIDEO: &str = "prompt_000_vid001";
@@ -424,12 +426,9 @@ fn a_bomb_is_defused_in_little_memory() {
         assert!(path.metadata().unwrap().len() < 16_000_000);
         // With 400 MB of address space (that is more than what is used), a process that unpacks 10 GB dies.
         let limited = "ulimit -v 400000 && exec \"$0\" ingest dump --store a.store --threads 1";
-        let output = assert_cmd::Command::new("sh")
-            .args(["-c", limited, program()])
-            .current_dir(place.path(""))
-            .timeout(std::time::Duration::from_mins(2))
-            .output()
-            .unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", limited, program()]).current_dir(place.path(""));
+        let output = finished(command, std::time::Duration::from_mins(2));
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(3), "{extension} {found}: {said}");
         assert!(said.contains("step_002") && said.contains(found), "{said}");

@@ -696,27 +696,6 @@ fn info_describes_a_dump_as_it_will_describe_the_store() {
     assert!(told.out.starts_with("store a.store (format version 1)\n"), "{}", told.out);
 }
 
-#[test]
-fn the_stores_documents_follow_the_published_schemas() {
-    let place = Place::new().with_fixture("variants/averaged");
-    place.ingest(&[]).clean();
-    let read = |path: PathBuf| -> serde_json::Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
-    let schema = |name: &str| read(fixture("../schemas").join(name));
-    let root = read(place.store().join("zarr.json"));
-    let check = |schema: &serde_json::Value, document: &serde_json::Value| {
-        let validator = jsonschema::validator_for(schema).unwrap();
-        let errors: Vec<String> = validator.iter_errors(document).map(|error| error.to_string()).collect();
-        assert_eq!(errors, Vec::<String>::new(), "{document}");
-    };
-    check(&schema("store_root.schema.json"), &root["attributes"]["attnkit"]);
-    for generation in place.generations() {
-        let document = read(generation.join("zarr.json"));
-        check(&schema("store_token.schema.json"), &document["attributes"]["attnkit"]);
-        let attention = read(generation.join("attention/zarr.json"));
-        assert_eq!(attention["dimension_names"], json!(["step", "block", "head", "spatial", "token"]));
-    }
-}
-
 fn bytes(values: &[f16]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }

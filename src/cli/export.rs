@@ -7,7 +7,8 @@ use clap::{Args, ValueEnum, ValueHint};
 
 use super::progress::Progress;
 use super::{Failure, Global, print, units};
-use crate::export::{self, Format, Layout};
+use crate::export::{self, ExportOptions, Format, Layout};
+use crate::query::Filter;
 use crate::store::Store;
 
 /// Write a store back as a dump: step files, metadata and summaries in `OUT/attention_maps`.
@@ -17,7 +18,8 @@ use crate::store::Store;
 #[command(after_help = "\
 Examples:
   attnkit export maps.store --out restored
-  attnkit export maps.store --out restored --layout nested --format npy.gz")]
+  attnkit export maps.store --out restored --layout nested --format npy.gz
+  attnkit export maps.store --out flowers --where \"token = 'flower' AND step < 10\"")]
 pub(super) struct ExportArgs {
     /// The store
     #[arg(value_hint = ValueHint::DirPath)]
@@ -28,6 +30,9 @@ pub(super) struct ExportArgs {
     /// Directories as `prompt_000_vid001` (flat) or `prompt_000/vid001` (nested)
     #[arg(long, value_enum, default_value = "flat")]
     layout: LayoutArg,
+    /// Only steps of which at least one map matches this SQL condition, as in `attnkit query`
+    #[arg(long = "where", value_name = "SQL")]
+    condition: Option<String>,
     /// Format of the step files
     #[arg(long, value_enum, default_value = "npy")]
     format: FormatArg,
@@ -57,7 +62,9 @@ pub(super) fn run(args: &ExportArgs, global: &Global) -> Result<ExitCode, Failur
         FormatArg::NpyGzip => Format::NpyGzip,
     };
     let progress = Progress::of_steps("export", global.quiet);
-    let report = export::run(&store, &args.out, layout, format, &|done, all| {
+    let filter = args.condition.as_deref().map(Filter::parse).transpose()?;
+    let options = ExportOptions { layout, format, filter };
+    let report = export::run(&store, &args.out, &options, &|done, all| {
         progress.set_total(all);
         progress.set_position(done, || units::count(done, "step"));
     })?;

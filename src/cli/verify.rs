@@ -7,6 +7,7 @@ use clap::{Args, ValueHint};
 
 use super::progress::Progress;
 use super::{Failure, Global, print, units};
+use crate::query::Filter;
 use crate::store::Store;
 use crate::verify::{self, VerifyOptions};
 
@@ -20,7 +21,8 @@ use crate::verify::{self, VerifyOptions};
 #[command(after_help = "\
 Examples:
   attnkit verify maps.store
-  attnkit verify maps.store --against outputs/my_batch    before the dump is deleted")]
+  attnkit verify maps.store --against outputs/my_batch    before the dump is deleted
+  attnkit verify maps.store --where \"video_id = 'prompt_000_vid001' AND step < 10\"")]
 pub(super) struct VerifyArgs {
     /// The store
     #[arg(value_hint = ValueHint::DirPath)]
@@ -31,6 +33,9 @@ pub(super) struct VerifyArgs {
     /// The prefix the dump was ingested with
     #[arg(long, value_name = "NAME", requires = "against")]
     prefix: Option<String>,
+    /// Only steps of which at least one map matches this SQL condition, as in `attnkit query`
+    #[arg(long = "where", value_name = "SQL")]
+    condition: Option<String>,
     /// The result as JSON
     #[arg(long)]
     json: bool,
@@ -39,7 +44,8 @@ pub(super) struct VerifyArgs {
 pub(super) fn run(args: &VerifyArgs, global: &Global) -> Result<ExitCode, Failure> {
     let store = Store::open(&args.store)?;
     let progress = Progress::of_steps("verify", global.quiet);
-    let options = VerifyOptions { against: args.against.clone(), prefix: args.prefix.clone() };
+    let filter = args.condition.as_deref().map(Filter::parse).transpose()?;
+    let options = VerifyOptions { against: args.against.clone(), prefix: args.prefix.clone(), filter };
     let report = verify::run(&store, &options, &|done, all| {
         progress.set_total(all);
         progress.set_position(done, || units::count(done, "step"));

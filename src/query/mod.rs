@@ -45,5 +45,6 @@ pub use filter::Filter;
 pub use map::SpatialMap;
 pub use reduction::{Group, Key, KeyValue, Plan, Reduction};
 pub use run::{OnBytes, ReadCount};
+pub use selection::StepSet;
 pub use tables::{List, Sql, TableName, columns};
 pub use task::{OpenArrays, Partial, Piece, Placed, Task};

@@ -365,41 +365,38 @@ impl Planner<'_> {
         }
     }
 
-    /// The smallest array that answers exactly for these steps: a rollup if the mean over all blocks or heads is asked for.
+    /// The smallest array that answers exactly for these steps: a rollup if means over all blocks or heads are what goes in.
     fn choose_array(&mut self, series: &[SelectedStep]) -> ArrayKind {
         let Some(first) = series.first() else { return ArrayKind::Attention };
         let over_block = !self.has(Key::Block) && first.shape.blocks > 1;
         let over_head = !self.has(Key::Head) && first.shape.heads > 1;
-        let kind = match (over_block, over_head) {
-            (true, true) => ArrayKind::Mean,
-            (true, false) => ArrayKind::MeanBlock,
-            (false, true) => ArrayKind::MeanHead,
+        let rollups: &[ArrayKind] = match (over_block, over_head) {
+            (true, true) => &[ArrayKind::Mean, ArrayKind::MeanBlock, ArrayKind::MeanHead],
+            (true, false) => &[ArrayKind::MeanBlock],
+            (false, true) => &[ArrayKind::MeanHead],
             (false, false) => return ArrayKind::Attention,
         };
-        let mut refused = |why: &'static str| {
-            self.explain.no_rollup.insert(why);
-            ArrayKind::Attention
+        let is_whole = |kind: ArrayKind| {
+            series.iter().all(|step| match &step.maps {
+                Maps::All => true,
+                Maps::Some(chosen) => is_whole(chosen, step.shape, kind),
+            })
         };
-        if self.reduction.reducer != Reducer::Mean {
-            return refused("a rollup holds means only");
-        }
-        if self.reduction.skipna {
-            return refused("rollups do not leave out non-finite values");
-        }
-        if !self.reduction.rollups {
-            return refused("--no-rollups");
-        }
-        let whole = |step: &SelectedStep| match &step.maps {
-            Maps::All => true,
-            Maps::Some(chosen) => is_whole(chosen, step.shape, kind),
+        let refused = if self.reduction.reducer != Reducer::Mean {
+            "a rollup holds means only"
+        } else if self.reduction.skipna {
+            "a rollup does not leave out non-finite values"
+        } else if !self.reduction.rollups {
+            "--no-rollups"
+        } else if !self.store.has_array(&rollup_path(&first.array, ArrayKind::Mean)) {
+            "the store was made without rollups"
+        } else if let Some(kind) = rollups.iter().copied().find(|kind| is_whole(*kind)) {
+            return kind;
+        } else {
+            "not all maps are selected along any axis that is averaged"
         };
-        if !series.iter().all(whole) {
-            return refused("maps are selected along an axis that is averaged");
-        }
-        if !self.store.has_array(&rollup_path(&first.array, kind)) {
-            return refused("the store was made without rollups");
-        }
-        kind
+        self.explain.no_rollup.insert(refused);
+        ArrayKind::Attention
     }
 
     /// The maps to read of an array of `kind`, for the step's choice of maps.

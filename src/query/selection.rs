@@ -1,6 +1,6 @@
 //! Which maps a filter selects: rows of `steps`, and in each the places of maps.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use polars::prelude::{Column, DataFrame, Expr, IdxSize, IntoLazy, JoinArgs, JoinType, LazyFrame, PlSmallStr, col};
@@ -11,7 +11,7 @@ use super::filter::{Filter, PLACE};
 use crate::dtype::Dtype;
 use crate::grid::Grid;
 use crate::shape::StepShape;
-use crate::store::Store;
+use crate::store::{StepRow, Store};
 
 /// Columns of `steps` that selected steps are read from.
 const COLUMNS: [&str; 18] = [
@@ -130,6 +130,27 @@ impl Selection {
     /// Number of selected maps.
     pub fn maps(&self) -> u64 {
         self.steps.iter().map(|step| step.count() as u64).sum()
+    }
+}
+
+/// The steps of which a filter selects at least one map: for whoever works on whole steps.
+#[derive(Debug, Clone)]
+pub struct StepSet(HashSet<(Arc<str>, Arc<str>, i32)>);
+
+impl StepSet {
+    /// Evaluates a filter.
+    ///
+    /// # Errors
+    /// If the tables cannot be read, or nothing is selected.
+    pub fn find(store: &Store, filter: &Filter) -> Result<Self, QueryError> {
+        let steps = Selection::find(store, filter)?.steps;
+        Ok(Self(steps.into_iter().map(|step| (step.video_id, step.token, step.step)).collect()))
+    }
+
+    /// Whether it has the step that a row stands for.
+    #[must_use]
+    pub fn contains(&self, row: &StepRow) -> bool {
+        self.0.contains(&(row.video_id.as_str().into(), row.token.as_str().into(), row.step))
     }
 }
 

@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant, SystemTime};
 
 use attnkit::verify::{VerifyOptions, VerifyReport};
 use half::f16;
@@ -24,6 +25,33 @@ pub const SHAPE: [usize; 4] = [2, 3, 24, 1];
 /// The program.
 pub fn program() -> &'static str {
     env!("CARGO_BIN_EXE_attnkit")
+}
+
+/// Runs a command to its end; fails the story if it takes longer than `patience`.
+pub fn finished(mut command: Command, patience: Duration) -> Output {
+    let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // Both pipes are drained while it runs, or it would wait for that.
+    let drain = |mut pipe: Box<dyn Read + Send>| {
+        std::thread::spawn(move || {
+            let mut text = Vec::new();
+            pipe.read_to_end(&mut text).map(|_| text)
+        })
+    };
+    let out = drain(Box::new(child.stdout.take().unwrap()));
+    let err = drain(Box::new(child.stderr.take().unwrap()));
+    let start = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if start.elapsed() > patience {
+            child.kill().unwrap();
+            panic!("it took longer than {patience:?}: {command:?}");
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    Output { status, stdout: out.join().unwrap().unwrap(), stderr: err.join().unwrap().unwrap() }
 }
 
 /// A directory of the bundled fixtures.
@@ -83,14 +111,11 @@ impl Place {
 
     /// Runs the program in this directory.
     pub fn run<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Told {
-        let output = assert_cmd::Command::new(program())
-            .args(arguments)
-            .current_dir(self.dir.path())
-            .timeout(PATIENCE)
-            .output()
-            .unwrap();
+        let mut command = Command::new(program());
+        command.args(arguments).current_dir(self.dir.path());
+        let output = finished(command, PATIENCE);
         Told {
-            code: output.status.code().unwrap_or_else(|| panic!("killed or too slow: {output:?}")),
+            code: output.status.code().unwrap_or_else(|| panic!("killed: {output:?}")),
             out: String::from_utf8(output.stdout).unwrap(),
             err: String::from_utf8(output.stderr).unwrap(),
         }
