@@ -424,8 +424,8 @@ fn a_bomb_is_defused_in_little_memory() {
         fs::remove_file(word.file("step_002.npy")).unwrap();
         let path = word.write(2, extension, &contents);
         assert!(path.metadata().unwrap().len() < 16_000_000);
-        // With 400 MB of address space (that is more than what is used), a process that unpacks 10 GB dies.
-        let limited = "ulimit -v 400000 && exec \"$0\" ingest dump --store a.store --threads 1";
+        // With 600 MB of address space (that is more than what is used), a process that unpacks 10 GB dies.
+        let limited = "ulimit -v 600000 && exec \"$0\" ingest dump --store a.store --threads 1";
         let mut command = Command::new("sh");
         command.args(["-c", limited, program()]).current_dir(place.path(""));
         let output = finished(command, std::time::Duration::from_mins(2));

@@ -97,6 +97,10 @@ impl Accumulator {
     /// mean (1 for a map itself; anything else makes sense for means and sums only).
     pub fn fold<T: Element>(&mut self, maps: &[&[T]], weight: u32, scratch: &mut Vec<f32>) {
         let before = self.maps;
+        self.maps += u64::from(weight) * maps.len() as u64;
+        if let (State::Sums(sums), None) = (&mut self.state, &self.counts) {
+            return T::add(maps, f64::from(weight), sums);
+        }
         for start in (0..self.positions).step_by(TILE) {
             let tile = start..(start + TILE).min(self.positions);
             for (index, map) in maps.iter().enumerate() {
@@ -104,7 +108,6 @@ impl Accumulator {
                 let values = T::widen(values, scratch);
                 let counts = self.counts.as_mut().map(|counts| &mut counts[tile.clone()]);
                 match (&mut self.state, counts) {
-                    (State::Sums(sums), None) => add(values, f64::from(weight), &mut sums[tile.clone()]),
                     (State::Sums(sums), Some(counts)) => {
                         add_finite(values, f64::from(weight), &mut sums[tile.clone()], counts);
                     }
@@ -120,7 +123,7 @@ impl Accumulator {
                         let n = (before + index as u64 + 1) as f64;
                         add_moments(values, n, &mut means[tile.clone()], &mut squares[tile.clone()], counts);
                     }
-                    (State::Values(_), _) => {}
+                    (State::Sums(_) | State::Values(_), _) => {}
                 }
             }
         }
@@ -129,7 +132,6 @@ impl Accumulator {
                 kept.extend(T::widen(map, scratch).iter().map(|&value| narrow(value.into())));
             }
         }
-        self.maps += u64::from(weight) * maps.len() as u64;
     }
 
     /// Takes in what was folded apart, of other maps at the same positions.
@@ -217,20 +219,6 @@ fn vectorised<R>(work: impl FnOnce() -> R) -> R {
         }
     }
     work()
-}
-
-fn add<W: Copy + Into<f64>>(values: &[W], weight: f64, sums: &mut [f64]) {
-    vectorised(|| {
-        if weight == 1.0 {
-            for (sum, &value) in sums.iter_mut().zip(values) {
-                *sum += value.into();
-            }
-        } else {
-            for (sum, &value) in sums.iter_mut().zip(values) {
-                *sum += value.into() * weight;
-            }
-        }
-    });
 }
 
 fn add_finite<W: Copy + Into<f64>>(values: &[W], weight: f64, sums: &mut [f64], counts: &mut [u32]) {

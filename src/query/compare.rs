@@ -161,6 +161,12 @@ impl Compare {
         if self.across == Across::Weight {
             let before = selection.steps.len();
             selection.steps.retain(|step| step.weight.is_some());
+            if selection.steps.is_empty() {
+                return Err(QueryError::NothingSelected {
+                    condition: Some("weight IS NOT NULL".into()),
+                    hint: "no weight is known of these words: a dump tells it in the names of token directories (token_flower:2.5)".into(),
+                });
+            }
             if selection.steps.len() < before {
                 notes.push(format!("{} steps of words without a weight are left out", before - selection.steps.len()));
             }

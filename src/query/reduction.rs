@@ -193,6 +193,17 @@ impl Plan {
         keys: &[Key],
         reduction: Reduction,
     ) -> Result<Self, QueryError> {
+        Self::within(store, selection, keys, reduction, MEDIAN_BYTES)
+    }
+
+    /// The same, with medians holding at most so many bytes of values.
+    pub(super) fn within(
+        store: &Store,
+        selection: &Selection,
+        keys: &[Key],
+        reduction: Reduction,
+        median_bytes: usize,
+    ) -> Result<Self, QueryError> {
         let mut planner = Planner {
             store,
             keys,
@@ -209,7 +220,7 @@ impl Plan {
         }
         let notes = planner.absent_axes(selection);
         planner.check_grids(selection)?;
-        planner.split_medians();
+        planner.split_medians(median_bytes);
         planner.explain.select(selection);
         planner.explain.groups = planner.groups.len() as u64;
         planner.explain.tasks = planner.tasks.len() as u64;
@@ -511,7 +522,7 @@ impl Planner<'_> {
     }
 
     /// Medians need all values of a group: tasks are repeated for one range of positions after the other.
-    fn split_medians(&mut self) {
+    fn split_medians(&mut self, median_bytes: usize) {
         if self.reduction.reducer.is_mergeable() {
             return;
         }
@@ -520,7 +531,7 @@ impl Planner<'_> {
         for set in sets {
             let maps: usize = set.iter().map(|&task| tasks[task].maps()).sum();
             let spatial = set.iter().map(|&task| tasks[task].spatial).max().unwrap_or(0);
-            let fitting = (MEDIAN_BYTES / (4 * maps.max(1))).max(1);
+            let fitting = (median_bytes / (4 * maps.max(1))).max(1);
             let passes = spatial.div_ceil(fitting).max(1);
             let range = spatial.div_ceil(passes);
             self.explain.median_passes = self.explain.median_passes.max(passes as u64);

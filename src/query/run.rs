@@ -111,3 +111,77 @@ impl Growing {
         self.values
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::filter::Filter;
+    use super::super::reduction::{Key, Reduction};
+    use super::super::selection::Selection;
+    use super::super::task::Task;
+    use super::*;
+    use crate::ingest::{self, IngestOptions, Silent};
+    use crate::kernel::Reducer;
+
+    fn store(dir: &std::path::Path) -> Store {
+        let dump = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/variants/gzip");
+        ingest::run(&[dump], dir.join("store"), &IngestOptions::default(), &Silent).unwrap();
+        Store::open(dir.join("store")).unwrap()
+    }
+
+    fn plan(store: &Store, keys: &[Key], reducer: Reducer, median_bytes: usize) -> Plan {
+        let selection = Selection::find(store, &Filter::parse("head <> 2").unwrap()).unwrap();
+        let reduction = Reduction { reducer, rollups: false, ..Reduction::default() };
+        Plan::within(store, &selection, keys, reduction, median_bytes).unwrap()
+    }
+
+    fn maps(plan: &Plan, store: &Store) -> Vec<Vec<u32>> {
+        let mut maps = vec![Vec::new(); plan.groups.len()];
+        let take = |reduced: Vec<Reduced>| {
+            for one in reduced {
+                assert!(maps[one.group].is_empty(), "a group is finished once");
+                maps[one.group] = one.values.iter().map(|value| value.to_bits()).collect();
+            }
+            Ok(())
+        };
+        plan.run(store, &|_, _| {}, take).unwrap();
+        maps
+    }
+
+    /// The same tasks run anywhere, and what they return may be merged in any order.
+    #[test]
+    fn tasks_that_were_sent_elsewhere_merge_to_the_same_maps() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path());
+        for reducer in [Reducer::Mean, Reducer::Max, Reducer::Sum, Reducer::Median] {
+            let plan = plan(&store, &[Key::Token, Key::Head], reducer, usize::MAX);
+            let expected = maps(&plan, &store);
+            let arrays = OpenArrays::new(&store);
+            let run = |task: &Task| {
+                let sent: Task = serde_json::from_str(&serde_json::to_string(task).unwrap()).unwrap();
+                assert_eq!(&sent, task);
+                sent.run(&arrays).unwrap()
+            };
+            let whole = plan.tasks.iter().map(run).rev().reduce(|mut a, b| {
+                a.merge(b);
+                a
+            });
+            for (group, accumulator) in whole.unwrap().groups {
+                let values: Vec<u32> = accumulator.finish().iter().map(|value| value.to_bits()).collect();
+                assert_eq!(values, expected[group as usize], "{reducer:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn medians_are_the_same_whatever_is_held_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path());
+        for keys in [&[Key::Token][..], &[Key::Video, Key::Step, Key::Block], &[]] {
+            let (at_once, in_ranges) =
+                (plan(&store, keys, Reducer::Median, usize::MAX), plan(&store, keys, Reducer::Median, 20_000));
+            assert_eq!(at_once.explain.median_passes, 1);
+            assert!(in_ranges.explain.median_passes > 1);
+            assert_eq!(maps(&at_once, &store), maps(&in_ranges, &store));
+        }
+    }
+}

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from asking import load
 from source_dump import DATASET, VARIANTS
 
 
 @pytest.fixture(scope="session")
-def attnkit():
-    """Runs `attnkit ARGS…`; fails the test with its messages if it fails."""
+def finished():
+    """Runs `attnkit ARGS…` to its end: what it printed, and said; fails the test with its messages if it fails."""
     binary = os.environ.get("ATTNKIT_BIN")
     if not binary:
         pytest.exit("ATTNKIT_BIN names no attnkit binary; `make test` sets it", returncode=2)
@@ -26,9 +27,15 @@ def attnkit():
             [binary, *map(str, arguments)], stdin=subprocess.DEVNULL, capture_output=True, text=True
         )
         assert finished.returncode == 0, f"attnkit {' '.join(map(str, arguments))}\n{finished.stdout}{finished.stderr}"
-        return finished.stdout
+        return finished
 
     return run
+
+
+@pytest.fixture(scope="session")
+def attnkit(finished):
+    """Runs `attnkit ARGS…`: what it printed."""
+    return lambda *arguments: finished(*arguments).stdout
 
 
 @pytest.fixture(scope="session")
@@ -61,3 +68,15 @@ def dump(request):
 def store(store_of, dump):
     """The store of `dump`."""
     return store_of(dump)
+
+
+@pytest.fixture
+def ask(attnkit, tmp_path):
+    """The loaded answer to `attnkit query QUESTION STORE OPTIONS…`, which goes through a file of the format `to`."""
+
+    def question(name, store, *options, to="parquet"):
+        path = tmp_path / f"answer.{to}"
+        attnkit("query", name, store, *options, "-o", path)
+        return load(path)
+
+    return question

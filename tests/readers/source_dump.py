@@ -60,6 +60,17 @@ def read_torch(file, path):
     return values.reshape(shape)
 
 
+def write_dump(directory, arrays, **metadata):
+    """Writes arrays `(video_id, token, step) -> ([block, head, spatial, token], metadata of this step)` as a generator does."""
+    for (video, token, step), (array, of_step) in arrays.items():
+        word = Path(directory) / video / f"token_{token}"
+        word.mkdir(parents=True, exist_ok=True)
+        np.save(word / f"step_{step:03}.npy", array)
+        described = {"video_id": video, "step": step, "token_word": token, "attention_shape": list(array.shape), **metadata, **of_step}
+        (word / f"step_{step:03}_metadata.json").write_text(json.dumps(described))
+    return Path(directory)
+
+
 def same_bits(found, expected):
     """Equal shape, type and every bit: NaN payloads and negative zeros count."""
     found, expected = np.ascontiguousarray(found), np.ascontiguousarray(expected)

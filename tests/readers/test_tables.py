@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from committed import parts, table
+from definitions import assert_statistics
 from source_dump import DATASET, REPOSITORY, VARIANTS, step_arrays
 
 VARIANT = {path.name: path for path in VARIANTS}
@@ -133,44 +134,4 @@ def test_statistics_are_what_numpy_finds(store_of, dump, videos):
         rows = heads.filter(video_id=video, token=token, step=step)
         maps = array.astype(np.float64).transpose(3, 0, 1, 2)  # token, block, head, spatial: the order of the rows
         assert rows.height == maps[..., 0].size
-        for name, expected in statistics(maps.reshape(-1, maps.shape[-1]), grid=(4, 12, 12)).items():
-            tolerance = 0 if expected.dtype.kind == "i" else 1e-7 if name == "spread" else 1e-9
-            np.testing.assert_allclose(rows[name], expected, rtol=tolerance, err_msg=f"{video} {token} {step} {name}")
-
-
-def statistics(maps, grid):
-    """Every statistic of `heads` for finite, nonnegative maps `[map, spatial]`, as docs/store-format.md defines them."""
-    n = maps.shape[1]
-    total = maps.sum(axis=1)
-    share = maps / total[:, None]
-    ascending = np.sort(maps, axis=1)
-    entropy = -(share * np.log(share, out=np.zeros_like(share), where=share > 0)).sum(axis=1)
-    frame, y, x = (index.ravel() for index in np.indices(grid))
-    peak = maps.argmax(axis=1)
-    centroid_y, centroid_x = share @ y, share @ x
-    distance = (y - centroid_y[:, None]) ** 2 + (x - centroid_x[:, None]) ** 2
-
-    def top(percent):
-        return ascending[:, n - -(-n * percent // 100) :].sum(axis=1) / total
-
-    return {
-        "sum": total,
-        "mean": total / n,
-        "std": maps.std(axis=1),
-        "min": ascending[:, 0],
-        "max": ascending[:, -1],
-        "argmax_frame": frame[peak],
-        "argmax_y": y[peak],
-        "argmax_x": x[peak],
-        "entropy": entropy,
-        "entropy_norm": entropy / np.log(n),
-        "gini": 2 * (ascending @ np.arange(1, n + 1)) / (n * total) - (n + 1) / n,
-        "top1": top(1),
-        "top5": top(5),
-        "top10": top(10),
-        "centroid_frame": share @ frame,
-        "centroid_y": centroid_y,
-        "centroid_x": centroid_x,
-        "spread": np.sqrt((share * distance).sum(axis=1)),
-        "nonfinite": np.zeros(len(maps), np.int32),
-    }
+        assert_statistics(rows, maps.reshape(-1, maps.shape[-1]), grid=(4, 12, 12))
