@@ -7,6 +7,8 @@ ATTNKIT_CACHE ?= .cache
 REQUIREMENTS := tests/readers/requirements.txt
 # More arguments for benches/ingest.py.
 BENCH_ARGS ?=
+# More arguments for benches/query.py.
+QUERY_BENCH_ARGS ?=
 
 # Where cargo builds, as CARGO_TARGET_DIR or a cargo configuration has it; short where it is in the checkout.
 TARGET = $(subst $(CURDIR)/,,$(shell $(if $(CARGO_TARGET_DIR),CARGO_TARGET_DIR='$(CARGO_TARGET_DIR)' )cargo metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/'))
@@ -19,7 +21,7 @@ help:
 	@echo 'make build   the attnkit binary'
 	@echo 'make demo    ingest the bundled dumps and look at the result'
 	@echo 'make test    all tests: Rust, then the readers of other projects'
-	@echo 'make bench   speed of ingest and read-back, beside cp and zarr-python'
+	@echo 'make bench   speed of ingest, read-back and queries, beside what users would use instead'
 	@echo 'make lint    formatting, clippy, documentation; no warning is let through'
 	@echo 'make fmt     format the Rust code'
 	@echo 'make clean   remove everything that was built'
@@ -30,16 +32,17 @@ build: need-rust
 demo: build
 	@PATH="$$(cd "$(TARGET)/release" && pwd):$$PATH" sh docs/demo.sh "$(TARGET)/demo"
 
-# The binary is built last: the readers judge the one that users get.
+# The binary that the readers judge comes with the tests: building it apart would build what it depends on twice.
 test: need-rust venv
 	cargo test --release
-	cargo build --release --bin attnkit
 	ATTNKIT_BIN="$(TARGET)/release/attnkit" PYTHONDONTWRITEBYTECODE=1 "$(VENV)/bin/python" -m pytest -q -p no:cacheprovider tests/readers
 
 bench: need-rust venv
-	cargo build --release --bin attnkit --example synth --example readback
+	cargo build --release --bin attnkit --example synth --example readback --example ask
 	"$(VENV)/bin/python" benches/ingest.py --attnkit "$(TARGET)/release/attnkit" \
 	  --synth "$(TARGET)/release/examples/synth" --readback "$(TARGET)/release/examples/readback" $(BENCH_ARGS)
+	"$(VENV)/bin/python" benches/query.py --attnkit "$(TARGET)/release/attnkit" \
+	  --synth "$(TARGET)/release/examples/synth" --ask "$(TARGET)/release/examples/ask" $(QUERY_BENCH_ARGS)
 
 lint: need-rust
 	cargo fmt --check

@@ -16,7 +16,7 @@ say() {
     printf '\n# %s\n' "$*"
 }
 
-rm -rf "$demo/shapes" "$demo/export"
+rm -rf "$demo/shapes" "$demo/export" "$demo/circle.npy" "$demo/circle.json" "$demo/map.npy" "$demo/map.json"
 mkdir -p "$demo"
 
 say 'A dump: 16 videos of two moving shapes, the maps of one or two words each, 10 denoising steps.'
@@ -25,6 +25,24 @@ run attnkit info fixtures/dataset
 say 'It becomes a store: Zarr arrays and Parquet tables.'
 run attnkit ingest fixtures/dataset --store "$store"
 run attnkit info "$store"
+
+say 'How does the attention to a word change through the denoising steps?'
+run attnkit query evolution "$store" --token circle --sparkline --limit 4
+
+say 'Which heads localise it best? The share of the highest 5 % of positions says how concentrated a map is.'
+run attnkit query sql "$store" "SELECT block, head, avg(top5) AS top5, avg(spread) AS spread FROM heads WHERE token = 'circle' GROUP BY block, head ORDER BY top5 DESC LIMIT 5"
+
+say 'The mean over such heads alone, over all steps, as an array of one map per video.'
+run attnkit query average "$store" --over block,head,step --where "token = 'circle' AND top5 > 0.15" -o "$demo/circle.npy"
+
+say 'How alike is the word in different prompts?'
+run attnkit query compare "$store" --across prompt --token circle --align mean --matrix --metric cosine
+
+say 'One map, in the pixels and frames of its video.'
+run attnkit query map "$store" --video prompt_000_vid001 --token circle --step 4 --block 4 --head 0 --size 192x192 --frames 13 -o "$demo/map.npy"
+
+say 'What would be read, and how much: a mean over all blocks and heads is stored already.'
+run attnkit query average "$store" --token circle --explain
 
 say 'Every value is there, bit for bit.'
 run attnkit verify "$store" --against fixtures/dataset
@@ -54,5 +72,8 @@ duckdb.sql("""
 word, = glob.glob("$store/maps/prompt_000_vid001/circle@*")
 xarray.open_zarr(word, consolidated=False)
 
-# Your own dump: attnkit ingest DUMP --store STORE; all options: attnkit ingest --help
+import numpy
+numpy.load("$demo/map.npy").shape
+
+# Your own dump: attnkit ingest DUMP --store STORE; then attnkit query --help, and the cookbook docs/query.md
 EOF

@@ -1,5 +1,6 @@
 //! Writing a store back as a dump: step files, metadata and summaries in the generator's layout.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::dtype::{Dtype, SourceDtype};
 use crate::dump::{StepArray, write_npy};
@@ -133,7 +134,11 @@ pub fn run(
         claim(&mut taken, &dir, &video.record.video_id)?;
         create_dir(&dir)?;
         if let Some(summary) = &video.record.summary {
-            write_file(&dir.join("summary.json"), &to_json(&Value::Object(summary.clone())))?;
+            let summary = match &chosen {
+                None => summary.clone(),
+                Some(_) => summary_of(summary, &video.rows.iter().filter(is_chosen).collect::<Vec<_>>()),
+            };
+            write_file(&dir.join("summary.json"), &to_json(&Value::Object(summary)))?;
         }
         for rows in video.series() {
             let Some(first) = rows.iter().find(is_chosen) else { continue };
@@ -152,6 +157,21 @@ pub fn run(
     };
     let bytes = tasks.par_iter().map(write).try_reduce(|| 0, |a, b| Ok(a + b))?;
     Ok(ExportReport { videos: index.len() as u64, steps: all, bytes })
+}
+
+/// The summary of a video of which some steps are exported.
+fn summary_of(whole: &Map<String, Value>, rows: &[&StepRow]) -> Map<String, Value> {
+    let steps: BTreeSet<i32> = rows.iter().map(|row| row.step).collect();
+    let mut summary = whole.clone();
+    if let Some(targets) = summary.get_mut("target_tokens").and_then(Value::as_object_mut) {
+        targets.retain(|word, _| rows.iter().any(|row| row.token == *word));
+    }
+    for (key, value) in [("total_stored", Value::from(steps.len())), ("stored_steps", steps.into_iter().collect())] {
+        if let Some(known) = summary.get_mut(key) {
+            *known = value;
+        }
+    }
+    summary
 }
 
 fn export_step(

@@ -440,7 +440,7 @@ impl Word<'_> {
             return Ok(heads.clone());
         }
         let steps: HashSet<i32> = measured.iter().map(|row| row.step).collect();
-        let column = heads.column_by_name("step").map(|column| column.as_primitive::<Int32Type>());
+        let column = heads.column_by_name("step").map(AsArray::as_primitive::<Int32Type>);
         let keep: BooleanArray =
             column.into_iter().flatten().map(|step| Some(step.is_some_and(|step| steps.contains(&step)))).collect();
         filter_record_batch(heads, &keep)

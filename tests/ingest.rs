@@ -5,11 +5,10 @@
 mod support;
 
 use std::fs;
-use std::path::PathBuf;
 
 use half::f16;
 use serde_json::json;
-use support::{Place, SHAPE, Word, fixture, gzip, npy, npy_f16, npy_f32, touch, tree, variants, write_summary};
+use support::{Place, SHAPE, Word, gzip, npy, npy_f16, npy_f32, touch, tree, variants, write_summary};
 
 const VIDEO: &str = "prompt_000_vid001";
 

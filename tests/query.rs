@@ -1,6 +1,8 @@
 //! Stories of `attnkit query`: what researchers ask, what is read for it, and what they are told when the question is wrong.
 //! Values are judged in `tests/readers`, against numpy.
 
+#![allow(clippy::unwrap_used)] // in helpers of stories, too
+
 mod support;
 
 use std::collections::BTreeSet;
@@ -146,7 +148,7 @@ fn the_same_question_gives_the_same_bits_with_any_number_of_threads() {
                 .values(step)
                 .iter()
                 .enumerate()
-                .map(|(i, value)| value.to_f32() * 10f32.powi((i % 9) as i32))
+                .map(|(i, value)| value.to_f32() * [1.0, 1e3, 1e6][i % 3])
                 .collect();
             word.write(step, "npy", &npy_f32(&word.shape, &values));
         }
@@ -186,13 +188,19 @@ fn a_wrong_question_is_answered_with_what_would_be_right() {
         ("average", &["--where", "step <"], 2, "cannot be used"),
         ("average", &["--where", "step + 1"], 2, "not true or false"),
         ("average", &["--where", "token = \"flower\""], 2, "text is quoted with '…'"),
-        ("average", &["--token", "house"], 1, "words in the store: flower, tree"),
+        (
+            "average",
+            &["--token", "house"],
+            1,
+            "in the store: words flower, tree; steps 0 to 3; videos prompt_000_vid001, prompt_000_vid002",
+        ),
         ("average", &["--over", "blocks"], 2, "none of video, token, token_index, step, block, head"),
         ("average", &["-o", "a.xyz"], 2, "the extension names no format"),
         ("average", &["--format", "parquet"], 2, "name a file"),
         ("average", &["--sort", "mear"], 2, "there is no column `mear`; near it: mean"),
         ("average", &["--sort", "mean:down"], 2, "neither asc nor desc"),
         ("list", &["--columns", "video"], 2, "near it: video_id"),
+        ("list", &["--columns", "block"], 2, "--table heads"),
         ("list", &["-o", "a.npy"], 2, "npy holds maps"),
         ("sql", &["DROP TABLE steps"], 2, "only read, with SELECT"),
         ("sql", &["SELECT entropi FROM heads"], 2, "near it: entropy"),

@@ -16,8 +16,10 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::export::ExportError;
 use crate::output::OutputError;
 use crate::query::QueryError;
+use crate::verify::VerifyError;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -105,7 +107,10 @@ fn advice(error: &(dyn std::error::Error + 'static)) -> (Option<String>, u8) {
         Some(OutputError::Query(error)) => advice(error),
         Some(OutputError::Unfit { hint, .. }) => (Some(hint.clone()), 2),
         Some(OutputError::InTheWay { .. }) => (Some("remove it, or name another file".into()), 1),
-        _ => (None, 1),
+        _ => match (error.downcast_ref::<ExportError>(), error.downcast_ref::<VerifyError>()) {
+            (Some(ExportError::Query(error)), _) | (_, Some(VerifyError::Query(error))) => advice(error),
+            _ => (None, 1),
+        },
     }
 }
 

@@ -28,16 +28,17 @@ const WORTH_A_BAR: u64 = 500_000_000;
     subcommand_value_name = "QUESTION",
     subcommand_help_heading = "Questions",
     after_help = "\
-Examples:
+Examples (more: attnkit query average --help, and the other questions):
   attnkit query evolution maps.store --token flower --sparkline
-  attnkit query average maps.store --over block,head,step --where \"token = 'flower'\" -o flower.npy
-  attnkit query average maps.store --where \"token = 'flower' AND entropy < 6 AND block BETWEEN 10 AND 20\"
-  attnkit query map maps.store --video prompt_000_vid001 --token flower --step 10 --size 480x848 -o map.npy
+  attnkit query average maps.store --over block,head,step -o words.npy
+  attnkit query average maps.store --where \"token = 'flower' AND top5 > 0.3\"
+  attnkit query map maps.store --video v1 --token flower --step 9 -o map.npy
   attnkit query compare maps.store --across prompt --token flower --matrix
-  attnkit query list maps.store --table heads --where \"top5 > 0.5\" --sort top5:desc --limit 10
-  attnkit query sql maps.store \"SELECT token, avg(entropy) FROM heads GROUP BY token\"
+  attnkit query list maps.store --table heads --sort top5:desc --limit 10
+  attnkit query sql maps.store \"SELECT token, avg(gini) FROM heads GROUP BY token\"
 
---where takes a SQL condition over the columns of both tables: attnkit query list maps.store --columns help"
+--where takes a SQL condition over the columns of both tables; what they are:
+  attnkit query list maps.store --columns help"
 )]
 pub(super) struct QueryArgs {
     #[command(subcommand)]
@@ -96,6 +97,9 @@ struct OutputArgs {
     /// Sort by a column; may be given several times
     #[arg(long, value_name = "COLUMN[:desc]", help_heading = OUTPUT, value_parser = parse_sort)]
     sort: Vec<(String, bool)>,
+    /// Keep these columns, in this order (of `list`: columns of either table; `help` lists them)
+    #[arg(long, value_name = "COLUMN,…", help_heading = OUTPUT, value_delimiter = ',')]
+    columns: Option<Vec<String>>,
     /// Keep the first rows
     #[arg(long, value_name = "N", help_heading = OUTPUT)]
     limit: Option<usize>,
@@ -108,8 +112,8 @@ struct OutputArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  attnkit query list maps.store --where \"step = 0\" --columns video_id,token,prompt,seed
-  attnkit query list maps.store --table heads --where \"token = 'flower' AND top5 > 0.5\" --sort top5:desc --limit 10
+  attnkit query list maps.store --where \"step = 0\" --columns video_id,prompt,seed
+  attnkit query list maps.store --table heads --where \"top5 > 0.5\" --limit 10
   attnkit query list maps.store --columns help        what columns there are")]
 struct ListArgs {
     #[command(flatten)]
@@ -117,9 +121,6 @@ struct ListArgs {
     /// The table
     #[arg(long, value_enum, default_value = "steps")]
     table: TableArg,
-    /// Columns to show, of either table; `help` lists them
-    #[arg(long, value_name = "COLUMN,…", value_delimiter = ',')]
-    columns: Option<Vec<String>>,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -132,19 +133,22 @@ enum TableArg {
 
 /// Maps reduced to one for each combination of what is not averaged over.
 ///
-/// Columns: the keys (of video_id, token, token_index, step, block, head), n (maps that went in), frames, height, width, shape, and the
-/// statistics of the result. Parquet and Arrow have the map itself in `values`.
+/// Columns: the keys (of `video_id`, `token`, `token_index`, `step`, `block`, `head`), `n` (maps that went in), `frames`, `height`,
+/// `width`, `shape`, and the statistics of the result. Parquet and Arrow have the map itself in `values`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  attnkit query average maps.store                                          mean over blocks and heads: a map per step
-  attnkit query average maps.store --over block,head,step -o words.zarr     a map per video and word
-  attnkit query average maps.store --over video,block,head --token flower   over all seeds and prompts
-  attnkit query average maps.store --over block --with max -o heads.npy     a map per step and head")]
+  attnkit query average maps.store                        a map per step
+  attnkit query average maps.store --over block,head,step -o words.zarr
+                                                          per video and word
+  attnkit query average maps.store --over video,block,head --token flower
+                                                          over seeds and prompts
+  attnkit query average maps.store --over block --with max -o heads.npy
+                                                          per step and head")]
 struct AverageArgs {
     #[command(flatten)]
     select: SelectArgs,
-    /// What to reduce over: any of block, head, step, video, token, token_index
+    /// What to reduce over: any of block, head, step, video, token, `token_index`
     #[arg(long, value_name = "DIMENSION,…", value_delimiter = ',', default_value = "block,head")]
     over: Vec<Dimension>,
     /// What becomes of the values at a position
@@ -176,7 +180,7 @@ enum ReducerArg {
 Examples:
   attnkit query evolution maps.store --token flower --sparkline
   attnkit query evolution maps.store --token flower --by head -o heads.parquet
-  attnkit query evolution maps.store --where \"token = 'flower' AND block = 12\" --format csv")]
+  attnkit query evolution maps.store --where \"block = 12\" --format csv")]
 struct EvolutionArgs {
     #[command(flatten)]
     select: SelectArgs,
@@ -202,9 +206,10 @@ enum ByArg {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  attnkit query map maps.store --video prompt_000_vid001 --token flower --step 10 -o map.npy
-  attnkit query map maps.store --video prompt_000_vid001 --token flower --step 10 --block 12 --head 3 \\
-      --size 480x848 --frames 57 -o overlay.npy                             upsampled to the video's pixels and frames")]
+  attnkit query map maps.store --video v1 --token flower --step 9 -o map.npy
+  attnkit query map maps.store --video v1 --token flower --step 9 \\
+      --block 12 --head 3 --size 480x848 --frames 57 -o overlay.npy
+                                      in the pixels and frames of the video")]
 struct MapArgs {
     #[command(flatten)]
     select: SelectArgs,
@@ -246,11 +251,12 @@ Metrics (names with @ take a parameter):
   mass_ratio                 sum of a over sum of b
 
 Examples:
-  attnkit query compare maps.store --across prompt --token flower          one word in different prompts
-  attnkit query compare maps.store --across token --video prompt_000_vid001 --matrix   the words of one prompt
-  attnkit query compare maps.store --across weight --token flower --align mean         response to emphasis
-  attnkit query compare maps.store --across head --token flower --align last --metric iou@0.9,emd --against 3
-  attnkit query compare maps.store --across seed --token flower --maps differences.npy")]
+  attnkit query compare maps.store --across prompt --token flower
+  attnkit query compare maps.store --across token --video v1 --matrix
+  attnkit query compare maps.store --across weight --token flower --align mean
+  attnkit query compare maps.store --across head --align last --against 3 \\
+      --token flower --metric iou@0.9,emd
+  attnkit query compare maps.store --across seed --maps differences.npy")]
 struct CompareArgs {
     #[command(flatten)]
     select: SelectArgs,
@@ -311,8 +317,11 @@ enum AlignArg {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  attnkit query sql maps.store \"SELECT token, block, avg(entropy) AS entropy FROM heads GROUP BY token, block ORDER BY entropy LIMIT 5\"
-  attnkit query sql maps.store \"SELECT s.seed, avg(h.top5) FROM heads h JOIN steps s USING (video_id, token, step) GROUP BY s.seed\" -o seeds.csv")]
+  attnkit query sql maps.store \\
+    \"SELECT block, avg(gini) AS gini FROM heads GROUP BY block ORDER BY gini\"
+  attnkit query sql maps.store -o seeds.csv \\
+    \"SELECT seed, avg(top5) FROM heads JOIN steps USING (video_id, token, step)
+     GROUP BY seed\"")]
 struct SqlArgs {
     /// The store
     #[arg(value_hint = ValueHint::DirPath)]
@@ -338,7 +347,7 @@ pub(super) fn run(args: &QueryArgs, global: &Global) -> Result<ExitCode, Failure
 
 fn list(args: &ListArgs, global: &Global) -> Result<(), Failure> {
     let target = Target::of(&args.output)?;
-    if args.columns.as_ref().is_some_and(|columns| columns == &["help"]) {
+    if args.output.columns.as_ref().is_some_and(|columns| columns == &["help"]) {
         return target.write(query::columns()?, global);
     }
     let store = Store::open(&args.select.store)?;
@@ -348,7 +357,7 @@ fn list(args: &ListArgs, global: &Global) -> Result<(), Failure> {
             TableArg::Heads => TableName::Heads,
         },
         filter: args.select.filter()?,
-        columns: args.columns.clone(),
+        columns: args.output.columns.clone(),
         arrange: args.output.arrange(),
     };
     if args.output.explain {
@@ -380,7 +389,7 @@ fn average(args: &AverageArgs, global: &Global) -> Result<(), Failure> {
     let bar = Bar::new(global);
     let answer = average.run(&store, &|done, all| bar.set(done, all))?;
     bar.finish();
-    target.write(answer.arrange(&args.output.arrange())?, global)
+    target.write(args.output.arranged(answer)?, global)
 }
 
 fn evolution(args: &EvolutionArgs, global: &Global) -> Result<(), Failure> {
@@ -400,7 +409,7 @@ fn evolution(args: &EvolutionArgs, global: &Global) -> Result<(), Failure> {
     if args.sparkline {
         answer = output::trends(&answer)?;
     }
-    target.write(answer.arrange(&args.output.arrange())?, global)
+    target.write(args.output.arranged(answer)?, global)
 }
 
 fn map(args: &MapArgs, global: &Global) -> Result<(), Failure> {
@@ -418,7 +427,7 @@ fn map(args: &MapArgs, global: &Global) -> Result<(), Failure> {
         return target.explain(&map.explain(&store)?);
     }
     let answer = map.run(&store, &|_, _| {})?;
-    target.write(answer.arrange(&args.output.arrange())?, global)
+    target.write(args.output.arranged(answer)?, global)
 }
 
 fn compare(args: &CompareArgs, global: &Global) -> Result<(), Failure> {
@@ -454,7 +463,7 @@ fn compare(args: &CompareArgs, global: &Global) -> Result<(), Failure> {
     let bar = Bar::new(global);
     let answer = compare.run(&store, form, &|done, all| bar.set(done, all))?;
     bar.finish();
-    target.write(answer.arrange(&args.output.arrange())?, global)?;
+    target.write(args.output.arranged(answer)?, global)?;
     match maps {
         None => Ok(()),
         Some(target) => {
@@ -471,7 +480,7 @@ fn sql(args: &SqlArgs, global: &Global) -> Result<(), Failure> {
     if args.output.explain {
         return print(&sql.explain(&store)?);
     }
-    target.write(sql.run(&store)?.arrange(&args.output.arrange())?, global)
+    target.write(args.output.arranged(sql.run(&store)?)?, global)
 }
 
 impl SelectArgs {
@@ -500,6 +509,15 @@ impl ReduceArgs {
 impl OutputArgs {
     fn arrange(&self) -> Arrange {
         Arrange { sort: self.sort.clone(), limit: self.limit }
+    }
+
+    /// An answer's rows and columns as asked for.
+    fn arranged(&self, answer: Answer) -> Result<Answer, QueryError> {
+        let answer = answer.arrange(&self.arrange())?;
+        match &self.columns {
+            Some(columns) => answer.select(columns),
+            None => Ok(answer),
+        }
     }
 }
 
@@ -544,8 +562,9 @@ impl Target {
         };
         let beside = output::write_file(&answer, self.format, path)?;
         if !global.quiet {
-            let others: String = beside.iter().map(|path| format!(", rows in {}", path.display())).collect();
-            eprintln!("{}: {}{others}", path.display(), units::count(answer.table.height() as u64, "row"));
+            let names: Vec<String> =
+                std::iter::once(path).chain(&beside).map(|path| path.display().to_string()).collect();
+            eprintln!("{}: {}", names.join(", "), units::count(answer.table.height() as u64, "row"));
         }
         Ok(())
     }

@@ -391,7 +391,9 @@ mod tests {
                 let slices: Vec<&[f32]> = maps.iter().map(Vec::as_slice).collect();
                 let (mut at_once, mut one_by_one) = (Accumulator::new(reducer, false, 3), Accumulator::new(reducer, false, 3));
                 at_once.fold(&slices, 1, &mut Vec::new());
-                slices.iter().for_each(|map| one_by_one.fold(&[*map], 1, &mut Vec::new()));
+                for map in &slices {
+                    one_by_one.fold(&[*map], 1, &mut Vec::new());
+                }
                 let bits = |accumulator: Accumulator| accumulator.finish().into_iter().map(f32::to_bits).collect::<Vec<_>>();
                 prop_assert_eq!(bits(at_once), bits(one_by_one));
             }

@@ -133,7 +133,11 @@ pub enum OutputError {
 impl OutputError {
     fn write(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::Write { path, source }
+        // What is written is a temporary file beside it; its name would not help.
+        move |source| Self::Write {
+            path,
+            source: source.raw_os_error().map_or(source, std::io::Error::from_raw_os_error),
+        }
     }
 }
 
@@ -205,7 +209,7 @@ fn encode(answer: &Answer, format: Format, style: TableStyle, mut to: impl Write
             to.write_all(b"\n").map_err(Encoding::Io)?;
         }
         Format::Jsonl => {
-            JsonWriter::new(to).with_json_format(JsonFormat::JsonLines).finish(&mut answer.table.clone())?
+            JsonWriter::new(to).with_json_format(JsonFormat::JsonLines).finish(&mut answer.table.clone())?;
         }
         Format::Parquet => {
             ParquetWriter::new(to).finish(&mut with_values()?)?;

@@ -15,6 +15,14 @@ use crate::query::Answer;
 /// Writes `[map, frames, height, width]` float32 (`[frames, height, width]` for an answer that is a single map), and a `.json`.
 pub(super) fn write(answer: &Answer, path: &Path) -> Result<Vec<PathBuf>, OutputError> {
     let maps = maps_of(answer, Format::Npy)?;
+    let sidecar = path.with_extension("json");
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    if sidecar.exists() && !belongs_to(&sidecar, &name) {
+        return Err(OutputError::InTheWay { path: sidecar });
+    }
+    if maps.maps.is_empty() {
+        return Err(OutputError::Unfit { found: "there are no maps to write".into(), hint: "select some".into() });
+    }
     let shape = maps.common_shape().ok_or_else(|| OutputError::Unfit {
         found: "the maps have different shapes, so they are no array".into(),
         hint: "select those of one shape with --where, or write parquet".into(),
@@ -29,7 +37,6 @@ pub(super) fn write(answer: &Answer, path: &Path) -> Result<Vec<PathBuf>, Output
     replace(path, |file: &mut BufWriter<&mut File>| {
         view.write_npy(file).map_err(|error| OutputError::write(path)(std::io::Error::other(error)))
     })?;
-    let sidecar = path.with_extension("json");
     let mut axes: Vec<&str> = if single { Vec::new() } else { vec!["map"] };
     axes.extend(if shape.len() == 3 { ["frame", "height", "width"].as_slice() } else { &["spatial"] });
     let mut rows = Vec::new();
@@ -39,7 +46,7 @@ pub(super) fn write(answer: &Answer, path: &Path) -> Result<Vec<PathBuf>, Output
         .map_err(|source| OutputError::Encode { path: sidecar.clone(), source })?;
     let rows: Value = serde_json::from_slice(&rows).unwrap_or_default();
     let document = json!({
-        "array": path.file_name().map(|name| name.to_string_lossy()), "dtype": "float32", "shape": stacked,
+        "array": name, "dtype": "float32", "shape": stacked,
         "dimensions": axes, "keys": answer.keys, "rows": rows,
     });
     replace(&sidecar, |file| {
@@ -47,4 +54,10 @@ pub(super) fn write(answer: &Answer, path: &Path) -> Result<Vec<PathBuf>, Output
             .map_err(|error| OutputError::write(&sidecar)(std::io::Error::other(error)))
     })?;
     Ok(vec![sidecar])
+}
+
+/// Whether a `.json` is the one beside the array of this name.
+fn belongs_to(sidecar: &Path, name: &str) -> bool {
+    let text = std::fs::read(sidecar).unwrap_or_default();
+    serde_json::from_slice::<Value>(&text).is_ok_and(|document| document["array"] == name)
 }

@@ -28,40 +28,73 @@ const TELLING: [&str; 17] = [
     "timestep",
 ];
 
-/// Draws the answer's rows. Of answers with statistics, the most telling ones are shown.
+/// Draws the answer's rows. Of answers with statistics, the most telling ones are shown; on a terminal, columns that fit.
 pub(super) fn draw(answer: &Answer, style: TableStyle) -> String {
-    let columns: Vec<&Column> = answer.table.columns().iter().filter(|column| is_shown(answer, column)).collect();
+    let shown: Vec<&Column> = answer.table.columns().iter().filter(|column| is_shown(answer, column)).collect();
+    let rows = answer.table.height();
+    let cells: Vec<Vec<String>> = shown
+        .iter()
+        .map(|column| {
+            let cell = |row| column.get(row).map_or_else(|_| "-".into(), |value| cell(&value));
+            (0..rows.min(style.rows)).map(cell).collect()
+        })
+        .collect();
+    let fitting = fitting(&shown, &cells, if style.terminal { Table::new().width() } else { None });
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    if style.terminal {
-        table.set_content_arrangement(ContentArrangement::Dynamic);
-    }
-    table.set_header(columns.iter().map(|column| column.name().as_str()));
-    let rows = answer.table.height();
+    table.set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(fitting.iter().map(|&index| shown[index].name().as_str()));
     for row in 0..rows.min(style.rows) {
-        table.add_row(columns.iter().map(|column| column.get(row).map_or_else(|_| "-".into(), |value| cell(&value))));
+        let of_row = |&index: &usize| cells.get(index).and_then(|column| column.get(row)).map_or("", String::as_str);
+        table.add_row(fitting.iter().map(of_row));
     }
-    for (index, column) in columns.iter().enumerate() {
-        if column.dtype().is_primitive_numeric()
-            && let Some(drawn) = table.column_mut(index)
+    for (place, &index) in fitting.iter().enumerate() {
+        if shown[index].dtype().is_primitive_numeric()
+            && let Some(drawn) = table.column_mut(place)
         {
             drawn.set_cell_alignment(CellAlignment::Right);
         }
     }
-    let mut text = table.trim_fmt() + "\n";
+    let mut lines = vec![table.trim_fmt()];
     if rows > style.rows {
-        text += &format!("… {} rows in all (--limit shows more or fewer, -o FILE keeps all)\n", rows);
+        lines.push(format!("… {rows} rows in all (--limit shows more or fewer, -o FILE keeps all)"));
     }
-    let hidden = answer.table.width() - columns.len();
-    if hidden > 0 {
-        text += &format!("… {hidden} more columns in every other format\n");
+    let hidden: Vec<&str> = answer
+        .table
+        .columns()
+        .iter()
+        .map(|column| column.name().as_str())
+        .filter(|name| !fitting.iter().any(|&index| shown[index].name() == name))
+        .collect();
+    if !hidden.is_empty() {
+        lines.push(format!(
+            "… {} more columns (--columns chooses, other formats have all): {}",
+            hidden.len(),
+            hidden.join(" ")
+        ));
     }
-    text
+    lines.join("\n") + "\n"
+}
+
+/// The columns that fit side by side into `width`, each as wide as its widest cell and the gap beside it; always the first.
+fn fitting(columns: &[&Column], cells: &[Vec<String>], width: Option<u16>) -> Vec<usize> {
+    let wide = |text: &str| text.chars().count() + 2;
+    let mut left = width.map_or(usize::MAX, usize::from);
+    (0..columns.len())
+        .filter(|&index| {
+            let own = cells[index].iter().map(|cell| wide(cell)).max().unwrap_or(0).max(wide(columns[index].name()));
+            let fits = index == 0 || own <= left;
+            if fits {
+                left = left.saturating_sub(own);
+            }
+            fits
+        })
+        .collect()
 }
 
 fn is_shown(answer: &Answer, column: &Column) -> bool {
     let name = column.name().as_str();
-    if answer.keys.is_empty() {
+    if !answer.is_summarised {
         return true;
     }
     if answer.keys.iter().any(|key| key == name) {

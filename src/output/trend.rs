@@ -20,6 +20,7 @@ pub fn trends(answer: &Answer) -> Result<Answer, QueryError> {
         keys: Vec::new(),
         maps: None,
         is_single_map: false,
+        is_summarised: false,
         notes: answer.notes.clone(),
         read: answer.read,
     })
@@ -69,17 +70,17 @@ fn draw(values: &[Option<f64>]) -> String {
         Some(value) => BARS[(((value - low) / (high - low)) * 7.0).round() as usize],
     };
     let bars: String = values.iter().map(bar).collect();
-    match (finite().next(), finite().last()) {
+    match (finite().next(), finite().next_back()) {
         (Some(first), Some(last)) => format!("{} {bars} {}", short(first), short(last)),
         _ => bars,
     }
 }
 
 fn short(value: f64) -> String {
-    if (0.001..1000.0).contains(&value.abs()) {
-        number((value * 1000.0).round() / 1000.0)
-    } else {
-        format!("{value:.1e}")
+    match value.abs() {
+        0.0 => "0".into(),
+        0.001..1000.0 => number((value * 1e4).round() / 1e4),
+        _ => format!("{value:.1e}"),
     }
 }
 
@@ -89,7 +90,7 @@ mod tests {
 
     #[test]
     fn bars_rise_with_the_values() {
-        assert_eq!(draw(&[None, Some(0.0), Some(0.5), Some(1.0)]), "0.0e0  ▁▅█ 1");
+        assert_eq!(draw(&[None, Some(0.0), Some(0.5), Some(1.0)]), "0  ▁▅█ 1");
         assert_eq!(draw(&[Some(2.0), Some(2.0)]), "2 ▄▄ 2");
     }
 }

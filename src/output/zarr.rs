@@ -13,6 +13,9 @@ use super::text::cell;
 use super::{Format, OutputError, maps_of};
 use crate::query::Answer;
 
+/// A chunk holds about this much.
+const CHUNK_BYTES: usize = 8 << 20;
+
 /// A labelled axis.
 struct Axis {
     name: String,
@@ -43,7 +46,10 @@ pub(super) fn write(answer: &Answer, path: &Path) -> Result<(), OutputError> {
     let mut names: Vec<&str> = axes.iter().map(|axis| axis.name.as_str()).collect();
     names.extend(if shape.len() == 3 { ["frame", "height", "width"].as_slice() } else { &["spatial"] });
     let lens: Vec<usize> = axes.iter().map(|axis| axis.len).chain(shape.iter().copied()).collect();
-    let chunk: Vec<usize> = axes.iter().map(|_| 1).chain(shape.iter().copied()).collect();
+    let in_front: Vec<usize> = axes.iter().map(|axis| axis.len).collect();
+    let map_len: usize = shape.iter().product();
+    let of_maps = chunk_of(&in_front, CHUNK_BYTES / (map_len * size_of::<f32>()).max(1));
+    let chunk: Vec<usize> = of_maps.iter().chain(shape).copied().collect();
     let codecs = json!([
         {"name": "bytes", "configuration": {"endian": "little"}},
         {"name": "zstd", "configuration": {"level": 1, "checksum": false}},
@@ -52,14 +58,22 @@ pub(super) fn write(answer: &Answer, path: &Path) -> Result<(), OutputError> {
         "shape": lens, "data_type": "float32", "chunk": chunk, "fill_value": "NaN", "codecs": codecs, "names": names,
     }))
     .map_err(|error| failed(path, error))?;
-    for (place, &row) in order.iter().enumerate() {
-        let mut indices: Vec<u64> = vec![0; lens.len()];
-        let mut rest = place;
-        for (index, axis) in indices.iter_mut().take(axes.len()).zip(&axes).rev() {
-            *index = (rest % axis.len.max(1)) as u64;
-            rest /= axis.len.max(1);
+    let grid: Vec<usize> = in_front.iter().zip(&of_maps).map(|(len, chunk)| len / chunk).collect();
+    let mut values = Vec::new();
+    for number in 0..grid.iter().product() {
+        let corner = place(number, &grid);
+        values.clear();
+        for inside in 0..of_maps.iter().product() {
+            let at = corner
+                .iter()
+                .zip(&of_maps)
+                .zip(place(inside, &of_maps))
+                .map(|((corner, chunk), at)| corner * chunk + at);
+            let row = order[at.zip(&in_front).fold(0, |flat, (at, len)| flat * len + at)];
+            values.extend_from_slice(maps.get(row));
         }
-        array.store_chunk(&indices, maps.get(row)).map_err(|error| failed(path, error))?;
+        let indices: Vec<u64> = corner.iter().map(|&at| at as u64).chain(shape.iter().map(|_| 0)).collect();
+        array.store_chunk(&indices, values.as_slice()).map_err(|error| failed(path, error))?;
     }
     for axis in &axes {
         for (name, labels) in &axis.labels {
@@ -75,6 +89,27 @@ pub(super) fn write(answer: &Answer, path: &Path) -> Result<(), OutputError> {
     fs::rename(staged.path(), path).map_err(OutputError::write(path))?;
     let _ = staged.keep();
     Ok(())
+}
+
+/// How many maps along each axis make a chunk: neighbours along the last axes, at most `limit`, so that chunks are whole.
+fn chunk_of(lens: &[usize], mut limit: usize) -> Vec<usize> {
+    let mut chunk = vec![1; lens.len()];
+    for (chunk, &len) in chunk.iter_mut().zip(lens).rev() {
+        *chunk = (1..=len.min(limit)).rev().find(|size| len.is_multiple_of(*size)).unwrap_or(1);
+        limit = if *chunk == len { limit / len.max(1) } else { 1 };
+    }
+    chunk
+}
+
+/// The place of a flat number, in C order.
+fn place(number: usize, lens: &[usize]) -> Vec<usize> {
+    let mut rest = number;
+    let mut place = vec![0; lens.len()];
+    for (at, &len) in place.iter_mut().zip(lens).rev() {
+        *at = rest % len;
+        rest /= len;
+    }
+    place
 }
 
 fn failed(path: &Path, error: impl std::fmt::Display) -> OutputError {
@@ -194,5 +229,19 @@ fn labels(column: &Column, rows: &[usize]) -> Labels {
             Labels::Float(rows.iter().map(|row| value(row).try_extract().unwrap_or(f64::NAN)).collect())
         }
         _ => Labels::Text(rows.iter().map(|row| cell(&value(row))).collect()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_take_whole_axes_from_the_last_on() {
+        assert_eq!(chunk_of(&[3, 5, 50], 100), [1, 1, 50]);
+        assert_eq!(chunk_of(&[3, 5, 50], 300), [1, 5, 50]);
+        assert_eq!(chunk_of(&[3, 5, 50], 20), [1, 1, 10]);
+        assert_eq!(chunk_of(&[7], 0), [1]);
+        assert_eq!(place(17, &[2, 3, 4]), [1, 1, 1]);
     }
 }

@@ -2,7 +2,10 @@
 
 use arrow::array::AsArray;
 use arrow::datatypes::{Float64Type, Int32Type};
-use polars::prelude::{Column, DataFrame, IdxSize, IntoLazy, NamedFrom, PlSmallStr, Series, SortMultipleOptions};
+use polars::prelude::{
+    Column, DataFrame, DataType, Expr, IdxSize, IntoLazy, LazyFrame, NULL, NamedFrom, PlSmallStr, Schema, Series,
+    SortMultipleOptions, col, lit,
+};
 use rayon::prelude::*;
 
 use super::QueryError;
@@ -24,6 +27,8 @@ pub struct Answer {
     pub maps: Option<Maps>,
     /// Whether a single map was asked for, rather than one for each of a number of groups.
     pub is_single_map: bool,
+    /// Whether a table for people shows only the most telling of its columns.
+    pub is_summarised: bool,
     /// Names of the columns that tell the rows' maps apart.
     pub keys: Vec<String>,
     /// What the user should know, once.
@@ -83,10 +88,26 @@ impl Answer {
             table,
             maps: None,
             is_single_map: false,
+            is_summarised: false,
             keys: Vec::new(),
             notes: Vec::new(),
             read: ReadCount { chunks: 0, bytes: 0 },
         }
+    }
+
+    /// Keeps some columns, in the order given.
+    ///
+    /// # Errors
+    /// If there is no such column.
+    pub fn select(mut self, columns: &[String]) -> Result<Self, QueryError> {
+        let known = || self.table.get_column_names().into_iter().map(PlSmallStr::as_str);
+        if let Some(column) = columns.iter().find(|column| !known().any(|name| name == **column)) {
+            return Err(QueryError::unknown_column(column, known()));
+        }
+        self.table = self.table.select(columns.iter().map(String::as_str))?;
+        self.keys.retain(|key| columns.contains(key));
+        self.is_summarised = false;
+        Ok(self)
     }
 
     /// Sorts and cuts the rows, and the maps with them.
@@ -104,10 +125,7 @@ impl Answer {
         }
         let mut rows = self.table.with_row_index(PlSmallStr::from_static(ROW), None)?.lazy();
         if !arrange.sort.is_empty() {
-            rows = rows.sort(
-                arrange.sort.iter().map(|(column, _)| PlSmallStr::from_str(column)).collect::<Vec<_>>(),
-                sort_options(&arrange.sort),
-            );
+            rows = sorted(rows, &arrange.sort, self.table.schema());
         }
         if let Some(limit) = arrange.limit {
             rows = rows.limit(IdxSize::try_from(limit).unwrap_or(IdxSize::MAX));
@@ -129,10 +147,8 @@ impl Answer {
         if let Some(maps) = &self.maps {
             let lists: Vec<Series> =
                 (0..maps.maps.len()).map(|index| Series::new(PlSmallStr::EMPTY, maps.get(index))).collect();
-            let empty = Series::new_empty(
-                PlSmallStr::from_static("values"),
-                &polars::prelude::DataType::List(Box::new(polars::prelude::DataType::Float32)),
-            );
+            let empty =
+                Series::new_empty(PlSmallStr::from_static("values"), &DataType::List(Box::new(DataType::Float32)));
             let values = if lists.is_empty() { empty } else { Series::new(PlSmallStr::from_static("values"), lists) };
             table.with_column(values.into())?;
         }
@@ -140,12 +156,20 @@ impl Answer {
     }
 }
 
-/// Nulls last, equal rows in their order.
-pub(super) fn sort_options(sort: &[(String, bool)]) -> SortMultipleOptions {
-    SortMultipleOptions::default()
+/// Rows in the order asked for: what is null or NaN comes last, equal rows in the order they had.
+pub(super) fn sorted(rows: LazyFrame, sort: &[(String, bool)], schema: &Schema) -> LazyFrame {
+    let by: Vec<Expr> = sort
+        .iter()
+        .map(|(column, _)| match schema.get(column) {
+            Some(DataType::Float64 | DataType::Float32) => col(PlSmallStr::from_str(column)).fill_nan(lit(NULL)),
+            _ => col(PlSmallStr::from_str(column)),
+        })
+        .collect();
+    let options = SortMultipleOptions::default()
         .with_order_descending_multi(sort.iter().map(|(_, descending)| *descending).collect::<Vec<_>>())
         .with_nulls_last(true)
-        .with_maintain_order(true)
+        .with_maintain_order(true);
+    rows.sort_by_exprs(by, options)
 }
 
 /// Statistics of maps, as the columns that `heads` has for them.
@@ -153,8 +177,9 @@ pub(super) struct Statistics(Vec<HeadRow>);
 
 impl Statistics {
     /// Measures maps, in parallel.
-    pub fn measure<'m>(maps: &[(&'m [f32], Option<Grid>)]) -> Self {
-        Self(maps.par_iter().map(|(values, grid)| measure(values, *grid)).collect())
+    pub fn measure(maps: &[(&[f32], Option<Grid>)]) -> Self {
+        let rows = maps.par_iter().map_init(|| None, |measurer, (values, grid)| measure(values, *grid, measurer));
+        Self(rows.collect())
     }
 
     pub const fn empty() -> Self {
@@ -190,13 +215,27 @@ impl Statistics {
     }
 }
 
-/// Statistics of one map.
-pub(super) fn measure(values: &[f32], grid: Option<Grid>) -> HeadRow {
+/// Tables for measuring maps of one grid, and room for sums that are not wanted here.
+struct Measurer {
+    grid: Grid,
+    maps: MapMeasurer,
+    sums: [Vec<f64>; 2],
+}
+
+/// Statistics of one map. The measurer is made anew when the grid is another.
+fn measure(values: &[f32], grid: Option<Grid>, measurer: &mut Option<Measurer>) -> HeadRow {
     let spatial = values.len();
-    let flat = Grid { frames: 1, height: 1, width: spatial };
-    let (mut of_block, mut of_head) = (vec![0.0; spatial], vec![0.0; spatial]);
-    let sums = Sums { of_block: &mut of_block, of_head: &mut of_head };
-    let statistics = MapMeasurer::new(grid.unwrap_or(flat)).measure(values, sums);
+    let known = grid.unwrap_or(Grid { frames: 1, height: 1, width: spatial });
+    let measurer = match measurer {
+        Some(measurer) if measurer.grid == known => measurer,
+        other => other.insert(Measurer {
+            grid: known,
+            maps: MapMeasurer::new(known),
+            sums: [vec![0.0; spatial], vec![0.0; spatial]],
+        }),
+    };
+    let [of_block, of_head] = &mut measurer.sums;
+    let statistics = measurer.maps.measure(values, Sums { of_block, of_head });
     let shape = StepShape { blocks: 1, heads: 1, spatial, tokens: 1 };
     HeadRow::new(0, shape, grid, &MapMeasure { token: 0, block: 0, head: 0, statistics })
 }

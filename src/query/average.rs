@@ -157,6 +157,7 @@ pub(super) fn answer_maps(
         table: polars::prelude::DataFrame::new(groups.len(), columns)?,
         maps: with_values.then_some(maps),
         is_single_map: false,
+        is_summarised: true,
         keys: plan.keys.iter().map(|key| key.column().to_owned()).collect(),
         notes: plan.notes.clone(),
         read,

@@ -175,7 +175,7 @@ impl Compare {
         let keys: Vec<Key> =
             [Some(self.across.key()), self.by_step().then_some(Key::Step)].into_iter().flatten().collect();
         let mut plan = Plan::new(store, &selection, &keys, self.reduction)?;
-        self.check_grids(&plan)?;
+        Self::check_grids(&plan)?;
         let sides: Vec<KeyValue> =
             plan.groups.iter().map(|group| group.key[0].clone()).collect::<BTreeSet<_>>().into_iter().collect();
         let name = self.across.name();
@@ -189,7 +189,7 @@ impl Compare {
         let pairs = self.pairs(&sides, form)?;
         let mut awaited: BTreeMap<Option<i32>, usize> = BTreeMap::new();
         for group in &plan.groups {
-            *awaited.entry(self.step_of(&group.key)).or_default() += 1;
+            *awaited.entry(Self::step_of(&group.key)).or_default() += 1;
         }
         let lonely = awaited.values().filter(|groups| **groups < sides.len()).count();
         if lonely > 0 {
@@ -289,13 +289,13 @@ impl Compare {
         aligned
     }
 
-    fn step_of(&self, key: &[KeyValue]) -> Option<i32> {
+    fn step_of(key: &[KeyValue]) -> Option<i32> {
         #[allow(clippy::cast_possible_truncation)] // it was an i32
         key.get(1).and_then(KeyValue::as_f64).map(|step| step as i32)
     }
 
     /// The sides must have one grid.
-    fn check_grids(&self, plan: &Plan) -> Result<(), QueryError> {
+    fn check_grids(plan: &Plan) -> Result<(), QueryError> {
         let mut grids: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for group in &plan.groups {
             let grid = group.grid.map_or_else(|| format!("{} positions", group.spatial), |grid| grid.to_string());
@@ -341,7 +341,7 @@ impl Compare {
         let mut awaited = planned.awaited.clone();
         let read = planned.plan.run(store, on_bytes, |reduced| {
             for one in reduced {
-                let step = self.step_of(&planned.plan.groups[one.group].key);
+                let step = Self::step_of(&planned.plan.groups[one.group].key);
                 pending.entry(step).or_default().push(one);
                 let left = awaited.entry(step).or_default();
                 *left -= 1;
@@ -428,10 +428,10 @@ impl Compare {
         for (b, side) in sides.iter().enumerate() {
             let of =
                 |(metric, a): &(usize, usize)| cells.get(&(*metric, *a, b)).map(|(sum, count)| sum / f64::from(*count));
-            columns.push(Column::new(
-                PlSmallStr::from_string(side.to_string()),
-                places.iter().map(of).collect::<Vec<_>>(),
-            ));
+            // A word may be called as a column of the table is.
+            let name = side.to_string();
+            let name = if ["metric", "a"].contains(&name.as_str()) { format!("{name} (b)") } else { name };
+            columns.push(Column::new(PlSmallStr::from_string(name), places.iter().map(of).collect::<Vec<_>>()));
         }
         Ok(DataFrame::new(places.len(), columns)?)
     }
@@ -448,7 +448,7 @@ struct Curve {
 impl Curve {
     /// By step and metric.
     fn of(rows: &[Row], weight: impl Fn(usize) -> f64) -> HashMap<(Option<i32>, usize), Self> {
-        let mut points: HashMap<(Option<i32>, usize), Vec<(f64, f64)>> = HashMap::new();
+        let mut points: HashMap<_, Vec<(f64, f64)>> = HashMap::new();
         for row in rows {
             points.entry((row.step, row.metric)).or_default().push((weight(row.a), row.value));
         }
@@ -480,8 +480,18 @@ impl Curve {
 #[derive(Default)]
 struct Differences {
     maps: Maps,
-    /// Of each: sides, step, maps on both sides, grid.
-    rows: Vec<(usize, usize, Option<i32>, u64, Option<Grid>)>,
+    /// What each is of.
+    rows: Vec<Difference>,
+}
+
+/// What a difference map is of.
+struct Difference {
+    a: usize,
+    b: usize,
+    step: Option<i32>,
+    /// Maps on both sides.
+    n: u64,
+    grid: Option<Grid>,
 }
 
 impl Differences {
@@ -494,25 +504,27 @@ impl Differences {
             let start = self.maps.values.len();
             self.maps.values.extend(left.values.iter().zip(&right.values).map(|(a, b)| a - b));
             self.maps.maps.push((start..self.maps.values.len(), axes(of_left.grid, of_left.spatial)));
-            self.rows.push((a, b, step, of_left.maps + of_right.maps, of_left.grid));
+            let n = of_left.maps + of_right.maps;
+            self.rows.push(Difference { a, b, step, n, grid: of_left.grid });
         }
     }
 
     fn answer(self, key: Key, sides: &[KeyValue]) -> Result<Answer, QueryError> {
-        let side = |name: &'static str, pick: fn(&(usize, usize, Option<i32>, u64, Option<Grid>)) -> usize| {
+        let side = |name: &'static str, pick: fn(&Difference) -> usize| {
             let values: Vec<&KeyValue> = self.rows.iter().map(|row| &sides[pick(row)]).collect();
             key_column(key, &values).with_name(PlSmallStr::from_static(name))
         };
-        let steps: Vec<Option<i32>> = self.rows.iter().map(|row| row.2).collect();
+        let steps: Vec<Option<i32>> = self.rows.iter().map(|row| row.step).collect();
         let mut columns =
-            vec![side("a", |row| row.0), side("b", |row| row.1), Column::new(PlSmallStr::from_static("step"), steps)];
+            vec![side("a", |row| row.a), side("b", |row| row.b), Column::new(PlSmallStr::from_static("step"), steps)];
         let shapes: Vec<(u64, Option<Grid>, usize)> =
-            self.rows.iter().enumerate().map(|(row, of)| (of.3, of.4, self.maps.get(row).len())).collect();
+            self.rows.iter().enumerate().map(|(row, of)| (of.n, of.grid, self.maps.get(row).len())).collect();
         columns.extend(shape_columns(&shapes));
         let of: Vec<(&[f32], Option<Grid>)> =
-            self.rows.iter().enumerate().map(|(row, of)| (self.maps.get(row), of.4)).collect();
+            self.rows.iter().enumerate().map(|(row, of)| (self.maps.get(row), of.grid)).collect();
         columns.extend(Statistics::measure(&of).columns()?);
         let mut answer = Answer::of_table(DataFrame::new(self.rows.len(), columns)?);
+        answer.is_summarised = true;
         answer.keys = ["a", "b", "step"].map(str::to_owned).to_vec();
         answer.maps = Some(self.maps);
         Ok(answer)

@@ -202,6 +202,7 @@ impl Evolution {
             columns.push(Column::new(PlSmallStr::from_string(format!("{name}_last")), last));
         }
         let mut answer = Answer::of_table(DataFrame::new(rows, columns)?);
+        answer.is_summarised = true;
         answer.keys = keys.iter().map(|key| key.column().to_owned()).collect();
         Ok(answer)
     }

@@ -3,7 +3,7 @@
 //! A condition is cut at its ANDs. Each piece is asked as early as it can be: of rows of `steps`, of places (block, head,
 //! token position) in a step array, or of rows of `heads`.
 
-use polars::prelude::{DataFrame, DataType, Expr, IntoLazy, Operator, col, lit};
+use polars::prelude::{DataFrame, DataType, Expr, IntoLazy, NULL, Operator, PlSmallStr, col, lit};
 use polars::sql::sql_expr;
 
 use super::QueryError;
@@ -11,6 +11,9 @@ use super::catalog::{BOTH, HEADS, STEPS, type_name};
 
 /// Columns that say where in a step array a map is.
 pub(super) const PLACE: [&str; 3] = ["token_index", "block", "head"];
+
+/// Messages of polars are cut to this.
+const MESSAGE_CHARS: usize = 200;
 
 /// Which maps a question is about.
 #[derive(Debug, Clone, Default)]
@@ -34,6 +37,8 @@ impl Filter {
 
     /// Reads a SQL condition (Polars SQL), such as `token = 'flower' AND step < 10 AND entropy < 6`.
     ///
+    /// A statistic that is undefined (NaN in the tables) is null here: no comparison with it is true.
+    ///
     /// # Errors
     /// If it cannot be parsed, names an unknown column, compares what cannot be compared, or is no condition.
     pub fn parse(sql: &str) -> Result<Self, QueryError> {
@@ -41,10 +46,15 @@ impl Filter {
         let whole = sql_expr(sql).map_err(|error| failed(plain(&error.to_string())))?;
         let mut pieces = Vec::new();
         split(whole, &mut pieces);
+        if pieces.iter().flat_map(IntoIterator::into_iter).any(is_aggregate) {
+            let found =
+                "it has an aggregate such as avg(); compute that with `attnkit query sql` and put in the number";
+            return Err(failed(found.to_owned()));
+        }
         let conditions: Vec<Condition> = pieces.into_iter().map(Condition::new).collect();
         let unknown = conditions.iter().flat_map(|condition| &condition.columns).find(|name| !BOTH.contains(name));
         if let Some(column) = unknown {
-            return Err(QueryError::unknown_column(column, BOTH.iter_names().map(|name| name.as_str())));
+            return Err(QueryError::unknown_column(column, BOTH.iter_names().map(PlSmallStr::as_str)));
         }
         for condition in &conditions {
             condition.check().map_err(failed)?;
@@ -147,6 +157,11 @@ enum Reach {
 impl Condition {
     fn new(expr: Expr) -> Self {
         let columns = expr.clone().meta().root_names().into_iter().map(|name| name.to_string()).collect();
+        // To polars NaN is the highest number, so that it would match `top5 > 0.5`.
+        let expr = expr.map_expr(|expr| match &expr {
+            Expr::Column(name) if BOTH.get(name) == Some(&DataType::Float64) => expr.fill_nan(lit(NULL)),
+            _ => expr,
+        });
         Self { expr, columns }
     }
 
@@ -182,6 +197,11 @@ impl Condition {
     }
 }
 
+/// Whether an expression makes one value of many rows. (Lists of literals, as in IN, are an aggregate to polars too.)
+fn is_aggregate(expr: &Expr) -> bool {
+    matches!(expr, Expr::Agg(_) | Expr::Over { .. }) && !expr.clone().meta().root_names().is_empty()
+}
+
 /// Cuts a condition at its ANDs.
 fn split(expr: Expr, pieces: &mut Vec<Expr>) {
     match expr {
@@ -195,7 +215,10 @@ fn split(expr: Expr, pieces: &mut Vec<Expr>) {
 
 /// The first line of what polars says, without what is for its own developers.
 pub(super) fn plain(message: &str) -> String {
-    message.lines().next().unwrap_or(message).trim_end_matches([':', ' ']).to_owned()
+    let line = message.lines().next().unwrap_or(message).trim_end_matches([':', ' ']);
+    // What follows is its parser's inner representation.
+    let shown: String = line.chars().take(MESSAGE_CHARS).collect();
+    if shown.len() < line.len() { shown + "…" } else { shown }
 }
 
 #[cfg(test)]
@@ -227,5 +250,6 @@ mod tests {
         assert!(error("step + 1").to_string().contains("not true or false"), "{}", error("step + 1"));
         assert!(matches!(error("step <"), QueryError::Condition { .. }));
         assert!(matches!(error("token = \"flower\""), QueryError::UnknownColumn { .. }));
+        assert!(error("top5 > avg(top5)").to_string().contains("aggregate"));
     }
 }

@@ -3,7 +3,9 @@
 //! Average, evolution, map and compare are all reductions; they differ in what tells groups apart and in what is made of the
 //! reduced maps. Planning reads tables only.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+#![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)] // axes and counts of maps are far below 2^31
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -211,6 +213,7 @@ impl Plan {
             groups: Vec::new(),
             by_key: HashMap::new(),
             patterns: HashMap::new(),
+            arrays: HashSet::new(),
             tasks: Vec::new(),
             explain: Explain::default(),
             kinds: BTreeMap::new(),
@@ -268,14 +271,18 @@ struct Pattern {
     counts: Arc<[u64]>,
 }
 
+/// Shape, kind of array, and choice of maps.
+type PatternName = (StepShape, ArrayKind, Option<Arc<[bool]>>);
+
 struct Planner<'a> {
     store: &'a Store,
     keys: &'a [Key],
     reduction: Reduction,
     groups: Vec<Group>,
     by_key: HashMap<Vec<KeyValue>, u32>,
-    /// By shape, kind of array and choice of maps.
-    patterns: HashMap<(StepShape, ArrayKind, Option<Arc<[bool]>>), Pattern>,
+    patterns: HashMap<PatternName, Pattern>,
+    /// Arrays that are read.
+    arrays: HashSet<Arc<str>>,
     tasks: Vec<Task>,
     explain: Explain,
     kinds: BTreeMap<(ArrayKind, Dtype), ArrayUse>,
@@ -345,7 +352,7 @@ impl Planner<'_> {
         }
         let uses = self.kinds.entry((kind, dtype)).or_insert_with(|| ArrayUse::new(kind));
         let chunk_bytes = chunk_len * dtype.size();
-        uses.arrays += 1;
+        uses.arrays += u64::from(self.arrays.insert(task.array.clone()));
         uses.chunks += pieces.len() as u64;
         uses.decoded_bytes += (pieces.len() * chunk_bytes) as u64;
         self.cut(task, pieces, chunk_bytes);

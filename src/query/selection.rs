@@ -1,6 +1,7 @@
 //! Which maps a filter selects: rows of `steps`, and in each the places of maps.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use polars::prelude::{Column, DataFrame, Expr, IdxSize, IntoLazy, JoinArgs, JoinType, LazyFrame, PlSmallStr, col};
@@ -8,6 +9,7 @@ use polars::prelude::{Column, DataFrame, Expr, IdxSize, IntoLazy, JoinArgs, Join
 use super::QueryError;
 use super::catalog::{Catalog, STEP_KEY};
 use super::filter::{Filter, PLACE};
+use super::reduction::few;
 use crate::dtype::Dtype;
 use crate::grid::Grid;
 use crate::shape::StepShape;
@@ -112,17 +114,8 @@ impl Selection {
             choose_places(&mut selected, &condition)?;
         }
         if selected.is_empty() {
-            let words =
-                catalog.steps()?.select([col("token").unique().sort(Default::default())]).limit(12).collect()?;
-            let words = words.column("token")?.str()?.iter().flatten().collect::<Vec<_>>().join(", ");
-            return Err(QueryError::NothingSelected {
-                condition: filter.text().map(str::to_owned),
-                hint: if words.is_empty() {
-                    "the store is empty".into()
-                } else {
-                    format!("words in the store: {words}; what else there is: attnkit info {}", store.root().display())
-                },
-            });
+            let condition = filter.text().map(str::to_owned);
+            return Err(QueryError::NothingSelected { condition, hint: whats_there(&catalog)? });
         }
         Ok(Self { steps: selected })
     }
@@ -131,6 +124,26 @@ impl Selection {
     pub fn maps(&self) -> u64 {
         self.steps.iter().map(|step| step.count() as u64).sum()
     }
+}
+
+/// What there is to select, in a line.
+fn whats_there(catalog: &Catalog<'_>) -> Result<String, QueryError> {
+    let all = catalog.steps()?.select([col("token"), col("step"), col("video_id")]).collect()?;
+    if all.height() == 0 {
+        return Ok("the store is empty".into());
+    }
+    let names = |column: &str| -> Result<BTreeSet<String>, QueryError> {
+        Ok(all.column(column)?.str()?.iter().flatten().map(str::to_owned).collect())
+    };
+    let (words, videos) = (names("token")?, names("video_id")?);
+    let steps = all.column("step")?.i32()?;
+    Ok(format!(
+        "in the store: words {}; steps {} to {}; videos {}",
+        few(&words.iter().map(String::as_str).collect()),
+        steps.iter().flatten().min().unwrap_or_default(),
+        steps.iter().flatten().max().unwrap_or_default(),
+        few(&videos.iter().map(String::as_str).collect()),
+    ))
 }
 
 /// The steps of which a filter selects at least one map: for whoever works on whole steps.
@@ -253,10 +266,10 @@ fn choose_places(steps: &mut Vec<SelectedStep>, condition: &Expr) -> Result<(), 
     let mut known: HashMap<(usize, usize, usize), Maps> = HashMap::new();
     for step in steps.iter_mut() {
         let StepShape { blocks, heads, tokens, .. } = step.shape;
-        if !known.contains_key(&(blocks, heads, tokens)) {
-            known.insert((blocks, heads, tokens), places(step.shape, condition)?);
-        }
-        step.maps = known[&(blocks, heads, tokens)].clone();
+        step.maps = match known.entry((blocks, heads, tokens)) {
+            Entry::Occupied(known) => known.get().clone(),
+            Entry::Vacant(new) => new.insert(places(step.shape, condition)?).clone(),
+        };
     }
     steps.retain(|step| step.count() > 0);
     Ok(())

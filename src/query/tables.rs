@@ -1,10 +1,12 @@
 //! Questions that the tables answer by themselves: `list` and `sql`.
 
-use polars::prelude::{DataFrame, Expr, IdxSize, JoinArgs, JoinType, LazyFrame, PlSmallStr, PolarsError, col};
+use polars::prelude::{
+    DataFrame, Expr, IdxSize, IntoLazy, JoinArgs, JoinType, LazyFrame, PlSmallStr, PolarsError, col,
+};
 use polars::sql::SQLContext;
 
 use super::QueryError;
-use super::answer::{Answer, Arrange, sort_options};
+use super::answer::{Answer, Arrange, sorted};
 use super::catalog::{BOTH, Catalog, HEADS, STEP_KEY, STEPS, type_name};
 use super::filter::{Filter, plain};
 use super::selection::join;
@@ -47,22 +49,25 @@ impl List {
             Some(columns) => columns.iter().map(String::as_str).collect(),
             None => own.iter_names().map(PlSmallStr::as_str).collect(),
         };
-        let sorted = self.arrange.sort.iter().map(|(column, _)| column.as_str());
-        if let Some(unknown) = columns.iter().copied().chain(sorted.clone()).find(|name| !available.contains(name)) {
+        let sorted_by = self.arrange.sort.iter().map(|(column, _)| column.as_str());
+        let mut asked = columns.iter().copied().chain(sorted_by.clone());
+        if let Some(unknown) = asked.find(|name| !available.contains(name)) {
+            if HEADS.contains(unknown) {
+                let found = format!("`{unknown}` is a column of `heads`; rows of `steps` have none");
+                return Err(QueryError::question(found, "list rows of heads with --table heads"));
+            }
             return Err(QueryError::unknown_column(unknown, available.iter_names().map(PlSmallStr::as_str)));
         }
         let catalog = Catalog::open(store)?;
         let mut rows = match self.table {
             TableName::Steps => self.steps(&catalog)?,
             TableName::Heads => {
-                let needed: Vec<&str> = columns.iter().copied().chain(sorted).collect();
+                let needed: Vec<&str> = columns.iter().copied().chain(sorted_by).collect();
                 self.heads(&catalog, &needed)?
             }
         };
         if !self.arrange.sort.is_empty() {
-            let by: Vec<PlSmallStr> =
-                self.arrange.sort.iter().map(|(column, _)| PlSmallStr::from_str(column)).collect();
-            rows = rows.sort(by, sort_options(&self.arrange.sort));
+            rows = sorted(rows, &self.arrange.sort, &BOTH);
         }
         if let Some(limit) = self.arrange.limit {
             rows = rows.limit(IdxSize::try_from(limit).unwrap_or(IdxSize::MAX));
@@ -195,7 +200,19 @@ impl Sql {
     /// # Errors
     /// As [`explain`](Self::explain).
     pub fn run(&self, store: &Store) -> Result<Answer, QueryError> {
-        let table = self.plan(store)?.collect().map_err(|error| explain_sql(&error))?;
+        let mut table = self.plan(store)?.collect().map_err(|error| explain_sql(&error))?;
+        let said = self.statement.to_uppercase();
+        if said.contains("GROUP") && !said.contains("ORDER") {
+            // Groups come in any order; the same question should have the same answer.
+            let by: Vec<(String, bool)> = table
+                .columns()
+                .iter()
+                .filter(|column| !column.dtype().is_nested())
+                .map(|column| (column.name().to_string(), false))
+                .collect();
+            let schema = table.schema().clone();
+            table = sorted(table.lazy(), &by, &schema).collect()?;
+        }
         Ok(Answer::of_table(table))
     }
 }
@@ -207,6 +224,9 @@ fn explain_sql(error: &PolarsError) -> QueryError {
         PolarsError::ColumnNotFound(message) => {
             let name = message.split(['"', '\'', '`']).nth(1).unwrap_or(message);
             QueryError::unknown_column(name, BOTH.iter_names().map(PlSmallStr::as_str))
+        }
+        PolarsError::Duplicate(_) => {
+            QueryError::Sql { found: "two columns of the result have the same name; rename one with AS".into() }
         }
         other => QueryError::Sql { found: plain(&other.to_string()) },
     }

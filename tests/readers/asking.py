@@ -37,30 +37,30 @@ def values_of(answer):
 @cache
 def source_maps(dump):
     """Every map of a dump: a DataFrame of what is known of it, and its float64 values `[map, spatial]`."""
-    files, known, values = step_files(dump), [], []
+    files, steps, places, values = step_files(dump), [], [], []
     for (video, word, step), array in step_arrays(dump).items():
         metadata = json.loads(files[video, word, step][0][3].read_bytes())
         token, *weight = word.split(":")
-        blocks, heads, _, tokens = array.shape
-        index, block, head = (axis.ravel() for axis in np.indices((tokens, blocks, heads)))
-        known.append(
-            pd.DataFrame(
-                {
-                    "video_id": video,
-                    "prompt": video.rpartition("_")[0],
-                    "seed": metadata["seed"],
-                    "token": token,
-                    "weight": float(weight[0]) if weight else None,
-                    "token_index": index,
-                    "step": step,
-                    "timestep": metadata["timestep"],
-                    "block": block if blocks > 1 else pd.NA,
-                    "head": head if heads > 1 else pd.NA,
-                }
-            ).astype({"block": "Int32", "head": "Int32", "weight": "Float64"})
+        steps.append(
+            {
+                "video_id": video,
+                "prompt": video.rpartition("_")[0],
+                "seed": metadata["seed"],
+                "token": token,
+                "weight": float(weight[0]) if weight else None,
+                "step": step,
+                "timestep": metadata["timestep"],
+            }
         )
-        values.append(array.astype(np.float64).transpose(3, 0, 1, 2).reshape(len(index), -1))
-    return pd.concat(known, ignore_index=True), np.concatenate(values)
+        blocks, heads, spatial, tokens = array.shape
+        index, block, head = np.indices((tokens, blocks, heads)).reshape(3, -1)
+        places.append([index, block if blocks > 1 else block - 1, head if heads > 1 else head - 1])
+        values.append(array.astype(np.float64).transpose(3, 0, 1, 2).reshape(-1, spatial))
+    known = pd.DataFrame(steps).loc[np.repeat(np.arange(len(steps)), [len(maps) for maps in values])].reset_index(drop=True)
+    for axis, of_maps in zip(("token_index", "block", "head"), np.concatenate(places, axis=1)):
+        known[axis] = pd.array(of_maps, dtype="Int32")
+        known[axis] = known[axis].mask(known[axis] < 0)
+    return known, np.concatenate(values)
 
 
 def grouped(maps, keys):

@@ -15,18 +15,18 @@ from source_dump import DATASET, VARIANTS
 
 @pytest.fixture(scope="session")
 def finished():
-    """Runs `attnkit ARGS…` to its end: what it printed, and said; fails the test with its messages if it fails."""
+    """Runs `attnkit ARGS…` to its end: what it printed, and said; fails the test with its messages if it ends otherwise than with `code`, unless that is None."""
     binary = os.environ.get("ATTNKIT_BIN")
     if not binary:
         pytest.exit("ATTNKIT_BIN names no attnkit binary; `make test` sets it", returncode=2)
     if not Path(binary).is_file():
         pytest.exit(f"ATTNKIT_BIN={binary} is not there; `make build` makes it", returncode=2)
 
-    def run(*arguments):
+    def run(*arguments, code=0):
         finished = subprocess.run(
             [binary, *map(str, arguments)], stdin=subprocess.DEVNULL, capture_output=True, text=True
         )
-        assert finished.returncode == 0, f"attnkit {' '.join(map(str, arguments))}\n{finished.stdout}{finished.stderr}"
+        assert code in (None, finished.returncode), f"attnkit {' '.join(map(str, arguments))}\n{finished.stdout}{finished.stderr}"
         return finished
 
     return run

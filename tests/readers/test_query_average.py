@@ -20,13 +20,13 @@ def keys_without(over):
     return [key for key in KEYS if key not in gone]
 
 
-def ways(reducer):
-    """Means may come from rollups, and must be the same without."""
-    return [[], ["--no-rollups"]] if reducer == "mean" else [[]]
+def ways(reducer, over):
+    """Means over blocks or heads may come from rollups, and must be the same without."""
+    return [[], ["--no-rollups"]] if reducer == "mean" and {"block", "head"} & set(over.split(",")) else [[]]
 
 
-def assert_reduced(answer, maps, keys, reducer, of_numpy):
-    rows, groups = grouped(maps, keys)
+def assert_reduced(answer, rows, groups, reducer, of_numpy):
+    keys = rows.columns.drop("n").tolist()
     pd.testing.assert_frame_equal(answer[[*keys, "n"]], rows, check_dtype=False)
     expected = np.stack([of_numpy(group, axis=0) for group in groups])
     if reducer in ("median", "std"):
@@ -38,16 +38,17 @@ def assert_reduced(answer, maps, keys, reducer, of_numpy):
 def reductions(dump, over):
     """All for the dataset. For each variant the mean, and another one for each `over`: so every dump meets every reducer."""
     if dump == DATASET:
-        return [(reducer, options) for reducer in REDUCERS for options in ways(reducer)]
+        return [(reducer, options) for reducer in REDUCERS for options in ways(reducer, over)]
     others = [reducer for reducer in REDUCERS if reducer != "mean"]
     return [("mean", []), (others[OVER.index(over) % len(others)], [])]
 
 
 @pytest.mark.parametrize("over", OVER)
 def test_every_reduction_is_the_one_that_numpy_makes_of_the_dump(ask, dump, store, over):
+    expected = grouped(source_maps(dump), keys_without(over))
     for reducer, options in reductions(dump, over):
         answer = ask("average", store, "--over", over, "--with", reducer, *options)
-        assert_reduced(answer, source_maps(dump), keys_without(over), reducer, REDUCERS[reducer])
+        assert_reduced(answer, *expected, reducer, REDUCERS[reducer])
 
 
 def test_every_reduced_map_comes_with_its_grid_and_statistics(ask, dump, store):
@@ -104,21 +105,22 @@ def test_only_the_maps_that_match_are_averaged(ask, dataset_store, measured_maps
     selected = chosen(measured_maps, CONDITIONS[condition])
     assert 0 < len(selected[0]) < len(measured_maps[0])
     for reducer, over in [("mean", "block,head"), ("max", "step")]:
-        for options in ways(reducer):
+        for options in ways(reducer, over):
             answer = ask("average", dataset_store, "--where", condition, "--over", over, "--with", reducer, *options)
-            assert_reduced(answer, selected, keys_without(over), reducer, REDUCERS[reducer])
+            assert_reduced(answer, *grouped(selected, keys_without(over)), reducer, REDUCERS[reducer])
 
 
 def test_video_and_token_narrow_like_conditions(ask, dataset_store, measured_maps):
     selected = chosen(measured_maps, "video_id == 'prompt_006_vid002' and token == 'square' and head == 1")
     answer = ask("average", dataset_store, "--video", "prompt_006_vid002", "--token", "square", "--where", "head = 1", "--over", "step")
-    assert_reduced(answer, selected, keys_without("step"), "mean", np.mean)
+    assert_reduced(answer, *grouped(selected, keys_without("step")), "mean", np.mean)
 
 
 @pytest.mark.parametrize("condition", ["block IS NULL AND head = 2", "head = 2"])
 def test_maps_without_a_block_can_be_chosen_by_head(ask, store_of, condition):
     answer = ask("average", store_of(VARIANT["per_head"]), "--where", condition, "--over", "step")
-    assert_reduced(answer, chosen(source_maps(VARIANT["per_head"]), "head == 2"), keys_without("step"), "mean", np.mean)
+    selected = chosen(source_maps(VARIANT["per_head"]), "head == 2")
+    assert_reduced(answer, *grouped(selected, keys_without("step")), "mean", np.mean)
 
 
 @pytest.fixture(scope="session", params=["float16", "float32"])
@@ -150,10 +152,11 @@ some_over = pytest.mark.parametrize("over", ["head", "step", "video,block,head"]
 @odd_values
 @some_over
 def test_values_that_are_not_finite_propagate_as_in_numpy(ask, store_of, broken_dump, over):
+    expected = grouped(source_maps(broken_dump), keys_without(over))
     for reducer, of_numpy in REDUCERS.items():
-        for options in ways(reducer):
+        for options in ways(reducer, over):
             answer = ask("average", store_of(broken_dump), "--over", over, "--with", reducer, *options)
-            assert_reduced(answer, source_maps(broken_dump), keys_without(over), reducer, of_numpy)
+            assert_reduced(answer, *expected, reducer, of_numpy)
             np.testing.assert_array_equal(answer["nonfinite"], (~np.isfinite(values_of(answer))).sum(axis=1))
 
 
@@ -161,14 +164,33 @@ def test_values_that_are_not_finite_propagate_as_in_numpy(ask, store_of, broken_
 @some_over
 def test_skipna_leaves_out_every_value_that_is_not_finite(ask, store_of, broken_dump, over):
     known, values = source_maps(broken_dump)
-    finite = known, np.where(np.isfinite(values), values, np.nan)
+    expected = grouped((known, np.where(np.isfinite(values), values, np.nan)), keys_without(over))
     for reducer, of_numpy in SKIPPING.items():
         answer = ask("average", store_of(broken_dump), "--over", over, "--with", reducer, "--skipna")
-        assert_reduced(answer, finite, keys_without(over), reducer, of_numpy)
+        assert_reduced(answer, *expected, reducer, of_numpy)
 
 
 def test_token_positions_are_kept_apart_until_they_are_reduced(ask, store_of, broken_dump):
     apart = ask("average", store_of(broken_dump), "--with", "max")
     assert apart["token_index"].tolist() == [0, 0, 0, 1, 1, 1] * 2 and apart["shape"].unique() == ["2x3x4"]
     together = ask("average", store_of(broken_dump), "--over", "block,head,token_index", "--with", "max")
-    assert_reduced(together, source_maps(broken_dump), ["video_id", "token", "step"], "max", np.max)
+    assert_reduced(together, *grouped(source_maps(broken_dump), ["video_id", "token", "step"]), "max", np.max)
+
+
+@pytest.mark.parametrize("reducer", ["mean", "std"])
+def test_the_bits_do_not_depend_on_the_threads(ask, dataset_store, reducer):
+    options = ["--over", "video,token,step,block,head", "--with", reducer, "--no-rollups"]
+    one, several = (ask("average", dataset_store, *options, "--threads", threads, to="npy") for threads in (1, 5))
+    assert np.array_equal(one, several)
+
+
+@pytest.mark.parametrize("names, over", [(("prompt_000_vid001", "prompt_000_vid002"), "video"), (("tree", "flower"), "token")])
+@pytest.mark.parametrize("reducer", ["mean", "median"])
+def test_maps_of_different_sizes_are_never_taken_together(finished, store_of, tmp_path, names, over, reducer):
+    def name(of):
+        return (of, "flower", 0) if over == "video" else ("prompt_000_vid001", of, 0)
+
+    maps = {name(of): (np.full((2, 2, positions, 1), 0.5, np.float32), {}) for of, positions in zip(names, (24, 48))}
+    store = store_of(write_dump(tmp_path / "dump", maps))
+    refused = finished("query", "average", store, "--over", over, "--with", reducer, code=1)
+    assert refused.stdout == "" and "different grids" in refused.stderr
