@@ -9,10 +9,15 @@ mod trend;
 mod zarr;
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use polars::prelude::{CsvWriter, IpcWriter, JsonFormat, JsonWriter, ParquetWriter, SerWriter};
+use polars::lazy::dsl::{FileWriteFormat, SinkDestination, SinkTarget, UnifiedSinkArgs};
+use polars::prelude::{
+    CompatLevel, CsvWriter, IntoLazy, IpcWriter, JsonFormat, JsonWriter, LazyFrame, ParquetWriteOptions, PlRefPath,
+    SerWriter,
+};
 
 use crate::query::{Answer, QueryError};
 
@@ -156,11 +161,7 @@ pub struct TableStyle {
 /// If it cannot be encoded.
 pub fn to_text(answer: &Answer, format: Format, style: TableStyle) -> Result<Vec<u8>, OutputError> {
     let mut text = Vec::new();
-    encode(answer, format, style, &mut text).map_err(|error| match error {
-        Encoding::Polars(source) => OutputError::Encode { path: "standard output".into(), source },
-        Encoding::Io(source) => OutputError::Write { path: "standard output".into(), source },
-        Encoding::Output(error) => error,
-    })?;
+    encode(answer, format, style, &mut text).map_err(|error| error.at(Path::new("standard output")))?;
     Ok(text)
 }
 
@@ -170,26 +171,46 @@ pub fn to_text(answer: &Answer, format: Format, style: TableStyle) -> Result<Vec
 /// If the answer has no maps and the format is for maps, or the file cannot be written.
 pub fn write_file(answer: &Answer, format: Format, path: &Path) -> Result<Vec<PathBuf>, OutputError> {
     match format {
-        Format::Npy => npy::write(answer, path),
-        Format::Zarr => zarr::write(answer, path).map(|()| Vec::new()),
+        Format::Npy => return npy::write(answer, path),
+        Format::Zarr => zarr::write(answer, path)?,
+        Format::Parquet => write_parquet(answer, path)?,
         _ => {
             let style = TableStyle { terminal: false, rows: usize::MAX };
-            replace(path, |file| {
-                encode(answer, format, style, file).map_err(|error| match error {
-                    Encoding::Polars(source) => OutputError::Encode { path: path.to_owned(), source },
-                    Encoding::Io(source) => OutputError::write(path)(source),
-                    Encoding::Output(error) => error,
-                })
-            })?;
-            Ok(Vec::new())
+            replace(path, |file| encode(answer, format, style, file).map_err(|error| error.at(path)))?;
         }
     }
+    Ok(Vec::new())
+}
+
+/// Through polars' sink, because its plain writer declares string views, which pandas cannot read inside lists.
+fn write_parquet(answer: &Answer, path: &Path) -> Result<(), OutputError> {
+    let table = answer.table_with_values()?;
+    stage(path, |staged| {
+        let failed = |source| OutputError::Encode { path: path.to_owned(), source };
+        let target = SinkTarget::Path(PlRefPath::try_from_path(staged).map_err(failed)?);
+        let options =
+            ParquetWriteOptions { compat_level: Some(CompatLevel::oldest()), ..ParquetWriteOptions::default() };
+        let format = FileWriteFormat::Parquet(std::sync::Arc::new(options));
+        let sink = table.lazy().sink(SinkDestination::File { target }, format, UnifiedSinkArgs::default());
+        sink.and_then(LazyFrame::collect).map_err(failed)?;
+        Ok(())
+    })
 }
 
 enum Encoding {
     Polars(polars::error::PolarsError),
     Io(std::io::Error),
     Output(OutputError),
+}
+
+impl Encoding {
+    fn at(self, path: &Path) -> OutputError {
+        match self {
+            Self::Polars(source) => OutputError::Encode { path: path.to_owned(), source },
+            Self::Io(source) => OutputError::write(path)(source),
+            Self::Output(error) => error,
+        }
+    }
 }
 
 impl From<polars::error::PolarsError> for Encoding {
@@ -211,11 +232,8 @@ fn encode(answer: &Answer, format: Format, style: TableStyle, mut to: impl Write
         Format::Jsonl => {
             JsonWriter::new(to).with_json_format(JsonFormat::JsonLines).finish(&mut answer.table.clone())?;
         }
-        Format::Parquet => {
-            ParquetWriter::new(to).finish(&mut with_values()?)?;
-        }
-        Format::Arrow => IpcWriter::new(to).finish(&mut with_values()?)?,
-        Format::Npy | Format::Zarr => {}
+        Format::Arrow => IpcWriter::new(to).with_compat_level(CompatLevel::oldest()).finish(&mut with_values()?)?,
+        Format::Parquet | Format::Npy | Format::Zarr => {}
     }
     Ok(())
 }
@@ -223,20 +241,26 @@ fn encode(answer: &Answer, format: Format, style: TableStyle, mut to: impl Write
 /// Writes a file beside `path` and renames it into place.
 fn replace(
     path: &Path,
-    write: impl FnOnce(&mut BufWriter<&mut std::fs::File>) -> Result<(), OutputError>,
+    write: impl FnOnce(&mut BufWriter<File>) -> Result<(), OutputError>,
 ) -> Result<(), OutputError> {
+    stage(path, |staged| {
+        let mut file = BufWriter::new(File::create(staged).map_err(OutputError::write(path))?);
+        write(&mut file)?;
+        file.flush().map_err(OutputError::write(path))
+    })
+}
+
+/// Lets a file be written beside `path`, and renames it into place.
+fn stage(path: &Path, write: impl FnOnce(&Path) -> Result<(), OutputError>) -> Result<(), OutputError> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(".attnkit-").tempfile_in(dir).map_err(OutputError::write(path))?;
-    let mut buffered = BufWriter::new(file.as_file_mut());
-    write(&mut buffered)?;
-    buffered.flush().map_err(OutputError::write(path))?;
-    drop(buffered);
+    let file = tempfile::Builder::new().prefix(".attnkit-").tempfile_in(dir).map_err(OutputError::write(path))?;
+    write(file.path())?;
     #[cfg(unix)]
     {
         // Readable by others, as files that are simply created are.
         use std::os::unix::fs::PermissionsExt;
         let permissions = std::fs::Permissions::from_mode(0o644);
-        file.as_file().set_permissions(permissions).map_err(OutputError::write(path))?;
+        std::fs::set_permissions(file.path(), permissions).map_err(OutputError::write(path))?;
     }
     file.persist(path).map_err(|error| OutputError::write(path)(error.error))?;
     Ok(())

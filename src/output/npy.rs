@@ -1,7 +1,5 @@
 //! Maps as a numpy file, with the rows they belong to beside it.
 
-use std::fs::File;
-use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
 use ndarray::ArrayView;
@@ -34,9 +32,7 @@ pub(super) fn write(answer: &Answer, path: &Path) -> Result<Vec<PathBuf>, Output
         found: format!("the maps do not make an array of {stacked:?}: {error}"),
         hint: "write parquet".into(),
     })?;
-    replace(path, |file: &mut BufWriter<&mut File>| {
-        view.write_npy(file).map_err(|error| OutputError::write(path)(std::io::Error::other(error)))
-    })?;
+    replace(path, |file| view.write_npy(file).map_err(|error| OutputError::write(path)(std::io::Error::other(error))))?;
     let mut axes: Vec<&str> = if single { Vec::new() } else { vec!["map"] };
     axes.extend(if shape.len() == 3 { ["frame", "height", "width"].as_slice() } else { &["spatial"] });
     let mut rows = Vec::new();

@@ -54,8 +54,13 @@ pub(super) fn write(answer: &Answer, path: &Path) -> Result<(), OutputError> {
         {"name": "bytes", "configuration": {"endian": "little"}},
         {"name": "zstd", "configuration": {"level": 1, "checksum": false}},
     ]);
+    // By the conventions for climate data, which xarray follows: labels that are no dimension of their own.
+    let labels = axes.iter().flat_map(|axis| axis.labels.iter().filter(|(name, _)| *name != axis.name));
+    let labels: Vec<&str> = labels.map(|(name, _)| name.as_str()).collect();
+    let attributes = if labels.is_empty() { json!({}) } else { json!({"coordinates": labels.join(" ")}) };
     let array = create(staged.path(), &store, &mut metadata, "attention", json!({
         "shape": lens, "data_type": "float32", "chunk": chunk, "fill_value": "NaN", "codecs": codecs, "names": names,
+        "attributes": attributes,
     }))
     .map_err(|error| failed(path, error))?;
     let grid: Vec<usize> = in_front.iter().zip(&of_maps).map(|(len, chunk)| len / chunk).collect();
@@ -140,7 +145,8 @@ fn create(
         "zarr_format": 3, "node_type": "array", "shape": of["shape"], "data_type": of["data_type"],
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": of["chunk"]}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-        "fill_value": of["fill_value"], "codecs": of["codecs"], "dimension_names": of["names"], "attributes": {},
+        "fill_value": of["fill_value"], "codecs": of["codecs"], "dimension_names": of["names"],
+        "attributes": of.get("attributes").cloned().unwrap_or_else(|| json!({})),
     });
     let array_dir = dir.join(name);
     fs::create_dir_all(&array_dir).map_err(|error| error.to_string())?;

@@ -213,6 +213,7 @@ impl Plan {
             groups: Vec::new(),
             by_key: HashMap::new(),
             patterns: HashMap::new(),
+            is_unequal: false,
             arrays: HashSet::new(),
             tasks: Vec::new(),
             explain: Explain::default(),
@@ -281,6 +282,8 @@ struct Planner<'a> {
     groups: Vec<Group>,
     by_key: HashMap<Vec<KeyValue>, u32>,
     patterns: HashMap<PatternName, Pattern>,
+    /// Whether maps of different grids go into one group.
+    is_unequal: bool,
     /// Arrays that are read.
     arrays: HashSet<Arc<str>>,
     tasks: Vec<Task>,
@@ -479,35 +482,26 @@ impl Planner<'_> {
             });
             (self.groups.len() - 1) as u32
         });
-        self.groups[number as usize].maps += maps;
+        let group = &mut self.groups[number as usize];
+        group.maps += maps;
+        self.is_unequal |= (group.spatial, group.grid) != (step.shape.spatial, step.grid);
         number
     }
 
     /// Maps of one group must have one grid.
     fn check_grids(&self, selection: &Selection) -> Result<(), QueryError> {
-        if self.has(Key::Video) {
+        if !self.is_unequal {
             return Ok(());
         }
-        // By what of the keys a video can differ in.
-        let outer: Vec<Key> = self
-            .keys
-            .iter()
-            .copied()
-            .filter(|key| matches!(key, Key::Prompt | Key::Seed | Key::Token | Key::Weight))
-            .collect();
-        let mut grids: HashMap<Vec<KeyValue>, BTreeMap<String, BTreeSet<&str>>> = HashMap::new();
+        let videos: BTreeSet<&str> = selection.steps.iter().map(|step| &*step.video_id).collect();
+        let mut grids: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
         for step in &selection.steps {
-            let place = Place { block: 0, head: 0, token: 0 };
-            let key = outer.iter().map(|key| key.of(step, place)).collect();
             let grid = step.grid.map_or_else(|| format!("{} positions", step.shape.spatial), |grid| grid.to_string());
-            grids.entry(key).or_default().entry(grid).or_default().insert(&step.video_id);
+            let name = if videos.len() > 1 { &step.video_id } else { &step.token };
+            grids.entry(grid).or_default().insert(name);
         }
-        match grids.into_values().find(|grids| grids.len() > 1) {
-            None => Ok(()),
-            Some(grids) => Err(QueryError::UnequalGrids {
-                grids: grids.into_iter().map(|(grid, videos)| format!("{grid} ({})", few(&videos))).collect(),
-            }),
-        }
+        let grids = grids.into_iter().map(|(grid, names)| format!("{grid} ({})", few(&names))).collect();
+        Err(QueryError::UnequalGrids { grids })
     }
 
     /// What to say where an axis to be reduced was averaged away in the dump.
