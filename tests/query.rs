@@ -227,7 +227,7 @@ fn a_failed_answer_leaves_the_file_that_was_there() {
     assert_eq!(std::fs::read(&file).unwrap(), b"mine");
     std::fs::create_dir(place.path("answer.zarr")).unwrap();
     std::fs::write(place.path("answer.zarr/mine"), "mine").unwrap();
-    ask(&place, "average", &["-o", "answer.zarr"]).ended(1).says("not written by attnkit");
+    ask(&place, "average", &["-o", "answer.zarr"]).ended(1).says("in the way");
     assert!(place.path("answer.zarr/mine").exists());
     ask(&place, "average", &["-o", "other.zarr"]).succeeded();
     ask(&place, "average", &["-o", "other.zarr", "--token", "tree"]).succeeded();

@@ -125,7 +125,7 @@ pub enum OutputError {
         source: polars::error::PolarsError,
     },
     /// Something is in the way.
-    #[error("{}: exists and was not written by attnkit", path.display())]
+    #[error("{}: is in the way: it does not belong to an answer of this name", path.display())]
     InTheWay {
         /// The directory.
         path: PathBuf,

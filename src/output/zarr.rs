@@ -33,6 +33,9 @@ enum Labels {
 /// Writes a group with the array `attention` and its coordinates.
 pub(super) fn write(answer: &Answer, path: &Path) -> Result<(), OutputError> {
     let maps = maps_of(answer, Format::Zarr)?;
+    if maps.maps.is_empty() {
+        return Err(OutputError::Unfit { found: "there are no maps to write".into(), hint: "select some".into() });
+    }
     let shape = maps.common_shape().ok_or_else(|| OutputError::Unfit {
         found: "the maps have different shapes, so they are no array".into(),
         hint: "select those of one shape with --where, or write parquet".into(),

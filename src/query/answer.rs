@@ -104,6 +104,7 @@ impl Answer {
         if let Some(column) = columns.iter().find(|column| !known().any(|name| name == **column)) {
             return Err(QueryError::unknown_column(column, known()));
         }
+        check_distinct(columns.iter().map(String::as_str))?;
         self.table = self.table.select(columns.iter().map(String::as_str))?;
         self.keys.retain(|key| columns.contains(key));
         self.is_summarised = false;
@@ -153,6 +154,17 @@ impl Answer {
             table.with_column(values.into())?;
         }
         Ok(table)
+    }
+}
+
+/// Columns of an answer have different names.
+pub(super) fn check_distinct<'a>(columns: impl Iterator<Item = &'a str>) -> Result<(), QueryError> {
+    let mut known = std::collections::HashSet::new();
+    match columns.into_iter().find(|column| !known.insert(*column)) {
+        None => Ok(()),
+        Some(twice) => {
+            Err(QueryError::question(format!("the column `{twice}` is asked for twice"), "name each column once"))
+        }
     }
 }
 

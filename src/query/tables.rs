@@ -6,7 +6,7 @@ use polars::prelude::{
 use polars::sql::SQLContext;
 
 use super::QueryError;
-use super::answer::{Answer, Arrange, sorted};
+use super::answer::{Answer, Arrange, check_distinct, sorted};
 use super::catalog::{BOTH, Catalog, HEADS, STEP_KEY, STEPS, type_name};
 use super::filter::{Filter, plain};
 use super::selection::join;
@@ -49,6 +49,7 @@ impl List {
             Some(columns) => columns.iter().map(String::as_str).collect(),
             None => own.iter_names().map(PlSmallStr::as_str).collect(),
         };
+        check_distinct(columns.iter().copied())?;
         let sorted_by = self.arrange.sort.iter().map(|(column, _)| column.as_str());
         let mut asked = columns.iter().copied().chain(sorted_by.clone());
         if let Some(unknown) = asked.find(|name| !available.contains(name)) {
