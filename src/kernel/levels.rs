@@ -91,7 +91,8 @@ impl LevelCounter {
 
 /// Counts a map of any other float type; returns Σ x ln x. O(positions), by radix sort.
 pub(super) fn count_by_sorting<T: Copy + Into<f64> + radsort::Key>(map: &[T], counter: &mut LevelCounter) -> f64 {
-    let mut finite: Vec<T> = map.iter().copied().filter(|&value| value.into().is_finite()).collect();
+    let mut finite = Vec::with_capacity(map.len());
+    finite.extend(map.iter().copied().filter(|&value| value.into().is_finite()));
     radsort::sort(&mut finite);
     counter.levels.clear();
     counter.nonfinite = u32::try_from(map.len() - finite.len()).unwrap_or(u32::MAX);

@@ -22,7 +22,7 @@ use crate::shape::StepShape;
 use crate::store::{ArrayKind, Store};
 
 /// A task decodes about this much.
-const TASK_BYTES: usize = 8 << 20;
+const TASK_BYTES: usize = 2 << 20;
 /// What a task accumulates stays below this, if one chunk allows it.
 const PARTIAL_BYTES: usize = 16 << 20;
 /// All values of a median are held at once, for as many positions as fit into this.

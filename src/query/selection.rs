@@ -91,20 +91,16 @@ impl Selection {
     /// If the tables cannot be read, or nothing is selected.
     pub fn find(store: &Store, filter: &Filter) -> Result<Self, QueryError> {
         let catalog = Catalog::open(store)?;
+        let mut columns: Vec<&str> = COLUMNS.to_vec();
+        for name in filter.steps_columns() {
+            if !columns.contains(&name) {
+                columns.push(name);
+            }
+        }
         let mut steps = catalog.steps()?;
         if let Some(condition) = filter.of_steps() {
             steps = steps.filter(condition);
         }
-        let mut columns: Vec<&str> = COLUMNS.to_vec();
-        columns.extend(filter.steps_columns().filter(|name| !COLUMNS.contains(name)));
-        columns.dedup();
-        let mut unique = Vec::new();
-        columns.retain(|name| {
-            !unique.contains(name) && {
-                unique.push(*name);
-                true
-            }
-        });
         let frame = steps.select(columns.into_iter().map(col).collect::<Vec<_>>()).collect()?;
         let mut selected = read_steps(&frame)?;
         if filter.asks_statistics() {
