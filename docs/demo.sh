@@ -8,7 +8,14 @@ store=$demo/shapes
 
 # Shows a command as one would type it, then runs it.
 run() {
-    printf '\n$ %s\n' "$*"
+    printf '\n$'
+    for word in "$@"; do
+        case $word in
+            *[' <>()=']*) printf " \"%s\"" "$word" ;;
+            *) printf ' %s' "$word" ;;
+        esac
+    done
+    printf '\n'
     "$@"
 }
 
@@ -27,16 +34,16 @@ run attnkit ingest fixtures/dataset --store "$store"
 run attnkit info "$store"
 
 say 'How does the attention to a word change through the denoising steps?'
-run attnkit query evolution "$store" --token circle --sparkline --limit 4
+run attnkit query evolution "$store" --token circle --sparkline --limit 4 --format table
 
 say 'Which heads localise it best? The share of the highest 5 % of positions says how concentrated a map is.'
-run attnkit query sql "$store" "SELECT block, head, avg(top5) AS top5, avg(spread) AS spread FROM heads WHERE token = 'circle' GROUP BY block, head ORDER BY top5 DESC LIMIT 5"
+run attnkit query sql "$store" "SELECT block, head, avg(top5) AS top5, avg(spread) AS spread FROM heads WHERE token = 'circle' GROUP BY block, head ORDER BY top5 DESC LIMIT 5" --format table
 
 say 'The mean over such heads alone, over all steps, as an array of one map per video.'
 run attnkit query average "$store" --over block,head,step --where "token = 'circle' AND top5 > 0.15" -o "$demo/circle.npy"
 
 say 'How alike is the word in different prompts?'
-run attnkit query compare "$store" --across prompt --token circle --align mean --matrix --metric cosine
+run attnkit query compare "$store" --across prompt --token circle --align mean --matrix --metric cosine --format table
 
 say 'One map, in the pixels and frames of its video.'
 run attnkit query map "$store" --video prompt_000_vid001 --token circle --step 4 --block 4 --head 0 --size 192x192 --frames 13 -o "$demo/map.npy"
