@@ -117,7 +117,7 @@ pub fn run(
     if fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(ExportError::NotEmpty { path: out.to_owned() });
     }
-    if out.starts_with(store.root()) {
+    if is_inside(out, store.root()) {
         return Err(ExportError::InsideStore { path: out.to_owned() });
     }
     let root = out.join("attention_maps");
@@ -172,6 +172,14 @@ fn summary_of(whole: &Map<String, Value>, rows: &[&StepRow]) -> Map<String, Valu
         }
     }
     summary
+}
+
+/// Whether a directory that may not be there yet would be below another, links resolved.
+fn is_inside(dir: &Path, root: &Path) -> bool {
+    let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+    let known = absolute.ancestors().find_map(|ancestor| fs::canonicalize(ancestor).ok());
+    let root = fs::canonicalize(root).unwrap_or_else(|_| root.to_owned());
+    known.is_some_and(|known| known.starts_with(root))
 }
 
 fn export_step(

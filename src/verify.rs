@@ -83,7 +83,14 @@ pub fn run(
     let (index, damaged) = store.read_index_and_faults()?;
     let sources = if options.against.is_empty() { None } else { Some(Sources::find(&index, options)?) };
     report.faults.extend(damaged);
-    let chosen = options.filter.as_ref().map(|filter| StepSet::find(store, filter)).transpose()?;
+    let chosen = match options.filter.as_ref().map(|filter| StepSet::find(store, filter)).transpose() {
+        // Which steps match cannot be told from damaged tables; what is damaged can.
+        Err(QueryError::Tables(_) | QueryError::Store(_)) if !report.faults.is_empty() => {
+            report.faults.sort();
+            return Ok(report);
+        }
+        chosen => chosen?,
+    };
     let chosen_of = |video: &VideoIndex| {
         video.rows.iter().filter(|row| chosen.as_ref().is_none_or(|chosen| chosen.contains(row))).count() as u64
     };

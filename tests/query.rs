@@ -192,7 +192,7 @@ fn a_wrong_question_is_answered_with_what_would_be_right() {
             "average",
             &["--token", "house"],
             1,
-            "in the store: words flower, tree; steps 0 to 3; videos prompt_000_vid001, prompt_000_vid002",
+            "in the store: words flower, tree; steps 0 to 3; blocks 0 to 1; heads 0 to 2; videos prompt_000_vid001, prompt_000_vid002",
         ),
         ("average", &["--over", "blocks"], 2, "none of video, token, token_index, step, block, head"),
         ("average", &["-o", "a.xyz"], 2, "the extension names no format"),
@@ -329,7 +329,7 @@ fn steps_are_matched_as_asked() {
     // Step 2 of the short one, at 949, belongs to step 5 of the long one.
     assert!((value("timestep", 2, "long") - value("timestep", 2, "short")).abs() < 1e-12);
     assert!((value("timestep", 2, "long") - value("step", 2, "long")).abs() > 1e-9);
-    ask(&place, "compare", &["--across", "video"]).succeeded().says("3 steps are not in every video");
+    ask(&place, "compare", &["--across", "video"]).succeeded().says("steps that are not in every video: 3");
 }
 
 #[test]

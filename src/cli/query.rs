@@ -351,6 +351,7 @@ fn list(args: &ListArgs, global: &Global) -> Result<(), Failure> {
         return target.write(query::columns()?, global);
     }
     let store = Store::open(&args.select.store)?;
+    target.of_rows()?;
     let list = List {
         table: match args.table {
             TableArg::Steps => TableName::Steps,
@@ -395,6 +396,7 @@ fn average(args: &AverageArgs, global: &Global) -> Result<(), Failure> {
 fn evolution(args: &EvolutionArgs, global: &Global) -> Result<(), Failure> {
     let target = Target::of(&args.output)?;
     let store = Store::open(&args.select.store)?;
+    target.of_rows()?;
     let by = args.by.map(|by| match by {
         ByArg::Block => By::Block,
         ByArg::Head => By::Head,
@@ -432,7 +434,15 @@ fn map(args: &MapArgs, global: &Global) -> Result<(), Failure> {
 
 fn compare(args: &CompareArgs, global: &Global) -> Result<(), Failure> {
     let target = Target::of(&args.output)?;
+    target.of_rows()?;
     let maps = args.maps.as_deref().map(maps_target).transpose()?;
+    let beside = args.maps.as_ref().map(|maps| maps.with_extension("json"));
+    if beside.is_some() && beside == args.output.output {
+        return Err(Failure::usage(
+            "the rows beside the maps would have the name of the answer",
+            "name them differently",
+        ));
+    }
     let store = Store::open(&args.select.store)?;
     let compare = Compare {
         filter: args.select.filter()?,
@@ -476,6 +486,7 @@ fn compare(args: &CompareArgs, global: &Global) -> Result<(), Failure> {
 fn sql(args: &SqlArgs, global: &Global) -> Result<(), Failure> {
     let target = Target::of(&args.output)?;
     let store = Store::open(&args.store)?;
+    target.of_rows()?;
     let sql = Sql { statement: args.statement.clone() };
     if args.output.explain {
         return print(&sql.explain(&store)?);
@@ -548,8 +559,24 @@ impl Target {
                 format!("name a file: -o answer.{}", format.name()),
             ));
         }
+        let dir = args.output.as_deref().and_then(Path::parent).filter(|dir| !dir.as_os_str().is_empty());
+        if let Some(dir) = dir.filter(|dir| !dir.is_dir()) {
+            return Err(Failure::usage(
+                format!("{}: no such directory", dir.display()),
+                "make it, or name another file",
+            ));
+        }
         let rows = if terminal && args.limit.is_none() { ROWS_ON_TERMINAL } else { usize::MAX };
         Ok(Self { path: args.output.clone(), format, style: TableStyle { terminal, rows } })
+    }
+
+    /// Refuses formats that are for maps, before anything is read.
+    fn of_rows(&self) -> Result<(), Failure> {
+        if matches!(self.format, Format::Npy | Format::Zarr) {
+            let found = format!("{} holds maps, and this answer is a table", self.format.name());
+            return Err(Failure::usage(found, "write it as csv, json, jsonl, parquet or arrow"));
+        }
+        Ok(())
     }
 
     fn write(&self, answer: Answer, global: &Global) -> Result<(), Failure> {

@@ -139,9 +139,13 @@ impl OutputError {
     fn write(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
         // What is written is a temporary file beside it; its name would not help.
-        move |source| Self::Write {
-            path,
-            source: source.raw_os_error().map_or(source, std::io::Error::from_raw_os_error),
+        move |source| {
+            let source = if source.get_ref().is_some() && source.kind() != std::io::ErrorKind::Other {
+                source.kind().into()
+            } else {
+                source
+            };
+            Self::Write { path, source }
         }
     }
 }
@@ -252,6 +256,11 @@ fn replace(
 
 /// Lets a file be written beside `path`, and renames it into place.
 fn stage(path: &Path, write: impl FnOnce(&Path) -> Result<(), OutputError>) -> Result<(), OutputError> {
+    // A link stays one, and what is no file (/dev/null, a pipe) is written to.
+    let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    if path.exists() && !path.is_file() {
+        return write(path);
+    }
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let file = tempfile::Builder::new().prefix(".attnkit-").tempfile_in(dir).map_err(OutputError::write(path))?;
     write(file.path())?;

@@ -15,6 +15,12 @@ pub(super) fn write(answer: &Answer, path: &Path) -> Result<Vec<PathBuf>, Output
     let maps = maps_of(answer, Format::Npy)?;
     let sidecar = path.with_extension("json");
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    if sidecar == path {
+        return Err(OutputError::Unfit {
+            found: format!("{}: the rows beside the array would have the same name", path.display()),
+            hint: "name the array .npy".into(),
+        });
+    }
     if sidecar.exists() && !belongs_to(&sidecar, &name) {
         return Err(OutputError::InTheWay { path: sidecar });
     }

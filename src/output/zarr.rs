@@ -1,5 +1,6 @@
 //! Maps as a labelled Zarr v3 array: one dimension for each key where the rows are a full product of the keys' values, else one for the rows.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -41,7 +42,7 @@ pub(super) fn write(answer: &Answer, path: &Path) -> Result<(), OutputError> {
         hint: "select those of one shape with --where, or write parquet".into(),
     })?;
     let (axes, order) = axes(answer);
-    clear(path)?;
+    check_place(path)?;
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let staged = tempfile::Builder::new().prefix(".attnkit-").tempdir_in(dir).map_err(OutputError::write(path))?;
     let store = Arc::new(FilesystemStore::new(staged.path()).map_err(|error| failed(path, error))?);
@@ -94,6 +95,9 @@ pub(super) fn write(answer: &Answer, path: &Path) -> Result<(), OutputError> {
         "consolidated_metadata": {"kind": "inline", "must_understand": false, "metadata": metadata},
     });
     fs::write(staged.path().join("zarr.json"), group.to_string()).map_err(OutputError::write(path))?;
+    if path.exists() {
+        fs::remove_dir_all(path).map_err(OutputError::write(path))?;
+    }
     fs::rename(staged.path(), path).map_err(OutputError::write(path))?;
     let _ = staged.keep();
     Ok(())
@@ -124,17 +128,11 @@ fn failed(path: &Path, error: impl std::fmt::Display) -> OutputError {
     OutputError::write(path)(std::io::Error::other(error.to_string()))
 }
 
-/// Makes room, if what is there is an answer of ours.
-fn clear(path: &Path) -> Result<(), OutputError> {
-    if !path.exists() {
-        return Ok(());
-    }
+/// Nothing may be there but an earlier answer.
+fn check_place(path: &Path) -> Result<(), OutputError> {
     let document = fs::read(path.join("zarr.json")).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
     let ours = document.is_some_and(|document| document.pointer("/attributes/attnkit_answer").is_some());
-    if !ours {
-        return Err(OutputError::InTheWay { path: path.to_owned() });
-    }
-    fs::remove_dir_all(path).map_err(OutputError::write(path))
+    if path.exists() && !ours { Err(OutputError::InTheWay { path: path.to_owned() }) } else { Ok(()) }
 }
 
 fn create(
@@ -197,25 +195,32 @@ fn axes(answer: &Answer) -> (Vec<Axis>, Vec<usize>) {
         (0..rows).map(|row| column.get(row).map_or_else(|_| String::new(), |value| cell(&value))).collect()
     };
     let by_key: Vec<Vec<String>> = keys.iter().map(|column| names(column)).collect();
-    // The distinct values of each key in the order of the rows, as the row that each is first met in.
-    let firsts: Vec<Vec<usize>> = by_key
+    // The distinct values of each key, numbered in the order of the rows, and the row that each is first met in.
+    let numbered: Vec<(HashMap<&str, usize>, Vec<usize>)> = by_key
         .iter()
         .map(|names| {
-            let mut known = std::collections::HashSet::new();
-            (0..rows).filter(|&row| known.insert(&names[row])).collect()
+            let (mut numbers, mut firsts) = (HashMap::new(), Vec::new());
+            for (row, name) in names.iter().enumerate() {
+                numbers.entry(name.as_str()).or_insert_with(|| {
+                    firsts.push(row);
+                    firsts.len() - 1
+                });
+            }
+            (numbers, firsts)
         })
         .collect();
-    let product: usize = firsts.iter().map(Vec::len).product();
-    let mut order = vec![usize::MAX; product];
-    if product == rows && keys.iter().all(|column| column.null_count() == 0) {
+    let product = numbered.iter().try_fold(1usize, |product, (_, firsts)| product.checked_mul(firsts.len()));
+    if product == Some(rows) && keys.iter().all(|column| column.null_count() == 0) {
+        let mut order = vec![usize::MAX; rows];
         for row in 0..rows {
-            let place = firsts.iter().zip(&by_key).fold(0, |place, (firsts, names)| {
-                place * firsts.len() + firsts.iter().position(|&first| names[first] == names[row]).unwrap_or(0)
-            });
+            let place = numbered
+                .iter()
+                .zip(&by_key)
+                .fold(0, |place, ((numbers, firsts), names)| place * firsts.len() + numbers[names[row].as_str()]);
             order[place] = row;
         }
         if order.iter().all(|&row| row != usize::MAX) {
-            let axes = keys.iter().zip(&firsts).map(|(column, firsts)| Axis {
+            let axes = keys.iter().zip(&numbered).map(|(column, (_, firsts))| Axis {
                 name: column.name().to_string(),
                 labels: vec![(column.name().to_string(), labels(column, firsts))],
                 len: firsts.len(),

@@ -184,33 +184,37 @@ pub(super) fn sorted(rows: LazyFrame, sort: &[(String, bool)], schema: &Schema) 
     rows.sort_by_exprs(by, options)
 }
 
-/// Statistics of maps, as the columns that `heads` has for them.
-pub(super) struct Statistics(Vec<HeadRow>);
+/// Statistics of the maps of an answer's rows, as the columns that `heads` has for them.
+pub(super) struct Statistics(Vec<Option<HeadRow>>);
 
 impl Statistics {
+    /// Room for rows that are measured as they come.
+    pub fn with_room(rows: usize) -> Self {
+        Self((0..rows).map(|_| None).collect())
+    }
+
     /// Measures maps, in parallel.
     pub fn measure(maps: &[(&[f32], Option<Grid>)]) -> Self {
-        let rows = maps.par_iter().map_init(|| None, |measurer, (values, grid)| measure(values, *grid, measurer));
+        let rows = maps.par_iter().map_init(|| None, |measurer, (values, grid)| Some(measure(values, *grid, measurer)));
         Self(rows.collect())
     }
 
-    pub const fn empty() -> Self {
-        Self(Vec::new())
+    /// Puts what was measured where it belongs.
+    pub fn put(&mut self, rows: impl IntoIterator<Item = usize>, measured: Self) {
+        for (row, measured) in rows.into_iter().zip(measured.0) {
+            self.0[row] = measured;
+        }
     }
 
+    /// Adds rows behind the others.
     pub fn extend(&mut self, other: Self) {
         self.0.extend(other.0);
     }
 
-    /// The same in another order.
-    pub fn reordered(self, order: &[usize]) -> Self {
-        let mut rows: Vec<Option<HeadRow>> = self.0.into_iter().map(Some).collect();
-        Self(order.iter().filter_map(|&row| rows[row].take()).collect())
-    }
-
     /// Its columns.
-    pub fn columns(&self) -> Result<Vec<Column>, QueryError> {
-        let batch = heads_batch("", "", &self.0)
+    pub fn columns(self) -> Result<Vec<Column>, QueryError> {
+        let rows: Vec<HeadRow> = self.0.into_iter().flatten().collect();
+        let batch = heads_batch("", "", &rows)
             .map_err(|source| StoreError::Parquet { path: "statistics".into(), source: source.into() })?;
         let names = HEADS.iter_names().map(PlSmallStr::as_str);
         let statistics = names.skip_while(|name| *name != "sum");

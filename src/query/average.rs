@@ -83,8 +83,13 @@ impl Average {
     }
 
     fn plan(&self, store: &Store) -> Result<Plan, QueryError> {
-        let selection = Selection::find(store, &self.filter)?;
-        Plan::new(store, &selection, &Dimension::keys_without(&self.over), self.reduction)
+        let mut selection = Selection::find(store, &self.filter)?;
+        let keys = Dimension::keys_without(&self.over);
+        if keys.contains(&Key::Step) && !keys.contains(&Key::Video) {
+            // A group is finished when the last video has come: step by step, only those of one step are open.
+            selection.steps.sort_by_key(|step| step.step);
+        }
+        Plan::new(store, &selection, &keys, self.reduction)
     }
 
     /// What answering will do.
@@ -129,30 +134,24 @@ pub(super) fn answer_maps(
     if with_values {
         maps.values = vec![0.0; start];
     }
-    let (mut statistics, mut measured) = (Statistics::empty(), Vec::new());
+    let mut statistics = Statistics::with_room(order.len());
     let read = plan.run(store, on_bytes, |reduced| {
         let of: Vec<(&[f32], Option<Grid>)> =
             reduced.iter().map(|reduced| (reduced.values.as_slice(), plan.groups[reduced.group].grid)).collect();
-        statistics.extend(Statistics::measure(&of));
-        for reduced in &reduced {
-            let row = rank[reduced.group];
-            measured.push(row);
-            if with_values {
-                let range = maps.maps[row].0.clone();
+        statistics.put(reduced.iter().map(|reduced| rank[reduced.group]), Statistics::measure(&of));
+        if with_values {
+            for reduced in &reduced {
+                let range = maps.maps[rank[reduced.group]].0.clone();
                 maps.values[range].copy_from_slice(&reduced.values);
             }
         }
         Ok(())
     })?;
-    let mut inverse = vec![0; measured.len()];
-    for (place, &row) in measured.iter().enumerate() {
-        inverse[row] = place;
-    }
     let groups: Vec<&Group> = order.iter().map(|&group| &plan.groups[group]).collect();
     let mut columns = key_columns(&plan.keys, &groups);
     columns
         .extend(shape_columns(&groups.iter().map(|group| (group.maps, group.grid, group.spatial)).collect::<Vec<_>>()));
-    columns.extend(statistics.reordered(&inverse).columns()?);
+    columns.extend(statistics.columns()?);
     Ok(Answer {
         table: polars::prelude::DataFrame::new(groups.len(), columns)?,
         maps: with_values.then_some(maps),

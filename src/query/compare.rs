@@ -193,7 +193,7 @@ impl Compare {
         }
         let lonely = awaited.values().filter(|groups| **groups < sides.len()).count();
         if lonely > 0 {
-            notes.push(format!("{lonely} steps are not in every {name}: there, only those that have them are compared (--align timestep, last or mean matches others)"));
+            notes.push(format!("steps that are not in every {name}: {lonely}; there, only those that have them are compared (--align timestep, last or mean matches others)"));
         }
         notes.append(&mut plan.notes);
         plan.notes = notes;
@@ -209,10 +209,9 @@ impl Compare {
         let reference = match &self.against {
             Some(name) => {
                 let number: Option<f64> = name.parse().ok();
-                let is = |side: &KeyValue| {
-                    side.to_string() == *name || side.as_f64().is_some_and(|value| Some(value) == number)
-                };
-                let found = sides.iter().position(is).ok_or_else(|| {
+                let by_name = sides.iter().position(|side| side.to_string() == *name);
+                let by_number = || sides.iter().position(|side| number.is_some() && side.as_f64() == number);
+                let found = by_name.or_else(by_number).ok_or_else(|| {
                     let names: Vec<String> = sides.iter().map(ToString::to_string).collect();
                     QueryError::question(
                         format!("there is no {} `{name}` among those compared", self.across.name()),

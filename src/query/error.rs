@@ -73,7 +73,7 @@ impl QueryError {
                 Some("the tables are `steps` and `heads`; an example: \"SELECT token, avg(entropy) FROM heads GROUP BY token\"".into())
             }
             Self::Question { hint, .. } | Self::NothingSelected { hint, .. } => Some(hint.clone()),
-            Self::UnequalGrids { .. } => Some("select videos of one grid, such as --where \"spatial = 23850\"".into()),
+            Self::UnequalGrids { .. } => Some("select maps of one grid, such as --where \"frames = 15 AND height = 30 AND width = 53\"".into()),
             Self::Store(_) | Self::Tables(_) => None,
         }
     }

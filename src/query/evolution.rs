@@ -188,7 +188,7 @@ impl Evolution {
         let changes: Vec<(Option<[f64; 3]>, [f64; 3])> =
             entries.iter().map(|entry| (entry.previous, entry.last)).collect();
         let rows = entries.len();
-        let mut statistics = Statistics::empty();
+        let mut statistics = Statistics::with_room(0);
         for entry in entries {
             statistics.extend(entry.statistics);
         }

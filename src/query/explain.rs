@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::QueryError;
 use super::selection::Selection;
 use super::task::Task;
+use crate::dtype::Dtype;
 use crate::store::{ArrayKind, Store};
 
 /// A plan in numbers.
@@ -40,6 +41,8 @@ pub struct Explain {
 pub struct ArrayUse {
     /// Name of the array: `attention` or a rollup.
     pub array: &'static str,
+    /// Their type.
+    pub dtype: Dtype,
     /// Number of such arrays.
     pub arrays: u64,
     /// Inner chunks.
@@ -53,8 +56,8 @@ pub struct ArrayUse {
 }
 
 impl ArrayUse {
-    pub(super) fn new(kind: ArrayKind) -> Self {
-        Self { array: kind.name(), arrays: 0, chunks: 0, decoded_bytes: 0, stored_bytes: 0, passes: 1 }
+    pub(super) fn new(kind: ArrayKind, dtype: Dtype) -> Self {
+        Self { array: kind.name(), dtype, arrays: 0, chunks: 0, decoded_bytes: 0, stored_bytes: 0, passes: 1 }
     }
 }
 
@@ -72,19 +75,19 @@ impl Explain {
 
     /// Looks up the stored size of every chunk that will be read.
     pub(super) fn measure(&mut self, store: &Store, tasks: &[Task]) -> Result<(), QueryError> {
-        let mut by_kind: BTreeMap<String, u64> = BTreeMap::new();
+        let mut by_kind: BTreeMap<(String, Dtype), u64> = BTreeMap::new();
         let first_pass = tasks.iter().filter(|task| task.positions.start == 0).collect::<Vec<_>>();
         for tasks in first_pass.chunk_by(|a, b| a.array == b.array) {
             let Some(first) = tasks.first() else { continue };
             let array = store.open_array(&first.array)?;
             let name = first.array.rsplit('/').next().unwrap_or_default().to_owned();
             for piece in tasks.iter().flat_map(|task| &task.pieces) {
-                *by_kind.entry(name.clone()).or_default() +=
+                *by_kind.entry((name.clone(), first.dtype)).or_default() +=
                     array.stored_bytes(piece.row.into(), piece.chunk as usize)?;
             }
         }
         for uses in &mut self.arrays {
-            uses.stored_bytes = by_kind.get(uses.array).copied().unwrap_or(0);
+            uses.stored_bytes = by_kind.get(&(uses.array.to_owned(), uses.dtype)).copied().unwrap_or(0);
         }
         Ok(())
     }
@@ -100,8 +103,8 @@ impl fmt::Display for Explain {
         for uses in &self.arrays {
             write!(
                 f,
-                "read     {} ({} arrays): {} chunks, {} bytes stored, {} bytes decoded",
-                uses.array, uses.arrays, uses.chunks, uses.stored_bytes, uses.decoded_bytes
+                "read     {} ({} {} arrays): {} chunks, {} bytes stored, {} bytes decoded",
+                uses.array, uses.arrays, uses.dtype, uses.chunks, uses.stored_bytes, uses.decoded_bytes
             )?;
             writeln!(f, "{}", if uses.passes > 1 { format!(", {} times", uses.passes) } else { String::new() })?;
         }

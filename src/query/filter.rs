@@ -199,7 +199,16 @@ impl Condition {
 
 /// Whether an expression makes one value of many rows. (Lists of literals, as in IN, are an aggregate to polars too.)
 fn is_aggregate(expr: &Expr) -> bool {
-    matches!(expr, Expr::Agg(_) | Expr::Over { .. }) && !expr.clone().meta().root_names().is_empty()
+    match expr {
+        Expr::Len => true,
+        Expr::Agg(_) | Expr::Over { .. } => !expr.clone().meta().root_names().is_empty(),
+        // Of no rows, a function of single rows has no values, and an aggregate has one.
+        Expr::Function { .. } | Expr::AnonymousFunction { .. } if !expr.clone().meta().root_names().is_empty() => {
+            let empty = DataFrame::empty_with_schema(&BOTH).lazy();
+            empty.select([expr.clone().alias("value")]).collect().is_ok_and(|value| value.height() > 0)
+        }
+        _ => false,
+    }
 }
 
 /// Cuts a condition at its ANDs.
@@ -250,6 +259,9 @@ mod tests {
         assert!(error("step + 1").to_string().contains("not true or false"), "{}", error("step + 1"));
         assert!(matches!(error("step <"), QueryError::Condition { .. }));
         assert!(matches!(error("token = \"flower\""), QueryError::UnknownColumn { .. }));
-        assert!(error("top5 > avg(top5)").to_string().contains("aggregate"));
+        for aggregate in ["top5 > avg(top5)", "step < COUNT(*)", "gini > CORR(mean, gini)"] {
+            assert!(error(aggregate).to_string().contains("aggregate"), "{aggregate}");
+        }
+        assert!(Filter::parse("ABS(centroid_y - 5.5) < 1 AND token LIKE 'c%' AND block IN (1, 2)").is_ok());
     }
 }

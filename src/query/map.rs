@@ -14,6 +14,9 @@ use crate::grid::{Grid, VideoSize, infer_grid};
 use crate::kernel::resample;
 use crate::store::Store;
 
+/// Values of a resampled map, at the most.
+const LARGEST_MAP: usize = 1 << 30;
+
 /// A question for the map of one step of one word.
 #[derive(Debug, Clone)]
 pub struct SpatialMap {
@@ -74,7 +77,15 @@ impl SpatialMap {
             height: self.size.map_or(grid.height, |size| size.0),
             width: self.size.map_or(grid.width, |size| size.1),
         };
-        resampled(answer, grid, target, &plan)
+        let axes = [target.frames, target.height, target.width];
+        let values = axes.iter().try_fold(1usize, |product, &axis| product.checked_mul(axis));
+        if values.is_none_or(|values| values > LARGEST_MAP) {
+            return Err(QueryError::question(
+                format!("a map of {target} would have more than {LARGEST_MAP} values"),
+                "ask for a smaller --size or fewer --frames",
+            ));
+        }
+        resampled(answer, grid, target)
     }
 
     /// The grid, where the dump did not tell it: from the size asked for, by the conventions of video models.
@@ -95,7 +106,7 @@ impl SpatialMap {
 }
 
 /// The answer with every map resampled, and measured anew.
-fn resampled(mut answer: Answer, from: Grid, to: Grid, plan: &Plan) -> Result<Answer, QueryError> {
+fn resampled(mut answer: Answer, from: Grid, to: Grid) -> Result<Answer, QueryError> {
     let old = answer.maps.take().unwrap_or_default();
     let mut maps = Maps::default();
     for index in 0..old.maps.len() {
@@ -103,10 +114,10 @@ fn resampled(mut answer: Answer, from: Grid, to: Grid, plan: &Plan) -> Result<An
         maps.values.extend(resample(old.get(index), from, to));
         maps.maps.push((start..maps.values.len(), axes(Some(to), to.spatial())));
     }
-    let shapes: Vec<(u64, Option<Grid>, usize)> =
-        plan.groups.iter().map(|group| (group.maps, Some(to), to.spatial())).collect();
+    let shapes = vec![(0, Some(to), to.spatial()); old.maps.len()];
     let of: Vec<(&[f32], Option<Grid>)> = (0..maps.maps.len()).map(|index| (maps.get(index), Some(to))).collect();
-    for column in shape_columns(&shapes).into_iter().chain(Statistics::measure(&of).columns()?) {
+    let shape = shape_columns(&shapes).into_iter().filter(|column| column.name() != "n");
+    for column in shape.chain(Statistics::measure(&of).columns()?) {
         answer.table.with_column(column)?;
     }
     answer.maps = Some(maps);

@@ -5,7 +5,7 @@
 
 #![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)] // axes and counts of maps are far below 2^31
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::dtype::Dtype;
 use crate::grid::Grid;
 use crate::kernel::Reducer;
 use crate::shape::StepShape;
-use crate::store::{ArrayKind, Store};
+use crate::store::{ArrayKind, Store, StoreError};
 
 /// A task decodes about this much.
 const TASK_BYTES: usize = 2 << 20;
@@ -214,7 +214,7 @@ impl Plan {
             by_key: HashMap::new(),
             patterns: HashMap::new(),
             is_unequal: false,
-            arrays: HashSet::new(),
+            chunks: HashMap::new(),
             tasks: Vec::new(),
             explain: Explain::default(),
             kinds: BTreeMap::new(),
@@ -284,8 +284,8 @@ struct Planner<'a> {
     patterns: HashMap<PatternName, Pattern>,
     /// Whether maps of different grids go into one group.
     is_unequal: bool,
-    /// Arrays that are read.
-    arrays: HashSet<Arc<str>>,
+    /// How a step of each array that is read is cut: number of chunks, and elements of one.
+    chunks: HashMap<Arc<str>, (usize, usize)>,
     tasks: Vec<Task>,
     explain: Explain,
     kinds: BTreeMap<(ArrayKind, Dtype), ArrayUse>,
@@ -305,11 +305,26 @@ impl Planner<'_> {
             ArrayKind::Attention => first.array.clone(),
             _ => rollup_path(&first.array, kind).into(),
         };
-        let (chunks, chunk_len) = self.store.open_array(&path)?.chunks_of_step()?;
+        let is_new = !self.chunks.contains_key(&path);
+        let (chunks, chunk_len) = match self.chunks.get(&path) {
+            Some(known) => *known,
+            None => {
+                let array = self.store.open_array(&path)?;
+                if array.dtype() != dtype.name() {
+                    let found = format!("it is {}, the table `steps` says {dtype}", array.dtype());
+                    return Err(StoreError::Damaged { path: self.store.root().join(&*path), found }.into());
+                }
+                *self.chunks.entry(path.clone()).or_insert(array.chunks_of_step()?)
+            }
+        };
         let head_len = first.shape.head_len();
         let maps_per_chunk = chunk_len / head_len.max(1);
-        if maps_per_chunk == 0 || chunks * chunk_len != kind.step_axes(first.shape).iter().product::<usize>() {
-            return Err(crate::store::StoreError::Damaged {
+        let same_shape = series.iter().all(|step| step.shape == first.shape);
+        if !same_shape
+            || maps_per_chunk == 0
+            || chunks * chunk_len != kind.step_axes(first.shape).iter().product::<usize>()
+        {
+            return Err(StoreError::Damaged {
                 path: self.store.root().join(&*path),
                 found: format!("{chunks} chunks of {chunk_len} values do not make a step of {}", first.shape),
             }
@@ -353,9 +368,9 @@ impl Planner<'_> {
         if across_steps {
             pieces.sort_by_key(|(_, piece)| (piece.chunk, piece.row));
         }
-        let uses = self.kinds.entry((kind, dtype)).or_insert_with(|| ArrayUse::new(kind));
+        let uses = self.kinds.entry((kind, dtype)).or_insert_with(|| ArrayUse::new(kind, dtype));
         let chunk_bytes = chunk_len * dtype.size();
-        uses.arrays += u64::from(self.arrays.insert(task.array.clone()));
+        uses.arrays += u64::from(is_new);
         uses.chunks += pieces.len() as u64;
         uses.decoded_bytes += (pieces.len() * chunk_bytes) as u64;
         self.cut(task, pieces, chunk_bytes);

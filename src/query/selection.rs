@@ -4,7 +4,9 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use polars::prelude::{Column, DataFrame, Expr, IdxSize, IntoLazy, JoinArgs, JoinType, LazyFrame, PlSmallStr, col};
+use polars::prelude::{
+    Column, DataFrame, Expr, IdxSize, IntoLazy, JoinArgs, JoinType, LazyFrame, MaintainOrderJoin, PlSmallStr, col,
+};
 
 use super::QueryError;
 use super::catalog::{Catalog, STEP_KEY};
@@ -124,7 +126,7 @@ impl Selection {
 
 /// What there is to select, in a line.
 fn whats_there(catalog: &Catalog<'_>) -> Result<String, QueryError> {
-    let all = catalog.steps()?.select([col("token"), col("step"), col("video_id")]).collect()?;
+    let all = catalog.steps()?.select(["token", "step", "video_id", "num_blocks", "num_heads"].map(col)).collect()?;
     if all.height() == 0 {
         return Ok("the store is empty".into());
     }
@@ -133,11 +135,19 @@ fn whats_there(catalog: &Catalog<'_>) -> Result<String, QueryError> {
     };
     let (words, videos) = (names("token")?, names("video_id")?);
     let steps = all.column("step")?.i32()?;
+    let axis = |name: &str, column: &str| -> Result<String, QueryError> {
+        Ok(match all.column(column)?.i32()?.iter().flatten().max().unwrap_or(1) {
+            1 => format!("{name} averaged"),
+            size => format!("{name} 0 to {}", size - 1),
+        })
+    };
     Ok(format!(
-        "in the store: words {}; steps {} to {}; videos {}",
+        "in the store: words {}; steps {} to {}; {}; {}; videos {}",
         few(&words.iter().map(String::as_str).collect()),
         steps.iter().flatten().min().unwrap_or_default(),
         steps.iter().flatten().max().unwrap_or_default(),
+        axis("blocks", "num_blocks")?,
+        axis("heads", "num_heads")?,
         few(&videos.iter().map(String::as_str).collect()),
     ))
 }
@@ -191,6 +201,9 @@ fn read_steps(frame: &DataFrame) -> Result<Vec<SelectedStep>, QueryError> {
                 [Some(frames), Some(height), Some(width)] => Some(Grid { frames, height, width }),
                 _ => None,
             };
+            if grid.is_some_and(|grid| Some(&grid.spatial()) != shape.get(2)) {
+                return Err(damaged(index, "a grid of another number of positions"));
+            }
             Ok(SelectedStep {
                 video_id: shared(video_id.get(index).unwrap_or_default()),
                 prompt: shared(prompt_id.get(index).or(prompt.get(index)).unwrap_or_default()),
@@ -228,7 +241,8 @@ fn chosen_by_statistics(catalog: &Catalog<'_>, filter: &Filter, steps: DataFrame
 /// Rows of `heads`, each with the row of `steps` that it belongs to.
 pub(super) fn join(heads: LazyFrame, steps: LazyFrame) -> LazyFrame {
     let key: Vec<Expr> = STEP_KEY.into_iter().map(col).collect();
-    heads.join(steps, key.clone(), key, JoinArgs::new(JoinType::Inner))
+    let arguments = JoinArgs { maintain_order: MaintainOrderJoin::Left, ..JoinArgs::new(JoinType::Inner) };
+    heads.join(steps, key.clone(), key, arguments)
 }
 
 /// Keeps the chosen maps of each step, and the steps that have any.

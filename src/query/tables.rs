@@ -1,7 +1,7 @@
 //! Questions that the tables answer by themselves: `list` and `sql`.
 
 use polars::prelude::{
-    DataFrame, Expr, IdxSize, IntoLazy, JoinArgs, JoinType, LazyFrame, PlSmallStr, PolarsError, col,
+    DataFrame, Expr, IdxSize, IntoLazy, JoinArgs, JoinType, LazyFrame, MaintainOrderJoin, PlSmallStr, PolarsError, col,
 };
 use polars::sql::SQLContext;
 
@@ -92,7 +92,8 @@ impl List {
             heads = join(heads, steps.clone()).filter(condition);
         }
         let key: Vec<Expr> = STEP_KEY.into_iter().map(col).collect();
-        Ok(steps.join(heads, key.clone(), key, JoinArgs::new(JoinType::Semi)))
+        let arguments = JoinArgs { maintain_order: MaintainOrderJoin::Left, ..JoinArgs::new(JoinType::Semi) };
+        Ok(steps.join(heads, key.clone(), key, arguments))
     }
 
     fn heads(&self, catalog: &Catalog<'_>, needed: &[&str]) -> Result<LazyFrame, QueryError> {
@@ -203,7 +204,8 @@ impl Sql {
     pub fn run(&self, store: &Store) -> Result<Answer, QueryError> {
         let mut table = self.plan(store)?.collect().map_err(|error| explain_sql(&error))?;
         let said = self.statement.to_uppercase();
-        if said.contains("GROUP") && !said.contains("ORDER") {
+        let says = |word: &str| said.split(|c: char| !c.is_alphanumeric() && c != '_').any(|said| said == word);
+        if says("GROUP") && !says("ORDER") {
             // Groups come in any order; the same question should have the same answer.
             let by: Vec<(String, bool)> = table
                 .columns()
@@ -213,6 +215,11 @@ impl Sql {
                 .collect();
             let schema = table.schema().clone();
             table = sorted(table.lazy(), &by, &schema).collect()?;
+            if says("LIMIT") {
+                let mut answer = Answer::of_table(table);
+                answer.notes.push("LIMIT without ORDER BY keeps any groups, others each time".into());
+                return Ok(answer);
+            }
         }
         Ok(Answer::of_table(table))
     }
