@@ -4,7 +4,7 @@ SHELL := /bin/sh
 PYTHON ?= python3
 # Python environments of tests and benchmarks. Relative paths are below the checkout.
 ATTNKIT_CACHE ?= .cache
-REQUIREMENTS := tests/readers/requirements.txt
+REQUIREMENTS := tests/requirements.txt
 # More arguments for benches/ingest.py.
 BENCH_ARGS ?=
 # More arguments for benches/query.py.
@@ -15,30 +15,40 @@ TARGET = $(subst $(CURDIR)/,,$(shell $(if $(CARGO_TARGET_DIR),CARGO_TARGET_DIR='
 # One environment for each state of the requirements and each Python.
 VENV = $(ATTNKIT_CACHE)/venv-$(shell { cat $(REQUIREMENTS); $(PYTHON) --version; } 2>/dev/null | cksum | cut -d ' ' -f 1)
 
-.PHONY: help build demo test bench lint fmt clean need-rust need-python venv
+.PHONY: help build demo test python bench lint fmt clean need-rust need-python venv
 
 help:
 	@echo 'make build   the attnkit binary'
 	@echo 'make demo    ingest the bundled dumps and look at the result'
-	@echo 'make test    all tests: Rust, then the readers of other projects'
+	@echo 'make test    all tests: Rust, the readers of other projects, the Python package'
+	@echo 'make python  the Python package, into the environment of the tests'
 	@echo 'make bench   speed of ingest, read-back and queries, beside what users would use instead'
 	@echo 'make lint    formatting, clippy, documentation; no warning is let through'
 	@echo 'make fmt     format the Rust code'
 	@echo 'make clean   remove everything that was built'
 
 build: need-rust
-	cargo build --release --bin attnkit
+	cargo build --release --workspace --bin attnkit
 
 demo: build
 	@PATH="$$(cd "$(TARGET)/release" && pwd):$$PATH" sh docs/demo.sh "$(TARGET)/demo"
 
 # The binary that the readers judge comes with the tests: building it apart would build what it depends on twice.
 test: need-rust venv
-	cargo test --release
+	cargo test --release --workspace
+	$(MAKE) python
 	ATTNKIT_BIN="$(TARGET)/release/attnkit" PYTHONDONTWRITEBYTECODE=1 "$(VENV)/bin/python" -m pytest -q -p no:cacheprovider tests/readers
+	"$(VENV)/bin/python" -m mypy --config-file python/pyproject.toml python/attnkit python/attention_analyzer
+	"$(VENV)/bin/python" -m mypy.stubtest attnkit._native
+	ATTNKIT_BIN="$(TARGET)/release/attnkit" PYTHONDONTWRITEBYTECODE=1 "$(VENV)/bin/python" -m pytest -q -p no:cacheprovider python/tests
+
+# Built with what cargo built already; nothing is downloaded beside what the environment has.
+python: need-rust venv
+	PATH="$$(cd "$(VENV)/bin" && pwd):$$PATH" "$(VENV)/bin/python" -m pip install --quiet --disable-pip-version-check \
+	  --no-build-isolation --no-deps --force-reinstall ./python
 
 bench: need-rust venv
-	cargo build --release --bin attnkit --example synth --example readback --example ask
+	cargo build --release --workspace --bin attnkit --example synth --example readback --example ask
 	"$(VENV)/bin/python" benches/ingest.py --attnkit "$(TARGET)/release/attnkit" \
 	  --synth "$(TARGET)/release/examples/synth" --readback "$(TARGET)/release/examples/readback" $(BENCH_ARGS)
 	"$(VENV)/bin/python" benches/query.py --attnkit "$(TARGET)/release/attnkit" \
@@ -46,8 +56,8 @@ bench: need-rust venv
 
 lint: need-rust
 	cargo fmt --check
-	cargo clippy --release --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps
+	cargo clippy --release --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
 
 fmt: need-rust
 	cargo fmt

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use attnkit::query::{Across, Answer, Average, Compare, Filter, Form, List, QueryError, Reduction, TableName};
+use attnkit::query::{self, Across, Answer, Average, Compare, Filter, Form, List, QueryError, Reduction, TableName};
 use attnkit::store::Store;
 
 const ROUNDS: usize = 5;
@@ -29,7 +29,7 @@ fn ask(store: &Store, question: &str, about: &str) -> Result<Answer, Box<dyn std
     let of_video = || Filter::all().and_text("video_id", about);
     let average = |filter: Filter, rollups: bool| -> Result<Answer, QueryError> {
         let reduction = Reduction { rollups, ..Reduction::default() };
-        Average { reduction, ..Average::new(filter) }.run(store, &|_, _| {})
+        Average { reduction, ..Average::new(filter) }.run(store, &query::silent)
     };
     Ok(match question {
         "mean" => average(of_video(), true)?,
@@ -40,7 +40,7 @@ fn ask(store: &Store, question: &str, about: &str) -> Result<Answer, Box<dyn std
             reduction: Reduction { rollups: false, ..Reduction::default() },
             ..Compare::new(Filter::all(), Across::Video)
         }
-        .run(store, Form::Pairs, &|_, _| {})?,
+        .run(store, Form::Pairs, &query::silent)?,
         "filter" => {
             let columns = ["video_id", "token", "step", "block", "head", "entropy"].map(str::to_owned).to_vec();
             let filter = Filter::parse(about)?;

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use crate::dtype::{Dtype, SourceDtype};
 use crate::dump::{StepArray, write_npy};
 use crate::query::{Filter, QueryError, StepSet};
-use crate::store::{MetadataPatch, StepRow, Store, StoreError, VideoIndex};
+use crate::store::{StepRow, Store, StoreError, VideoIndex};
 use crate::values::Values;
 
 /// How video directories are laid out.
@@ -213,10 +213,7 @@ fn export_step(
         }
     }
     drop(file);
-    let mut metadata = row.to_metadata();
-    let patch = video.record.metadata.get(&row.token).and_then(|patches| patches.get(&row.step));
-    patch.unwrap_or(&MetadataPatch::default()).apply(&mut metadata);
-    write_file(&dir.join(format!("{stem}_metadata.json")), &to_json(&Value::Object(metadata)))?;
+    write_file(&dir.join(format!("{stem}_metadata.json")), &to_json(&Value::Object(video.metadata_of(row))))?;
     fs::metadata(&path).map(|metadata| metadata.len()).map_err(failed)
 }
 

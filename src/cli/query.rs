@@ -1,6 +1,7 @@
 //! `attnkit query`.
 
 use std::io::IsTerminal;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -91,7 +92,7 @@ struct OutputArgs {
     /// Write to this file
     #[arg(short, long, value_name = "FILE", help_heading = OUTPUT, value_hint = ValueHint::FilePath)]
     output: Option<PathBuf>,
-    /// table, csv, json, jsonl, parquet, arrow, npy or zarr [default: by the file's extension; a table on a terminal, csv in a pipe]
+    /// table, csv, json, jsonl, parquet, arrow, npy, zarr or png [default: by the file's extension; a table on a terminal, csv in a pipe]
     #[arg(long, value_name = "FORMAT", help_heading = OUTPUT, hide_possible_values = true)]
     format: Option<Format>,
     /// Sort by a column; may be given several times
@@ -207,6 +208,7 @@ enum ByArg {
 #[command(after_help = "\
 Examples:
   attnkit query map maps.store --video v1 --token flower --step 9 -o map.npy
+  attnkit query map maps.store --video v1 --token flower --step 9 -o map.png
   attnkit query map maps.store --video v1 --token flower --step 9 \\
       --block 12 --head 3 --size 480x848 --frames 57 -o overlay.npy
                                       in the pixels and frames of the video")]
@@ -428,7 +430,7 @@ fn map(args: &MapArgs, global: &Global) -> Result<(), Failure> {
     if args.output.explain {
         return target.explain(&map.explain(&store)?);
     }
-    let answer = map.run(&store, &|_, _| {})?;
+    let answer = map.run(&store, &query::silent)?;
     target.write(args.output.arranged(answer)?, global)
 }
 
@@ -477,7 +479,7 @@ fn compare(args: &CompareArgs, global: &Global) -> Result<(), Failure> {
     match maps {
         None => Ok(()),
         Some(target) => {
-            let differences = compare.run(&store, Form::Maps, &|_, _| {})?;
+            let differences = compare.run(&store, Form::Maps, &query::silent)?;
             target.write(Answer { notes: Vec::new(), ..differences }, global)
         }
     }
@@ -547,7 +549,7 @@ impl Target {
             (None, Some(path)) => Format::of_path(path).ok_or_else(|| {
                 Failure::usage(
                     format!("{}: the extension names no format", path.display()),
-                    "add --format csv, or another of table, json, jsonl, parquet, arrow, npy, zarr",
+                    "add --format csv, or another of table, json, jsonl, parquet, arrow, npy, zarr, png",
                 )
             })?,
             (None, None) if terminal => Format::Table,
@@ -566,13 +568,14 @@ impl Target {
                 "make it, or name another file",
             ));
         }
+        let width = if terminal { units::terminal_width() } else { None };
         let rows = if terminal && args.limit.is_none() { ROWS_ON_TERMINAL } else { usize::MAX };
-        Ok(Self { path: args.output.clone(), format, style: TableStyle { terminal, rows } })
+        Ok(Self { path: args.output.clone(), format, style: TableStyle { width, rows, advice: true } })
     }
 
     /// Refuses formats that are for maps, before anything is read.
     fn of_rows(&self) -> Result<(), Failure> {
-        if matches!(self.format, Format::Npy | Format::Zarr) {
+        if matches!(self.format, Format::Npy | Format::Zarr | Format::Png) {
             let found = format!("{} holds maps, and this answer is a table", self.format.name());
             return Err(Failure::usage(found, "write it as csv, json, jsonl, parquet or arrow"));
         }
@@ -612,7 +615,11 @@ fn maps_target(path: &Path) -> Result<Target, Failure> {
             "name a .npy, .zarr, .parquet or .arrow file",
         )
     })?;
-    Ok(Target { path: Some(path.to_owned()), format, style: TableStyle { terminal: false, rows: usize::MAX } })
+    Ok(Target {
+        path: Some(path.to_owned()),
+        format,
+        style: TableStyle { width: None, rows: usize::MAX, advice: true },
+    })
 }
 
 /// A progress bar that appears when there is much to read.
@@ -625,11 +632,12 @@ impl Bar {
         Self { progress: Progress::of_bytes("query", global.quiet) }
     }
 
-    fn set(&self, done: u64, all: u64) {
+    fn set(&self, done: u64, all: u64) -> ControlFlow<()> {
         if all >= WORTH_A_BAR {
             self.progress.set_total(all);
             self.progress.set_position(done, String::new);
         }
+        ControlFlow::Continue(())
     }
 
     fn finish(&self) {

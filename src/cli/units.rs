@@ -53,3 +53,8 @@ mod tests {
         assert_eq!(percent(1, 3), "33.3 %");
     }
 }
+
+/// Characters of a line of the terminal that standard output is.
+pub(super) fn terminal_width() -> Option<usize> {
+    comfy_table::Table::new().width().map(usize::from)
+}

@@ -39,6 +39,21 @@ pub struct StepArray<'a> {
     pub values: Values<'a>,
 }
 
+impl<'a> StepArray<'a> {
+    /// Values in memory as a step array: of axes `[block, head, spatial, token]`, or with a batch axis behind the first.
+    ///
+    /// # Errors
+    /// If the axes are none of a step array, or the batch axis is larger than 1 and `batch` does not choose.
+    pub fn new(axes: &[usize], values: Values<'a>, batch: Option<Batch>) -> Result<Self, Problem> {
+        let dtype = match values {
+            Values::Float16(_) => SourceDtype::Float16,
+            Values::Float32(_) => SourceDtype::Float32,
+            Values::Float64(_) => SourceDtype::Float64,
+        };
+        FileArray { shape: axes.to_vec(), dtype, values }.into_step_array(batch)
+    }
+}
+
 /// An array as a file holds it, with any number of axes.
 #[derive(Debug)]
 pub(super) struct FileArray<'a> {

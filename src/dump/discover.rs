@@ -214,7 +214,7 @@ impl VideoDir {
 }
 
 /// `prompt_000` at the start of a name, if the name goes on with `_` or ends there.
-fn prompt_prefix(name: &str) -> Option<&str> {
+pub(crate) fn prompt_prefix(name: &str) -> Option<&str> {
     let digits = name.strip_prefix("prompt_")?;
     let count = digits.bytes().take_while(u8::is_ascii_digit).count();
     let rest = &digits[count..];

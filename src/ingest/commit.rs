@@ -6,9 +6,9 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::Int32Type;
 use arrow::error::ArrowError;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
-use super::plan::{Candidates, Committed, SeriesPlan, VideoPlan};
+use super::plan::{Candidates, Committed, SeriesPlan};
 use super::task::Fragment;
 use crate::store::{
     Heads, MetadataPatch, Recipe, StepRow, Store, StoreError, VideoIndex, VideoRecord, document_hash, heads_batch,
@@ -63,13 +63,25 @@ impl WrittenSeries {
             metadata.extend(fragment.metadata);
         }
         let heads = concat_batches(&heads_schema(), &heads).map_err(damaged)?;
+        // A word that was written anew from the store alone is still what it was.
+        let stored = rows.first().and_then(|row| candidates.stored(row.step)).filter(|_| candidates.is_without_files());
+        let unchanged = stored.and_then(|row| store.series_attributes(row.series_path()));
+        Self::document(store, plan, rows, heads, metadata, unchanged)
+    }
+
+    /// Writes the documents and coordinates of a word whose shards are there. Its attributes are those of the plan, unless given.
+    pub fn document(
+        store: &Store,
+        plan: &SeriesPlan,
+        rows: Vec<StepRow>,
+        heads: RecordBatch,
+        metadata: BTreeMap<i32, MetadataPatch>,
+        attributes: Option<Value>,
+    ) -> Result<Self, StoreError> {
         let steps: Vec<i32> = rows.iter().map(|row| row.step).collect();
         let timesteps: Vec<f64> = rows.iter().map(|row| row.timestep).collect();
         let first = rows.first();
-        // A word that was written anew from the store alone is still what it was.
-        let stored = first.and_then(|row| candidates.stored(row.step)).filter(|_| candidates.is_without_files());
-        let unchanged = stored.and_then(|row| store.series_attributes(row.series_path()));
-        let attributes = unchanged.unwrap_or_else(|| {
+        let attributes = attributes.unwrap_or_else(|| {
             json!({
                 "video_id": plan.video_id,
                 "token": plan.token,
@@ -94,7 +106,8 @@ impl WrittenSeries {
 /// Commits a video: the words written, and those kept as they are. Returns false if another writer committed it meanwhile.
 pub(super) fn commit_video(
     store: &Store,
-    plan: VideoPlan,
+    video_id: String,
+    summary: Option<Map<String, Value>>,
     kept: Vec<StepRow>,
     written: Vec<WrittenSeries>,
     committed: &Committed,
@@ -103,7 +116,7 @@ pub(super) fn commit_video(
     let previous = committed.previous.as_ref().map_or(&no_record, |index| &index.record);
     let no_heads = Heads::new();
     let old_heads = committed.heads.as_ref().unwrap_or(&no_heads);
-    let mut record = VideoRecord { video_id: plan.video_id, summary: plan.summary, ..VideoRecord::default() };
+    let mut record = VideoRecord { video_id, summary, ..VideoRecord::default() };
     let mut heads = Heads::new();
     let mut rows = Vec::new();
     for series in kept.chunk_by(|a, b| a.token == b.token) {

@@ -11,6 +11,7 @@ mod schedule;
 mod settings;
 mod task;
 mod transform;
+mod writer;
 
 use std::path::{Path, PathBuf};
 
@@ -22,6 +23,7 @@ pub use settings::{Settings, SettingsError, read_settings};
 pub(crate) use task::ARRAY_KEYS;
 pub use task::{Failure, Fragment, ShardTask};
 pub(crate) use transform::transform;
+pub use writer::{StoreWriter, WriteError, WriterOptions};
 
 use crate::dump::DumpError;
 use crate::store::StoreError;
@@ -61,6 +63,9 @@ pub enum IngestError {
         /// What is wrong with it.
         source: globset::Error,
     },
+    /// Stopped by its [`Observer`].
+    #[error("stopped; what was committed before stays in the store, and the next ingest goes on from there")]
+    Cancelled,
     /// The threads could not be started.
     #[error("cannot start {threads} threads: {source}")]
     Threads {

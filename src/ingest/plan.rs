@@ -290,12 +290,12 @@ pub(super) struct Committed {
 
 impl Committed {
     /// Its rows.
-    fn rows(&self) -> &[StepRow] {
+    pub fn rows(&self) -> &[StepRow] {
         self.previous.as_ref().map_or(&[], |index| &index.rows)
     }
 
     /// The settings a word was ingested with.
-    fn recipe(&self, token: &str) -> Option<&Recipe> {
+    pub fn recipe(&self, token: &str) -> Option<&Recipe> {
         self.previous.as_ref()?.record.recipe.get(token)
     }
 

@@ -41,6 +41,11 @@ pub enum Event<'a> {
 pub trait Observer: Sync {
     /// Something happened.
     fn event(&self, event: Event<'_>);
+
+    /// Whether the ingest should stop soon, with [`IngestError::Cancelled`](super::IngestError::Cancelled).
+    fn is_cancelled(&self) -> bool {
+        false
+    }
 }
 
 /// Follows nothing.

@@ -284,7 +284,7 @@ impl<'a> Session<'a> {
     /// Starts with the next video, if there is one.
     fn next_video<'scope>(&'scope self, scope: &ScopeFifo<'scope>) {
         let next = lock(&self.videos).next();
-        if let Some((video, id)) = next.filter(|_| !self.stopped.load(Ordering::Relaxed)) {
+        if let Some((video, id)) = next.filter(|_| !self.is_stopped()) {
             scope.spawn_fifo(move |scope| {
                 let started = self.start_video(video, id, scope);
                 self.stop_on(started);
@@ -380,7 +380,7 @@ impl<'a> Session<'a> {
         run: &Shared<SeriesRun>,
         scope: &ScopeFifo<'scope>,
     ) -> Result<(), StoreError> {
-        if self.stopped.load(Ordering::Relaxed) {
+        if self.is_stopped() {
             return Ok(());
         }
         let fragment = task.run(self.store, &|plan| {
@@ -454,14 +454,14 @@ impl<'a> Session<'a> {
 
     /// One word less to wait for; after the last, the video is committed and the next one started.
     fn close_series<'scope>(&'scope self, run: &VideoRun, scope: &ScopeFifo<'scope>) -> Result<(), StoreError> {
-        if run.open_series.fetch_sub(1, Ordering::AcqRel) > 1 || self.stopped.load(Ordering::Relaxed) {
+        if run.open_series.fetch_sub(1, Ordering::AcqRel) > 1 || self.is_stopped() {
             return Ok(());
         }
         let Some(plan) = lock(&run.plan).take() else { return Ok(()) };
         let (kept, written) = (std::mem::take(&mut *lock(&run.kept)), std::mem::take(&mut *lock(&run.written)));
         if plan.touched || !written.is_empty() {
             let video_id = plan.video_id.clone();
-            if !commit_video(self.store, plan, kept, written, &run.committed)? {
+            if !commit_video(self.store, plan.video_id, plan.summary, kept, written, &run.committed)? {
                 // Another ingest committed this video meanwhile: what is to do is decided anew on top of that.
                 return self.start_video(run.video.clone(), video_id, scope);
             }
@@ -492,6 +492,14 @@ impl<'a> Session<'a> {
             self.observer.event(Event::Warning(&remark));
             lock(&self.report).warnings.push(remark);
         }
+    }
+
+    /// Whether nothing new is to be started.
+    fn is_stopped(&self) -> bool {
+        if self.observer.is_cancelled() {
+            self.fail(IngestError::Cancelled);
+        }
+        self.stopped.load(Ordering::Relaxed)
     }
 
     fn stop_on(&self, result: Result<(), StoreError>) {

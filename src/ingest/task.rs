@@ -177,7 +177,10 @@ impl ShardTask {
         fragment.heads.extend(measures.maps.iter().map(|map| HeadRow::new(plan.step, shape, grid, map)));
         let mut steps_row = self.row(plan.step, index);
         if let StepSource::Files { files, metadata } = &plan.source {
-            Self::fill(&mut steps_row, files, metadata, step);
+            let split = files.parts.iter().any(|part| part.block.is_some() || part.head.is_some());
+            describe_row(&mut steps_row, metadata, split);
+            steps_row.content_hash.clone_from(&step.content_hash);
+            update_source(&mut steps_row, files);
             let except: &[&str] = if step.as_in_file { &[] } else { &ARRAY_KEYS };
             let patch = MetadataPatch::between(&steps_row.to_metadata(), &metadata.raw, except);
             if !patch.is_empty() {
@@ -195,62 +198,64 @@ impl ShardTask {
 
     /// A row with what the series tells, for the shard's step number `index`.
     fn row(&self, step: i32, index: usize) -> StepRow {
-        let series = &self.series;
-        let row = self.shard * series.layout.steps_per_shard() + index;
+        self.series.row(step, self.shard * self.series.layout.steps_per_shard() + index)
+    }
+}
+
+/// Adds what a step's metadata tells to its row.
+pub(super) fn describe_row(row: &mut StepRow, metadata: &StepMetadata, split: bool) {
+    let small = |size: Option<i64>| size.and_then(|size| i32::try_from(size).ok());
+    row.prompt = metadata.prompt.clone().unwrap_or_default();
+    row.seed = metadata.seed;
+    row.cfg_scale = metadata.cfg_scale;
+    row.token_ids.clone_from(&metadata.token_ids);
+    row.token_texts.clone_from(&metadata.token_texts);
+    row.timestep = metadata.timestep.unwrap_or(f64::NAN);
+    row.total_steps = small(metadata.total_steps).unwrap_or(0);
+    row.aggregation_method = match &metadata.aggregation_method {
+        _ if split => "per_step_full".to_owned(),
+        Some(method) => method.clone(),
+        None => "unknown".to_owned(),
+    };
+    row.video_width = small(metadata.video_width);
+    row.video_height = small(metadata.video_height);
+    row.video_frames = small(metadata.video_frames);
+    row.threshold_applied = metadata.threshold_applied;
+}
+
+impl SeriesPlan {
+    /// A row with what the series tells, for the step at `row` on the step axis.
+    pub(super) fn row(&self, step: i32, row: usize) -> StepRow {
         StepRow {
-            video_id: series.video_id.clone(),
-            prompt_id: series.prompt_id.clone(),
+            video_id: self.video_id.clone(),
+            prompt_id: self.prompt_id.clone(),
             prompt: String::new(),
             template: None,
             variation: None,
             seed: None,
             cfg_scale: None,
-            token: series.token.clone(),
+            token: self.token.clone(),
             token_ids: Vec::new(),
             token_texts: Vec::new(),
-            weight: series.weight,
+            weight: self.weight,
             step,
             timestep: f64::NAN,
             total_steps: 0,
             aggregation_method: String::new(),
-            shape: series.layout.shape,
-            grid: series.grid,
-            dtype: series.layout.dtype.name().to_owned(),
+            shape: self.layout.shape,
+            grid: self.grid,
+            dtype: self.layout.dtype.name().to_owned(),
             video_width: None,
             video_height: None,
             video_frames: None,
             threshold_applied: None,
-            array: format!("{}/{}", series.path, ArrayKind::Attention.name()),
+            array: format!("{}/{}", self.path, ArrayKind::Attention.name()),
             row: i32::try_from(row).unwrap_or(i32::MAX),
             source: String::new(),
             source_bytes: 0,
             source_modified: 0,
             content_hash: String::new(),
         }
-    }
-
-    /// Adds what the step's files and metadata tell.
-    fn fill(row: &mut StepRow, files: &StepFiles, metadata: &StepMetadata, step: &ReadStep<'_>) {
-        let small = |size: Option<i64>| size.and_then(|size| i32::try_from(size).ok());
-        let split = files.parts.iter().any(|part| part.block.is_some() || part.head.is_some());
-        row.prompt = metadata.prompt.clone().unwrap_or_default();
-        row.seed = metadata.seed;
-        row.cfg_scale = metadata.cfg_scale;
-        row.token_ids.clone_from(&metadata.token_ids);
-        row.token_texts.clone_from(&metadata.token_texts);
-        row.timestep = metadata.timestep.unwrap_or(f64::NAN);
-        row.total_steps = small(metadata.total_steps).unwrap_or(0);
-        row.aggregation_method = match &metadata.aggregation_method {
-            _ if split => "per_step_full".to_owned(),
-            Some(method) => method.clone(),
-            None => "unknown".to_owned(),
-        };
-        row.video_width = small(metadata.video_width);
-        row.video_height = small(metadata.video_height);
-        row.video_frames = small(metadata.video_frames);
-        row.threshold_applied = metadata.threshold_applied;
-        row.content_hash.clone_from(&step.content_hash);
-        update_source(row, files);
     }
 }
 
@@ -263,7 +268,7 @@ struct ReadStep<'a> {
 }
 
 /// Writes one step's chunks of one array.
-fn write_step(
+pub(super) fn write_step(
     values: &Values<'_>,
     measures: &StepMeasures,
     kind: ArrayKind,

@@ -1,8 +1,9 @@
-//! Writers for answers: tables for people, CSV, JSON, Parquet, Arrow for programs, npy and Zarr for maps.
+//! Writers for answers: tables for people, CSV, JSON, Parquet, Arrow for programs, npy, Zarr and PNG for maps.
 //!
 //! A file is written beside its final place and renamed, so that a failure leaves what was there.
 
 mod npy;
+mod png;
 mod table;
 mod text;
 mod trend;
@@ -21,6 +22,7 @@ use polars::prelude::{
 
 use crate::query::{Answer, QueryError};
 
+pub use png::picture;
 pub use trend::trends;
 
 /// How an answer is written.
@@ -42,11 +44,13 @@ pub enum Format {
     Npy,
     /// The maps as a labelled Zarr array.
     Zarr,
+    /// A single map as a picture, frame beside frame.
+    Png,
 }
 
 impl Format {
     /// All, with their names and the file extensions that stand for them.
-    pub const ALL: [(Self, &'static str, &'static [&'static str]); 8] = [
+    pub const ALL: [(Self, &'static str, &'static [&'static str]); 9] = [
         (Self::Table, "table", &["txt"]),
         (Self::Csv, "csv", &["csv"]),
         (Self::Json, "json", &["json"]),
@@ -55,6 +59,7 @@ impl Format {
         (Self::Arrow, "arrow", &["arrow", "feather", "ipc"]),
         (Self::Npy, "npy", &["npy"]),
         (Self::Zarr, "zarr", &["zarr"]),
+        (Self::Png, "png", &["png"]),
     ];
 
     /// The format that a file's extension stands for.
@@ -73,7 +78,7 @@ impl Format {
     /// Whether the maps themselves are written, not only what is said of them.
     #[must_use]
     pub const fn has_values(self) -> bool {
-        matches!(self, Self::Parquet | Self::Arrow | Self::Npy | Self::Zarr)
+        matches!(self, Self::Parquet | Self::Arrow | Self::Npy | Self::Zarr | Self::Png)
     }
 
     /// Whether it can be printed on a terminal.
@@ -153,10 +158,18 @@ impl OutputError {
 /// How tables for people are drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TableStyle {
-    /// Whether to fit the terminal.
-    pub terminal: bool,
+    /// Characters of a line; `None`: as many as it takes.
+    pub width: Option<usize>,
     /// Rows to show.
     pub rows: usize,
+    /// Whether to say which options of the command line show more.
+    pub advice: bool,
+}
+
+/// Names of the columns that people want to see: all, or the most telling of an answer with statistics.
+#[must_use]
+pub fn telling_columns(answer: &Answer) -> Vec<&str> {
+    table::telling(answer).into_iter().map(|column| column.name().as_str()).collect()
 }
 
 /// The answer as text, in one of the text formats.
@@ -177,9 +190,10 @@ pub fn write_file(answer: &Answer, format: Format, path: &Path) -> Result<Vec<Pa
     match format {
         Format::Npy => return npy::write(answer, path),
         Format::Zarr => zarr::write(answer, path)?,
+        Format::Png => png::write(answer, path)?,
         Format::Parquet => write_parquet(answer, path)?,
         _ => {
-            let style = TableStyle { terminal: false, rows: usize::MAX };
+            let style = TableStyle { width: None, rows: usize::MAX, advice: true };
             replace(path, |file| encode(answer, format, style, file).map_err(|error| error.at(path)))?;
         }
     }
@@ -237,7 +251,7 @@ fn encode(answer: &Answer, format: Format, style: TableStyle, mut to: impl Write
             JsonWriter::new(to).with_json_format(JsonFormat::JsonLines).finish(&mut answer.table.clone())?;
         }
         Format::Arrow => IpcWriter::new(to).with_compat_level(CompatLevel::oldest()).finish(&mut with_values()?)?,
-        Format::Parquet | Format::Npy | Format::Zarr => {}
+        Format::Parquet | Format::Npy | Format::Zarr | Format::Png => {}
     }
     Ok(())
 }

@@ -28,9 +28,9 @@ const TELLING: [&str; 17] = [
     "timestep",
 ];
 
-/// Draws the answer's rows. Of answers with statistics, the most telling ones are shown; on a terminal, columns that fit.
+/// Draws the answer's rows: the most telling columns, as many as fit into the width.
 pub(super) fn draw(answer: &Answer, style: TableStyle) -> String {
-    let shown: Vec<&Column> = answer.table.columns().iter().filter(|column| is_shown(answer, column)).collect();
+    let shown = telling(answer);
     let rows = answer.table.height();
     let cells: Vec<Vec<String>> = shown
         .iter()
@@ -39,7 +39,7 @@ pub(super) fn draw(answer: &Answer, style: TableStyle) -> String {
             (0..rows.min(style.rows)).map(cell).collect()
         })
         .collect();
-    let fitting = fitting(&shown, &cells, if style.terminal { Table::new().width() } else { None });
+    let fitting = fitting(&shown, &cells, style.width);
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_content_arrangement(ContentArrangement::Disabled);
@@ -57,7 +57,8 @@ pub(super) fn draw(answer: &Answer, style: TableStyle) -> String {
     }
     let mut lines = vec![table.trim_fmt()];
     if rows > style.rows {
-        lines.push(format!("… {rows} rows in all (--limit shows more or fewer, -o FILE keeps all)"));
+        let advice = if style.advice { " (--limit shows more or fewer, -o FILE keeps all)" } else { "" };
+        lines.push(format!("… {rows} rows in all{advice}"));
     }
     let hidden: Vec<&str> = answer
         .table
@@ -67,19 +68,21 @@ pub(super) fn draw(answer: &Answer, style: TableStyle) -> String {
         .filter(|name| !fitting.iter().any(|&index| shown[index].name() == name))
         .collect();
     if !hidden.is_empty() {
-        lines.push(format!(
-            "… {} more columns (--columns chooses, other formats have all): {}",
-            hidden.len(),
-            hidden.join(" ")
-        ));
+        let advice = if style.advice { " (--columns chooses, other formats have all)" } else { "" };
+        lines.push(format!("… {} more columns{advice}: {}", hidden.len(), hidden.join(" ")));
     }
     lines.join("\n") + "\n"
 }
 
+/// The columns that people want to see: all, or the most telling of an answer with statistics.
+pub(super) fn telling(answer: &Answer) -> Vec<&Column> {
+    answer.table.columns().iter().filter(|column| is_shown(answer, column)).collect()
+}
+
 /// The columns that fit side by side into `width`, each as wide as its widest cell and the gap beside it; always the first.
-fn fitting(columns: &[&Column], cells: &[Vec<String>], width: Option<u16>) -> Vec<usize> {
+fn fitting(columns: &[&Column], cells: &[Vec<String>], width: Option<usize>) -> Vec<usize> {
     let wide = |text: &str| text.chars().count() + 2;
-    let mut left = width.map_or(usize::MAX, usize::from);
+    let mut left = width.unwrap_or(usize::MAX);
     (0..columns.len())
         .filter(|&index| {
             let own = cells[index].iter().map(|cell| wide(cell)).max().unwrap_or(0).max(wide(columns[index].name()));

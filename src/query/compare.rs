@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use polars::prelude::{Column, DataFrame, PlSmallStr};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::QueryError;
 use super::answer::{Answer, Maps, Statistics, axes, key_column, shape_columns};
@@ -17,7 +18,8 @@ use crate::metrics::{Measured, Metric};
 use crate::store::Store;
 
 /// What distinguishes the two sides of a comparison.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Across {
     /// The prompt.
     Prompt,
@@ -68,7 +70,8 @@ impl Across {
 }
 
 /// Which steps of the two sides are compared with each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Align {
     /// Those of the same number.
     #[default]
@@ -99,7 +102,8 @@ pub struct Compare {
 }
 
 /// What to make of a comparison.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Form {
     /// One row for each pair, step and metric.
     #[default]

@@ -53,6 +53,9 @@ pub enum QueryError {
         /// Each grid with videos that have it.
         grids: Vec<String>,
     },
+    /// Stopped by whoever asked.
+    #[error("stopped before the answer was complete")]
+    Cancelled,
     /// The tables cannot be evaluated.
     #[error("the tables cannot be read: {0}")]
     Tables(#[from] polars::error::PolarsError),
@@ -74,7 +77,7 @@ impl QueryError {
             }
             Self::Question { hint, .. } | Self::NothingSelected { hint, .. } => Some(hint.clone()),
             Self::UnequalGrids { .. } => Some("select maps of one grid, such as --where \"frames = 15 AND height = 30 AND width = 53\"".into()),
-            Self::Store(_) | Self::Tables(_) => None,
+            Self::Store(_) | Self::Tables(_) | Self::Cancelled => None,
         }
     }
 

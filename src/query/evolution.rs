@@ -4,13 +4,14 @@ use std::collections::HashMap;
 
 use polars::prelude::{Column, DataFrame, PlSmallStr};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::QueryError;
 use super::answer::{Answer, Statistics, key_columns, shape_columns};
 use super::explain::Explain;
 use super::filter::Filter;
 use super::reduction::{Group, Key, KeyValue, Plan, Reduction};
-use super::run::{OnBytes, ReadCount, Reduced};
+use super::run::{OnBytes, ReadCount, Reduced, silent};
 use super::selection::{SelectedStep, Selection};
 use crate::metrics::{Measured, Metric};
 use crate::store::Store;
@@ -20,7 +21,8 @@ const CHANGES: [(&str, Metric); 3] =
     [("cosine", Metric::Cosine), ("js", Metric::JensenShannon), ("centroid_shift", Metric::Centroid)];
 
 /// What a word's maps are kept apart by, beside the steps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum By {
     /// Blocks; averaged over heads.
     Block,
@@ -97,7 +99,7 @@ impl Evolution {
                 let last = AtomicLast::default();
                 self.series(store, steps, &|bytes, _| {
                     let more = bytes.saturating_sub(last.swap(bytes));
-                    on_bytes(done.fetch_add(more, std::sync::atomic::Ordering::Relaxed) + more, all);
+                    on_bytes(done.fetch_add(more, std::sync::atomic::Ordering::Relaxed) + more, all)
                 })
             })
             .collect::<Result<_, _>>()?;
@@ -137,7 +139,7 @@ impl Evolution {
         let end = self.plan(store, vec![end.clone()])?;
         let without_step = |group: &Group| group.key[..group.key.len() - 1].to_vec();
         let mut last: HashMap<Vec<KeyValue>, Vec<f32>> = HashMap::new();
-        let mut read = end.run(store, &|_, _| {}, |reduced| {
+        let mut read = end.run(store, &silent, |reduced| {
             last.extend(reduced.into_iter().map(|reduced| (without_step(&end.groups[reduced.group]), reduced.values)));
             Ok(())
         })?;

@@ -1,7 +1,7 @@
 //! Running a plan: tasks in parallel, a window of them at a time; their partials are merged in the order of the plan, so that the
 //! result has the same bits whatever the number of threads.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
@@ -33,8 +33,14 @@ pub(super) struct Reduced {
     pub values: Vec<f32>,
 }
 
-/// Called with (bytes decoded, bytes in all) from any thread.
-pub type OnBytes<'a> = &'a (dyn Fn(u64, u64) + Sync);
+/// Called with (bytes decoded, bytes in all) from any thread. `Break` stops the work, with [`QueryError::Cancelled`].
+pub type OnBytes<'a> = &'a (dyn Fn(u64, u64) -> ControlFlow<()> + Sync);
+
+/// Follows nothing, stops nothing.
+#[must_use]
+pub const fn silent(_: u64, _: u64) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
 
 impl Plan {
     /// Runs all tasks. `take` gets the reduced maps as they are finished, always in the same order.
@@ -56,8 +62,10 @@ impl Plan {
                 .map(|task| {
                     let partial = task.run(&arrays)?;
                     let bytes = task.decoded_bytes();
-                    on_bytes(done.fetch_add(bytes, Ordering::Relaxed) + bytes, all);
-                    Ok(partial)
+                    match on_bytes(done.fetch_add(bytes, Ordering::Relaxed) + bytes, all) {
+                        ControlFlow::Continue(()) => Ok(partial),
+                        ControlFlow::Break(()) => Err(QueryError::Cancelled),
+                    }
                 })
                 .collect::<Result<_, QueryError>>()?;
             let mut finished = Vec::new();
@@ -143,7 +151,7 @@ mod tests {
             }
             Ok(())
         };
-        plan.run(store, &|_, _| {}, take).unwrap();
+        plan.run(store, &silent, take).unwrap();
         maps
     }
 

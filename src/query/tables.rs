@@ -4,6 +4,7 @@ use polars::prelude::{
     DataFrame, Expr, IdxSize, IntoLazy, JoinArgs, JoinType, LazyFrame, MaintainOrderJoin, PlSmallStr, PolarsError, col,
 };
 use polars::sql::SQLContext;
+use serde::{Deserialize, Serialize};
 
 use super::QueryError;
 use super::answer::{Answer, Arrange, check_distinct, sorted};
@@ -13,7 +14,8 @@ use super::selection::join;
 use crate::store::Store;
 
 /// A table of the store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum TableName {
     /// One row for each step.
     #[default]

@@ -284,6 +284,18 @@ pub(crate) fn write_documents(
 }
 
 /// Bytes with their CRC32C behind them.
+/// Start and length of each inner chunk of a shard, from the index at its end; `None` if the index is damaged.
+fn shard_index(shard: &[u8], slots: usize) -> Option<Vec<[usize; 2]>> {
+    let index = shard.get(shard.len().checked_sub(slots * 16 + 4)?..)?;
+    let (entries, _) = index.split_last_chunk::<4>()?;
+    if crc32c(entries.to_vec()).ok()? != index {
+        return None;
+    }
+    let number = |bytes: &[u8; 8]| usize::try_from(u64::from_le_bytes(*bytes)).unwrap_or(usize::MAX);
+    let (numbers, _) = entries.as_chunks::<8>();
+    Some(numbers.as_chunks::<2>().0.iter().map(|[start, len]| [number(start), number(len)]).collect())
+}
+
 fn crc32c(bytes: Vec<u8>) -> Result<Vec<u8>, String> {
     let codec = zarrs::array::codec::Crc32cCodec::new();
     codec.encode(bytes.into(), &options()).map(Cow::into_owned).map_err(|error| error.to_string())
@@ -373,7 +385,32 @@ impl ShardWriter {
     /// Appends the next inner chunk, in C order over (step, block, head).
     pub fn push(&mut self, values: &[u8]) -> Result<(), StoreError> {
         let chunk = self.codec.encode(values).map_err(|found| StoreError::array(&self.path, found))?;
-        self.file.write_all(&chunk).map_err(StoreError::io(&self.path))?;
+        self.push_encoded(&chunk)
+    }
+
+    /// Appends, as they are, the inner chunks of the first `steps` steps of a shard of another generation, which `layout` describes.
+    pub fn copy(
+        &mut self,
+        from: &Path,
+        layout: &SeriesLayout,
+        kind: ArrayKind,
+        shard: usize,
+        steps: usize,
+    ) -> Result<(), StoreError> {
+        let path = shard_path(&from.join(kind.name()), kind, shard);
+        let per_step = layout.chunks_per_step(kind);
+        let shard = fs::read(&path).map_err(StoreError::io(&path))?;
+        let index = shard_index(&shard, layout.steps_per_shard() * per_step)
+            .ok_or_else(|| StoreError::damaged(&path, "the index of the shard is damaged"))?;
+        for [start, len] in index.into_iter().take(steps * per_step) {
+            let chunk = start.checked_add(len).and_then(|end| shard.get(start..end));
+            self.push_encoded(chunk.ok_or_else(|| StoreError::damaged(&path, "a chunk of the shard is missing"))?)?;
+        }
+        Ok(())
+    }
+
+    fn push_encoded(&mut self, chunk: &[u8]) -> Result<(), StoreError> {
+        self.file.write_all(chunk).map_err(StoreError::io(&self.path))?;
         let len = chunk.len() as u64;
         self.index.extend(self.written.to_le_bytes());
         self.index.extend(len.to_le_bytes());
@@ -540,6 +577,25 @@ impl StoredArray {
         let mut step = Vec::with_capacity(bytes);
         self.for_each_chunk(row, |_, values| step.extend_from_slice(values))?;
         Ok(step)
+    }
+
+    /// A range of the elements of one step, in C order and the machine's byte order. Only the chunks that hold them are decoded.
+    ///
+    /// # Errors
+    /// As [`for_each_chunk`](Self::for_each_chunk), or if the step has fewer elements.
+    pub fn read_range(&self, row: u64, elements: std::ops::Range<usize>) -> Result<Vec<u8>, StoreError> {
+        let chunks = self.sharded()?;
+        let (count, len, size) = (chunks.per_step(), chunks.len, chunks.dtype.size());
+        if elements.end > count * len {
+            return Err(self.failed(format!("a step has {} elements; {elements:?} are not among them", count * len)));
+        }
+        let mut values = Vec::with_capacity(elements.len() * size);
+        for number in elements.start / len..elements.end.div_ceil(len) {
+            let (first, last) = (elements.start.max(number * len), elements.end.min((number + 1) * len));
+            let wanted = (first - number * len) * size..(last - number * len) * size;
+            self.read_chunk(row, number, |chunk| values.extend_from_slice(&chunk[wanted]))?;
+        }
+        Ok(values)
     }
 
     /// All values of a coordinate, in the machine's byte order.

@@ -43,7 +43,7 @@ pub use gc::Garbage;
 use layout::Layout;
 pub(crate) use layout::new_generation;
 use layout::series_path;
-use lock::WriterLock;
+pub(crate) use lock::WriterLock;
 pub use names::{decode_name, encode_name};
 pub use part::{Heads, MetadataPatch, Recipe, VideoIndex, VideoRecord};
 pub(crate) use tables::heads_batch;

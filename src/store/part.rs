@@ -144,6 +144,16 @@ impl VideoIndex {
         Path::new(&self.rows.first()?.source).parent()?.parent()
     }
 
+    /// The step metadata of a row, as it was in its file.
+    #[must_use]
+    pub fn metadata_of(&self, row: &StepRow) -> Map<String, Value> {
+        let mut metadata = row.to_metadata();
+        if let Some(patch) = self.record.metadata.get(&row.token).and_then(|patches| patches.get(&row.step)) {
+            patch.apply(&mut metadata);
+        }
+        metadata
+    }
+
     /// The rows, word by word.
     pub fn series(&self) -> impl Iterator<Item = &[StepRow]> {
         self.rows.chunk_by(|a, b| a.token == b.token)

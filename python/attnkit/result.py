@@ -1,0 +1,290 @@
+"""What questions give: a table, and for map-valued questions the maps behind its rows."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+from html import escape
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from . import _native
+from .ingest import Path
+
+if TYPE_CHECKING:
+    import pandas
+    import polars
+    import pyarrow
+    import torch
+    import xarray
+
+#: Rows shown where a result is only looked at.
+ROWS_SHOWN = 10
+#: Columns shown in a notebook.
+COLUMNS_SHOWN = 14
+
+Array = np.ndarray[Any, Any]
+Labelled = TypeVar("Labelled", "xarray.DataArray", "xarray.Dataset")
+
+
+class _PlainStrings:
+    """The Arrow stream of an answer with strings that every reader knows."""
+
+    def __init__(self, answer: _native.Answer) -> None:
+        self._answer = answer
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        return self._answer.stream(False)
+
+
+class Result:
+    """A table, and the maps of its rows if they were asked for.
+
+    It is an Arrow stream itself (PyCapsule interface), so that `polars.DataFrame(result)`, `pyarrow.table(result)` and DuckDB read its
+    table without a copy.
+
+    Attributes
+    ----------
+    keys : list of str
+        Columns that tell the rows apart.
+    notes : list of str
+        What one should know of the answer.
+    """
+
+    def __init__(self, answer: _native.Answer, keys: list[str] | None = None) -> None:
+        self._answer = answer
+        self.keys = answer.keys if keys is None else keys
+        self.notes = answer.notes
+
+    # The table.
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns."""
+        return self._answer.columns
+
+    def __len__(self) -> int:
+        return self._answer.height
+
+    def __getitem__(self, column: str) -> Array:
+        """A column as a numpy array: numbers (NaN where null), times, or objects."""
+        return _column(self._answer, column)
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        return self._answer.__arrow_c_stream__(requested_schema)
+
+    def to_arrow(self) -> pyarrow.Table:
+        """The table, for pyarrow. Numbers are not copied."""
+        import pyarrow
+
+        return pyarrow.table(_PlainStrings(self._answer))
+
+    def to_polars(self) -> polars.DataFrame:
+        """The table, for polars. Nothing is copied."""
+        import polars
+
+        return polars.DataFrame(self)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The table, for pandas (through pyarrow)."""
+        return self.to_arrow().to_pandas()
+
+    # The maps.
+
+    @property
+    def maps(self) -> list[Array]:
+        """The map of each row, float32, `[frame, height, width]` (`[spatial]` if the grid is unknown). Views, not copies.
+
+        Raises
+        ------
+        ValueError
+            If the question was not for maps.
+        """
+        values = self._answer.values
+        if values is None:
+            raise ValueError(f"this result is a table of {', '.join(self.columns)}; it has no maps")
+        return [values[start:stop].reshape(shape) for start, stop, shape in self._answer.places]
+
+    @property
+    def has_maps(self) -> bool:
+        """Whether there are maps behind the rows."""
+        return self._answer.values is not None
+
+    def to_numpy(self) -> Array:
+        """The maps, stacked; of a table its rows.
+
+        Returns
+        -------
+        array
+            `[map, frame, height, width]` float32, or `[frame, height, width]` of a single map: a view, not a copy. Without maps, a
+            structured array with a field for each column.
+
+        Raises
+        ------
+        ValueError
+            If the maps have different shapes.
+        """
+        if not self.has_maps:
+            columns = {name: self[name] for name in self.columns}
+            rows = np.empty(len(self), [(name, values.dtype) for name, values in columns.items()])
+            for name, values in columns.items():
+                rows[name] = values
+            return rows
+        values, places = self._answer.values, self._answer.places
+        assert values is not None
+        shapes = {tuple(shape) for _, _, shape in places}
+        if len(shapes) > 1:
+            listed = ", ".join(" x ".join(map(str, shape)) for shape in sorted(shapes))
+            raise ValueError(f"the maps have different shapes ({listed}); use `maps`, or select those of one shape")
+        shape = shapes.pop() if shapes else (0,)
+        if self._answer.is_single_map and len(places) == 1:
+            return values.reshape(shape)
+        return values.reshape(len(places), *shape)
+
+    def to_torch(self) -> torch.Tensor:
+        """`to_numpy`, as a tensor that shares its memory."""
+        import torch
+
+        return torch.from_numpy(self.to_numpy())
+
+    def to_xarray(self) -> xarray.DataArray | xarray.Dataset:
+        """Labelled, with a dimension for each key.
+
+        Returns
+        -------
+        DataArray
+            Of maps: `[*keys, frame, height, width]`; combinations of keys that do not occur are NaN. A single map has its keys as
+            coordinates without a dimension.
+        Dataset
+            Of a table: a variable for each column that is no key. A table without keys has the dimension `row`.
+        """
+        import xarray
+
+        attributes = {"notes": self.notes} if self.notes else {}
+        keys = {key: self[key] for key in self.keys}
+        if not self.has_maps:
+            others = [name for name in self.columns if name not in keys]
+            if not keys:
+                return xarray.Dataset({name: ("row", self[name]) for name in others}, attrs=attributes)
+            levels, places = _levels(keys)
+            variables = {name: (list(keys), _spread(self[name], levels, places)) for name in others}
+            return _without_token_index(xarray.Dataset(variables, coords=levels, attrs=attributes))
+        maps = self.to_numpy()
+        single = self._answer.is_single_map and len(self) == 1
+        axes = maps.shape if single else maps.shape[1:]
+        names = ["frame", "height", "width"] if len(axes) == 3 else ["spatial"]
+        positions = {name: np.arange(size) for name, size in zip(names, axes)}
+        if single:
+            labels = {key: ((), values[0]) for key, values in keys.items()}
+            return xarray.DataArray(maps, {**labels, **positions}, names, name="attention", attrs=attributes)
+        levels, places = _levels(keys)
+        spread = _spread(maps, levels, places)
+        dims = [*keys, *names]
+        return _without_token_index(xarray.DataArray(spread, {**levels, **positions}, dims, "attention", attributes))
+
+    # Files and looks.
+
+    def write(self, path: Path, format: str | None = None) -> list[FilePath]:
+        """Write to a file, in the format of its extension.
+
+        Parameters
+        ----------
+        path : path
+            `.csv`, `.json`, `.jsonl`, `.parquet`, `.arrow`, `.npy`, `.zarr`, `.png` or `.txt`. Parquet and Arrow have the maps in the
+            column `values`; `.png` is for a single map.
+        format : str, optional
+            Where the extension does not tell it.
+
+        Returns
+        -------
+        list of Path
+            Files written beside it, such as the rows that belong to the maps of a `.npy`.
+        """
+        return self._answer.write(path, format)
+
+    def png(self) -> bytes:
+        """The picture of a single map, frame beside frame, as the bytes of a PNG file.
+
+        Raises
+        ------
+        ValueError
+            If there are several maps, or none.
+        """
+        maps = self.maps
+        if len(maps) != 1:
+            raise ValueError(f"a picture is of one map; there are {len(maps)}")
+        shape = maps[0].shape if maps[0].ndim == 3 else (1, 1, maps[0].size)
+        return _native.heatmap(maps[0].ravel(), shape)
+
+    def __repr__(self) -> str:
+        return self._answer.to_text("table", ROWS_SHOWN, shutil.get_terminal_size((120, 24)).columns).rstrip("\n")
+
+    def _repr_html_(self) -> str:
+        columns = self._answer.telling_columns[:COLUMNS_SHOWN]
+        head = "".join(f"<th>{escape(name)}</th>" for name in columns)
+        shown = [self[name][:ROWS_SHOWN] for name in columns]
+        rows = "".join("<tr>" + "".join(f"<td>{escape(_cell(value))}</td>" for value in row) + "</tr>" for row in zip(*shown))
+        hidden = len(self.columns) - len(columns)
+        more = [f"{len(self):,} rows" if len(self) > ROWS_SHOWN else "", f"{hidden} more columns" if hidden else "", *self.notes]
+        foot = f"<p>{escape('; '.join(part for part in more if part))}</p>" if any(more) else ""
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{foot}"
+        if self._answer.is_single_map and self.has_maps and len(self) == 1:
+            picture = base64.b64encode(self.png()).decode()
+            return f'<img src="data:image/png;base64,{picture}" alt="attention map"/>{table}'
+        return table
+
+
+def _column(answer: _native.Answer, name: str) -> Array:
+    values = answer.column(name)
+    if isinstance(values, np.ndarray):
+        return values.view("datetime64[us]") if answer.is_time(name) else values
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
+
+
+def _levels(keys: dict[str, Array]) -> tuple[dict[str, Array], tuple[Array, ...]]:
+    """The values of each key in the order of first appearance, and for each row its place among them."""
+    levels, places = {}, []
+    for key, values in keys.items():
+        order: dict[Any, int] = {}
+        places.append(np.array([order.setdefault(_hashable(value), len(order)) for value in values.tolist()], dtype=np.intp))
+        firsts = [int(np.argmax(places[-1] == place)) for place in range(len(order))]
+        levels[key] = values[firsts] if firsts else values[:0]
+    return levels, tuple(places)
+
+
+def _hashable(value: Any) -> Any:
+    """NaN is a key like others."""
+    return "nan" if isinstance(value, float) and value != value else value
+
+
+def _spread(values: Array, levels: dict[str, Array], places: tuple[Array, ...]) -> Array:
+    """Rows as an array with an axis for each key. A view where the rows are all combinations in order."""
+    sizes = [len(level) for level in levels.values()]
+    flat = np.ravel_multi_index(places, sizes) if len(values) else np.empty(0, np.intp)
+    if len(values) == np.prod(sizes) and np.array_equal(flat, np.arange(len(values))):
+        return values.reshape(*sizes, *values.shape[1:])
+    if len(np.unique(flat)) < len(flat):
+        raise ValueError(f"rows are not told apart by {', '.join(levels)}")
+    if values.dtype.kind in "iub":
+        values = values.astype(np.float64)
+    missing = {"f": np.nan, "M": np.datetime64("NaT"), "O": None}[values.dtype.kind]
+    spread = np.full([int(np.prod(sizes)), *values.shape[1:]], missing, dtype=values.dtype)
+    spread[flat] = values
+    return spread.reshape(*sizes, *values.shape[1:])
+
+
+def _without_token_index(labelled: Labelled) -> Labelled:
+    """Words are nearly always of one position, which needs no dimension."""
+    return labelled.isel(token_index=0) if labelled.sizes.get("token_index") == 1 else labelled
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, (float, np.floating)):
+        return "" if np.isnan(value) else f"{value:.4g}"
+    return str(value)

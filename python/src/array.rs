@@ -1,0 +1,110 @@
+//! Values as numpy arrays, and back.
+
+use attnkit::dtype::Dtype;
+use attnkit::kernel::{Accumulator, Element, Reducer};
+use attnkit::values::Values;
+use half::f16;
+use numpy::{PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArrayMethods};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use rayon::prelude::*;
+
+/// A vector as a numpy array that takes it over without a copy.
+pub fn to_numpy<'py, T: numpy::Element>(
+    py: Python<'py>,
+    values: Vec<T>,
+    shape: &[usize],
+) -> PyResult<Bound<'py, PyAny>> {
+    Ok(numpy::PyArray1::from_vec(py, values).reshape(shape.to_vec())?.into_any())
+}
+
+/// Values as a numpy array of their type.
+pub fn values_to_numpy<'py>(py: Python<'py>, values: Values<'static>, shape: &[usize]) -> PyResult<Bound<'py, PyAny>> {
+    match values {
+        Values::Float16(values) => to_numpy(py, values.into_owned(), shape),
+        Values::Float32(values) => to_numpy(py, values.into_owned(), shape),
+        Values::Float64(values) => to_numpy(py, values.into_owned(), shape),
+    }
+}
+
+/// Bytes of elements as a numpy array.
+pub fn bytes_to_numpy<'py>(
+    py: Python<'py>,
+    dtype: Dtype,
+    bytes: &[u8],
+    shape: &[usize],
+) -> PyResult<Bound<'py, PyAny>> {
+    match dtype {
+        Dtype::Float16 => to_numpy::<f16>(py, bytemuck::pod_collect_to_vec(bytes), shape),
+        Dtype::Float32 => to_numpy::<f32>(py, bytemuck::pod_collect_to_vec(bytes), shape),
+        Dtype::Float64 => to_numpy::<f64>(py, bytemuck::pod_collect_to_vec(bytes), shape),
+    }
+}
+
+/// A float array of any of the types that a store knows.
+#[derive(FromPyObject)]
+pub enum Floats<'py> {
+    /// float16
+    Float16(PyReadonlyArrayDyn<'py, f16>),
+    /// float32
+    Float32(PyReadonlyArrayDyn<'py, f32>),
+    /// float64
+    Float64(PyReadonlyArrayDyn<'py, f64>),
+}
+
+impl Floats<'_> {
+    /// Its axes.
+    pub fn shape(&self) -> &[usize] {
+        match self {
+            Self::Float16(array) => array.shape(),
+            Self::Float32(array) => array.shape(),
+            Self::Float64(array) => array.shape(),
+        }
+    }
+
+    /// A copy of its values, C order: nobody can change them while they are worked on.
+    pub fn to_values(&self) -> Values<'static> {
+        match self {
+            Self::Float16(array) => Values::Float16(array.as_array().iter().copied().collect()),
+            Self::Float32(array) => Values::Float32(array.as_array().iter().copied().collect()),
+            Self::Float64(array) => Values::Float64(array.as_array().iter().copied().collect()),
+        }
+    }
+}
+
+/// The mean over one axis, float32; sums accumulate in float64.
+///
+/// # Errors
+/// `TypeError` if the array is not contiguous; `ValueError` if it has no such axis or the axis is empty.
+#[pyfunction]
+pub fn mean_axis<'py>(py: Python<'py>, array: Floats<'py>, axis: usize) -> PyResult<Bound<'py, PyArrayDyn<f32>>> {
+    let shape = array.shape().to_vec();
+    if axis >= shape.len() || shape[axis] == 0 {
+        return Err(PyValueError::new_err(format!("an array of shape {shape:?} has no mean over axis {axis}")));
+    }
+    let inner: usize = shape[axis + 1..].iter().product();
+    let not_contiguous = |_| PyTypeError::new_err("the array is not C-contiguous: use numpy.ascontiguousarray");
+    let means = match &array {
+        Floats::Float16(array) => means(array.as_slice().map_err(not_contiguous)?, shape[axis], inner),
+        Floats::Float32(array) => means(array.as_slice().map_err(not_contiguous)?, shape[axis], inner),
+        Floats::Float64(array) => means(array.as_slice().map_err(not_contiguous)?, shape[axis], inner),
+    };
+    let kept: Vec<usize> = [&shape[..axis], &shape[axis + 1..]].concat();
+    numpy::PyArray1::from_vec(py, means).reshape(kept)
+}
+
+/// Means over the middle axis of `[outer, count, inner]`.
+fn means<T: Element>(values: &[T], count: usize, inner: usize) -> Vec<f32> {
+    if values.is_empty() {
+        return Vec::new();
+    }
+    values
+        .par_chunks(count * inner)
+        .flat_map_iter(|group| {
+            let mut accumulator = Accumulator::new(Reducer::Mean, false, inner);
+            let maps: Vec<&[T]> = group.chunks(inner).collect();
+            accumulator.fold(&maps, 1, &mut Vec::new());
+            accumulator.finish()
+        })
+        .collect()
+}

@@ -1,0 +1,190 @@
+//! Writing stores: from dumps, and step by step.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use attnkit::dtype::Dtype;
+use attnkit::dump::{StepArray, StepMetadata};
+use attnkit::grid::Grid;
+use attnkit::ingest::{self, Event, IngestOptions, Observer, OnError, WriterOptions, read_settings};
+use attnkit::store::Codec;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use serde_json::Value;
+
+use crate::array::Floats;
+use crate::error::{IntoPython, OrRaise, choice, parsed};
+use crate::work::{self, Watch};
+
+/// What can be chosen of an ingest: a mapping with every key.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+pub struct Options {
+    codec: String,
+    rollups: bool,
+    videos: Vec<String>,
+    tokens: Vec<String>,
+    every: Option<u32>,
+    downsample: Option<usize>,
+    dtype: Option<String>,
+    batch: Option<String>,
+    average: Vec<String>,
+    grid: Option<(usize, usize, usize)>,
+    settings: Option<PathBuf>,
+    prefix: Option<String>,
+    replace: bool,
+    threads: usize,
+    on_error: String,
+    max_step_bytes: Option<u64>,
+}
+
+impl Options {
+    fn options(&self) -> PyResult<IngestOptions> {
+        let mut options = IngestOptions {
+            codec: choice("codec", &self.codec)?,
+            rollups: self.rollups,
+            videos: self.videos.clone(),
+            tokens: self.tokens.clone(),
+            batch: self.batch.as_deref().map(|batch| parsed("batch", batch)).transpose()?,
+            grid: self.grid.map(grid),
+            prefix: self.prefix.clone(),
+            replace: self.replace,
+            threads: self.threads,
+            on_error: match self.on_error.as_str() {
+                "quarantine" => OnError::Quarantine,
+                "raise" => OnError::Fail,
+                other => {
+                    return Err(PyValueError::new_err(format!("on_error: `{other}` is neither quarantine nor raise")));
+                }
+            },
+            ..IngestOptions::default()
+        };
+        if let Some(path) = &self.settings {
+            read_settings(path).or_raise()?.apply(&mut options);
+        }
+        options.every = self.every.unwrap_or(options.every);
+        options.downsample = self.downsample.unwrap_or(options.downsample);
+        options.max_step_bytes = self.max_step_bytes.unwrap_or(options.max_step_bytes);
+        if let Some(dtype) = &self.dtype {
+            options.dtype = Some(parsed::<Dtype>("dtype", dtype)?);
+        }
+        for axis in &self.average {
+            match axis.as_str() {
+                "blocks" => options.average_blocks = true,
+                "heads" => options.average_heads = true,
+                other => return Err(PyValueError::new_err(format!("average: `{other}` is neither blocks nor heads"))),
+            }
+        }
+        Ok(options)
+    }
+}
+
+fn grid((frames, height, width): (usize, usize, usize)) -> Grid {
+    Grid { frames, height, width }
+}
+
+struct Follower<'a>(&'a Watch);
+
+impl Observer for Follower<'_> {
+    fn event(&self, event: Event<'_>) {
+        match event {
+            Event::Found { bytes, .. } => self.0.set_all(bytes),
+            Event::Steps { bytes, .. } => self.0.add(bytes),
+            _ => {}
+        }
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.0.is_cancelled()
+    }
+}
+
+/// Ingests dumps into a store. Returns the report as JSON.
+///
+/// # Errors
+/// As the library, and `ValueError` for options that are none.
+#[pyfunction(name = "ingest")]
+pub fn ingest_dumps(
+    py: Python<'_>,
+    dumps: Vec<PathBuf>,
+    store: PathBuf,
+    options: Options,
+    dry_run: bool,
+    progress: Option<Bound<'_, PyAny>>,
+) -> PyResult<String> {
+    let options = options.options()?;
+    let report = work::run(py, progress.as_ref(), |watch| {
+        let follower = Follower(watch);
+        if dry_run {
+            ingest::dry_run(&dumps, &store, &options, &follower).map(|report| serde_json::to_string(&report))
+        } else {
+            ingest::run(&dumps, &store, &options, &follower).map(|report| serde_json::to_string(&report))
+        }
+    })?;
+    Ok(report.or_raise()?.unwrap_or_default())
+}
+
+/// Writes one video into a store, step by step.
+#[pyclass(frozen, module = "attnkit._native")]
+pub struct StoreWriter {
+    writer: Mutex<Option<ingest::StoreWriter>>,
+}
+
+#[pymethods]
+impl StoreWriter {
+    #[new]
+    fn open(
+        py: Python<'_>,
+        store: PathBuf,
+        video_id: String,
+        codec: &str,
+        rollups: bool,
+        grid_of_maps: Option<(usize, usize, usize)>,
+        prompt_id: Option<String>,
+        template: Option<String>,
+        variation: Option<i32>,
+    ) -> PyResult<Self> {
+        let options = WriterOptions {
+            codec: choice::<Codec>("codec", codec)?,
+            no_rollups: !rollups,
+            grid: grid_of_maps.map(grid),
+            prompt_id,
+            template,
+            variation,
+        };
+        let writer = py.detach(|| ingest::StoreWriter::open(store, video_id, options)).or_raise()?;
+        Ok(Self { writer: Mutex::new(Some(writer)) })
+    }
+
+    /// Commits a step. `metadata` is a JSON object. Returns whether it was new.
+    fn append(
+        &self,
+        py: Python<'_>,
+        token: &str,
+        weight: Option<f64>,
+        step: i32,
+        array: Floats<'_>,
+        metadata: &str,
+    ) -> PyResult<bool> {
+        let Ok(Value::Object(metadata)) = serde_json::from_str(metadata) else {
+            return Err(PyValueError::new_err("the metadata is not a JSON object"));
+        };
+        let (metadata, odd) = StepMetadata::from_object(metadata);
+        if let Some(odd) = odd.first() {
+            return Err(PyValueError::new_err(odd.clone()));
+        }
+        let (shape, values) = (array.shape().to_vec(), array.to_values());
+        py.detach(|| {
+            let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            let writer = writer.as_mut().ok_or_else(|| PyValueError::new_err("the writer is closed"))?;
+            let array = StepArray::new(&shape, values, None)
+                .map_err(|problem| ingest::WriteError::from(problem).into_python())?;
+            writer.append(token, weight, step, &array, &metadata).or_raise()
+        })
+    }
+
+    /// Ends the writing. Everything is in the store already.
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| drop(self.writer.lock().unwrap_or_else(PoisonError::into_inner).take()));
+    }
+}

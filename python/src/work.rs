@@ -1,0 +1,103 @@
+//! Long work: done on another thread without the interpreter lock, while the calling thread shows progress and listens for Ctrl-C.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use pyo3::prelude::*;
+
+/// Between two looks at signals and progress.
+const TICK: Duration = Duration::from_millis(50);
+
+/// How far work has come, and whether it should stop.
+#[derive(Debug, Default)]
+pub struct Watch {
+    done: AtomicU64,
+    all: AtomicU64,
+    cancelled: AtomicBool,
+    finished: Mutex<bool>,
+    wake: Condvar,
+}
+
+impl Watch {
+    /// Notes progress; tells whether to go on.
+    pub fn set(&self, done: u64, all: u64) -> ControlFlow<()> {
+        self.all.store(all, Ordering::Relaxed);
+        self.done.fetch_max(done, Ordering::Relaxed);
+        if self.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    /// Notes how much there is to do.
+    pub fn set_all(&self, all: u64) {
+        self.all.store(all, Ordering::Relaxed);
+    }
+
+    /// Notes more that is done.
+    pub fn add(&self, more: u64) {
+        self.done.fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// Whether to stop.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    fn finish(&self) {
+        *self.finished.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.wake.notify_all();
+    }
+
+    /// Waits for the end of the work, one tick long. Returns whether it has ended.
+    fn wait(&self) -> bool {
+        let finished = self.finished.lock().unwrap_or_else(PoisonError::into_inner);
+        *self.wake.wait_timeout_while(finished, TICK, |finished| !*finished).unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// Says that the work has ended, even if it panics.
+struct Finish<'a>(&'a Watch);
+
+impl Drop for Finish<'_> {
+    fn drop(&mut self) {
+        self.0.finish();
+    }
+}
+
+/// Runs `work`. `progress` is called with (done, all) now and then, and at the end.
+///
+/// # Errors
+/// What `progress` raises, and `KeyboardInterrupt`; the work is stopped then.
+pub fn run<T: Send>(
+    py: Python<'_>,
+    progress: Option<&Bound<'_, PyAny>>,
+    work: impl FnOnce(&Watch) -> T + Send,
+) -> PyResult<T> {
+    let watch = Watch::default();
+    let attend = || -> PyResult<()> {
+        let mut shown = (0, 0);
+        loop {
+            let finished = py.detach(|| watch.wait());
+            let state = (watch.done.load(Ordering::Relaxed), watch.all.load(Ordering::Relaxed));
+            if let Some(progress) = progress.filter(|_| state != shown) {
+                progress.call1(state)?;
+                shown = state;
+            }
+            if finished {
+                return Ok(());
+            }
+            py.check_signals()?;
+        }
+    };
+    std::thread::scope(|scope| {
+        let working = scope.spawn(|| {
+            let _finish = Finish(&watch);
+            work(&watch)
+        });
+        let attended = attend();
+        watch.cancelled.store(true, Ordering::Relaxed);
+        let result = py.detach(|| working.join());
+        attended?;
+        result.map_err(|panic| std::panic::resume_unwind(panic))
+    })
+}

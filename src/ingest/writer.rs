@@ -1,0 +1,413 @@
+//! Writing a store step by step while a video is generated, with no dump in between. Every step is a commit of its own: what
+//! `append` has returned from is in the store, whatever happens to the process afterwards.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use arrow::compute::concat_batches;
+use rayon::prelude::*;
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::commit::{WrittenSeries, commit_video};
+use super::options::IngestOptions;
+use super::plan::{Committed, SeriesPlan};
+use super::task::{describe_row, write_step};
+use crate::dump::{Problem, ReadOptions, Split, StepArray, StepMetadata, prompt_prefix};
+use crate::grid::{Grid, infer_grid};
+use crate::kernel::StepMeasurer;
+use crate::store::{
+    Codec, HeadRow, MetadataPatch, Recipe, SeriesLayout, ShardWriter, StepRow, Store, StoreError, WriterLock,
+    has_same_chunking, heads_batch, heads_schema, share_shard,
+};
+use crate::values::with_values;
+
+/// Why a step was not written. The store is as it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// The store cannot be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The array is no step array.
+    #[error(transparent)]
+    Array(#[from] Problem),
+    /// The step is in the store with other values.
+    #[error(
+        "step {step} of `{token}` in video {video_id} is in the store already, with other values; give the video another id"
+    )]
+    Exists {
+        /// The video.
+        video_id: String,
+        /// The word.
+        token: String,
+        /// The step.
+        step: i32,
+    },
+    /// A step that comes after a later one.
+    #[error("step {step} of `{token}` comes after step {last}; the steps of a word are appended in ascending order")]
+    Order {
+        /// The word.
+        token: String,
+        /// The step.
+        step: i32,
+        /// The last step in the store.
+        last: i32,
+    },
+    /// An array unlike those of the word's other steps.
+    #[error("step {step} of `{token}` is {found}; the steps before it are {expected}")]
+    Mixed {
+        /// The word.
+        token: String,
+        /// The step.
+        step: i32,
+        /// Its type and shape.
+        found: String,
+        /// Those of the others.
+        expected: String,
+    },
+    /// The word was written with other settings.
+    #[error(
+        "`{token}` in video {video_id} was written with other settings ({differences}); give the video another id, or use the same ones"
+    )]
+    Settings {
+        /// The video.
+        video_id: String,
+        /// The word.
+        token: String,
+        /// What differs.
+        differences: String,
+    },
+}
+
+/// What is written of a video beside its steps, and how.
+#[derive(Debug, Clone, Default)]
+pub struct WriterOptions {
+    /// Compression. Default: [`Codec::Balanced`].
+    pub codec: Codec,
+    /// Leave out the means over blocks, heads and both.
+    pub no_rollups: bool,
+    /// The grid, where the video's size does not tell it.
+    pub grid: Option<Grid>,
+    /// The prompt's id. Default: what the video's id begins with, if that is like `prompt_000`.
+    pub prompt_id: Option<String>,
+    /// The template that the prompt is a variation of.
+    pub template: Option<String>,
+    /// Number of the variation.
+    pub variation: Option<i32>,
+}
+
+/// Writes one video into a store.
+#[derive(Debug)]
+pub struct StoreWriter {
+    store: Store,
+    video_id: String,
+    options: WriterOptions,
+    /// Keeps `gc` away.
+    _lock: WriterLock,
+    /// By word: what this writer wrote and has replaced. It stays for one commit more, for whoever is reading it.
+    superseded: HashMap<String, PathBuf>,
+    /// Generations that this writer made, by word.
+    own: HashMap<String, String>,
+}
+
+impl StoreWriter {
+    /// Opens the store at `path`, which is created if it is not there. A video that is there already is gone on with.
+    ///
+    /// # Errors
+    /// If the store cannot be used.
+    pub fn open(
+        path: impl AsRef<Path>,
+        video_id: impl Into<String>,
+        mut options: WriterOptions,
+    ) -> Result<Self, StoreError> {
+        let store = Store::create(path)?;
+        let video_id = video_id.into();
+        let lock = store.lock_for_writing()?;
+        store.mend(&video_id)?;
+        options.prompt_id = options.prompt_id.or_else(|| prompt_prefix(&video_id).map(str::to_owned));
+        Ok(Self { store, video_id, options, _lock: lock, superseded: HashMap::new(), own: HashMap::new() })
+    }
+
+    /// Writes and commits a step. Returns false, and writes nothing, if the store has it already with the same values.
+    ///
+    /// `metadata` is what a dump would have beside the step: `timestep`, `prompt`, `seed`, `video_height` and so on.
+    ///
+    /// # Errors
+    /// If the step does not fit behind those that are there, or the store cannot be written.
+    pub fn append(
+        &mut self,
+        token: &str,
+        weight: Option<f64>,
+        step: i32,
+        array: &StepArray<'_>,
+        metadata: &StepMetadata,
+    ) -> Result<bool, WriteError> {
+        let content_hash = format!("{:032x}", xxh3_128(array.values.bytes()));
+        loop {
+            let previous = self.store.read_video(&self.video_id)?;
+            let heads = previous.as_ref().map(|index| self.store.read_heads(index)).transpose()?.flatten();
+            let committed = Committed { previous, heads };
+            let (stored, kept): (Vec<StepRow>, Vec<StepRow>) =
+                committed.rows().iter().cloned().partition(|row| row.token == token);
+            if stored.iter().any(|row| row.step == step && row.content_hash == content_hash) {
+                return Ok(false);
+            }
+            self.check(token, step, array, &stored, &committed)?;
+            let recipe = committed.recipe(token).cloned().unwrap_or_else(|| self.recipe());
+            let plan = self.plan(token, weight, array, metadata, recipe, &stored);
+            let plan = SeriesPlan { path: self.store.new_series(&self.video_id, token)?, ..plan };
+            let mut row = plan.row(step, stored.len());
+            describe_row(&mut row, metadata, false);
+            row.content_hash.clone_from(&content_hash);
+            row.template.clone_from(&self.options.template);
+            row.variation = self.options.variation;
+            let written = self.write(&plan, row, array, metadata, &stored, &committed)?;
+            let summary = committed.previous.as_ref().and_then(|index| index.record.summary.clone());
+            if commit_video(&self.store, self.video_id.clone(), summary, kept, vec![written], &committed)? {
+                self.supersede(token, stored.first().map(StepRow::series_path), plan.path);
+                return Ok(true);
+            }
+            // Another writer committed this video meanwhile: its words are to be kept.
+            remove(&self.store.root().join(&plan.path));
+        }
+    }
+
+    /// Whether a step fits behind those that are there.
+    fn check(
+        &self,
+        token: &str,
+        step: i32,
+        array: &StepArray<'_>,
+        stored: &[StepRow],
+        committed: &Committed,
+    ) -> Result<(), WriteError> {
+        let Some(last) = stored.last() else { return Ok(()) };
+        let token = token.to_owned();
+        if stored.iter().any(|row| row.step == step) {
+            return Err(WriteError::Exists { video_id: self.video_id.clone(), token, step });
+        }
+        if last.step > step {
+            return Err(WriteError::Order { token, step, last: last.step });
+        }
+        if last.shape != array.shape || last.dtype != array.values.dtype().name() {
+            let found = format!("{} {}", array.values.dtype(), array.shape);
+            return Err(WriteError::Mixed { token, step, found, expected: format!("{} {}", last.dtype, last.shape) });
+        }
+        let own = self.recipe();
+        match committed.recipe(&token).map(|stored| Recipe { codec: own.codec, grid: own.grid, ..stored.clone() }) {
+            Some(stored) if stored != own => {
+                let differences = stored.differences(&own);
+                Err(WriteError::Settings { video_id: self.video_id.clone(), token, differences })
+            }
+            _ if !committed.has_heads(&token) => {
+                let found = format!("the statistics of video {} are lost: give the video another id", self.video_id);
+                Err(StoreError::Damaged { path: self.store.root().to_owned(), found }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn recipe(&self) -> Recipe {
+        let WriterOptions { codec, no_rollups, grid, .. } = self.options;
+        IngestOptions { codec, rollups: !no_rollups, grid, ..IngestOptions::default() }.recipe()
+    }
+
+    fn plan(
+        &self,
+        token: &str,
+        weight: Option<f64>,
+        array: &StepArray<'_>,
+        metadata: &StepMetadata,
+        recipe: Recipe,
+        stored: &[StepRow],
+    ) -> SeriesPlan {
+        let spatial = array.shape.spatial;
+        let named = self.options.grid.filter(|grid| grid.spatial() == spatial);
+        let grid = match stored.first() {
+            Some(row) => row.grid,
+            None => named.or_else(|| infer_grid(spatial, metadata.video_size()).ok()),
+        };
+        SeriesPlan {
+            video_id: self.video_id.clone(),
+            prompt_id: self.options.prompt_id.clone(),
+            token: token.to_owned(),
+            weight: weight.or_else(|| stored.first().and_then(|row| row.weight)),
+            source: PathBuf::new(),
+            path: String::new(),
+            layout: SeriesLayout {
+                shape: array.shape,
+                dtype: array.values.dtype(),
+                steps: stored.len() + 1,
+                codec: recipe.codec,
+                rollups: recipe.rollups,
+            },
+            found: array.peek(),
+            source_grid: grid,
+            grid,
+            recipe,
+            read: ReadOptions::default(),
+            split: Split::default(),
+        }
+    }
+
+    /// Writes the word's new generation: full shards are shared with the old one, the last is copied chunk by chunk and goes on.
+    fn write(
+        &self,
+        plan: &SeriesPlan,
+        row: StepRow,
+        array: &StepArray<'_>,
+        metadata: &StepMetadata,
+        stored: &[StepRow],
+        committed: &Committed,
+    ) -> Result<WrittenSeries, WriteError> {
+        let (layout, dir) = (&plan.layout, self.store.root().join(&plan.path));
+        let old = stored.first().map(|row| self.store.root().join(row.series_path()));
+        let old_layout = SeriesLayout { steps: stored.len(), ..*layout };
+        if old.as_ref().is_some_and(|old| !has_same_chunking(old, &old_layout)) {
+            let (video_id, token) = (plan.video_id.clone(), plan.token.clone());
+            let differences = "its arrays are cut otherwise: another version of attnkit wrote them".into();
+            return Err(WriteError::Settings { video_id, token, differences });
+        }
+        let measures =
+            with_values!(&array.values, values => StepMeasurer::new(layout.shape, plan.grid).measure(values));
+        let per_shard = layout.steps_per_shard();
+        // While the steps are fewer than a shard holds, a shard is as long as the array.
+        let full = stored.len() / per_shard;
+        let carried: Vec<StepRow> =
+            stored.iter().map(|row| StepRow { array: format!("{}/attention", plan.path), ..row.clone() }).collect();
+        layout.kinds().collect::<Vec<_>>().into_par_iter().try_for_each(|kind| -> Result<(), StoreError> {
+            let mut writer = ShardWriter::create(&dir, layout, kind, full)?;
+            if let Some(old) = &old {
+                (0..full).try_for_each(|shard| share_shard(old, &dir, kind, shard))?;
+                let begun = stored.len() - full * per_shard;
+                if begun > 0 {
+                    writer.copy(old, &old_layout, kind, full, begun)?;
+                }
+            }
+            write_step(&array.values, &measures, kind, layout.chunk_len(kind), &mut writer)?;
+            writer.finish().map(|_| ())
+        })?;
+        let maps: Vec<HeadRow> =
+            measures.maps.iter().map(|map| HeadRow::new(row.step, layout.shape, plan.grid, map)).collect();
+        let damaged = |found: String| StoreError::Damaged { path: dir.clone(), found };
+        let new = heads_batch(&plan.video_id, &plan.token, &maps).map_err(|error| damaged(error.to_string()))?;
+        let old_heads = committed.heads.as_ref().and_then(|heads| heads.get(&plan.token));
+        let heads = concat_batches(&heads_schema(), old_heads.into_iter().chain([&new]))
+            .map_err(|error| damaged(error.to_string()))?;
+        let record = committed.previous.as_ref().map(|index| &index.record);
+        let mut patches: BTreeMap<i32, MetadataPatch> =
+            record.and_then(|record| record.metadata.get(&plan.token)).cloned().unwrap_or_default();
+        let patch = MetadataPatch::between(&row.to_metadata(), &metadata.raw, &[]);
+        if !patch.set.is_empty() {
+            patches.insert(row.step, MetadataPatch { unset: Vec::new(), ..patch });
+        }
+        let rows = carried.into_iter().chain([row]).collect();
+        Ok(WrittenSeries::document(&self.store, plan, rows, heads, patches, None)?)
+    }
+
+    /// Removes what this writer replaced before; what it has just replaced stays for those who are reading it.
+    fn supersede(&mut self, token: &str, old: Option<&str>, new: String) {
+        let own = self.own.insert(token.to_owned(), new);
+        // What others wrote is left to `gc`.
+        let replaced = old.filter(|old| own.as_deref() == Some(old)).map(|old| self.store.root().join(old));
+        let before = match replaced {
+            Some(replaced) => self.superseded.insert(token.to_owned(), replaced),
+            None => self.superseded.remove(token),
+        };
+        before.iter().for_each(|dir| remove(dir));
+    }
+}
+
+impl Drop for StoreWriter {
+    fn drop(&mut self) {
+        self.superseded.values().for_each(|dir| remove(dir));
+    }
+}
+
+/// Removes a generation that no commit names. What cannot be removed is `gc`'s.
+fn remove(dir: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(dir) {
+        tracing::debug!("{}: {error}", dir.display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dtype::Dtype;
+    use crate::query::{self, Average, Filter};
+    use crate::values::Values;
+    use crate::verify::{self, VerifyOptions};
+
+    /// Large enough that a shard holds two steps.
+    const SHAPE: [usize; 4] = [2, 3, 4 << 20, 1];
+
+    fn step(axes: [usize; 4], number: i32) -> StepArray<'static> {
+        let len = axes.iter().product();
+        let values = Values::compute(Dtype::Float16, len, |index| f64::from(number) + (index % 7) as f64);
+        StepArray::new(&axes, values, None).unwrap()
+    }
+
+    fn metadata(step: i32) -> StepMetadata {
+        let object =
+            serde_json::json!({"timestep": 1000.0 - f64::from(step), "prompt": "a flower", "seed": 7, "extra": [1, 2]});
+        StepMetadata::from_object(object.as_object().unwrap().clone()).0
+    }
+
+    fn verified(store: &Store) {
+        let report = verify::run(store, &VerifyOptions::default(), &|_, _| {}).unwrap();
+        assert_eq!(report.faults, [], "{report:?}");
+    }
+
+    #[test]
+    fn every_append_is_in_the_store_and_nothing_is_left_behind() {
+        for (axes, steps) in [([2, 3, 12, 1], 5), (SHAPE, 5)] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut writer = StoreWriter::open(dir.path(), "prompt_003_vid001", WriterOptions::default()).unwrap();
+            let store = Store::open(dir.path()).unwrap();
+            for number in 0..steps {
+                for token in ["flower", "two trees"] {
+                    assert!(writer.append(token, Some(2.5), number, &step(axes, number), &metadata(number)).unwrap());
+                    assert!(!writer.append(token, None, number, &step(axes, number), &metadata(number)).unwrap());
+                }
+                let index = store.read_video("prompt_003_vid001").unwrap().unwrap();
+                assert_eq!(index.rows.len(), 2 * (usize::try_from(number).unwrap() + 1));
+                let row = index.rows.iter().rfind(|row| row.token == "flower").unwrap();
+                assert_eq!((row.prompt_id.as_deref(), row.weight, row.seed), (Some("prompt_003"), Some(2.5), Some(7)));
+                assert_eq!(index.metadata_of(row)["extra"], serde_json::json!([1, 2]));
+                let bytes = store.open_array(&row.array).unwrap().read_step(row.row.try_into().unwrap()).unwrap();
+                assert_eq!(bytes, step(axes, number).values.bytes());
+            }
+            drop(writer);
+            verified(&store);
+            assert_eq!(store.garbage().unwrap(), []);
+            let all = Average::new(Filter::parse("token = 'flower'").unwrap()).run(&store, &query::silent).unwrap();
+            assert_eq!(all.table.height(), usize::try_from(steps).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_video_is_gone_on_with_and_what_does_not_fit_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |options| StoreWriter::open(dir.path(), "v1", options).unwrap();
+        let small = [2, 3, 12, 1];
+        let mut writer = open(WriterOptions::default());
+        writer.append("flower", None, 0, &step(small, 0), &metadata(0)).unwrap();
+        writer.append("flower", None, 4, &step(small, 4), &metadata(4)).unwrap();
+        drop(writer);
+        let mut writer = open(WriterOptions { codec: Codec::Fast, ..WriterOptions::default() });
+        let mut refused = |number, array: StepArray<'_>| {
+            writer.append("flower", None, number, &array, &metadata(number)).unwrap_err().to_string()
+        };
+        assert!(refused(4, step(small, 9)).contains("already, with other values"));
+        assert!(refused(2, step(small, 2)).contains("ascending order"));
+        assert!(refused(5, step([2, 3, 13, 1], 5)).contains("[2, 3, 13, 1]"));
+        assert!(writer.append("flower", None, 5, &step(small, 5), &metadata(5)).unwrap());
+        drop(writer);
+        let mut writer = open(WriterOptions { no_rollups: true, ..WriterOptions::default() });
+        let refused = writer.append("flower", None, 6, &step(small, 6), &metadata(6)).unwrap_err();
+        assert!(refused.to_string().contains("rollups"), "{refused}");
+        drop(writer);
+        verified(&Store::open(dir.path()).unwrap());
+    }
+}

@@ -1,0 +1,35 @@
+//! One map as a picture.
+
+use std::io::Write;
+use std::path::Path;
+
+use super::{Format, OutputError, maps_of, replace};
+use crate::grid::Grid;
+use crate::query::Answer;
+use crate::render::{Picture, heatmap};
+
+/// The picture of an answer that is one map.
+///
+/// # Errors
+/// If the answer has no maps, or several.
+pub fn picture(answer: &Answer) -> Result<Picture, OutputError> {
+    let maps = maps_of(answer, Format::Png)?;
+    let [(_, shape)] = &maps.maps[..] else {
+        return Err(OutputError::Unfit {
+            found: format!("a picture is of one map; the answer has {}", maps.maps.len()),
+            hint: "ask for one with `query map`, or write all as npy or zarr".into(),
+        });
+    };
+    let grid = match shape[..] {
+        [frames, height, width] => Grid { frames, height, width },
+        _ => Grid { frames: 1, height: 1, width: shape.iter().product() },
+    };
+    Ok(heatmap(maps.get(0), grid))
+}
+
+pub(super) fn write(answer: &Answer, path: &Path) -> Result<(), OutputError> {
+    let encoded = picture(answer)?
+        .to_png()
+        .map_err(|error| OutputError::Unfit { found: error.to_string(), hint: "write it as npy".into() })?;
+    replace(path, |file| file.write_all(&encoded).map_err(OutputError::write(path)))
+}

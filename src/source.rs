@@ -1,0 +1,644 @@
+//! Step arrays from wherever they are: a store, or a dump as it is. One way to list, load and average them, for those who look at
+//! data before they have ingested it. Questions with conditions and metrics are [`query`](crate::query)'s, and need a store.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use half::f16;
+use rayon::prelude::*;
+use serde_json::{Map, Value};
+
+use crate::dtype::Dtype;
+use crate::dump::{
+    Dump, DumpError, ReadOptions, Series, StepFiles, StepMetadata, StepReader, Video, read_step_metadata, read_summary,
+};
+use crate::grid::{Grid, infer_grid};
+use crate::kernel::{Accumulator, Element, Reducer};
+use crate::shape::StepShape;
+use crate::store::{ArrayKind, StepRow, Store, StoreError, StoredArray, VideoIndex};
+use crate::values::{Values, with_values};
+
+/// Why something could not be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// The dump, or a file of it.
+    #[error(transparent)]
+    Dump(#[from] DumpError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Neither a store nor a dump.
+    #[error(
+        "{}: neither a store nor a dump; expected zarr.json, or directories such as prompt_000_vid001/token_flower/ with step_000.npy in them, here or below",
+        path.display()
+    )]
+    Neither {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Something that is not there.
+    #[error("there is no {what} in {place}; there are {known}")]
+    NotFound {
+        /// What was asked for.
+        what: String,
+        /// Where.
+        place: String,
+        /// What there is instead.
+        known: String,
+    },
+    /// A step file that cannot be used.
+    #[error("step {step} cannot be used: {problem}")]
+    Unusable {
+        /// The step.
+        step: i32,
+        /// What is wrong with its files.
+        problem: String,
+    },
+    /// Steps that do not stack.
+    #[error(
+        "step {step} is {found}, step {first_step} is {first}; steps of different shapes do not stack: load them one by one"
+    )]
+    Mixed {
+        /// The step that differs.
+        step: i32,
+        /// Its shape and type.
+        found: String,
+        /// The first step.
+        first_step: i32,
+        /// Its shape and type.
+        first: String,
+    },
+    /// Stopped by whoever asked.
+    #[error("stopped before everything was read")]
+    Cancelled,
+}
+
+/// A store or a dump.
+#[derive(Debug)]
+pub struct Source {
+    path: PathBuf,
+    videos: BTreeMap<String, VideoSource>,
+}
+
+#[derive(Debug)]
+enum VideoSource {
+    Store(Store, Box<VideoIndex>),
+    /// With what of it cannot be used.
+    Dump(Video, Vec<(PathBuf, String)>, ReadOptions),
+}
+
+/// One word of one video.
+enum Word<'a> {
+    Store(&'a Store, &'a [StepRow]),
+    Dump(&'a Series, &'a [(PathBuf, String)], ReadOptions),
+}
+
+/// Which axes a mean is taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Over {
+    /// Denoising steps.
+    pub steps: bool,
+    /// Transformer blocks.
+    pub blocks: bool,
+    /// Attention heads.
+    pub heads: bool,
+}
+
+/// Step arrays, one behind the other.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stack {
+    /// `[step, block, head, spatial, token]`; a mean has size 1 where it was taken.
+    pub shape: [usize; 5],
+    /// The values, C order.
+    pub values: Values<'static>,
+}
+
+/// Called with (steps done, steps in all) from any thread. `Break` stops the work, with [`SourceError::Cancelled`].
+pub type OnStep<'a> = &'a (dyn Fn(u64, u64) -> ControlFlow<()> + Sync);
+
+impl Source {
+    /// Opens a store, or finds the dump below a directory.
+    ///
+    /// # Errors
+    /// If `path` is neither, or cannot be read.
+    pub fn open(path: impl AsRef<Path>, options: ReadOptions) -> Result<Self, SourceError> {
+        let path = path.as_ref().to_owned();
+        if path.join("zarr.json").exists() {
+            let store = Store::open(&path)?;
+            let of =
+                |index: VideoIndex| (index.record.video_id.clone(), VideoSource::Store(store.clone(), Box::new(index)));
+            let videos = store.read_index()?.into_iter().map(of).collect();
+            return Ok(Self { path, videos });
+        }
+        let dump = Dump::find(&[&path])?;
+        if dump.videos.is_empty() && dump.problems.is_empty() {
+            return Err(SourceError::Neither { path });
+        }
+        let problems: Vec<(PathBuf, String)> =
+            dump.problems.iter().map(|problem| (problem.path.clone(), problem.to_string())).collect();
+        let of = |video: Video| {
+            let own = problems.iter().filter(|(path, _)| path.starts_with(&video.dir)).cloned().collect();
+            (video.id(), VideoSource::Dump(video, own, options))
+        };
+        let videos = dump.videos.into_iter().map(of).collect();
+        Ok(Self { path, videos })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Ids of the videos, sorted.
+    pub fn videos(&self) -> impl Iterator<Item = &str> {
+        self.videos.keys().map(String::as_str)
+    }
+
+    /// The tracked words of a video, sorted.
+    ///
+    /// # Errors
+    /// If there is no such video.
+    pub fn tokens(&self, video: &str) -> Result<Vec<&str>, SourceError> {
+        Ok(match self.video(video)? {
+            VideoSource::Store(_, index) => {
+                index.series().filter_map(|rows| Some(rows.first()?.token.as_str())).collect()
+            }
+            VideoSource::Dump(video, ..) => video.series.iter().map(|series| series.token.as_str()).collect(),
+        })
+    }
+
+    /// The steps of a word, ascending.
+    ///
+    /// # Errors
+    /// If there is no such video or word.
+    pub fn steps(&self, video: &str, token: &str) -> Result<Vec<i32>, SourceError> {
+        Ok(self.word(video, token)?.steps())
+    }
+
+    /// The metadata of a step, with the keys of its JSON file.
+    ///
+    /// # Errors
+    /// If there is no such step, or its metadata cannot be read.
+    pub fn metadata(&self, video: &str, token: &str, step: i32) -> Result<Map<String, Value>, SourceError> {
+        let word = self.word(video, token)?;
+        let place = word.place(step)?;
+        match (self.video(video)?, word) {
+            (VideoSource::Store(_, index), Word::Store(_, rows)) => Ok(index.metadata_of(&rows[place])),
+            (_, Word::Dump(series, ..)) => Ok(dumped_metadata(&series.steps[place])?.raw),
+            (_, Word::Store(_, rows)) => Ok(rows[place].to_metadata()),
+        }
+    }
+
+    /// The `summary.json` of a video, if it has one.
+    ///
+    /// # Errors
+    /// If there is no such video, or the summary cannot be read.
+    pub fn summary(&self, video: &str) -> Result<Option<Map<String, Value>>, SourceError> {
+        match self.video(video)? {
+            VideoSource::Store(_, index) => Ok(index.record.summary.clone()),
+            VideoSource::Dump(video, ..) => Ok(video.summary.as_deref().map(read_summary).transpose()?),
+        }
+    }
+
+    /// The grid that a word's positions unflatten to, where it is known.
+    ///
+    /// # Errors
+    /// If there is no such video or word, or its first step cannot be read.
+    pub fn grid(&self, video: &str, token: &str) -> Result<Option<Grid>, SourceError> {
+        match self.word(video, token)? {
+            Word::Store(_, rows) => Ok(rows.first().and_then(|row| row.grid)),
+            Word::Dump(series, _, options) => {
+                let Some(first) = series.steps.first() else { return Ok(None) };
+                let spatial = StepReader::new(options).read(first, series.split)?.array.shape.spatial;
+                Ok(infer_grid(spatial, dumped_metadata(first)?.video_size()).ok())
+            }
+        }
+    }
+
+    /// The arrays of some steps (`None`: all), in the order given and the type that they are stored in; bfloat16 as float32.
+    ///
+    /// # Errors
+    /// If something is not there or damaged, or the steps are not of one shape and type.
+    pub fn load(
+        &self,
+        video: &str,
+        token: &str,
+        steps: Option<&[i32]>,
+        on_step: OnStep<'_>,
+    ) -> Result<Stack, SourceError> {
+        let word = self.word(video, token)?;
+        let (numbers, places) = word.places(steps)?;
+        let mut reader = WordReader::open(&word, Over::default())?;
+        let all = Progress::new(on_step, places.len());
+        let (first, shape) = reader.read(places[0], |values, shape| (values.into_owned(), shape))?;
+        all.advance()?;
+        let rest = Rest { reader: &reader, numbers: &numbers, places: &places, shape, all: &all };
+        let values = match first {
+            first if places.len() == 1 => first,
+            Values::Float16(first) => Values::Float16(rest.stack(&first)?.into()),
+            Values::Float32(first) => Values::Float32(rest.stack(&first)?.into()),
+            Values::Float64(first) => Values::Float64(rest.stack(&first)?.into()),
+        };
+        let [blocks, heads, spatial, tokens] = shape.axes();
+        Ok(Stack { shape: [places.len(), blocks, heads, spatial, tokens], values })
+    }
+
+    /// The mean of some steps (`None`: all) over steps, blocks and heads as asked, float32. Sums accumulate in float64. Only a few
+    /// steps are held at a time; a store's rollups are read where they answer.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load); steps may differ in type.
+    pub fn mean(
+        &self,
+        video: &str,
+        token: &str,
+        steps: Option<&[i32]>,
+        over: Over,
+        on_step: OnStep<'_>,
+    ) -> Result<Stack, SourceError> {
+        let word = self.word(video, token)?;
+        let (numbers, places) = word.places(steps)?;
+        let all = Progress::new(on_step, places.len());
+        let reader = WordReader::open(&word, over)?;
+        let mut values = Vec::new();
+        let mut found: Option<Folded> = None;
+        // A window at a time, merged in order: the same bits whatever the number of threads.
+        let numbered: Vec<(i32, usize)> = numbers.into_iter().zip(places).collect();
+        for window in numbered.chunks(rayon::current_num_threads() * 2) {
+            let folded: Vec<Folded> = window
+                .par_iter()
+                .map_init(
+                    || reader.clone(),
+                    |reader, &(step, place)| {
+                        let folded = reader.read(place, |values, shape| Folded::of(step, &values, shape, over))?;
+                        all.advance()?;
+                        Ok(folded)
+                    },
+                )
+                .collect::<Result<_, SourceError>>()?;
+            for mut step in folded {
+                if !over.steps {
+                    values.extend(std::mem::take(&mut step.maps).into_iter().flat_map(Accumulator::finish));
+                }
+                match &mut found {
+                    None => found = Some(step),
+                    Some(first) => first.merge(step)?,
+                }
+            }
+        }
+        let Some(found) = found else { return Err(SourceError::Cancelled) };
+        values.extend(found.maps.into_iter().flat_map(Accumulator::finish));
+        let StepShape { blocks, heads, spatial, tokens } = found.kept;
+        let steps = if over.steps { 1 } else { numbered.len() };
+        Ok(Stack { shape: [steps, blocks, heads, spatial, tokens], values: Values::Float32(values.into()) })
+    }
+
+    fn video(&self, video: &str) -> Result<&VideoSource, SourceError> {
+        self.videos.get(video).ok_or_else(|| SourceError::NotFound {
+            what: format!("video `{video}`"),
+            place: self.path.display().to_string(),
+            known: few(self.videos()),
+        })
+    }
+
+    fn word(&self, video: &str, token: &str) -> Result<Word<'_>, SourceError> {
+        let found = match self.video(video)? {
+            VideoSource::Store(store, index) => index
+                .series()
+                .find(|rows| rows.first().is_some_and(|row| row.token == token))
+                .map(|rows| Word::Store(store, rows)),
+            VideoSource::Dump(video, problems, options) => video
+                .series
+                .iter()
+                .find(|series| series.token == token)
+                .map(|series| Word::Dump(series, problems, *options)),
+        };
+        match found {
+            Some(word) => Ok(word),
+            None => Err(SourceError::NotFound {
+                what: format!("word `{token}`"),
+                place: format!("video `{video}`"),
+                known: few(self.tokens(video)?.into_iter()),
+            }),
+        }
+    }
+}
+
+impl Word<'_> {
+    fn steps(&self) -> Vec<i32> {
+        match self {
+            Self::Store(_, rows) => rows.iter().map(|row| row.step).collect(),
+            Self::Dump(series, ..) => series.steps.iter().map(|files| files.step).collect(),
+        }
+    }
+
+    /// Where a step is among those of the word.
+    fn place(&self, step: i32) -> Result<usize, SourceError> {
+        let steps = self.steps();
+        steps.binary_search(&step).map_err(|_| {
+            // A step whose files are damaged is no step of the dump: say why.
+            if let Self::Dump(series, problems, _) = self {
+                let stem = format!("step_{step:03}");
+                let of_step = |(path, _): &&(PathBuf, String)| {
+                    path.starts_with(&series.dir)
+                        && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&stem))
+                };
+                if let Some((_, problem)) = problems.iter().find(of_step) {
+                    return SourceError::Unusable { step, problem: problem.clone() };
+                }
+            }
+            SourceError::NotFound {
+                what: format!("step {step}"),
+                place: "this word".into(),
+                known: match (steps.first(), steps.last()) {
+                    (Some(first), Some(last)) => format!("{} steps from {first} to {last}", steps.len()),
+                    _ => "none".into(),
+                },
+            }
+        })
+    }
+
+    /// Numbers and places of the steps asked for: at least one.
+    fn places(&self, steps: Option<&[i32]>) -> Result<(Vec<i32>, Vec<usize>), SourceError> {
+        let numbers = steps.map_or_else(|| self.steps(), <[i32]>::to_vec);
+        if numbers.is_empty() {
+            let (what, place) = ("step".to_owned(), "what is asked for".to_owned());
+            return Err(SourceError::NotFound { what, place, known: few(self.steps().iter().map(i32::to_string)) });
+        }
+        let places = numbers.iter().map(|&step| self.place(step)).collect::<Result<_, _>>()?;
+        Ok((numbers, places))
+    }
+}
+
+/// Reads steps of one word one after the other: their arrays, or where the store has them their rollups.
+enum WordReader<'a> {
+    Stored { rows: &'a [StepRow], array: Arc<StoredArray>, kind: ArrayKind, dtype: Dtype },
+    Dumped { series: &'a Series, options: ReadOptions, reader: StepReader },
+}
+
+impl Clone for WordReader<'_> {
+    /// With buffers of its own.
+    fn clone(&self) -> Self {
+        match self {
+            Self::Stored { rows, array, kind, dtype } => {
+                Self::Stored { rows, array: array.clone(), kind: *kind, dtype: *dtype }
+            }
+            Self::Dumped { series, options, .. } => {
+                Self::Dumped { series, options: *options, reader: StepReader::new(*options) }
+            }
+        }
+    }
+}
+
+impl<'a> WordReader<'a> {
+    fn open(word: &Word<'a>, over: Over) -> Result<Self, SourceError> {
+        match *word {
+            Word::Dump(series, _, options) => Ok(Self::Dumped { series, options, reader: StepReader::new(options) }),
+            Word::Store(store, rows) => {
+                let wanted = match over {
+                    Over { blocks: true, heads: true, .. } => ArrayKind::Mean,
+                    Over { blocks: true, .. } => ArrayKind::MeanBlock,
+                    Over { heads: true, .. } => ArrayKind::MeanHead,
+                    Over { .. } => ArrayKind::Attention,
+                };
+                let path = |kind: ArrayKind| rows.first().map(|row| format!("{}/{}", row.series_path(), kind.name()));
+                let there = path(wanted).is_some_and(|path| store.has_array(&path));
+                let kind = if there { wanted } else { ArrayKind::Attention };
+                let array = Arc::new(store.open_array(&path(kind).unwrap_or_default())?);
+                let dtype = array.dtype().parse().unwrap_or(Dtype::Float32);
+                Ok(Self::Stored { rows, array, kind, dtype })
+            }
+        }
+    }
+
+    /// Reads the step at a place; `visit` gets its values and their shape, with size 1 where a rollup has no axis.
+    fn read<R>(&mut self, place: usize, visit: impl FnOnce(Values<'_>, StepShape) -> R) -> Result<R, SourceError> {
+        match self {
+            Self::Stored { rows, array, kind, dtype } => {
+                let row = &rows[place];
+                let bytes = array.read_step(u64::try_from(row.row).unwrap_or(u64::MAX))?;
+                let shape = StepShape {
+                    blocks: if matches!(kind, ArrayKind::Mean | ArrayKind::MeanBlock) { 1 } else { row.shape.blocks },
+                    heads: if matches!(kind, ArrayKind::Mean | ArrayKind::MeanHead) { 1 } else { row.shape.heads },
+                    ..row.shape
+                };
+                Ok(visit(Values::from_ne_bytes(*dtype, &bytes), shape))
+            }
+            Self::Dumped { series, reader, .. } => {
+                let step = reader.read(&series.steps[place], series.split)?;
+                Ok(visit(step.array.values, step.array.shape))
+            }
+        }
+    }
+}
+
+/// Steps after the first, which are to stack behind it.
+struct Rest<'a> {
+    reader: &'a WordReader<'a>,
+    numbers: &'a [i32],
+    places: &'a [usize],
+    shape: StepShape,
+    all: &'a Progress<'a>,
+}
+
+impl Rest<'_> {
+    fn stack<T: Stacked>(&self, first: &[T]) -> Result<Vec<T>, SourceError> {
+        let len = self.shape.len();
+        let mut stack = bytemuck::zeroed_vec(len * self.places.len());
+        let (head, rest) = stack.split_at_mut(len);
+        head.copy_from_slice(first);
+        let steps = rest.par_chunks_mut(len).zip(self.numbers.par_iter().zip(self.places).skip(1));
+        steps
+            .map_init(
+                || self.reader.clone(),
+                |reader, (target, (&step, &place))| {
+                    reader.read(place, |values, shape| match T::of(&values).filter(|_| shape == self.shape) {
+                        Some(values) => {
+                            target.copy_from_slice(values);
+                            Ok(())
+                        }
+                        None => {
+                            let found = format!("{} {shape}", values.dtype());
+                            let first = format!("{} {}", T::DTYPE, self.shape);
+                            Err(SourceError::Mixed { step, found, first_step: self.numbers[0], first })
+                        }
+                    })??;
+                    self.all.advance()
+                },
+            )
+            .collect::<Result<(), SourceError>>()?;
+        Ok(stack)
+    }
+}
+
+/// A type that steps are stacked in.
+trait Stacked: bytemuck::Pod + Send + Sync {
+    const DTYPE: Dtype;
+    fn of<'a>(values: &'a Values<'_>) -> Option<&'a [Self]>;
+}
+
+macro_rules! stacked {
+    ($type:ty, $variant:ident) => {
+        impl Stacked for $type {
+            const DTYPE: Dtype = Dtype::$variant;
+            fn of<'a>(values: &'a Values<'_>) -> Option<&'a [Self]> {
+                match values {
+                    Values::$variant(values) => Some(values),
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+stacked!(f16, Float16);
+stacked!(f32, Float32);
+stacked!(f64, Float64);
+
+/// What is folded of one step, or of several.
+struct Folded {
+    /// The first of the steps.
+    step: i32,
+    /// Its shape, as it was read.
+    shape: StepShape,
+    /// The shape of the mean.
+    kept: StepShape,
+    /// By block and head, where they are kept.
+    maps: Vec<Accumulator>,
+}
+
+impl Folded {
+    fn of(step: i32, values: &Values<'_>, shape: StepShape, over: Over) -> Self {
+        let blocks = if over.blocks { 1 } else { shape.blocks };
+        let heads = if over.heads { 1 } else { shape.heads };
+        let kept = StepShape { blocks, heads, ..shape };
+        Self { step, shape, kept, maps: with_values!(values, values => fold(values, shape, kept)) }
+    }
+
+    fn merge(&mut self, other: Self) -> Result<(), SourceError> {
+        if other.shape != self.shape {
+            let (found, first) = (other.shape.to_string(), self.shape.to_string());
+            return Err(SourceError::Mixed { step: other.step, found, first_step: self.step, first });
+        }
+        self.maps.iter_mut().zip(other.maps).for_each(|(own, more)| own.merge(more));
+        Ok(())
+    }
+}
+
+/// Folds the maps of a step over the axes that are 1 in `kept` and not in `shape`.
+fn fold<T: Element>(values: &[T], shape: StepShape, kept: StepShape) -> Vec<Accumulator> {
+    let groups = (0..kept.blocks).flat_map(|block| (0..kept.heads).map(move |head| (block, head)));
+    let range = |kept: usize, all: usize, index: usize| if kept == all { index..index + 1 } else { 0..all };
+    let mut scratch = Vec::new();
+    groups
+        .map(|(block, head)| {
+            let heads = range(kept.heads, shape.heads, head);
+            let maps: Vec<&[T]> = range(kept.blocks, shape.blocks, block)
+                .flat_map(|block| heads.clone().map(move |head| block * shape.heads + head))
+                .map(|map| &values[map * shape.head_len()..][..shape.head_len()])
+                .collect();
+            let mut accumulator = Accumulator::new(Reducer::Mean, false, shape.head_len());
+            accumulator.fold(&maps, 1, &mut scratch);
+            accumulator
+        })
+        .collect()
+}
+
+fn dumped_metadata(files: &StepFiles) -> Result<StepMetadata, SourceError> {
+    let path = files.parts.first().map(|part| part.metadata.as_path()).unwrap_or(Path::new(""));
+    Ok(read_step_metadata(path)?.0)
+}
+
+/// A list for people: not more than they would read.
+fn few<T: AsRef<str>>(names: impl Iterator<Item = T>) -> String {
+    const MOST: usize = 8;
+    let names: Vec<T> = names.collect();
+    let shown: Vec<&str> = names.iter().take(MOST).map(AsRef::as_ref).collect();
+    match names.len() {
+        0 => "none".into(),
+        ..=MOST => shown.join(", "),
+        all => format!("{} and {} more", shown.join(", "), all - MOST),
+    }
+}
+
+/// Counts steps as they are done.
+struct Progress<'a> {
+    on_step: OnStep<'a>,
+    done: AtomicU64,
+    all: u64,
+}
+
+impl<'a> Progress<'a> {
+    fn new(on_step: OnStep<'a>, all: usize) -> Self {
+        Self { on_step, done: AtomicU64::new(0), all: all as u64 }
+    }
+
+    fn advance(&self) -> Result<(), SourceError> {
+        match (self.on_step)(self.done.fetch_add(1, Ordering::Relaxed) + 1, self.all) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(SourceError::Cancelled),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ingest::{self, IngestOptions, Silent};
+
+    const VARIANTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/variants");
+
+    fn silent(_: u64, _: u64) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
+    #[test]
+    fn a_dump_and_its_store_give_the_same_arrays_and_means() {
+        for variant in ["gzip", "torch", "split"] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = Path::new(VARIANTS).join(variant);
+            ingest::run(&[&path], dir.path().join("store"), &IngestOptions::default(), &Silent).unwrap();
+            let dump = Source::open(&path, ReadOptions::default()).unwrap();
+            let store = Source::open(dir.path().join("store"), ReadOptions::default()).unwrap();
+            assert_eq!(dump.videos().collect::<Vec<_>>(), store.videos().collect::<Vec<_>>());
+            for video in dump.videos() {
+                assert_eq!(dump.summary(video).unwrap(), store.summary(video).unwrap());
+                for token in dump.tokens(video).unwrap() {
+                    let of = |source: &Source| source.load(video, token, None, &silent).unwrap();
+                    assert_eq!(of(&dump), of(&store));
+                    assert_eq!(dump.grid(video, token).unwrap(), store.grid(video, token).unwrap());
+                    let step = dump.steps(video, token).unwrap()[0];
+                    let metadata = |source: &Source| source.metadata(video, token, step).unwrap();
+                    assert_eq!(metadata(&dump)["prompt"], metadata(&store)["prompt"]);
+                    for over in [
+                        Over { blocks: true, ..Over::default() },
+                        Over { heads: true, ..Over::default() },
+                        Over { blocks: true, heads: true, steps: false },
+                    ] {
+                        let of = |source: &Source| source.mean(video, token, None, over, &silent).unwrap();
+                        assert_eq!(of(&dump), of(&store), "{over:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_said_with_what_is() {
+        let dump = Source::open(Path::new(VARIANTS).join("gzip"), ReadOptions::default()).unwrap();
+        let said = |error: SourceError| error.to_string();
+        assert!(said(dump.tokens("nope").unwrap_err()).contains("prompt_000_vid001"));
+        assert!(said(dump.steps("prompt_000_vid001", "nope").unwrap_err()).contains("circle"));
+        let missing = dump.load("prompt_000_vid001", "circle", Some(&[7]), &silent).unwrap_err();
+        assert!(said(missing).contains("3 steps from 0 to "));
+        let empty = tempfile::tempdir().unwrap();
+        let nothing = Source::open(empty.path(), ReadOptions::default()).unwrap_err();
+        assert!(matches!(nothing, SourceError::Neither { .. }));
+        let stopped = dump.load("prompt_000_vid001", "circle", None, &|_, _| ControlFlow::Break(()));
+        assert!(matches!(stopped, Err(SourceError::Cancelled)));
+    }
+}
