@@ -23,7 +23,7 @@ say() {
     printf '\n# %s\n' "$*"
 }
 
-rm -rf "$demo/shapes" "$demo/export" "$demo/circle.npy" "$demo/circle.json" "$demo/map.npy" "$demo/map.json"
+rm -rf "$demo/shapes" "$demo/export" "$demo/circle.npy" "$demo/circle.json" "$demo/map.npy" "$demo/map.json" "$demo/map.png"
 mkdir -p "$demo"
 
 say 'A dump: 16 videos of two moving shapes, the maps of one or two words each, 10 denoising steps.'
@@ -47,6 +47,9 @@ run attnkit query compare "$store" --across prompt --token circle --align mean -
 
 say 'One map, in the pixels and frames of its video.'
 run attnkit query map "$store" --video prompt_000_vid001 --token circle --step 4 --block 4 --head 0 --size 192x192 --frames 13 -o "$demo/map.npy"
+
+say 'And as a picture: its latent frames beside each other.'
+run attnkit query map "$store" --video prompt_000_vid001 --token circle --step 4 --block 4 --head 0 -o "$demo/map.png"
 
 say 'What would be read, and how much: a mean over all blocks and heads is stored already.'
 run attnkit query average "$store" --token circle --explain
@@ -83,4 +86,5 @@ import numpy
 numpy.load("$demo/map.npy").shape
 
 # Your own dump: attnkit ingest DUMP --store STORE; then attnkit query --help, and the cookbook docs/query.md
+# In Python: pip install ./python, then docs/python.md and the notebook docs/tour.ipynb
 EOF

@@ -549,7 +549,7 @@ fn fold<T: Element>(values: &[T], shape: StepShape, kept: StepShape) -> Vec<Accu
 }
 
 fn dumped_metadata(files: &StepFiles) -> Result<StepMetadata, SourceError> {
-    let path = files.parts.first().map(|part| part.metadata.as_path()).unwrap_or(Path::new(""));
+    let path = files.parts.first().map_or(Path::new(""), |part| part.metadata.as_path());
     Ok(read_step_metadata(path)?.0)
 }
 
@@ -560,7 +560,7 @@ fn few<T: AsRef<str>>(names: impl Iterator<Item = T>) -> String {
     let shown: Vec<&str> = names.iter().take(MOST).map(AsRef::as_ref).collect();
     match names.len() {
         0 => "none".into(),
-        ..=MOST => shown.join(", "),
+        1..=MOST => shown.join(", "),
         all => format!("{} and {} more", shown.join(", "), all - MOST),
     }
 }

@@ -8,6 +8,18 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = [
+    "Answer",
+    "Source",
+    "Store",
+    "StoreWriter",
+    "__version__",
+    "columns",
+    "heatmap",
+    "infer_grid",
+    "ingest",
+    "mean_axis",
+]
 __version__: str
 
 _Path = str | os.PathLike[str]

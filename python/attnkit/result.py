@@ -127,10 +127,10 @@ class Result:
             If the maps have different shapes.
         """
         if not self.has_maps:
-            columns = {name: self[name] for name in self.columns}
-            rows = np.empty(len(self), [(name, values.dtype) for name, values in columns.items()])
-            for name, values in columns.items():
-                rows[name] = values
+            columns = [(name, self[name]) for name in self.columns]
+            rows = np.empty(len(self), [(name, column.dtype) for name, column in columns])
+            for name, column in columns:
+                rows[name] = column
             return rows
         values, places = self._answer.values, self._answer.places
         assert values is not None

@@ -151,7 +151,7 @@ impl Answer {
         py.detach(|| output::write_file(&answer, format, &path)).or_raise()
     }
 
-    /// The Arrow C stream of the table, as the Arrow PyCapsule interface asks for it: the table's own buffers, none is copied.
+    /// The Arrow C stream of the table, as the Arrow `PyCapsule` interface asks for it: the table's own buffers, none is copied.
     /// `requested_schema` is not followed, as the interface allows.
     #[pyo3(signature = (requested_schema=None))]
     fn __arrow_c_stream__<'py>(

@@ -40,6 +40,11 @@ pub(super) fn rate(bytes: u64, seconds: f64) -> String {
     format!("{:.0} MB/s", bytes as f64 / 1e6 / seconds.max(1e-6))
 }
 
+/// Characters of a line of the terminal that standard output is.
+pub(super) fn terminal_width() -> Option<usize> {
+    comfy_table::Table::new().width().map(usize::from)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,9 +57,4 @@ mod tests {
         assert_eq!((count(1, "step"), count(1_234_567, "step")), ("1 step".into(), "1,234,567 steps".into()));
         assert_eq!(percent(1, 3), "33.3 %");
     }
-}
-
-/// Characters of a line of the terminal that standard output is.
-pub(super) fn terminal_width() -> Option<usize> {
-    comfy_table::Table::new().width().map(usize::from)
 }

@@ -147,7 +147,7 @@ impl VideoPlan {
                 return plan;
             }
             committed = &nothing;
-            let remark = format!("video {} replaces the one that came from {}", plan.video_id, elsewhere.display());
+            let remark = format!("video {} replaces the one that was there, {}", plan.video_id, origin(&elsewhere));
             plan.findings.remarks.push(Remark::new(&video.dir, remark));
         }
         match video.summary.as_deref().map(read_summary).transpose() {
@@ -186,10 +186,10 @@ impl VideoPlan {
     /// Leaves a video as it is in the store, since the dump's is another one of the same id.
     fn refuse(&mut self, video: &Video, elsewhere: &Path) {
         let remark = format!(
-            "video {} is in the store already, with other contents, from {}; \
+            "video {} is in the store already, with other contents, {}; \
              keep both with --prefix NAME, or replace it with --replace",
             self.video_id,
-            elsewhere.display()
+            origin(elsewhere)
         );
         self.findings.problems.push(Problem::Remark(remark).at(&video.dir));
         self.findings.done = (video.series.iter().map(|series| series.steps.len() as u64).sum(), video.bytes());
@@ -321,6 +321,11 @@ fn other_video(rows: &[StepRow], video: &Video) -> Option<PathBuf> {
     (!rows.iter().any(same)).then(|| elsewhere.to_owned())
 }
 
+/// Where a stored video came from, in words.
+fn origin(dir: &Path) -> String {
+    if dir.as_os_str().is_empty() { "written without a dump".into() } else { format!("from {}", dir.display()) }
+}
+
 enum Same {
     /// Path, size and modification time are those of the row.
     AsListed,
@@ -356,7 +361,7 @@ fn size(bytes: u64) -> i64 {
 }
 
 /// Microseconds since 1970, rounded down.
-fn micros(time: SystemTime) -> i64 {
+pub(super) fn micros(time: SystemTime) -> i64 {
     match time.duration_since(UNIX_EPOCH) {
         Ok(after) => i64::try_from(after.as_micros()).unwrap_or(i64::MAX),
         Err(before) => -i64::try_from(before.duration().as_micros()).unwrap_or(i64::MAX),

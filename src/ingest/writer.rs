@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use arrow::compute::concat_batches;
 use rayon::prelude::*;
@@ -10,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::commit::{WrittenSeries, commit_video};
 use super::options::IngestOptions;
-use super::plan::{Committed, SeriesPlan};
+use super::plan::{Committed, SeriesPlan, micros};
 use super::task::{describe_row, write_step};
 use crate::dump::{Problem, ReadOptions, Split, StepArray, StepMetadata, prompt_prefix};
 use crate::grid::{Grid, infer_grid};
@@ -159,6 +160,7 @@ impl StoreWriter {
             let mut row = plan.row(step, stored.len());
             describe_row(&mut row, metadata, false);
             row.content_hash.clone_from(&content_hash);
+            row.source_modified = micros(SystemTime::now());
             row.template.clone_from(&self.options.template);
             row.variation = self.options.variation;
             let written = self.write(&plan, row, array, metadata, &stored, &committed)?;
@@ -314,7 +316,9 @@ impl StoreWriter {
             Some(replaced) => self.superseded.insert(token.to_owned(), replaced),
             None => self.superseded.remove(token),
         };
-        before.iter().for_each(|dir| remove(dir));
+        if let Some(dir) = before {
+            remove(&dir);
+        }
     }
 }
 

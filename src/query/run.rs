@@ -37,7 +37,6 @@ pub(super) struct Reduced {
 pub type OnBytes<'a> = &'a (dyn Fn(u64, u64) -> ControlFlow<()> + Sync);
 
 /// Follows nothing, stops nothing.
-#[must_use]
 pub const fn silent(_: u64, _: u64) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
