@@ -53,8 +53,9 @@ class Result:
         What one should know of the answer.
     """
 
-    def __init__(self, answer: _native.Answer, keys: list[str] | None = None) -> None:
+    def __init__(self, answer: _native.Answer, keys: list[str] | None = None, square: bool = False) -> None:
         self._answer = answer
+        self._square = square
         self.keys = answer.keys if keys is None else keys
         self.notes = answer.notes
 
@@ -156,7 +157,7 @@ class Result:
         -------
         DataArray
             Of maps: `[*keys, frame, height, width]`; combinations of keys that do not occur are NaN. A single map has its keys as
-            coordinates without a dimension.
+            coordinates without a dimension. Of a matrix of comparisons: `[metric, a, b]`.
         Dataset
             Of a table: a variable for each column that is no key. A table without keys has the dimension `row`.
         """
@@ -169,6 +170,10 @@ class Result:
             if not keys:
                 return xarray.Dataset({name: ("row", self[name]) for name in others}, attrs=attributes)
             levels, places = _levels(keys)
+            if self._square:
+                # The other columns are those that the rows are compared with.
+                values = np.stack([_spread(self[name], levels, places) for name in others], axis=-1)
+                return xarray.DataArray(values, {**levels, "b": levels["a"]}, ["metric", "a", "b"], "value", attributes)
             variables = {name: (list(keys), _spread(self[name], levels, places)) for name in others}
             return _without_token_index(xarray.Dataset(variables, coords=levels, attrs=attributes))
         maps = self.to_numpy()

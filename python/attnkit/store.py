@@ -333,14 +333,23 @@ class Store:
         form : str
             `pairs`: a row for each pair, step and metric; `matrix`: for each metric a square table of means over the steps; `maps`:
             the difference maps a - b.
+
+        Returns
+        -------
+        Result
+            Of pairs: `a`, `b`, `step`, `metric`, `value`, and `n` maps of both sides (across weights also `slope` and `trend`). As xarray, a
+            matrix has the dimensions `metric`, `a` and `b`.
         """
         asked = _asked(where, video, token, step, block, head, reducer, skipna, rollups)
         metrics = [metric] if isinstance(metric, str) else list(metric)
         reference = None if against is None else str(against)
         with following(progress, "compare") as report:
             answer = self._native.compare(asked, across, align, metrics, reference, form, report)
-        keys = {"pairs": ["a", "b", "step", "metric"], "matrix": ["metric", answer.columns[1]], "maps": answer.keys}[form]
-        return Result(answer, [key for key in keys if key in answer.columns])
+        if form == "matrix":
+            return Result(answer, ["metric", "a"], square=True)
+        # Where steps are not told apart, the column is empty.
+        told_apart = ["a", "b", "step"] if align in ("step", "timestep") and across != "step" else ["a", "b"]
+        return Result(answer, [*told_apart, "metric"] if form == "pairs" else told_apart)
 
     def xarray(self, video: str, token: str, *, chunks: Any = "auto") -> xarray.Dataset:
         """The arrays of a word as a lazy, labelled Dataset: nothing is read before it is needed.
