@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 #: Rows shown where a result is only looked at.
 ROWS_SHOWN = 10
 #: Columns shown in a notebook.
-COLUMNS_SHOWN = 14
+COLUMNS_SHOWN = 20
+#: Frames of a picture in a notebook, and rows of its pixels.
+FRAMES_SHOWN, HEIGHT_SHOWN = 8, 1600
 
 Array = np.ndarray[Any, Any]
 Labelled = TypeVar("Labelled", "xarray.DataArray", "xarray.Dataset")
@@ -209,8 +211,14 @@ class Result:
         """
         return self._answer.write(path, format)
 
-    def png(self) -> bytes:
+    def png(self, vmin: float | None = None, vmax: float | None = None) -> bytes:
         """The picture of a single map, frame beside frame, as the bytes of a PNG file.
+
+        Parameters
+        ----------
+        vmin, vmax : float, optional
+            Values of the first and the last colour, to make pictures comparable. Default: the map's own. Maps with negative values,
+            as differences are, go from blue through white at 0 to red.
 
         Raises
         ------
@@ -220,14 +228,13 @@ class Result:
         maps = self.maps
         if len(maps) != 1:
             raise ValueError(f"a picture is of one map; there are {len(maps)}")
-        shape = maps[0].shape if maps[0].ndim == 3 else (1, 1, maps[0].size)
-        return _native.heatmap(maps[0].ravel(), shape)
+        return _picture(maps[0], vmin, vmax)
 
     def __repr__(self) -> str:
         return self._answer.to_text("table", ROWS_SHOWN, shutil.get_terminal_size((120, 24)).columns).rstrip("\n")
 
     def _repr_html_(self) -> str:
-        columns = self._answer.telling_columns[:COLUMNS_SHOWN]
+        columns = [name for name in self._answer.telling_columns if not _is_empty(self[name])][:COLUMNS_SHOWN]
         head = "".join(f"<th>{escape(name)}</th>" for name in columns)
         shown = [self[name][:ROWS_SHOWN] for name in columns]
         rows = "".join("<tr>" + "".join(f"<td>{escape(_cell(value))}</td>" for value in row) + "</tr>" for row in zip(*shown))
@@ -235,10 +242,21 @@ class Result:
         more = [f"{len(self):,} rows" if len(self) > ROWS_SHOWN else "", f"{hidden} more columns" if hidden else "", *self.notes]
         foot = f"<p>{escape('; '.join(part for part in more if part))}</p>" if any(more) else ""
         table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{foot}"
-        if self._answer.is_single_map and self.has_maps and len(self) == 1:
-            picture = base64.b64encode(self.png()).decode()
+        if self.has_maps and len(self) == 1:
+            whole = self.maps[0]
+            # A page need not hold every frame of a video.
+            every = -(-whole.shape[0] // FRAMES_SHOWN) if whole.ndim == 3 and whole.shape[0] * whole.shape[1] > HEIGHT_SHOWN else 1
+            picture = base64.b64encode(_picture(whole[::every])).decode()
             return f'<img src="data:image/png;base64,{picture}" alt="attention map"/>{table}'
         return table
+
+
+def _picture(map: Array, vmin: float | None = None, vmax: float | None = None) -> bytes:
+    grid = map.shape if map.ndim == 3 else (1, 1, map.size)
+    span = None
+    if vmin is not None or vmax is not None:
+        span = (float(np.nanmin(map)) if vmin is None else vmin, float(np.nanmax(map)) if vmax is None else vmax)
+    return _native.heatmap(np.ascontiguousarray(map).ravel(), grid, span)
 
 
 def _column(answer: _native.Answer, name: str) -> Array:
@@ -285,6 +303,12 @@ def _spread(values: Array, levels: dict[str, Array], places: tuple[Array, ...]) 
 def _without_token_index(labelled: Labelled) -> Labelled:
     """Words are nearly always of one position, which needs no dimension."""
     return labelled.isel(token_index=0) if labelled.sizes.get("token_index") == 1 else labelled
+
+
+def _is_empty(column: Array) -> bool:
+    if column.dtype.kind == "f":
+        return len(column) > 0 and bool(np.isnan(column).all())
+    return len(column) > 0 and column.dtype.kind == "O" and all(value is None for value in column)
 
 
 def _cell(value: Any) -> str:

@@ -80,8 +80,9 @@ class Info:
         return rows
 
     def _heading(self) -> str:
-        size = f"{self.bytes['raw']:,} bytes of maps in {self.bytes['stored']:,}"
-        return f"{len(self.videos)} videos, {len(self.tokens)} words, {self.steps} steps, {size}"
+        counts = [(len(self.videos), "video"), (len(self.tokens), "word"), (self.steps, "step")]
+        counted = ", ".join(f"{n} {name}{'' if n == 1 else 's'}" for n, name in counts)
+        return f"{counted}, {self.bytes['raw']:,} bytes of maps in {self.bytes['stored']:,}"
 
     def __repr__(self) -> str:
         return f"<attnkit.Info of {self.path}: {self._heading()}; words {', '.join(self.tokens)}>"
@@ -89,7 +90,7 @@ class Info:
     def _repr_html_(self) -> str:
         head = ["video", "prompt", "word", "steps", "block x head x spatial x token", "frames x height x width", "type"]
         rows = self._rows()
-        shown = rows[:20]
+        shown = rows[:40]
         more = f"<p>and {len(rows) - len(shown)} more</p>" if len(rows) > len(shown) else ""
         cells = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in shown)
         columns = "".join(f"<th>{name}</th>" for name in head)

@@ -198,12 +198,13 @@ pub fn heatmap<'py>(
     py: Python<'py>,
     map: PyReadonlyArray1<'_, f32>,
     grid: (usize, usize, usize),
+    range: Option<(f32, f32)>,
 ) -> PyResult<Bound<'py, PyBytes>> {
     let values = map.as_slice()?;
     let grid = Grid { frames: grid.0, height: grid.1, width: grid.2 };
     if grid.spatial() != values.len() || values.is_empty() {
         return Err(PyValueError::new_err(format!("a map of {} values is not {grid}", values.len())));
     }
-    let png = attnkit::render::heatmap(values, grid).to_png();
+    let png = attnkit::render::heatmap(values, grid, range).to_png();
     Ok(PyBytes::new(py, &png.map_err(|error| PyValueError::new_err(error.to_string()))?))
 }

@@ -24,7 +24,7 @@ pub fn picture(answer: &Answer) -> Result<Picture, OutputError> {
         [frames, height, width] => Grid { frames, height, width },
         _ => Grid { frames: 1, height: 1, width: shape.iter().product() },
     };
-    Ok(heatmap(maps.get(0), grid))
+    Ok(heatmap(maps.get(0), grid, None))
 }
 
 pub(super) fn write(answer: &Answer, path: &Path) -> Result<(), OutputError> {

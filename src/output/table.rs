@@ -108,7 +108,9 @@ fn is_shown(answer: &Answer, column: &Column) -> bool {
         return !(0..column.len()).all(|row| column.get(row).is_ok_and(|value| nothing(&value)));
     }
     let is_statistic = !["n", "shape"].contains(&name);
-    let is_empty = column.null_count() == column.len()
+    let is_undefined = |column: &Column| column.f64().is_ok_and(|all| all.iter().all(|x| x.is_none_or(f64::is_nan)));
+    let is_empty = is_undefined(column)
+        || column.null_count() == column.len()
         || (name == "nonfinite" && column.i32().is_ok_and(|all| all.iter().all(|n| n == Some(0))));
     !is_statistic || (TELLING.contains(&name) && !is_empty)
 }

@@ -1,13 +1,15 @@
-//! A map as a picture: its frames beside each other, values as colours of viridis.
+//! A map as a picture: its frames beside each other, values as colours.
 
 use super::Picture;
 use super::picture::Rgb;
 use crate::grid::Grid;
 
-/// Width that a picture has room for, pixels; only maps wider than this make wider ones.
+/// Width and height that a picture has room for, pixels; only larger maps make larger ones.
 const WIDTH: usize = 960;
 /// Pixels of one position, at the most.
 const LARGEST_CELL: usize = 16;
+/// Frames beside each other, at the most.
+const MOST_COLUMNS: usize = 8;
 /// Pixels between frames.
 const GAP: usize = 4;
 /// Between frames.
@@ -15,27 +17,55 @@ const BACKGROUND: Rgb = [255; 3];
 /// Where a value is NaN or infinite.
 const NOT_A_NUMBER: Rgb = [160; 3];
 
-/// Draws `map` (`[frame, height, width]`, C order), frame by frame from left to right and from top to bottom. The colours go from the
-/// lowest to the highest finite value of the whole map; where there is only one value, all are of the lowest colour.
+/// Draws `map` (`[frame, height, width]`, C order), frame by frame from left to right and from top to bottom.
+///
+/// The colours, those of viridis, go from the lowest to the highest finite value of the whole map, or over the range given; values beyond it have
+/// the colour at its end. Where there are negative values, as in differences of maps, they go from blue through white at 0 to red.
 #[must_use]
-pub fn heatmap(map: &[f32], grid: Grid) -> Picture {
-    let finite = || map.iter().copied().filter(|value| value.is_finite());
-    let (lowest, highest) = (finite().fold(f32::INFINITY, f32::min), finite().fold(f32::NEG_INFINITY, f32::max));
-    let span = f64::from(highest) - f64::from(lowest);
-    let colour = |value: f32| match value {
-        value if !value.is_finite() => NOT_A_NUMBER,
-        value => {
-            let share = if span > 0.0 { (f64::from(value) - f64::from(lowest)) / span } else { 0.0 };
-            let colorous::Color { r, g, b } = colorous::VIRIDIS.eval_continuous(share);
-            [r, g, b]
-        }
-    };
+pub fn heatmap(map: &[f32], grid: Grid, range: Option<(f32, f32)>) -> Picture {
+    let scale = Scale::of(map, range);
     let sheet = Sheet::of(grid);
     let mut picture = Picture::filled(sheet.width(), sheet.height(), BACKGROUND);
     for (index, &value) in map.iter().enumerate().take(grid.spatial()) {
-        picture.fill(sheet.place(index), (sheet.cell, sheet.cell), colour(value));
+        picture.fill(sheet.place(index), (sheet.cell, sheet.cell), scale.colour(value));
     }
     picture
+}
+
+/// From values to colours.
+struct Scale {
+    lowest: f64,
+    span: f64,
+    is_signed: bool,
+}
+
+impl Scale {
+    fn of(map: &[f32], range: Option<(f32, f32)>) -> Self {
+        let finite = || map.iter().copied().filter(|value| value.is_finite());
+        let own = || (finite().fold(f32::INFINITY, f32::min), finite().fold(f32::NEG_INFINITY, f32::max));
+        let (lowest, highest) = range.unwrap_or_else(own);
+        let (mut lowest, mut highest) = (f64::from(lowest), f64::from(highest));
+        let is_signed = lowest < 0.0;
+        if is_signed {
+            highest = highest.max(-lowest);
+            lowest = -highest;
+        }
+        Self { lowest, span: highest - lowest, is_signed }
+    }
+
+    fn colour(&self, value: f32) -> Rgb {
+        if !value.is_finite() {
+            return NOT_A_NUMBER;
+        }
+        // Where there is only one value, it is the lowest.
+        let share = if self.span > 0.0 { ((f64::from(value) - self.lowest) / self.span).clamp(0.0, 1.0) } else { 0.0 };
+        let colorous::Color { r, g, b } = if self.is_signed {
+            colorous::RED_BLUE.eval_continuous(1.0 - share)
+        } else {
+            colorous::VIRIDIS.eval_continuous(share)
+        };
+        [r, g, b]
+    }
 }
 
 /// How frames are arranged.
@@ -47,16 +77,21 @@ struct Sheet {
 }
 
 impl Sheet {
-    /// As few rows as make cells of a good size; the last one may have fewer frames.
+    /// Cells as large as fit into a square of the picture's width; of arrangements with equal cells the one with fewest rows.
     fn of(grid: Grid) -> Self {
-        let cell_in =
-            |columns: usize| (WIDTH.saturating_sub((columns - 1) * GAP) / (columns * grid.width)).min(LARGEST_CELL);
-        let most = grid.frames.min(8);
-        let columns = (1..=most).rev().find(|&columns| cell_in(columns) >= 3).unwrap_or(1);
+        let cell_in = |count: usize, side: usize| WIDTH.saturating_sub((count - 1) * GAP) / (count * side);
+        let cell = |columns: usize| {
+            let rows = grid.frames.div_ceil(columns);
+            cell_in(columns, grid.width).min(cell_in(rows, grid.height)).min(LARGEST_CELL)
+        };
+        let most = grid.frames.min(MOST_COLUMNS);
+        let best = (1..=most).max_by_key(|&columns| (cell(columns), columns)).unwrap_or(1);
+        // Where not even cells of one pixel fit, the picture grows downwards.
+        let widest = || (1..=most).rev().find(|&columns| cell_in(columns, grid.width) >= 1).unwrap_or(1);
+        let columns = if cell(best) > 0 { best } else { widest() };
         let rows = grid.frames.div_ceil(columns);
         // Rows of equal length look better than one that is nearly empty.
-        let columns = grid.frames.div_ceil(rows);
-        Self { grid, columns, rows, cell: cell_in(columns).max(1) }
+        Self { grid, columns: grid.frames.div_ceil(rows), rows, cell: cell(columns).max(1) }
     }
 
     fn width(&self) -> usize {
@@ -89,7 +124,7 @@ mod tests {
     #[test]
     fn frames_lie_beside_each_other_and_colours_follow_values() {
         let grid = Grid { frames: 2, height: 1, width: 2 };
-        let picture = heatmap(&[0.0, 1.0, f32::NAN, 0.0], grid);
+        let picture = heatmap(&[0.0, 1.0, f32::NAN, 0.0], grid, None);
         assert_eq!((picture.width, picture.height), (4 * 16 + GAP, 16));
         let (dark, yellow) = (at(&picture, 0, 0), at(&picture, 16, 0));
         assert_eq!(dark, [68, 1, 84], "viridis starts here");
@@ -97,14 +132,26 @@ mod tests {
         assert_eq!(at(&picture, 33, 3), BACKGROUND);
         assert_eq!(at(&picture, 32 + GAP, 15), NOT_A_NUMBER);
         assert_eq!(at(&picture, picture.width - 1, 15), dark);
+        let narrowed = heatmap(&[0.0, 1.0, 2.0, 0.5], grid, Some((0.5, 1.0)));
+        assert_eq!((at(&narrowed, 0, 0), at(&narrowed, 16, 0)), (dark, yellow));
+    }
+
+    #[test]
+    fn differences_are_white_at_zero() {
+        let grid = Grid { frames: 1, height: 1, width: 3 };
+        let picture = heatmap(&[-1.0, 0.0, 0.5], grid, None);
+        let [blue, white, red] = [0, 16, 32].map(|x| at(&picture, x, 0));
+        assert!(white.iter().all(|&part| part > 230), "{white:?}");
+        assert!(blue[2] > blue[0] && red[0] > red[2], "{blue:?} {red:?}");
     }
 
     #[test]
     fn large_maps_stay_within_the_width_and_every_position_has_its_place() {
-        for (frames, height, width) in [(15, 30, 53), (1, 1, 5000), (57, 60, 106), (3, 2, 1)] {
+        for (frames, height, width) in [(15, 30, 53), (1, 1, 5000), (57, 60, 106), (3, 2, 1), (13, 192, 192)] {
             let grid = Grid { frames, height, width };
-            let picture = heatmap(&vec![1.0; grid.spatial()], grid);
+            let picture = heatmap(&vec![1.0; grid.spatial()], grid, None);
             assert!(picture.width <= WIDTH.max(width), "{grid}: {}", picture.width);
+            assert!(picture.height <= WIDTH || picture.width > WIDTH / 2, "{grid}: {}", picture.height);
             let painted = picture.pixels.chunks(3).filter(|pixel| **pixel != BACKGROUND).count();
             assert_eq!(painted % grid.spatial(), 0, "{grid}");
         }

@@ -6,7 +6,7 @@
 //!
 //! let grid = Grid { frames: 2, height: 2, width: 3 };
 //! let map: Vec<f32> = (0..12).map(|position| position as f32).collect();
-//! let picture = heatmap(&map, grid);
+//! let picture = heatmap(&map, grid, None);
 //! assert!(picture.to_png()?.starts_with(b"\x89PNG"));
 //! # Ok::<(), attnkit::render::PictureError>(())
 //! ```
