@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use half::f16;
 use rayon::prelude::*;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::dtype::Dtype;
 use crate::dump::{
@@ -33,12 +33,14 @@ pub enum SourceError {
     Store(#[from] StoreError),
     /// Neither a store nor a dump.
     #[error(
-        "{}: neither a store nor a dump; expected zarr.json, or directories such as prompt_000_vid001/token_flower/ with step_000.npy in them, here or below",
+        "{}: neither a store nor a dump: found {found}; expected zarr.json, or directories such as prompt_000_vid001/token_flower/ with step_000.npy in them, here or below",
         path.display()
     )]
     Neither {
         /// The directory.
         path: PathBuf,
+        /// What is there.
+        found: &'static str,
     },
     /// Something that is not there.
     #[error("there is no {what} in {place}; there are {known}")]
@@ -81,19 +83,26 @@ pub enum SourceError {
 #[derive(Debug)]
 pub struct Source {
     path: PathBuf,
-    videos: BTreeMap<String, VideoSource>,
+    kind: Kind,
 }
 
 #[derive(Debug)]
-enum VideoSource {
-    Store(Store, Box<VideoIndex>),
-    /// With what of it cannot be used.
-    Dump(Video, Vec<(PathBuf, String)>, ReadOptions),
+enum Kind {
+    /// What it holds is looked up anew for each question: a generator may be writing.
+    Store(Store),
+    Dump(BTreeMap<String, DumpedVideo>, ReadOptions),
+}
+
+#[derive(Debug)]
+struct DumpedVideo {
+    video: Video,
+    /// What of it cannot be used.
+    problems: Vec<(PathBuf, String)>,
 }
 
 /// One word of one video.
 enum Word<'a> {
-    Store(&'a Store, &'a [StepRow]),
+    Store(&'a Store, Vec<StepRow>),
     Dump(&'a Series, &'a [(PathBuf, String)], ReadOptions),
 }
 
@@ -129,23 +138,26 @@ impl Source {
         let path = path.as_ref().to_owned();
         if path.join("zarr.json").exists() {
             let store = Store::open(&path)?;
-            let of =
-                |index: VideoIndex| (index.record.video_id.clone(), VideoSource::Store(store.clone(), Box::new(index)));
-            let videos = store.read_index()?.into_iter().map(of).collect();
-            return Ok(Self { path, videos });
+            return Ok(Self { path, kind: Kind::Store(store) });
+        }
+        let neither = |found| Err(SourceError::Neither { path: path.clone(), found });
+        match path.metadata() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return neither("nothing"),
+            Ok(metadata) if !metadata.is_dir() => return neither("a file"),
+            _ => {}
         }
         let dump = Dump::find(&[&path])?;
         if dump.videos.is_empty() && dump.problems.is_empty() {
-            return Err(SourceError::Neither { path });
+            return neither("no attention maps");
         }
         let problems: Vec<(PathBuf, String)> =
             dump.problems.iter().map(|problem| (problem.path.clone(), problem.to_string())).collect();
         let of = |video: Video| {
-            let own = problems.iter().filter(|(path, _)| path.starts_with(&video.dir)).cloned().collect();
-            (video.id(), VideoSource::Dump(video, own, options))
+            let problems = problems.iter().filter(|(path, _)| path.starts_with(&video.dir)).cloned().collect();
+            (video.id(), DumpedVideo { video, problems })
         };
         let videos = dump.videos.into_iter().map(of).collect();
-        Ok(Self { path, videos })
+        Ok(Self { path, kind: Kind::Dump(videos, options) })
     }
 
     /// Where it is.
@@ -155,21 +167,30 @@ impl Source {
     }
 
     /// Ids of the videos, sorted.
-    pub fn videos(&self) -> impl Iterator<Item = &str> {
-        self.videos.keys().map(String::as_str)
+    ///
+    /// # Errors
+    /// If a store's index cannot be read.
+    pub fn videos(&self) -> Result<Vec<String>, SourceError> {
+        match &self.kind {
+            Kind::Store(store) => Ok(store.videos()?),
+            Kind::Dump(videos, _) => Ok(videos.keys().cloned().collect()),
+        }
     }
 
     /// The tracked words of a video, sorted.
     ///
     /// # Errors
     /// If there is no such video.
-    pub fn tokens(&self, video: &str) -> Result<Vec<&str>, SourceError> {
-        Ok(match self.video(video)? {
-            VideoSource::Store(_, index) => {
-                index.series().filter_map(|rows| Some(rows.first()?.token.as_str())).collect()
+    pub fn tokens(&self, video: &str) -> Result<Vec<String>, SourceError> {
+        match &self.kind {
+            Kind::Store(store) => {
+                let index = self.stored(store, video)?;
+                Ok(index.series().filter_map(|rows| Some(rows.first()?.token.clone())).collect())
             }
-            VideoSource::Dump(video, ..) => video.series.iter().map(|series| series.token.as_str()).collect(),
-        })
+            Kind::Dump(videos, _) => {
+                Ok(self.dumped(videos, video)?.video.series.iter().map(|series| series.token.clone()).collect())
+            }
+        }
     }
 
     /// The steps of a word, ascending.
@@ -180,17 +201,25 @@ impl Source {
         Ok(self.word(video, token)?.steps())
     }
 
-    /// The metadata of a step, with the keys of its JSON file.
+    /// The metadata of a step, with the keys of its JSON file; of a step that is split into files, as that of the whole.
     ///
     /// # Errors
     /// If there is no such step, or its metadata cannot be read.
     pub fn metadata(&self, video: &str, token: &str, step: i32) -> Result<Map<String, Value>, SourceError> {
         let word = self.word(video, token)?;
         let place = word.place(step)?;
-        match (self.video(video)?, word) {
-            (VideoSource::Store(_, index), Word::Store(_, rows)) => Ok(index.metadata_of(&rows[place])),
-            (_, Word::Dump(series, ..)) => Ok(dumped_metadata(&series.steps[place])?.raw),
+        match (&self.kind, &word) {
+            (Kind::Store(store), Word::Store(_, rows)) => Ok(self.stored(store, video)?.metadata_of(&rows[place])),
             (_, Word::Store(_, rows)) => Ok(rows[place].to_metadata()),
+            (_, Word::Dump(series, _, options)) => {
+                let files = &series.steps[place];
+                let mut metadata = dumped_metadata(files)?.raw;
+                if files.parts.iter().any(|part| part.block.is_some() || part.head.is_some()) {
+                    let shape = shape_of(files, series, *options)?;
+                    metadata.extend(described_as_whole(shape));
+                }
+                Ok(metadata)
+            }
         }
     }
 
@@ -199,23 +228,40 @@ impl Source {
     /// # Errors
     /// If there is no such video, or the summary cannot be read.
     pub fn summary(&self, video: &str) -> Result<Option<Map<String, Value>>, SourceError> {
-        match self.video(video)? {
-            VideoSource::Store(_, index) => Ok(index.record.summary.clone()),
-            VideoSource::Dump(video, ..) => Ok(video.summary.as_deref().map(read_summary).transpose()?),
+        match &self.kind {
+            Kind::Store(store) => Ok(self.stored(store, video)?.record.summary),
+            Kind::Dump(videos, _) => {
+                Ok(self.dumped(videos, video)?.video.summary.as_deref().map(read_summary).transpose()?)
+            }
+        }
+    }
+
+    /// The shape of a word's step arrays: of the first that can be read. `None` if none can.
+    ///
+    /// # Errors
+    /// If there is no such video or word.
+    pub fn shape(&self, video: &str, token: &str) -> Result<Option<StepShape>, SourceError> {
+        match self.word(video, token)? {
+            Word::Store(_, rows) => Ok(rows.first().map(|row| row.shape)),
+            Word::Dump(series, _, options) => {
+                Ok(series.steps.iter().find_map(|files| shape_of(files, series, options).ok()))
+            }
         }
     }
 
     /// The grid that a word's positions unflatten to, where it is known.
     ///
     /// # Errors
-    /// If there is no such video or word, or its first step cannot be read.
+    /// If there is no such video or word.
     pub fn grid(&self, video: &str, token: &str) -> Result<Option<Grid>, SourceError> {
         match self.word(video, token)? {
             Word::Store(_, rows) => Ok(rows.first().and_then(|row| row.grid)),
             Word::Dump(series, _, options) => {
-                let Some(first) = series.steps.first() else { return Ok(None) };
-                let spatial = StepReader::new(options).read(first, series.split)?.array.shape.spatial;
-                Ok(infer_grid(spatial, dumped_metadata(first)?.video_size()).ok())
+                let of = |files: &StepFiles| {
+                    let spatial = shape_of(files, series, options).ok()?.spatial;
+                    infer_grid(spatial, dumped_metadata(files).ok()?.video_size()).ok()
+                };
+                Ok(series.steps.iter().find_map(of))
             }
         }
     }
@@ -298,32 +344,44 @@ impl Source {
         Ok(Stack { shape: [steps, blocks, heads, spatial, tokens], values: Values::Float32(values.into()) })
     }
 
-    fn video(&self, video: &str) -> Result<&VideoSource, SourceError> {
-        self.videos.get(video).ok_or_else(|| SourceError::NotFound {
+    fn stored(&self, store: &Store, video: &str) -> Result<VideoIndex, SourceError> {
+        store.read_video(video)?.ok_or_else(|| self.no_video(video))
+    }
+
+    fn dumped<'a>(
+        &self,
+        videos: &'a BTreeMap<String, DumpedVideo>,
+        video: &str,
+    ) -> Result<&'a DumpedVideo, SourceError> {
+        videos.get(video).ok_or_else(|| self.no_video(video))
+    }
+
+    fn no_video(&self, video: &str) -> SourceError {
+        SourceError::NotFound {
             what: format!("video `{video}`"),
             place: self.path.display().to_string(),
-            known: few(self.videos()),
-        })
+            known: few(&self.videos().unwrap_or_default()),
+        }
     }
 
     fn word(&self, video: &str, token: &str) -> Result<Word<'_>, SourceError> {
-        let found = match self.video(video)? {
-            VideoSource::Store(store, index) => index
-                .series()
-                .find(|rows| rows.first().is_some_and(|row| row.token == token))
-                .map(|rows| Word::Store(store, rows)),
-            VideoSource::Dump(video, problems, options) => video
-                .series
-                .iter()
-                .find(|series| series.token == token)
-                .map(|series| Word::Dump(series, problems, *options)),
+        let found = match &self.kind {
+            Kind::Store(store) => {
+                let rows = self.stored(store, video)?.rows.into_iter().filter(|row| row.token == token);
+                Some(rows.collect::<Vec<_>>()).filter(|rows| !rows.is_empty()).map(|rows| Word::Store(store, rows))
+            }
+            Kind::Dump(videos, options) => {
+                let DumpedVideo { video, problems } = self.dumped(videos, video)?;
+                let series = video.series.iter().find(|series| series.token == token);
+                series.map(|series| Word::Dump(series, problems, *options))
+            }
         };
         match found {
             Some(word) => Ok(word),
             None => Err(SourceError::NotFound {
                 what: format!("word `{token}`"),
                 place: format!("video `{video}`"),
-                known: few(self.tokens(video)?.into_iter()),
+                known: few(&self.tokens(video)?),
             }),
         }
     }
@@ -345,8 +403,10 @@ impl Word<'_> {
             if let Self::Dump(series, problems, _) = self {
                 let stem = format!("step_{step:03}");
                 let of_step = |(path, _): &&(PathBuf, String)| {
+                    let name = path.file_name().unwrap_or_default().to_string_lossy();
+                    let rest = name.strip_prefix(&stem);
                     path.starts_with(&series.dir)
-                        && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&stem))
+                        && rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
                 };
                 if let Some((_, problem)) = problems.iter().find(of_step) {
                     return SourceError::Unusable { step, problem: problem.clone() };
@@ -368,7 +428,11 @@ impl Word<'_> {
         let numbers = steps.map_or_else(|| self.steps(), <[i32]>::to_vec);
         if numbers.is_empty() {
             let (what, place) = ("step".to_owned(), "what is asked for".to_owned());
-            return Err(SourceError::NotFound { what, place, known: few(self.steps().iter().map(i32::to_string)) });
+            return Err(SourceError::NotFound {
+                what,
+                place,
+                known: few(&self.steps().iter().map(i32::to_string).collect::<Vec<_>>()),
+            });
         }
         let places = numbers.iter().map(|&step| self.place(step)).collect::<Result<_, _>>()?;
         Ok((numbers, places))
@@ -396,10 +460,10 @@ impl Clone for WordReader<'_> {
 }
 
 impl<'a> WordReader<'a> {
-    fn open(word: &Word<'a>, over: Over) -> Result<Self, SourceError> {
+    fn open(word: &'a Word<'_>, over: Over) -> Result<Self, SourceError> {
         match *word {
             Word::Dump(series, _, options) => Ok(Self::Dumped { series, options, reader: StepReader::new(options) }),
-            Word::Store(store, rows) => {
+            Word::Store(store, ref rows) => {
                 let wanted = match over {
                     Over { blocks: true, heads: true, .. } => ArrayKind::Mean,
                     Over { blocks: true, .. } => ArrayKind::MeanBlock,
@@ -553,15 +617,35 @@ fn dumped_metadata(files: &StepFiles) -> Result<StepMetadata, SourceError> {
     Ok(read_step_metadata(path)?.0)
 }
 
+/// Shape of a step: from its head, where that tells it.
+fn shape_of(files: &StepFiles, series: &Series, options: ReadOptions) -> Result<StepShape, SourceError> {
+    let mut reader = StepReader::new(options);
+    match reader.peek(files, series.split)? {
+        Some(peek) => Ok(peek.shape),
+        None => Ok(reader.read(files, series.split)?.array.shape),
+    }
+}
+
+/// Keys of metadata that speak of one file of a step, for the whole step.
+fn described_as_whole(shape: StepShape) -> Map<String, Value> {
+    let keys = json!({
+        "attention_shape": shape.axes(),
+        "num_blocks": shape.blocks,
+        "num_heads": shape.heads,
+        "block_idx": null,
+        "head_idx": null,
+        "aggregation_method": "per_step_full",
+    });
+    keys.as_object().cloned().unwrap_or_default()
+}
+
 /// A list for people: not more than they would read.
-fn few<T: AsRef<str>>(names: impl Iterator<Item = T>) -> String {
+fn few(names: &[String]) -> String {
     const MOST: usize = 8;
-    let names: Vec<T> = names.collect();
-    let shown: Vec<&str> = names.iter().take(MOST).map(AsRef::as_ref).collect();
     match names.len() {
         0 => "none".into(),
-        1..=MOST => shown.join(", "),
-        all => format!("{} and {} more", shown.join(", "), all - MOST),
+        1..=MOST => names.join(", "),
+        all => format!("{} and {} more", names[..MOST].join(", "), all - MOST),
     }
 }
 
@@ -604,10 +688,10 @@ mod tests {
             ingest::run(&[&path], dir.path().join("store"), &IngestOptions::default(), &Silent).unwrap();
             let dump = Source::open(&path, ReadOptions::default()).unwrap();
             let store = Source::open(dir.path().join("store"), ReadOptions::default()).unwrap();
-            assert_eq!(dump.videos().collect::<Vec<_>>(), store.videos().collect::<Vec<_>>());
-            for video in dump.videos() {
+            assert_eq!(dump.videos().unwrap(), store.videos().unwrap());
+            for video in &dump.videos().unwrap() {
                 assert_eq!(dump.summary(video).unwrap(), store.summary(video).unwrap());
-                for token in dump.tokens(video).unwrap() {
+                for token in &dump.tokens(video).unwrap() {
                     let of = |source: &Source| source.load(video, token, None, &silent).unwrap();
                     assert_eq!(of(&dump), of(&store));
                     assert_eq!(dump.grid(video, token).unwrap(), store.grid(video, token).unwrap());

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
-from typing import Any, Literal
+from operator import index
+from typing import Any, Literal, SupportsIndex
 
 import numpy as np
 
-from . import _native
+from . import _check, _native
 from ._progress import Progress, following
+from .errors import DumpError
 from .ingest import Path
 
 #: A numpy array, or a torch tensor with `framework="torch"`.
@@ -66,10 +69,20 @@ class AttentionAnalyzer:
             import torch  # noqa: F401  so that it is missed here, not hours later
         self._framework = framework
         self._progress = progress
-        self._source = _native.Source(path, None if batch is None else str(batch), None)
+        self._path = os.fspath(path)
+        self._batch = None if batch is None else str(batch)
+        # Found again if the working directory changes.
+        self._source = _native.Source(os.path.abspath(path), self._batch, None)
 
     def __repr__(self) -> str:
-        return f"AttentionAnalyzer({str(self._source.path)!r}): {len(self._source.videos())} videos"
+        return f"<attnkit.AttentionAnalyzer {self._path}: {len(self._source.videos())} videos>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_path": str(self._source.path), "_source": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._source = _native.Source(self._path, self._batch, None)
 
     # What there is.
 
@@ -98,12 +111,10 @@ class AttentionAnalyzer:
         first: dict[str, Any] = {}
         for token in self._source.tokens(video_id):
             steps = self._source.steps(video_id, token)
-            metadata = self.load_metadata(video_id, token, steps[0]) if steps else {}
-            first = first or metadata
-            shape = metadata.get("attention_shape")
+            first = first or self._readable_metadata(video_id, token, steps)
             tokens[token] = {
                 "steps": steps,
-                "shape": tuple(shape) if shape else None,
+                "shape": self._source.shape(video_id, token),
                 "grid": self._source.grid(video_id, token),
             }
         summary = self._source.summary(video_id)
@@ -123,7 +134,7 @@ class AttentionAnalyzer:
 
     # Arrays.
 
-    def load_step(self, video_id: str, token_word: str, step: int, with_metadata: bool = False) -> Array:
+    def load_step(self, video_id: str, token_word: str, step: SupportsIndex, with_metadata: bool = False) -> Array:
         """The array of one step.
 
         Parameters
@@ -145,14 +156,14 @@ class AttentionAnalyzer:
         DumpError, StoreError
             If it is damaged.
         """
-        array = self._as_framework(self._source.load(video_id, token_word, [step], None)[0])
-        return (array, self.load_metadata(video_id, token_word, step)) if with_metadata else array
+        array = self._as_framework(self._source.load(video_id, token_word, [index(step)], None)[0])
+        return (array, self.load_metadata(video_id, token_word, index(step))) if with_metadata else array
 
     def load_all_steps(
         self,
         video_id: str,
         token_word: str,
-        steps: Sequence[int] | None = None,
+        steps: Sequence[SupportsIndex] | None = None,
         with_metadata: bool = False,
     ) -> Array:
         """The arrays of all steps, or of those given: all of them in memory, read in parallel.
@@ -167,7 +178,7 @@ class AttentionAnalyzer:
         DumpError
             If steps have different shapes or types.
         """
-        chosen = None if steps is None else [int(step) for step in steps]
+        chosen = None if steps is None else [index(step) for step in steps]
         with following(self._progress, f"load {token_word}", "step") as report:
             array = self._as_framework(self._source.load(video_id, token_word, chosen, report))
         if not with_metadata:
@@ -191,7 +202,7 @@ class AttentionAnalyzer:
 
     def aggregate_steps(self, attention: Array) -> Array:
         """Mean over steps: `[step, ...]` becomes `[...]`, float32."""
-        return self._mean(attention, -attention.ndim, "steps")
+        return self._mean(attention, -max(attention.ndim, 1), "steps")
 
     # Means of what is on disk.
 
@@ -203,7 +214,7 @@ class AttentionAnalyzer:
         self,
         video_id: str,
         token_word: str,
-        step: int | None = None,
+        step: SupportsIndex | None = None,
         height: int | None = None,
         width: int | None = None,
         frames: int | None = None,
@@ -228,14 +239,18 @@ class AttentionAnalyzer:
         ValueError
             If no grid, or more than one, fits the number of positions; the message says which were tried.
         """
-        steps = None if step is None else [step]
+        steps = None if step is None else [index(step)]
         maps = self._read_mean(video_id, token_word, steps, blocks=True, heads=True)[:, 0, 0]
         flat = _native.mean_axis(np.ascontiguousarray(maps), 2) if maps.shape[2] > 1 else maps[:, :, 0]
-        size = (frames, height, width)
-        grid = self._source.grid(video_id, token_word) if size == (None, None, None) else None
+        named = {"frames": frames, "height": height, "width": width}
+        size = {name: _check.positive(name, number) for name, number in named.items()}
+        grid = None if any(size.values()) else self._source.grid(video_id, token_word)
         if grid is None:
-            known = self._size_of_video(video_id, token_word)
-            frames, height, width = (given or known for given, known in zip(size, known))
+            if not all(size.values()):
+                steps = self._source.steps(video_id, token_word)
+                known = self._readable_metadata(video_id, token_word, steps)
+                size = {name: number or known.get(f"video_{name}") for name, number in size.items()}
+            frames, height, width = size.values()
             if not (frames and height and width):
                 raise ValueError(
                     f"the grid of these {flat.shape[1]} positions is not known: give height, width and frames of the video"
@@ -243,19 +258,19 @@ class AttentionAnalyzer:
             grid = _native.infer_grid(flat.shape[1], frames, height, width)
         return self._as_framework(flat.reshape(len(flat), *grid))
 
-    def get_layer_analysis(self, video_id: str, token_word: str, step: int | None = None) -> Array:
+    def get_layer_analysis(self, video_id: str, token_word: str, step: SupportsIndex | None = None) -> Array:
         """The mean over heads, block by block: `[step, block, spatial, token]`, or `[block, spatial, token]` of one step; float32."""
-        means = self._read_mean(video_id, token_word, None if step is None else [step], heads=True)[:, :, 0]
+        means = self._read_mean(video_id, token_word, None if step is None else [index(step)], heads=True)[:, :, 0]
         return self._as_framework(means if step is None else means[0])
 
-    def get_head_analysis(self, video_id: str, token_word: str, step: int | None = None) -> Array:
+    def get_head_analysis(self, video_id: str, token_word: str, step: SupportsIndex | None = None) -> Array:
         """The mean over blocks, head by head: `[step, head, spatial, token]`, or `[head, spatial, token]` of one step; float32."""
-        means = self._read_mean(video_id, token_word, None if step is None else [step], blocks=True)[:, 0]
+        means = self._read_mean(video_id, token_word, None if step is None else [index(step)], blocks=True)[:, 0]
         return self._as_framework(means if step is None else means[0])
 
-    def compute_average_attention(self, video_id: str, token_word: str, steps: Sequence[int] | None = None) -> Array:
+    def compute_average_attention(self, video_id: str, token_word: str, steps: Sequence[SupportsIndex] | None = None) -> Array:
         """The mean over blocks, heads and all steps, or those given: `[spatial, token]`, float32. Holds a few steps at a time."""
-        chosen = None if steps is None else [int(step) for step in steps]
+        chosen = None if steps is None else [index(step) for step in steps]
         means = self._read_mean(video_id, token_word, chosen, steps_too=True, blocks=True, heads=True)
         return self._as_framework(means[0, 0, 0])
 
@@ -273,23 +288,26 @@ class AttentionAnalyzer:
         with following(self._progress, f"mean of {token_word}", "step") as report:
             return self._source.mean(video_id, token_word, steps, over, report)
 
-    def _size_of_video(self, video_id: str, token_word: str) -> tuple[int | None, int | None, int | None]:
-        steps = self._source.steps(video_id, token_word)
-        metadata = self.load_metadata(video_id, token_word, steps[0]) if steps else {}
-        return metadata.get("video_frames"), metadata.get("video_height"), metadata.get("video_width")
+    def _readable_metadata(self, video_id: str, token_word: str, steps: Sequence[int]) -> dict[str, Any]:
+        """The metadata of the first step whose metadata can be read; nothing if none can."""
+        for step in steps:
+            try:
+                return self.load_metadata(video_id, token_word, step)
+            except DumpError:
+                continue
+        return {}
 
     def _mean(self, attention: Array, axis: int, name: str) -> Array:
         if attention.ndim < -axis:
             shape = tuple(attention.shape)
             raise ValueError(f"there is no axis of {name} in an array of shape {shape}: it is counted from the right, as {axis}")
         if hasattr(attention, "detach"):
-            tensor = attention.detach()
-            if tensor.device.type != "cpu" or str(tensor.dtype) == "torch.bfloat16":
-                return tensor.float().mean(dim=axis)
+            if attention.device.type != "cpu":
+                return attention.detach().double().mean(dim=axis).float()
             import torch
 
-            return torch.from_numpy(self._mean(tensor.contiguous().numpy(), axis, name))
-        return _native.mean_axis(np.ascontiguousarray(attention), attention.ndim + axis)
+            return torch.from_numpy(self._mean(_check.floats(attention), axis, name))
+        return _native.mean_axis(np.ascontiguousarray(_check.floats(attention)), attention.ndim + axis)
 
     def _as_framework(self, array: np.ndarray[Any, Any]) -> Array:
         if self._framework == "numpy":

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Union
 
-from . import _native
+from . import _check, _native
 from ._progress import Progress, following
 
 Path = Union[str, "os.PathLike[str]"]
@@ -132,19 +132,19 @@ def ingest(
         "rollups": rollups,
         "videos": list(videos),
         "tokens": list(tokens),
-        "every": every,
-        "downsample": downsample,
+        "every": _check.positive("every", every),
+        "downsample": _check.positive("downsample", downsample),
         "dtype": dtype,
         "batch": None if batch is None else str(batch),
         "average": list(average),
-        "grid": grid,
+        "grid": _check.sizes("grid", grid, "frames, height, width"),
         "settings": settings,
         "prefix": prefix,
         "replace": replace,
-        "threads": threads or 0,
+        "threads": _check.positive("threads", threads, least=0) or 0,
         "on_error": on_error,
         "max_step_bytes": max_step_bytes,
     }
     with following(progress, "ingest") as report:
-        text = _native.ingest(dumps, store, options, False, report)
+        text = _native.ingest(dumps, store, options, report)
     return IngestReport(**json.loads(text))

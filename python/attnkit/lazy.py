@@ -43,7 +43,7 @@ def open_dataset(store: Store, video: str, token: str, chunks: Any) -> xarray.Da
         dims = ("step", *leading, *positions)
         shape = (len(rows), *(sizes[axis] for axis in leading), *positions.values())
         dtype = np.dtype(first["dtype"] if kind == "attention" else np.float32)
-        array = StoredArray(store, path, rows["row"].astype(np.int64), shape, dtype, len(leading))
+        array = StoredArray(store, (video, token, kind), rows["step"].tolist(), shape, dtype, len(leading))
         variables[kind] = xarray.Variable(dims, indexing.LazilyIndexedArray(array))
     coordinates: dict[str, Any] = {name: np.arange(size) for name, size in {**sizes, **positions}.items()}
     coordinates["step"] = rows["step"].astype(np.int64)
@@ -66,14 +66,23 @@ def _plain(value: Any) -> Any:
 
 
 class StoredArray(BackendArray):
-    """One array of a store. A slice decodes the steps, and of each the chunks between the first and the last map that it needs."""
+    """One array of a word. A slice decodes the steps, and of each the chunks between the first and the last map that it needs.
+
+    Where the array is, is looked up at each read: what a writer replaces meanwhile is found in its new place.
+    """
 
     def __init__(
-        self, store: Store, path: str, rows: Array, shape: tuple[int, ...], dtype: np.dtype[Any], leading: int
+        self,
+        store: Store,
+        name: tuple[str, str, str],
+        steps: list[int],
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        leading: int,
     ) -> None:
         self._store = store
-        self._path = path
-        self._rows = rows
+        self._video, self._token, self._kind = name
+        self._steps = steps
         self._leading = leading
         self.shape = shape
         self.dtype = dtype
@@ -99,15 +108,16 @@ class StoredArray(BackendArray):
         first = int(np.ravel_multi_index([low for low, _ in bounds], leading)) if leading else 0
         last = int(np.ravel_multi_index([high for _, high in bounds], leading)) if leading else 0
         size = math.prod(behind)
-        rows = self._rows[chosen[0]].tolist()
-        flat = self._store._native.read(self._path, rows, first * size, (last + 1) * size)
-        maps = flat.reshape(len(rows), last + 1 - first, *behind)
+        steps = [self._steps[place] for place in chosen[0].tolist()]
+        name = (self._video, self._token, self._kind)
+        flat = self._store._native.read(*name, steps, first * size, (last + 1) * size)
+        maps = flat.reshape(len(steps), last + 1 - first, *behind)
         wanted = np.zeros(1, np.intp)
         for index, length in zip(chosen[1 : 1 + self._leading], leading):
             wanted = (wanted[:, None] * length + index).ravel()
         if len(wanted) != maps.shape[1] or not np.array_equal(wanted - first, np.arange(len(wanted))):
             maps = maps[:, wanted - first]
-        values = maps.reshape(len(rows), *(len(index) for index in chosen[1 : 1 + self._leading]), *behind)
+        values = maps.reshape(len(steps), *(len(index) for index in chosen[1 : 1 + self._leading]), *behind)
         for axis in range(1 + self._leading, values.ndim):
             if len(chosen[axis]) != values.shape[axis] or not np.array_equal(chosen[axis], np.arange(values.shape[axis])):
                 values = values.take(chosen[axis], axis=axis)

@@ -269,9 +269,13 @@ def _column(answer: _native.Answer, name: str) -> Array:
 
 
 def _levels(keys: dict[str, Array]) -> tuple[dict[str, Array], tuple[Array, ...]]:
-    """The values of each key in the order of first appearance, and for each row its place among them."""
+    """The values of each key, numbers ascending and others in the order of first appearance, and for each row its place among them."""
     levels, places = {}, []
     for key, values in keys.items():
+        if values.dtype.kind in "if" and not np.isnan(values).any():
+            levels[key], place = np.unique(values, return_inverse=True)
+            places.append(place)
+            continue
         order: dict[Any, int] = {}
         places.append(np.array([order.setdefault(_hashable(value), len(order)) for value in values.tolist()], dtype=np.intp))
         firsts = [int(np.argmax(places[-1] == place)) for place in range(len(order))]
@@ -286,6 +290,8 @@ def _hashable(value: Any) -> Any:
 
 def _spread(values: Array, levels: dict[str, Array], places: tuple[Array, ...]) -> Array:
     """Rows as an array with an axis for each key. A view where the rows are all combinations in order."""
+    if not levels:  # then there is one row
+        return values.reshape(values.shape[1:])
     sizes = [len(level) for level in levels.values()]
     flat = np.ravel_multi_index(places, sizes) if len(values) else np.empty(0, np.intp)
     if len(values) == np.prod(sizes) and np.array_equal(flat, np.arange(len(values))):

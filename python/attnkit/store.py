@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal, Union
 
-from . import _native
+from . import _check, _native
 from ._progress import Progress, following
 from .ingest import Path
 from .result import Result
@@ -109,12 +110,14 @@ class Store:
     """
 
     def __init__(self, path: Path) -> None:
-        self._native = _native.Store(path)
+        self._path = os.fspath(path)
+        # Found again if the working directory changes.
+        self._native = _native.Store(os.path.abspath(path))
 
     @property
     def path(self) -> str:
-        """Where it is."""
-        return str(self._native.path)
+        """Where it is, as it was opened."""
+        return self._path
 
     def __repr__(self) -> str:
         info = self.info()
@@ -124,11 +127,11 @@ class Store:
         return self.info()._repr_html_()
 
     def __reduce__(self) -> tuple[type[Store], tuple[str]]:
-        return Store, (self.path,)
+        return Store, (str(self._native.path),)
 
     def info(self) -> Info:
         """What is in it: videos, prompts, words, steps, shapes, bytes."""
-        return Info(json.loads(self._native.contents()))
+        return Info({**json.loads(self._native.contents()), "path": self.path})
 
     # Tables.
 
@@ -174,7 +177,7 @@ class Store:
         """
         asked = _asked(where, video, token, step, block, head)
         names = None if columns is None else list(columns)
-        answer = self._native.list(asked, table, names, _sort(sort), limit)
+        answer = self._native.list(asked, table, names, _sort(sort), _check.positive("limit", limit, least=0))
         keys = ["video_id", "token", "step", *(["token_index", "block", "head"] if table == "heads" else [])]
         return Result(answer, keys if set(keys) <= set(answer.columns) else [])
 
@@ -230,8 +233,9 @@ class Store:
         """
         asked = _asked(where, video, token, step, block, head, reducer, skipna, rollups)
         dimensions = [over] if isinstance(over, str) else list(over)
+        rows = _check.positive("limit", limit, least=0)
         with following(progress, "average") as report:
-            return Result(self._native.average(asked, dimensions, values, _sort(sort), limit, report))
+            return Result(self._native.average(asked, dimensions, values, _sort(sort), rows, report))
 
     def map(
         self,
@@ -264,8 +268,10 @@ class Store:
             `to_numpy()` is `[frame, height, width]`, float32; in a notebook it shows the picture.
         """
         asked = _asked(where, video, token, step, block, head, reducer, skipna, rollups)
+        pixels = _check.sizes("size", size, "height, width")
+        wanted_frames = _check.positive("frames", frames)
         with following(progress, "map") as report:
-            return Result(self._native.map(asked, size, frames, report))
+            return Result(self._native.map(asked, pixels, wanted_frames, report))
 
     def evolution(
         self,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping, Sequence
+from operator import index
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, SupportsFloat, SupportsIndex
 
-import numpy as np
-
-from . import _native
+from . import _check, _native
+from .errors import WriteError
 from .ingest import Path
 
 _METHODS = {
@@ -73,10 +73,10 @@ class StoreWriter:
         rollups: bool = True,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        self._native = _native.StoreWriter(
-            store, video_id, codec, rollups, grid, prompt_id, template, variation
-        )
-        frames, height, width = video_size or (None, None, None)
+        frames, height, width = _check.sizes("video_size", video_size, "frames, height, width") or (None, None, None)
+        of_maps = _check.sizes("grid", grid, "frames, height, width")
+        if seed is not None and not -(2**63) <= seed < 2**63:
+            raise ValueError(f"seed: {seed} does not fit into 64 bits with a sign")
         self._metadata = {
             **(metadata or {}),
             "video_id": video_id,
@@ -88,12 +88,14 @@ class StoreWriter:
             "video_height": height,
             "video_width": width,
         }
+        _check.as_json("metadata", self._metadata)
+        self._native = _native.StoreWriter(store, video_id, codec, rollups, of_maps, prompt_id, template, variation)
 
     def append(
         self,
         token: str,
-        step: int,
-        timestep: float,
+        step: SupportsIndex,
+        timestep: SupportsFloat,
         array: Any,
         *,
         weight: float | None = None,
@@ -133,7 +135,11 @@ class StoreWriter:
         StoreError
             If the store cannot be written.
         """
-        values = _as_numpy(array)
+        values = _check.floats(array)
+        if values.ndim == 5 and values.shape[1] > 1:
+            raise WriteError(f"an array of shape {list(values.shape)} has a batch axis (axis 1); append one element of it: array[:, 0]")
+        if not math.isfinite(timestep):
+            raise ValueError(f"timestep: {timestep} is not finite")
         averaged = (values.shape[0] == 1, values.shape[-3] == 1) if values.ndim in (4, 5) else (False, False)
         document = {
             **self._metadata,
@@ -141,11 +147,11 @@ class StoreWriter:
             "token_word": token,
             "token_ids": [int(id) for id in token_ids],
             "token_texts": list(token_texts),
-            "step": int(step),
+            "step": index(step),
             "timestep": float(timestep),
             "aggregation_method": _METHODS[averaged],
         }
-        return self._native.append(token, weight, int(step), values, json.dumps(document))
+        return self._native.append(token, weight, index(step), values, _check.as_json("metadata", document))
 
     def close(self) -> None:
         """End the writing. Everything that was appended is in the store already."""
@@ -158,16 +164,3 @@ class StoreWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _as_numpy(array: Any) -> np.ndarray[Any, Any]:
-    """A tensor or array as a float array of a type that stores know."""
-    if hasattr(array, "detach"):
-        array = array.detach().cpu()
-        if str(array.dtype) == "torch.bfloat16":  # numpy has none; float32 holds every value of it
-            array = array.float()
-        array = array.numpy()
-    values: np.ndarray[Any, Any] = np.asarray(array)
-    if values.dtype not in (np.float16, np.float32, np.float64):
-        raise TypeError(f"the array is {values.dtype}; expected float16, float32 or float64")
-    return values.astype(values.dtype.newbyteorder("="), copy=False)

@@ -1,6 +1,6 @@
 //! Errors of the library as exceptions of `attnkit.errors`, with the same messages.
 
-use attnkit::dump::DumpError;
+use attnkit::dump::{DumpError, Problem};
 use attnkit::ingest::{IngestError, SettingsError, WriteError};
 use attnkit::output::OutputError;
 use attnkit::query::QueryError;
@@ -55,7 +55,12 @@ impl IntoPython for StoreError {
 
 impl IntoPython for DumpError {
     fn into_python(self) -> PyErr {
-        exceptions::DumpError::new_err(said(&self))
+        match &self.problem {
+            Problem::Io(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                exceptions::NotFoundError::new_err(said(&self))
+            }
+            _ => exceptions::DumpError::new_err(said(&self)),
+        }
     }
 }
 
@@ -76,7 +81,8 @@ impl IntoPython for OutputError {
     fn into_python(self) -> PyErr {
         let message = said(&self);
         match self {
-            Self::Write { source, .. } => pyo3::exceptions::PyOSError::new_err((source.raw_os_error(), message)),
+            // Of the class that Python has for this kind.
+            Self::Write { source, .. } => std::io::Error::new(source.kind(), message).into(),
             Self::InTheWay { .. } => pyo3::exceptions::PyFileExistsError::new_err(message),
             Self::Query(error) => error.into_python(),
             _ => PyValueError::new_err(message),

@@ -6,14 +6,14 @@ use std::sync::{Mutex, PoisonError};
 use attnkit::dtype::Dtype;
 use attnkit::dump::{StepArray, StepMetadata};
 use attnkit::grid::Grid;
-use attnkit::ingest::{self, Event, IngestOptions, Observer, OnError, WriterOptions, read_settings};
+use attnkit::ingest::{self, Event, IngestError, IngestOptions, Observer, OnError, WriterOptions, read_settings};
 use attnkit::store::Codec;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use serde_json::Value;
 
 use crate::array::Floats;
-use crate::error::{IntoPython, OrRaise, choice, parsed};
+use crate::error::{IntoPython, OrRaise, choice, in_python, parsed};
 use crate::work::{self, Watch};
 
 /// What can be chosen of an ingest: a mapping with every key.
@@ -109,19 +109,17 @@ pub fn ingest_dumps(
     dumps: Vec<PathBuf>,
     store: PathBuf,
     options: Options,
-    dry_run: bool,
     progress: Option<Bound<'_, PyAny>>,
 ) -> PyResult<String> {
     let options = options.options()?;
     let report = work::run(py, progress.as_ref(), |watch| {
-        let follower = Follower(watch);
-        if dry_run {
-            ingest::dry_run(&dumps, &store, &options, &follower).map(|report| serde_json::to_string(&report))
-        } else {
-            ingest::run(&dumps, &store, &options, &follower).map(|report| serde_json::to_string(&report))
-        }
+        let mut report = ingest::run(&dumps, &store, &options, &Follower(watch))?;
+        watch.finish_all();
+        report.quarantined.iter_mut().for_each(|left| left.error = in_python(&left.error));
+        report.warnings.iter_mut().for_each(|warning| warning.message = in_python(&warning.message));
+        Ok::<_, IngestError>(report)
     })?;
-    Ok(report.or_raise()?.unwrap_or_default())
+    Ok(serde_json::to_string(&report.or_raise()?).unwrap_or_default())
 }
 
 /// Writes one video into a store, step by step.

@@ -9,7 +9,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::array::values_to_numpy;
-use crate::error::{OrRaise, parsed};
+use crate::error::{OrRaise, in_python, parsed};
 use crate::work;
 
 /// A store or a dump, opened for reading.
@@ -33,11 +33,11 @@ impl Source {
         self.source.path().to_owned()
     }
 
-    fn videos(&self) -> Vec<&str> {
-        self.source.videos().collect()
+    fn videos(&self) -> PyResult<Vec<String>> {
+        self.source.videos().or_raise()
     }
 
-    fn tokens(&self, video: &str) -> PyResult<Vec<&str>> {
+    fn tokens(&self, video: &str) -> PyResult<Vec<String>> {
         self.source.tokens(video).or_raise()
     }
 
@@ -55,6 +55,12 @@ impl Source {
     fn summary(&self, video: &str) -> PyResult<Option<String>> {
         let summary = self.source.summary(video).or_raise()?;
         Ok(summary.map(|summary| serde_json::to_string(&summary).unwrap_or_default()))
+    }
+
+    /// Of a step array, if any can be read.
+    fn shape(&self, py: Python<'_>, video: &str, token: &str) -> PyResult<Option<(usize, usize, usize, usize)>> {
+        let shape = py.detach(|| self.source.shape(video, token)).or_raise()?;
+        Ok(shape.map(|shape| shape.axes().into()))
     }
 
     /// (frames, height, width)
@@ -102,6 +108,7 @@ impl Source {
 #[pyfunction]
 pub fn infer_grid(spatial: usize, frames: i64, height: i64, width: i64) -> PyResult<(usize, usize, usize)> {
     let video = VideoSize { frames: Some(frames), height: Some(height), width: Some(width) };
-    let grid = grid::infer_grid(spatial, video).map_err(|error| PyValueError::new_err(error.to_string()))?;
+    let grid =
+        grid::infer_grid(spatial, video).map_err(|error| PyValueError::new_err(in_python(&error.to_string())))?;
     Ok((grid.frames, grid.height, grid.width))
 }

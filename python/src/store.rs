@@ -1,5 +1,6 @@
 //! A store and its questions.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use attnkit::contents::Contents;
@@ -8,7 +9,7 @@ use attnkit::query::{
     self, Arrange, Average, By, Compare, Dimension, Evolution, Filter, List, OnBytes, QueryError, Reduction,
     SpatialMap, Sql,
 };
-use attnkit::store::{self, StoreError};
+use attnkit::store::{self, StepRow, StoreError, StoredArray};
 use pyo3::exceptions::PyIndexError;
 use pyo3::prelude::*;
 use rayon::prelude::*;
@@ -170,25 +171,42 @@ impl Store {
         answer(py, progress.as_ref(), |on_bytes| compare.run(&self.store, form, on_bytes))
     }
 
-    /// Elements `start..stop` of some rows of an array, `[row, element]`.
+    /// Elements `start..stop` of some steps of an array of a word, `[step, element]`.
     fn read<'py>(
         &self,
         py: Python<'py>,
-        array: &str,
-        rows: Vec<u64>,
+        video: &str,
+        token: &str,
+        kind: &str,
+        steps: Vec<i32>,
         start: usize,
         stop: usize,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let (dtype, bytes) = py
-            .detach(|| {
-                let array = self.store.open_array(array)?;
-                let parts: Vec<Vec<u8>> =
-                    rows.par_iter().map(|&row| array.read_range(row, start..stop)).collect::<Result<_, _>>()?;
-                Ok::<_, StoreError>((array.dtype().parse::<Dtype>(), parts.concat()))
-            })
-            .or_raise()?;
-        let dtype = dtype.map_err(PyIndexError::new_err)?;
-        bytes_to_numpy(py, dtype, &bytes, &[rows.len(), stop - start])
+        let read = |_: &work::Watch| {
+            let index = self.store.read_video(video)?;
+            let rows = index.iter().flat_map(|index| &index.rows).filter(|row| row.token == token);
+            let rows: HashMap<i32, &StepRow> = rows.map(|row| (row.step, row)).collect();
+            let mut arrays: HashMap<&str, StoredArray> = HashMap::new();
+            for row in rows.values() {
+                if !arrays.contains_key(row.series_path()) {
+                    let array = self.store.open_array(&format!("{}/{kind}", row.series_path()))?;
+                    arrays.insert(row.series_path(), array);
+                }
+            }
+            let part = |step: &i32| {
+                let row = rows.get(step)?;
+                let array = arrays.get(row.series_path())?;
+                Some(array.read_range(u64::try_from(row.row).unwrap_or(u64::MAX), start..stop))
+            };
+            let parts: Option<Vec<Result<Vec<u8>, StoreError>>> = steps.par_iter().map(part).collect();
+            let parts = parts.map(|parts| parts.into_iter().collect::<Result<Vec<_>, _>>()).transpose()?;
+            let dtype = arrays.values().next().and_then(|array| array.dtype().parse::<Dtype>().ok());
+            Ok::<_, StoreError>(parts.zip(dtype))
+        };
+        match work::run(py, None, read)?.or_raise()? {
+            Some((parts, dtype)) => bytes_to_numpy(py, dtype, &parts.concat(), &[steps.len(), stop - start]),
+            None => Err(PyIndexError::new_err(format!("`{token}` in video {video} has no longer all of these steps"))),
+        }
     }
 
     /// Whether there is an array, as the rollups need not be there.

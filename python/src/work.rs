@@ -38,6 +38,11 @@ impl Watch {
         self.done.fetch_add(more, Ordering::Relaxed);
     }
 
+    /// Notes that there is nothing left to do, whatever was left out on the way.
+    pub fn finish_all(&self) {
+        self.done.store(self.all.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
     /// Whether to stop.
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)

@@ -44,6 +44,24 @@ pub enum WriteError {
         /// The step.
         step: i32,
     },
+    /// A step that cannot be one.
+    #[error("step {step} of `{token}`: steps are numbered from 0")]
+    Negative {
+        /// The word.
+        token: String,
+        /// The step.
+        step: i32,
+    },
+    /// A grid that is not that of the maps.
+    #[error("the grid {grid} has {} positions, the maps of `{token}` have {spatial}", grid.spatial())]
+    Grid {
+        /// The word.
+        token: String,
+        /// As it was given.
+        grid: Grid,
+        /// Positions of the maps.
+        spatial: usize,
+    },
     /// A step that comes after a later one.
     #[error("step {step} of `{token}` comes after step {last}; the steps of a word are appended in ascending order")]
     Order {
@@ -145,12 +163,12 @@ impl StoreWriter {
     ) -> Result<bool, WriteError> {
         let content_hash = format!("{:032x}", xxh3_128(array.values.bytes()));
         loop {
-            let previous = self.store.read_video(&self.video_id)?;
-            let heads = previous.as_ref().map(|index| self.store.read_heads(index)).transpose()?.flatten();
-            let committed = Committed { previous, heads };
+            let committed = self.committed()?;
             let (stored, kept): (Vec<StepRow>, Vec<StepRow>) =
                 committed.rows().iter().cloned().partition(|row| row.token == token);
-            if stored.iter().any(|row| row.step == step && row.content_hash == content_hash) {
+            if let Some(row) = stored.iter().find(|row| row.step == step)
+                && self.holds(row, array)?
+            {
                 return Ok(false);
             }
             self.check(token, step, array, &stored, &committed)?;
@@ -174,6 +192,34 @@ impl StoreWriter {
         }
     }
 
+    /// The committed state of the video.
+    fn committed(&self) -> Result<Committed, StoreError> {
+        /// How often another writer may commit between the two reads.
+        const ATTEMPTS: usize = 20;
+        let mut committed = Committed::default();
+        for _ in 0..ATTEMPTS {
+            let previous = self.store.read_video(&self.video_id)?;
+            let heads = previous.as_ref().map(|index| self.store.read_heads(index)).transpose()?.flatten();
+            let is_whole = previous.is_none() || heads.is_some();
+            committed = Committed { previous, heads };
+            if is_whole {
+                break;
+            }
+            // Waits for a commit that is under way.
+            self.store.mend(&self.video_id)?;
+        }
+        Ok(committed)
+    }
+
+    /// Whether a stored step has the values of `array`.
+    fn holds(&self, row: &StepRow, array: &StepArray<'_>) -> Result<bool, StoreError> {
+        if row.shape != array.shape || row.dtype != array.values.dtype().name() {
+            return Ok(false);
+        }
+        let stored = self.store.open_array(&row.array)?.read_step(u64::try_from(row.row).unwrap_or(u64::MAX))?;
+        Ok(stored == array.values.bytes())
+    }
+
     /// Whether a step fits behind those that are there.
     fn check(
         &self,
@@ -183,8 +229,15 @@ impl StoreWriter {
         stored: &[StepRow],
         committed: &Committed,
     ) -> Result<(), WriteError> {
-        let Some(last) = stored.last() else { return Ok(()) };
         let token = token.to_owned();
+        if step < 0 {
+            return Err(WriteError::Negative { token, step });
+        }
+        let spatial = array.shape.spatial;
+        if let Some(grid) = self.options.grid.filter(|grid| grid.spatial() != spatial) {
+            return Err(WriteError::Grid { token, grid, spatial });
+        }
+        let Some(last) = stored.last() else { return Ok(()) };
         if stored.iter().any(|row| row.step == step) {
             return Err(WriteError::Exists { video_id: self.video_id.clone(), token, step });
         }
@@ -224,10 +277,9 @@ impl StoreWriter {
         stored: &[StepRow],
     ) -> SeriesPlan {
         let spatial = array.shape.spatial;
-        let named = self.options.grid.filter(|grid| grid.spatial() == spatial);
         let grid = match stored.first() {
             Some(row) => row.grid,
-            None => named.or_else(|| infer_grid(spatial, metadata.video_size()).ok()),
+            None => self.options.grid.or_else(|| infer_grid(spatial, metadata.video_size()).ok()),
         };
         SeriesPlan {
             video_id: self.video_id.clone(),

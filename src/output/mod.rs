@@ -193,7 +193,7 @@ pub fn write_file(answer: &Answer, format: Format, path: &Path) -> Result<Vec<Pa
         Format::Png => png::write(answer, path)?,
         Format::Parquet => write_parquet(answer, path)?,
         _ => {
-            let style = TableStyle { width: None, rows: usize::MAX, advice: true };
+            let style = TableStyle { width: None, rows: usize::MAX, advice: false };
             replace(path, |file| encode(answer, format, style, file).map_err(|error| error.at(path)))?;
         }
     }

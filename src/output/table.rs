@@ -69,7 +69,13 @@ pub(super) fn draw(answer: &Answer, style: TableStyle) -> String {
         .collect();
     if !hidden.is_empty() {
         let advice = if style.advice { " (--columns chooses, other formats have all)" } else { "" };
-        lines.push(format!("… {} more columns{advice}: {}", hidden.len(), hidden.join(" ")));
+        let line = format!("… {} more columns{advice}: {}", hidden.len(), hidden.join(" "));
+        lines.push(match style.width {
+            Some(width) if line.chars().count() > width => {
+                line.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+            }
+            _ => line,
+        });
     }
     lines.join("\n") + "\n"
 }

@@ -1,6 +1,6 @@
 //! What can go wrong with a question.
 
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 
 /// Why a question was not answered.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +85,14 @@ impl QueryError {
     #[must_use]
     pub const fn is_usage(&self) -> bool {
         matches!(self, Self::UnknownColumn { .. } | Self::Condition { .. } | Self::Sql { .. } | Self::Question { .. })
+    }
+
+    /// The same; where the tables could not be read, with the part that is damaged.
+    pub(super) fn located(self, store: &Store) -> Self {
+        match self {
+            Self::Tables(_) => store.find_damage().map_or(self, Self::Store),
+            other => other,
+        }
     }
 
     pub(super) fn question(found: impl Into<String>, hint: impl Into<String>) -> Self {

@@ -78,6 +78,12 @@ impl SpatialMap {
             width: self.size.map_or(grid.width, |size| size.1),
         };
         let axes = [target.frames, target.height, target.width];
+        if axes.contains(&0) {
+            return Err(QueryError::question(
+                format!("a map of {target} has no values"),
+                "ask for a size of at least 1x1, and 1 frame",
+            ));
+        }
         let values = axes.iter().try_fold(1usize, |product, &axis| product.checked_mul(axis));
         if values.is_none_or(|values| values > LARGEST_MAP) {
             return Err(QueryError::question(

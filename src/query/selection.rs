@@ -92,6 +92,10 @@ impl Selection {
     /// # Errors
     /// If the tables cannot be read, or nothing is selected.
     pub fn find(store: &Store, filter: &Filter) -> Result<Self, QueryError> {
+        Self::select(store, filter).map_err(|error| error.located(store))
+    }
+
+    fn select(store: &Store, filter: &Filter) -> Result<Self, QueryError> {
         let catalog = Catalog::open(store)?;
         let mut columns: Vec<&str> = COLUMNS.to_vec();
         for name in filter.steps_columns() {

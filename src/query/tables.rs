@@ -134,7 +134,8 @@ impl List {
     /// # Errors
     /// As [`explain`](Self::explain).
     pub fn run(&self, store: &Store) -> Result<Answer, QueryError> {
-        Ok(Answer::of_table(self.plan(store)?.collect()?))
+        let rows = self.plan(store).and_then(|plan| Ok(plan.collect()?));
+        Ok(Answer::of_table(rows.map_err(|error| error.located(store))?))
     }
 }
 
@@ -204,7 +205,8 @@ impl Sql {
     /// # Errors
     /// As [`explain`](Self::explain).
     pub fn run(&self, store: &Store) -> Result<Answer, QueryError> {
-        let mut table = self.plan(store)?.collect().map_err(|error| explain_sql(&error))?;
+        let rows = self.plan(store).and_then(|plan| plan.collect().map_err(|error| explain_sql(&error)));
+        let mut table = rows.map_err(|error| error.located(store))?;
         let said = self.statement.to_uppercase();
         let says = |word: &str| said.split(|c: char| !c.is_alphanumeric() && c != '_').any(|said| said == word);
         if says("GROUP") && !says("ORDER") {

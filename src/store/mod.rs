@@ -49,6 +49,10 @@ pub use part::{Heads, MetadataPatch, Recipe, VideoIndex, VideoRecord};
 pub(crate) use tables::heads_batch;
 pub use tables::{HeadRow, StepRow, heads_schema, steps_schema};
 
+/// How often a reader looks whether a commit that is under way has ended, and what it waits in between.
+const COMMIT_ATTEMPTS: usize = 5;
+const COMMIT_WAIT: std::time::Duration = std::time::Duration::from_millis(20);
+
 /// The version of the format that this crate writes and reads.
 pub const STORE_VERSION: u64 = 1;
 
@@ -253,18 +257,38 @@ impl Store {
         self.inside(path).is_ok_and(|array| array.join("zarr.json").is_file())
     }
 
-    /// The `heads` part of a video, checked to belong to the same commit as its `steps` part.
+    /// The `heads` part of a video, checked to belong to the same commit as its `steps` part. Waits for a commit that is under way, and
+    /// finishes one that was interrupted if the store can be written.
     ///
     /// # Errors
     /// If it does not, or one of them cannot be read.
     pub(crate) fn heads_part(&self, steps_part: &Path) -> Result<PathBuf, StoreError> {
         let heads = self.layout.heads_dir().join(steps_part.file_name().unwrap_or_default());
-        let found = part::part_generation(&heads)?;
-        if found.is_none() || found != part::part_generation(steps_part)? {
-            let found = "missing, or of another commit than the steps part: an ingest was interrupted; run it again";
-            return Err(StoreError::damaged(&heads, found));
+        for attempt in 0..COMMIT_ATTEMPTS {
+            let found = part::part_generation(&heads)?;
+            if found.is_some() && found == part::part_generation(steps_part)? {
+                return Ok(heads);
+            }
+            if attempt > 0 {
+                std::thread::sleep(COMMIT_WAIT);
+            }
+            let video = steps_part.file_stem().and_then(|name| decode_name(&name.to_string_lossy()));
+            if let Some(video) = video
+                && let Err(error) = self.mend(&video)
+            {
+                tracing::debug!("{error}");
+            }
         }
-        Ok(heads)
+        let found = "missing, or of another commit than the steps part: a writer was interrupted; `attnkit gc` finishes its commit, \
+                     or run the ingest again";
+        Err(StoreError::damaged(&heads, found))
+    }
+
+    /// The first part that cannot be read, and why: for readers that do not say which it was.
+    pub(crate) fn find_damage(&self) -> Option<StoreError> {
+        let heads = |steps: &PathBuf| self.layout.heads_dir().join(steps.file_name().unwrap_or_default());
+        let parts = self.parts().ok()?;
+        parts.iter().flat_map(|steps| [steps.clone(), heads(steps)]).find_map(|path| part::check_part(&path).err())
     }
 
     /// The committed `steps` parts, sorted.

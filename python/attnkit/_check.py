@@ -1,0 +1,53 @@
+"""Arguments that are checked before native code gets them, so that messages name them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from operator import index
+from typing import Any, SupportsIndex
+
+import numpy as np
+
+
+def floats(array: Any) -> np.ndarray[Any, Any]:
+    """An array or CPU tensor as a float array of a type that stores know, in the machine's byte order.
+
+    bfloat16 tensors, which numpy has no type for, become float32: it holds every value of theirs.
+    """
+    if hasattr(array, "detach"):
+        tensor = array.detach().cpu()
+        array = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
+    values: np.ndarray[Any, Any] = np.asarray(array)
+    if values.dtype.kind != "f" or values.dtype.itemsize > 8:
+        raise TypeError(f"the array is {values.dtype}; expected float16, float32 or float64")
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
+def positive(name: str, number: SupportsIndex | None, least: int = 1) -> int | None:
+    """A whole number of at least `least`."""
+    if number is None:
+        return None
+    if index(number) < least:
+        raise ValueError(f"{name}: {number} is less than {least}")
+    return index(number)
+
+
+def sizes(name: str, numbers: Iterable[SupportsIndex] | None, axes: str) -> tuple[int, ...] | None:
+    """Sizes of as many axes as are named, each at least 1."""
+    if numbers is None:
+        return None
+    found = tuple(numbers)
+    if len(found) != len(axes.split(", ")):
+        raise ValueError(f"{name}: {found} is not ({axes})")
+    return tuple(positive(name, number) or 0 for number in found)
+
+
+def as_json(name: str, values: Mapping[str, Any]) -> str:
+    """A JSON object, which has no NaN and no infinity."""
+    for key, value in values.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except ValueError as error:
+            raise ValueError(f"{name}: {key} is {value}, which JSON does not have: {error}") from None
+    return json.dumps(dict(values))

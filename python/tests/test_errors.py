@@ -1,0 +1,264 @@
+"""What is said when something goes wrong: the right class, the file or name, and what to try next."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import attnkit
+from conftest import write_dump
+
+VIDEO = "prompt_000_vid001"
+
+Place = Callable[[], object]
+
+
+@pytest.fixture
+def own(store: attnkit.Store, tmp_path: Path) -> attnkit.Store:
+    """A copy of the store, to be harmed."""
+    return attnkit.open(shutil.copytree(store.path, tmp_path / "own.store"))
+
+
+def flip(path: Path, offset: int | None = None) -> None:
+    """Turns over one byte, the middle one unless told."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 if offset is None else offset] ^= 0xFF
+    path.write_bytes(content)
+
+
+def array_of(store: attnkit.Store, kind: str = "attention") -> Path:
+    """The only shard of an array."""
+    name = store.list("steps", video=VIDEO, token="circle")["array"][0]
+    (shard,) = (path for path in (Path(store.path, name).parent / kind / "c").rglob("*") if path.is_file())
+    return shard
+
+
+# Every class, raised by what really happens.
+
+
+def no_store(tmp_path: Path) -> None:
+    attnkit.open(tmp_path / "missing")
+
+
+def no_dump(tmp_path: Path) -> None:
+    (tmp_path / "missing").mkdir()
+    attnkit.ingest(tmp_path / "missing", tmp_path / "maps.store")
+
+
+def no_directory(tmp_path: Path) -> None:
+    attnkit.ingest(tmp_path / "missing", tmp_path / "maps.store")
+
+
+def no_video(tmp_path: Path) -> None:
+    made(tmp_path).xarray("missing", "flower")
+
+
+def no_token(tmp_path: Path) -> None:
+    attnkit.AttentionAnalyzer(made(tmp_path).path).load_step(VIDEO, "missing", 0)
+
+
+def damaged_file(tmp_path: Path) -> None:
+    write_dump(tmp_path / "dump", 1, (1, 2, 24, 1))
+    path = tmp_path / "dump" / VIDEO / "token_flower/step_000.npy"
+    path.rename(path.with_name("missing.npy"))
+    path.write_bytes(b"no array")
+    attnkit.ingest(tmp_path / "dump", tmp_path / "maps.store", on_error="raise")
+
+
+def damaged_array(tmp_path: Path) -> None:
+    store = made(tmp_path)
+    for shard in Path(store.path).rglob("attention/c/**/*"):
+        if shard.is_file():
+            flip(shard)
+    store.average(rollups=False)
+
+
+def unknown_column(tmp_path: Path) -> None:
+    made(tmp_path).average(where="missing > 1")
+
+
+def nothing_there(tmp_path: Path) -> None:
+    made(tmp_path).average(token="missing")
+
+
+def misfit(tmp_path: Path) -> None:
+    with attnkit.StoreWriter(tmp_path / "maps.store", "v", "a flower") as writer:
+        writer.append("missing", 0, 999.0, np.zeros((2, 2, 24, 1), np.float16))
+        writer.append("missing", 1, 998.0, np.zeros((2, 2, 25, 1), np.float16))
+
+
+def made(tmp_path: Path) -> attnkit.Store:
+    write_dump(tmp_path / "dump", 2, (2, 3, 24, 1))
+    attnkit.ingest(tmp_path / "dump", tmp_path / "maps.store")
+    return attnkit.open(tmp_path / "maps.store")
+
+
+@pytest.mark.parametrize(
+    ("fail", "kind", "builtins", "told"),
+    [
+        (no_store, attnkit.NotAStoreError, (attnkit.StoreError, FileNotFoundError), "missing"),
+        (no_dump, attnkit.NotFoundError, (LookupError, FileNotFoundError), "missing"),
+        (no_directory, attnkit.NotFoundError, (LookupError, FileNotFoundError), "missing"),
+        (no_video, attnkit.NotFoundError, (LookupError, FileNotFoundError), "missing"),
+        (no_token, attnkit.NotFoundError, (LookupError, FileNotFoundError), "missing"),
+        (damaged_file, attnkit.DumpError, (ValueError,), "token_flower/step_000.npy"),
+        (damaged_array, attnkit.StoreError, (OSError,), "/attention"),
+        (unknown_column, attnkit.QueryError, (ValueError,), "`missing`"),
+        (nothing_there, attnkit.NothingSelectedError, (attnkit.QueryError, LookupError), "token = 'missing'"),
+        (misfit, attnkit.WriteError, (ValueError,), "25"),
+    ],
+    ids=lambda value: value.__name__ if hasattr(value, "__name__") else "",
+)
+def test_an_error_is_of_its_class_and_of_the_builtin_one(
+    tmp_path: Path,
+    fail: Callable[[Path], None],
+    kind: type[attnkit.AttnkitError],
+    builtins: tuple[type[Exception], ...],
+    told: str,
+) -> None:
+    with pytest.raises(attnkit.AttnkitError) as caught:
+        fail(tmp_path)
+    error = caught.value
+    assert type(error) is kind
+    assert all(isinstance(error, builtin) for builtin in builtins)
+    assert told in str(error) and "--" not in str(error)
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), again.hint) == (kind, str(error), error.hint)
+
+
+# Hints.
+
+
+@pytest.mark.parametrize(
+    ("ask", "told"),
+    [
+        (lambda store: store.average(where="entrpy < 6"), ["`entrpy`", "entropy_norm", "store.columns()"]),
+        (lambda store: store.average(where="entropy <"), ["`entropy <`", "where=\"token IN"]),
+        (lambda store: store.average(where="token = circle"), ["`circle`", "'…'"]),
+        (lambda store: store.average(where="step > 99"), ["step > 99", "steps 0 to 9", "words circle, square"]),
+        (lambda store: store.average(sort="entrpy"), ["`entrpy`"]),
+        (lambda store: store.map(), ["16 are selected", "video=", "Store.average"]),
+        (lambda store: store.map(VIDEO), ["circle, square", "token="]),
+        (lambda store: store.map(VIDEO, "circle"), ["10 are selected", "step="]),
+        (lambda store: store.map(VIDEO, "circle", 0, size=(1 << 20, 1 << 20)), ["1048576", "size", "frames"]),
+        (lambda store: store.list("steps", columns=["entropy"]), ["`entropy`", "table=heads"]),
+        (lambda store: store.list("steps", columns=["step", "step"]), ["`step`", "twice"]),
+        (lambda store: store.sql("SELECT entrpy FROM heads"), ["`entrpy`"]),
+        (lambda store: store.sql("SELECT * FROM maps"), ["'maps'", "`steps` and `heads`"]),
+        (lambda store: store.sql("DELETE FROM heads"), ["SELECT"]),
+        (lambda store: store.compare("seed"), ["3 words", "token=", "across=token"]),
+        (lambda store: store.compare("seed", token="circle", where="seed = 11"), ["only one seed", "11", "where"]),
+        (lambda store: store.compare("seed", token="circle", against=33), ["`33`", "11, 22"]),
+        (lambda store: store.compare("weight", token="circle"), ["weight", "token_flower:2.5"]),
+    ],
+)
+def test_a_question_that_cannot_be_answered_has_a_hint(
+    store: attnkit.Store, ask: Callable[[attnkit.Store], object], told: list[str]
+) -> None:
+    with pytest.raises(attnkit.QueryError) as caught:
+        ask(store)
+    error = caught.value
+    assert error.hint and str(error) == f"{error.args[0]}\nhint: {error.hint}"
+    assert all(part in str(error) for part in told), str(error)
+    assert not any(word in str(error) for word in ("--", "attnkit query", "STORE"))
+
+
+def test_grids_that_differ_are_named(tmp_path: Path) -> None:
+    for number, size in enumerate((24, 48)):
+        write_dump(tmp_path / "dump", 1, (1, 2, size, 1), video=f"prompt_00{number}_vid001")
+    attnkit.ingest(tmp_path / "dump", tmp_path / "maps.store")
+    store = attnkit.open(tmp_path / "maps.store")
+    for ask in (lambda: store.compare("video"), lambda: store.average(over=["video"])):
+        with pytest.raises(attnkit.QueryError) as caught:
+            ask()
+        assert all(told in str(caught.value) for told in ("24", "48", "where=")) and "--" not in str(caught.value)
+    with pytest.raises(attnkit.QueryError, match="24 positions.*\n.*size=.*frames=.*grid=") as caught:
+        store.map("prompt_000_vid001", size=(31, 31))
+    assert "--" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("argument", "ask"),
+    [
+        ("over", lambda store: store.average(over="steps")),
+        ("reducer", lambda store: store.average(reducer="avg")),
+        ("limit", lambda store: store.average(limit=-1)),
+        ("table", lambda store: store.list("maps")),
+        ("by", lambda store: store.evolution(by="step")),
+        ("across", lambda store: store.compare("model")),
+        ("align", lambda store: store.compare("seed", token="circle", align="nearest")),
+        ("form", lambda store: store.compare("seed", token="circle", form="table")),
+        ("metric", lambda store: store.compare("seed", token="circle", metric="ssi")),
+        ("metric", lambda store: store.compare("seed", token="circle", metric=["js", "iou@2"])),
+    ],
+)
+def test_a_wrong_argument_is_named(
+    store: attnkit.Store, argument: str, ask: Callable[[attnkit.Store], object]
+) -> None:
+    with pytest.raises(ValueError, match=argument):
+        ask(store)
+
+
+# Stores.
+
+
+def test_what_is_no_store_is_told_apart(tmp_path: Path, fixtures: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path, found in ((tmp_path / "missing", "no such"), (fixtures, "no zarr.json"), (tmp_path / "file", "file")):
+        with pytest.raises(attnkit.NotAStoreError, match=found) as caught:
+            attnkit.open(path)
+        assert str(path) in str(caught.value)
+
+
+def test_other_things_are_never_made_a_store(tmp_path: Path) -> None:
+    write_dump(tmp_path / "dump", 1, (1, 2, 24, 1))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(attnkit.NotAStoreError, match=str(tmp_path / "dump")):
+        attnkit.ingest(tmp_path / "dump", tmp_path / "dump")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_store_of_a_later_version_is_refused(own: attnkit.Store) -> None:
+    root = Path(own.path) / "zarr.json"
+    document = json.loads(root.read_text())
+    document["attributes"]["attnkit"]["store_version"] = 7
+    root.write_text(json.dumps(document))
+    with pytest.raises(attnkit.StoreError, match="version 7.*version 1") as caught:
+        attnkit.open(own.path)
+    assert own.path in str(caught.value) and not isinstance(caught.value, FileNotFoundError)
+
+
+@pytest.mark.parametrize("kind", ["attention", "mean"])
+@pytest.mark.parametrize("offset", [100, -20], ids=["chunk", "index"])
+def test_a_damaged_shard_is_named(own: attnkit.Store, kind: str, offset: int) -> None:
+    flip(array_of(own, kind), offset)
+    questions: list[Place] = [
+        lambda: own.average(over=["step", "block", "head"], video=VIDEO, rollups=kind == "mean"),
+        lambda: own.xarray(VIDEO, "circle")[kind].compute(),
+        lambda: own.xarray(VIDEO, "circle", chunks=None)[kind].compute(),
+    ]
+    for ask in questions:
+        with pytest.raises(attnkit.StoreError, match=rf"{own.path}/maps/{VIDEO}/circle@\w+/{kind}"):
+            ask()
+    assert len(own.average(token="square", rollups=False)) == 100
+
+
+@pytest.mark.parametrize("table", ["steps", "heads"])
+def test_a_damaged_table_is_named(own: attnkit.Store, table: Any) -> None:
+    part = Path(own.path) / "index" / table / f"{VIDEO}.parquet"
+    flip(part)
+    with pytest.raises(attnkit.StoreError, match=str(part)):
+        own.list(table).to_numpy()
+
+
+def test_a_store_that_is_taken_away_is_missed(own: attnkit.Store) -> None:
+    shutil.rmtree(own.path)
+    with pytest.raises(attnkit.StoreError, match=own.path):
+        own.average()
