@@ -37,10 +37,10 @@ demo: build
 test: need-rust venv
 	cargo test --release --workspace
 	$(MAKE) python
-	ATTNKIT_BIN="$(TARGET)/release/attnkit" PYTHONDONTWRITEBYTECODE=1 "$(VENV)/bin/python" -m pytest -q -p no:cacheprovider tests/readers
+	ATTNKIT_BIN="$(abspath $(TARGET))/release/attnkit" PYTHONDONTWRITEBYTECODE=1 "$(VENV)/bin/python" -m pytest -q -p no:cacheprovider tests/readers
 	"$(VENV)/bin/python" -m mypy --config-file python/pyproject.toml python/attnkit python/attention_analyzer
 	"$(VENV)/bin/python" -m mypy.stubtest attnkit._native
-	ATTNKIT_BIN="$(TARGET)/release/attnkit" PYTHONDONTWRITEBYTECODE=1 "$(VENV)/bin/python" -m pytest -q -p no:cacheprovider python/tests
+	ATTNKIT_BIN="$(abspath $(TARGET))/release/attnkit" PYTHONDONTWRITEBYTECODE=1 "$(VENV)/bin/python" -m pytest -q -p no:cacheprovider python/tests
 
 # Built with what cargo built already; nothing is downloaded beside what the environment has.
 python: need-rust venv
