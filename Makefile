@@ -9,6 +9,8 @@ REQUIREMENTS := tests/requirements.txt
 BENCH_ARGS ?=
 # More arguments for benches/query.py.
 QUERY_BENCH_ARGS ?=
+# More arguments for benches/python.py.
+PYTHON_BENCH_ARGS ?=
 
 # Where cargo builds, as CARGO_TARGET_DIR or a cargo configuration has it; short where it is in the checkout.
 TARGET = $(subst $(CURDIR)/,,$(shell $(if $(CARGO_TARGET_DIR),CARGO_TARGET_DIR='$(CARGO_TARGET_DIR)' )cargo metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/'))
@@ -22,7 +24,7 @@ help:
 	@echo 'make demo    ingest the bundled dumps and look at the result'
 	@echo 'make test    all tests: Rust, the readers of other projects, the Python package'
 	@echo 'make python  the Python package, into the environment of the tests'
-	@echo 'make bench   speed of ingest, read-back and queries, beside what users would use instead'
+	@echo 'make bench   speed of ingest, read-back, queries and Python, beside what users would use instead'
 	@echo 'make lint    formatting, clippy, documentation; no warning is let through'
 	@echo 'make fmt     format the Rust code'
 	@echo 'make clean   remove everything that was built'
@@ -53,6 +55,9 @@ bench: need-rust venv
 	  --synth "$(TARGET)/release/examples/synth" --readback "$(TARGET)/release/examples/readback" $(BENCH_ARGS)
 	"$(VENV)/bin/python" benches/query.py --attnkit "$(TARGET)/release/attnkit" \
 	  --synth "$(TARGET)/release/examples/synth" --ask "$(TARGET)/release/examples/ask" $(QUERY_BENCH_ARGS)
+	$(MAKE) python
+	"$(VENV)/bin/python" benches/python.py --attnkit "$(TARGET)/release/attnkit" \
+	  --synth "$(TARGET)/release/examples/synth" $(PYTHON_BENCH_ARGS)
 
 lint: need-rust
 	cargo fmt --check

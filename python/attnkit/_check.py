@@ -43,6 +43,11 @@ def sizes(name: str, numbers: Iterable[SupportsIndex] | None, axes: str) -> tupl
     return tuple(positive(name, number) or 0 for number in found)
 
 
+def names(names: str | Iterable[str]) -> list[str]:
+    """Names; a single one need not be in a list."""
+    return [names] if isinstance(names, str) else list(names)
+
+
 def as_json(name: str, values: Mapping[str, Any]) -> str:
     """A JSON object, which has no NaN and no infinity."""
     for key, value in values.items():

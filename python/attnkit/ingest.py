@@ -54,13 +54,13 @@ def ingest(
     *,
     codec: Literal["fast", "balanced", "small", "none"] = "balanced",
     rollups: bool = True,
-    videos: Sequence[str] = (),
-    tokens: Sequence[str] = (),
+    videos: str | Sequence[str] = (),
+    tokens: str | Sequence[str] = (),
     every: int | None = None,
     downsample: int | None = None,
     dtype: Literal["float16", "float32"] | None = None,
     batch: int | Literal["mean"] | None = None,
-    average: Sequence[Literal["blocks", "heads"]] = (),
+    average: Literal["blocks", "heads"] | Sequence[Literal["blocks", "heads"]] = (),
     grid: tuple[int, int, int] | None = None,
     settings: Path | None = None,
     prefix: str | None = None,
@@ -82,7 +82,7 @@ def ingest(
         Compression: `fast` (lz4), `balanced` (zstd 1), `small` (zstd 9) or `none`. Every codec is lossless.
     rollups : bool
         Store the means over blocks, heads and both too, so that questions for means are answered at once.
-    videos, tokens : sequence of str
+    videos, tokens : str or sequence of str
         Globs of video ids and words; empty: all.
     every : int, optional
         Keep steps whose number is a multiple of this.
@@ -92,7 +92,7 @@ def ingest(
         Convert to this type. Default: keep.
     batch : int or "mean", optional
         Element of a batch axis larger than 1.
-    average : sequence of str
+    average : str or sequence of str
         Average over `blocks`, `heads` or both (lossy).
     grid : tuple of int, optional
         (frames, height, width) of the maps, where metadata does not tell it.
@@ -130,13 +130,13 @@ def ingest(
     options: dict[str, Any] = {
         "codec": codec,
         "rollups": rollups,
-        "videos": list(videos),
-        "tokens": list(tokens),
+        "videos": _check.names(videos),
+        "tokens": _check.names(tokens),
         "every": _check.positive("every", every),
         "downsample": _check.positive("downsample", downsample),
         "dtype": dtype,
         "batch": None if batch is None else str(batch),
-        "average": list(average),
+        "average": _check.names(average),
         "grid": _check.sizes("grid", grid, "frames, height, width"),
         "settings": settings,
         "prefix": prefix,

@@ -160,7 +160,7 @@ class Store:
         step: int | None = None,
         block: int | None = None,
         head: int | None = None,
-        columns: Sequence[str] | None = None,
+        columns: str | Sequence[str] | None = None,
         sort: Sort = None,
         limit: int | None = None,
     ) -> Result:
@@ -176,7 +176,7 @@ class Store:
             Keep the first rows.
         """
         asked = _asked(where, video, token, step, block, head)
-        names = None if columns is None else list(columns)
+        names = None if columns is None else _check.names(columns)
         answer = self._native.list(asked, table, names, _sort(sort), _check.positive("limit", limit, least=0))
         keys = ["video_id", "token", "step", *(["token_index", "block", "head"] if table == "heads" else [])]
         return Result(answer, keys if set(keys) <= set(answer.columns) else [])
@@ -232,7 +232,7 @@ class Store:
         >>> store.average(over=["block", "head", "step"], where="top5 > 0.3").to_xarray()  # doctest: +SKIP
         """
         asked = _asked(where, video, token, step, block, head, reducer, skipna, rollups)
-        dimensions = [over] if isinstance(over, str) else list(over)
+        dimensions = _check.names(over)
         rows = _check.positive("limit", limit, least=0)
         with following(progress, "average") as report:
             return Result(self._native.average(asked, dimensions, values, _sort(sort), rows, report))
@@ -348,7 +348,7 @@ class Store:
             matrix has the dimensions `metric`, `a` and `b`.
         """
         asked = _asked(where, video, token, step, block, head, reducer, skipna, rollups)
-        metrics = [metric] if isinstance(metric, str) else list(metric)
+        metrics = _check.names(metric)
         reference = None if against is None else str(against)
         with following(progress, "compare") as report:
             answer = self._native.compare(asked, across, align, metrics, reference, form, report)
@@ -404,5 +404,5 @@ def _asked(
 
 def _sort(sort: Sort) -> list[tuple[str, bool]]:
     """(column, whether it descends)"""
-    columns = [] if sort is None else [sort] if isinstance(sort, str) else sort
+    columns = [] if sort is None else _check.names(sort)
     return [(column.removesuffix(":desc"), column.endswith(":desc")) for column in columns]

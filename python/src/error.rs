@@ -159,7 +159,7 @@ pub fn in_python(text: &str) -> String {
         }
         translated += if has_value { &rest[1..] } else { rest };
     }
-    translated
+    translated.replace("=FxHxW", "=(frames, height, width)").replace("=HxW", "=(height, width)")
 }
 
 /// A choice by its name.
