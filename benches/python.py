@@ -1,8 +1,8 @@
 """How fast `attnkit.AttentionAnalyzer` answers and how much memory it takes, beside the documented way: run by `make bench`.
 
-Makes a synthetic dump and stores of it, asks everything of each in every way in one run, prints a table of seconds, megabytes and
+Makes a synthetic dump and stores of it, asks every question in every way in one run, prints a table of seconds, megabytes and
 ratios, and removes what it made. benches/README.md says what is measured. Each question is asked in a process of its own, by
-python_peers.py, with the interpreter that runs this: it must have attnkit and numpy. This one stays small, see `run` in ingest.py.
+python_peers.py, with the interpreter that runs this: it needs attnkit and numpy. This process stays small: see `run` in ingest.py.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ NUMPY, NUMPY_FLOAT32, TORCH, TORCH_FLOAT = DOCUMENTED = (
     "torch, as documented",
     "torch, .float()",
 )
-IN_MEMORY = "AttentionAnalyzer"
-ON_DUMP, ON_STORE, ON_PLAIN_STORE = "AttentionAnalyzer, dump", "AttentionAnalyzer, store", "AttentionAnalyzer, store without rollups"
-# Largest relative error. attnkit rounds to float32 once, or twice: from rollups, and over blocks and then heads. Numpy and torch add in float32;
-# and they round every mean to float16, whose numbers below 6e-5 lie 6e-8 apart.
+IN_MEMORY, ON_DUMP, ON_STORE = "AttentionAnalyzer", "AttentionAnalyzer, dump", "AttentionAnalyzer, store"
+ON_PLAIN_STORE = "AttentionAnalyzer, store without rollups"
+# Largest relative error. attnkit rounds to float32 once, or twice: from rollups, and over blocks and then heads. The others add in
+# float32, and round to float16 if they are not told otherwise: its numbers below 6e-5 lie 6e-8 apart.
 TOLERANCE = {NUMPY: 0.1, TORCH: 0.1, NUMPY_FLOAT32: 1e-4, TORCH_FLOAT: 1e-4}
 TOLERANCE_OF_ATTNKIT = 1.2e-7
 
@@ -99,7 +99,8 @@ def measure(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
         say(f"round {number} of {arguments.rounds}" if number else "warm-up")
         # The first question will do to have every library in the page cache, and to see which ones are there.
         for question in questions if number else questions[:1]:
-            for way in question.ways:
+            # There and back, so that a way does not always follow the same one.
+            for way in question.ways[:: 1 if number % 2 else -1]:
                 if way not in missing:
                     result = json.loads(run(sys.executable, PEERS, way, question.key, dump, store, reference).stdout)
                     if "missing" in result:
@@ -168,11 +169,12 @@ def summarise(question: Question) -> dict[str, Any]:
 def print_document(document: dict[str, Any]) -> None:
     machine, steps = document["machine"], document["steps"]
     shape = [steps, BLOCKS, HEADS, math.prod(GRID), 1]
-    print(f"machine:  {machine['cores']} cores, {machine['cpu']}, {machine['memory_bytes'] / 2**30:.0f} GiB, {machine['file_system']}")
+    memory = machine["memory_bytes"] / 2**30
+    print(f"machine:  {machine['cores']} cores, {machine['cpu']}, {memory:.0f} GiB, {machine['file_system']}")
     print("versions: " + ", ".join(f"{name} {version}" for name, version in document["versions"].items()))
     print(f"dump:     one word, {shape} float16, {steps * STEP_BYTES / 1e6:.0f} MB; page cache warm")
     for why in sorted(set(document["missing"].values())):
-        print(f"left out: {', '.join(way for way, reason in document['missing'].items() if reason == why)}: {why}")
+        print(f"left out: {' and '.join(way for way, reason in document['missing'].items() if reason == why)}: {why}")
     print(f"figures:  best time and largest peak of {document['rounds']}, all from one run; ratios to numpy, as documented\n")
     head = ("question", "way", "seconds", "ratio", "peak MB", "ratio", "largest error")
     table = [head, tuple("---" for _ in head)]

@@ -229,9 +229,12 @@ def touch_memory(files: list[Path]) -> None:
     gigabyte: that is not to fall on one way by chance. Only Linux can forget a peak.
     """
     forget = Path("/proc/self/clear_refs")
-    if forget.exists():
-        np.ones(sum(path.stat().st_size for path in files) * 7 // 2, np.uint8)
+    try:
         forget.write_text("5")
+    except OSError:
+        return
+    np.ones(sum(path.stat().st_size for path in files) * 7 // 2, np.uint8)
+    forget.write_text("5")
 
 
 def peak_bytes() -> int:
@@ -265,8 +268,8 @@ def error(question: str, found: np.ndarray, dump: Path, reference: Path) -> floa
 
 
 def require_steps(found: np.ndarray, files: list[Path]) -> None:
-    steps = found if found.ndim == 5 else found[np.newaxis]
-    for step, path in zip(steps, files if found.ndim == 5 else files[STEP:], strict=found.ndim == 5):
+    steps, files = (found, files) if found.ndim == 5 else (found[np.newaxis], [files[STEP]])
+    for step, path in zip(steps, files, strict=True):
         expected = np.load(path)
         if step.dtype != expected.dtype or step.shape != expected.shape or step.tobytes() != expected.tobytes():
             raise SystemExit(f"what was loaded is not {path}, bit for bit")

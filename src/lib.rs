@@ -26,6 +26,7 @@ pub mod ingest;
 pub mod kernel;
 pub mod metrics;
 pub mod output;
+pub mod prompt;
 pub mod query;
 pub mod render;
 pub mod shape;

@@ -21,7 +21,8 @@ def floats(array: Any) -> np.ndarray[Any, Any]:
     values: np.ndarray[Any, Any] = np.asarray(array)
     if values.dtype.kind != "f" or values.dtype.itemsize > 8:
         raise TypeError(f"the array is {values.dtype}; expected float16, float32 or float64")
-    return values.astype(values.dtype.newbyteorder("="), copy=False)
+    # Aligned and contiguous too: a field of packed records has strides that no float array has.
+    return np.require(values.astype(values.dtype.newbyteorder("="), copy=False), requirements=["C", "A"])
 
 
 def positive(name: str, number: SupportsIndex | None, least: int = 1) -> int | None:
@@ -53,6 +54,6 @@ def as_json(name: str, values: Mapping[str, Any]) -> str:
     for key, value in values.items():
         try:
             json.dumps(value, allow_nan=False)
-        except ValueError as error:
-            raise ValueError(f"{name}: {key} is {value}, which JSON does not have: {error}") from None
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{name}: {key} is {value!r}, which JSON does not have: {error}") from None
     return json.dumps(dict(values))

@@ -142,8 +142,8 @@ class StoreWriter:
             raise ValueError(f"timestep: {timestep} is not finite")
         averaged = (values.shape[0] == 1, values.shape[-3] == 1) if values.ndim in (4, 5) else (False, False)
         document = {
-            **self._metadata,
             **(metadata or {}),
+            **self._metadata,
             "token_word": token,
             "token_ids": [int(id) for id in token_ids],
             "token_texts": list(token_texts),

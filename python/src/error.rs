@@ -145,6 +145,12 @@ pub fn in_python(text: &str) -> String {
     let mut parts = text.split("--");
     let mut translated = parts.next().unwrap_or_default().to_owned();
     for part in parts {
+        // Not every pair of hyphens is an option: names of files and videos may have them.
+        if !(translated.is_empty() || translated.ends_with([' ', '`', '(', '\n'])) {
+            translated.push_str("--");
+            translated.push_str(part);
+            continue;
+        }
         let end = part.find(|c: char| !c.is_ascii_lowercase() && c != '-').unwrap_or(part.len());
         let (name, rest) = (part[..end].replace('-', "_"), &part[end..]);
         if name.is_empty() {

@@ -11,7 +11,9 @@ use super::{Failure, Global, print, units};
 use crate::dtype::Dtype;
 use crate::dump::Batch;
 use crate::grid::Grid;
-use crate::ingest::{self, DryRun, Event, IngestError, IngestOptions, Observer, OnError, Report, read_settings};
+use crate::ingest::{
+    self, DryRun, Event, IngestError, IngestOptions, Observer, OnError, PromptMatches, Report, read_settings,
+};
 use crate::store::{Codec, StoreError};
 
 /// Warnings printed one by one.
@@ -82,6 +84,13 @@ pub(super) struct IngestArgs {
     /// Read `attention_analysis_settings` from a generator's YAML and apply them; flags given here count more
     #[arg(long, value_name = "FILE.yaml", value_hint = ValueHint::FilePath)]
     settings: Option<PathBuf>,
+    /// The prompts that the videos were generated from: templates, one a line, or a JSON of variations; fills `template`, `variation`
+    /// and `weight` [default: what the generator left beside the maps]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    prompts: Option<PathBuf>,
+    /// Check the dump's `token_ids` against this tokenizer
+    #[arg(long, value_name = "tokenizer.json", value_hint = ValueHint::FilePath)]
+    tokenizer: Option<PathBuf>,
     /// Put NAME/ before every video id, to keep batches with equal ids apart
     #[arg(long, value_name = "NAME")]
     prefix: Option<String>,
@@ -151,6 +160,8 @@ impl IngestArgs {
             grid: self.grid,
             prefix: self.prefix.clone(),
             replace: self.replace,
+            prompts: self.prompts.clone(),
+            tokenizer: self.tokenizer.clone(),
             threads: global.threads.map_or(0, usize::from),
             on_error: match self.on_error {
                 OnErrorArg::Quarantine => OnError::Quarantine,
@@ -286,6 +297,7 @@ fn describe(report: &Report, args: &IngestArgs) -> String {
         report.skipped,
         report.quarantined.len()
     )];
+    lines.extend(report.prompts.map(describe_prompts));
     if report.ingested > 0 {
         lines.push(format!(
             "{} in, {} out{}, {:.1} s, {}",
@@ -313,6 +325,11 @@ fn describe(report: &Report, args: &IngestArgs) -> String {
     lines.join("\n") + "\n"
 }
 
+fn describe_prompts(prompts: PromptMatches) -> String {
+    let of = prompts.matched + prompts.unmatched;
+    format!("prompts known of {} of {}", prompts.matched, units::count(of, "video"))
+}
+
 fn describe_dry_run(outcome: &DryRun) -> String {
     let mut lines = vec![
         format!(
@@ -330,6 +347,7 @@ fn describe_dry_run(outcome: &DryRun) -> String {
             units::count(outcome.files_out, "file"),
         ),
     ];
+    lines.extend(outcome.prompts.map(describe_prompts));
     lines.extend(
         outcome.quarantined.iter().map(|left| format!("would leave out {}: {}", left.path.display(), left.error)),
     );

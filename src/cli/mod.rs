@@ -7,7 +7,9 @@ mod gc;
 mod info;
 mod ingest;
 mod progress;
+mod prompt;
 mod query;
+mod table;
 mod units;
 mod verify;
 
@@ -66,6 +68,8 @@ enum Command {
     Query(Box<query::QueryArgs>),
     /// Describe a store or a dump
     Info(info::InfoArgs),
+    /// Prompt templates, weights and tokens
+    Prompt(prompt::PromptArgs),
     /// Check every byte of a store, and every value against the dump
     Verify(verify::VerifyArgs),
     /// Write a store back as a dump
@@ -123,6 +127,7 @@ pub fn main() -> ExitCode {
         Command::Ingest(args) => ingest::run(&args, &cli.global),
         Command::Query(args) => query::run(&args, &cli.global),
         Command::Info(args) => info::run(&args),
+        Command::Prompt(args) => prompt::run(&args, &cli.global),
         Command::Verify(args) => verify::run(&args, &cli.global),
         Command::Export(args) => export::run(&args, &cli.global),
         Command::Gc(args) => gc::run(&args, &cli.global),

@@ -199,26 +199,34 @@ impl VideoDir {
             |path: Option<&Path>| path.and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
         let own = name(Some(&self.dir));
         let parent = name(self.dir.parent());
-        let nested = prompt_prefix(&parent).is_some_and(|prompt| prompt == parent);
+        let nested = prompt_id(&parent).is_some_and(|prompt| prompt == parent);
         let root = self.dir.ancestors().nth(if nested { 2 } else { 1 }).unwrap_or(&self.dir).to_owned();
         let number = own.strip_prefix("vid").map(|rest| rest.trim_start_matches('_')).filter(|rest| is_number(rest));
         let id = match number {
             Some(number) if nested => format!("{parent}_vid{number}"),
             _ => own.clone(),
         };
-        let prompt_id = prompt_prefix(&own).or(nested.then_some(parent.as_str())).map(str::to_owned);
+        let prompt_id = nested.then_some(parent).or_else(|| prompt_id(&own));
         listing.video =
             Some(Video { name: id, batch: None, prompt_id, root, summary: self.summary, series, dir: self.dir });
         listing
     }
 }
 
-/// `prompt_000` at the start of a name, if the name goes on with `_` or ends there.
-pub(crate) fn prompt_prefix(name: &str) -> Option<&str> {
-    let digits = name.strip_prefix("prompt_")?;
-    let count = digits.bytes().take_while(u8::is_ascii_digit).count();
-    let rest = &digits[count..];
-    (count > 0 && (rest.is_empty() || rest.starts_with('_'))).then(|| &name[..name.len() - rest.len()])
+/// The prompt's id in a video's name: `prompt_000` of `prompt_000_vid001`, and of `p000_b001_s000` in a sweep.
+pub(crate) fn prompt_id(name: &str) -> Option<String> {
+    let mut parts = name.split('_');
+    let number = |part: Option<&str>, letter: char| {
+        part?.strip_prefix(letter).filter(|digits| is_number(digits)).map(str::to_owned)
+    };
+    let number = match parts.next()? {
+        "prompt" => parts.next().filter(|digits| is_number(digits)).map(str::to_owned),
+        first => {
+            let rest = (number(parts.next(), 'b'), number(parts.next(), 's'), parts.next());
+            number(Some(first), 'p').filter(|_| matches!(rest, (Some(_), Some(_), None)))
+        }
+    }?;
+    Some(format!("prompt_{number}"))
 }
 
 fn is_number(text: &str) -> bool {
@@ -376,9 +384,9 @@ mod tests {
 
     #[test]
     fn prompt_ids_are_told_from_names() {
-        assert_eq!(prompt_prefix("prompt_000_vid001"), Some("prompt_000"));
-        assert_eq!(prompt_prefix("prompt_000"), Some("prompt_000"));
-        assert_eq!(prompt_prefix("prompt_x"), None);
-        assert_eq!(prompt_prefix("p000_b001_s000"), None);
+        let id = |name| prompt_id(name).unwrap_or_default();
+        assert_eq!((id("prompt_000_vid001"), id("prompt_000")), ("prompt_000".into(), "prompt_000".into()));
+        assert_eq!(id("p007_b001_s000"), "prompt_007");
+        assert_eq!((id("prompt_x"), id("p007"), id("p007_b001_s000_x")), Default::default());
     }
 }

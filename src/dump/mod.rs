@@ -28,7 +28,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 pub use array::{Batch, StepArray};
-pub(crate) use discover::prompt_prefix;
+pub(crate) use discover::prompt_id;
 pub use discover::same_name;
 pub use error::{DumpError, Problem};
 pub use metadata::{StepMetadata, read_step_metadata, read_summary};

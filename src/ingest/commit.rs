@@ -9,6 +9,7 @@ use arrow::error::ArrowError;
 use serde_json::{Map, Value, json};
 
 use super::plan::{Candidates, Committed, SeriesPlan};
+use super::prompts::VideoPrompt;
 use super::task::Fragment;
 use crate::store::{
     Heads, MetadataPatch, Recipe, StepRow, Store, StoreError, VideoIndex, VideoRecord, document_hash, heads_batch,
@@ -110,6 +111,7 @@ pub(super) fn commit_video(
     summary: Option<Map<String, Value>>,
     kept: Vec<StepRow>,
     written: Vec<WrittenSeries>,
+    prompt: &VideoPrompt,
     committed: &Committed,
 ) -> Result<bool, StoreError> {
     let no_record = VideoRecord::default();
@@ -140,6 +142,7 @@ pub(super) fn commit_video(
         heads.insert(series.token, series.heads);
         rows.extend(series.rows);
     }
+    prompt.fill(&mut rows);
     rows.sort_by(|a, b| (&a.token, a.step).cmp(&(&b.token, b.step)));
     let base = committed.previous.as_ref().map(|index| index.generation.as_str());
     store.commit(&VideoIndex { generation: new_generation(), record, rows }, &heads, base)

@@ -6,6 +6,7 @@
 mod commit;
 mod options;
 mod plan;
+mod prompts;
 mod report;
 mod schedule;
 mod settings;
@@ -18,7 +19,7 @@ use std::path::{Path, PathBuf};
 pub use options::{IngestOptions, OnError};
 pub use plan::{SeriesPlan, StepPlan, StepSource};
 pub(crate) use report::as_text;
-pub use report::{DryRun, Event, Observer, Quarantined, Remark, Report, Silent};
+pub use report::{DryRun, Event, Observer, PromptMatches, Quarantined, Remark, Report, Silent};
 pub use settings::{Settings, SettingsError, read_settings};
 pub(crate) use task::ARRAY_KEYS;
 pub use task::{Failure, Fragment, ShardTask};
@@ -26,6 +27,7 @@ pub(crate) use transform::transform;
 pub use writer::{StoreWriter, WriteError, WriterOptions};
 
 use crate::dump::DumpError;
+use crate::prompt::{BatchPromptsError, TokenizerError};
 use crate::store::StoreError;
 
 /// Why an ingest stopped. What was committed before stays committed.
@@ -63,6 +65,12 @@ pub enum IngestError {
         /// What is wrong with it.
         source: globset::Error,
     },
+    /// The file of prompts cannot be used.
+    #[error(transparent)]
+    Prompts(#[from] BatchPromptsError),
+    /// The tokenizer cannot be used.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
     /// Stopped by its [`Observer`].
     #[error("stopped; what was committed before stays in the store, and the next ingest goes on from there")]
     Cancelled,

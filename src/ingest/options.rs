@@ -1,5 +1,7 @@
 //! What a user can choose of an ingest.
 
+use std::path::PathBuf;
+
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +50,11 @@ pub struct IngestOptions {
     pub prefix: Option<String>,
     /// Replace videos that are in the store already with other contents from another directory.
     pub replace: bool,
+    /// File of the prompts that the videos were generated from ([`BatchPrompts::read`](crate::prompt::BatchPrompts::read)); `None`: what
+    /// generators left beside the maps, if they did.
+    pub prompts: Option<PathBuf>,
+    /// A `tokenizer.json` that token ids are checked against.
+    pub tokenizer: Option<PathBuf>,
     /// Threads; 0: one per core.
     pub threads: usize,
     /// What is done with a file that cannot be used.
@@ -72,6 +79,8 @@ impl Default for IngestOptions {
             grid: None,
             prefix: None,
             replace: false,
+            prompts: None,
+            tokenizer: None,
             threads: 0,
             on_error: OnError::default(),
             max_step_bytes: ReadOptions::default().max_step_bytes,

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::options::{IngestOptions, Names};
-use super::report::Remark;
+use super::prompts::{Prompts, VideoPrompt};
+use super::report::{PromptMatches, Remark};
 use crate::dump::{
     DumpError, Problem, ReadOptions, Series, Split, StepFiles, StepMetadata, StepPeek, StepReader, Video, content_hash,
     read_step_metadata, read_summary, same_name,
@@ -83,6 +84,8 @@ pub(super) struct VideoPlan {
     pub kept: Vec<StepRow>,
     /// Words to write.
     pub to_write: Vec<Candidates>,
+    /// What is known of its prompt.
+    pub prompt: VideoPrompt,
     /// Whether a commit is needed even if no word is to write.
     pub touched: bool,
     pub findings: Findings,
@@ -96,6 +99,8 @@ pub(super) struct Findings {
     /// Steps that need no work, or cannot be worked on, and their bytes: for progress.
     pub skipped: u64,
     pub done: (u64, u64),
+    /// Whether the prompt was found, where there are prompts to look in.
+    pub prompts: Option<PromptMatches>,
 }
 
 /// The steps of one word that may be written: planned anew whenever one turns out to be unusable.
@@ -131,12 +136,20 @@ pub(super) enum Decision {
 
 impl VideoPlan {
     /// Compares a video of the dump with its committed state.
-    pub fn new(video: &Video, id: String, tokens: &Names, options: &IngestOptions, committed: &Committed) -> Self {
+    pub fn new(
+        video: &Video,
+        id: String,
+        tokens: &Names,
+        prompts: &Prompts,
+        options: &IngestOptions,
+        committed: &Committed,
+    ) -> Self {
         let mut plan = Self {
             video_id: id,
             summary: None,
             kept: Vec::new(),
             to_write: Vec::new(),
+            prompt: VideoPrompt::default(),
             touched: false,
             findings: Findings::default(),
         };
@@ -180,7 +193,29 @@ impl VideoPlan {
             None => false,
         };
         plan.summary = plan.summary.or(old_summary);
+        plan.look_up_prompt(video, prompts);
         plan
+    }
+
+    /// Finds the video's prompt, and checks the ids of its words.
+    fn look_up_prompt(&mut self, video: &Video, prompts: &Prompts) {
+        let of_new = self.to_write.iter().flat_map(|candidates| candidates.steps.values());
+        let of_kept = self.kept.iter().map(|row| row.prompt.as_str());
+        let prompt = of_new.filter_map(|candidate| candidate.metadata.prompt.as_deref()).chain(of_kept).next();
+        self.prompt = prompts.of(video, prompt, &mut self.findings);
+        self.touched |= self.prompt.fill(&mut self.kept);
+        let of_new = self.to_write.iter().flat_map(|candidates| {
+            candidates.steps.values().map(|Candidate { files, metadata, .. }| {
+                let path = files.parts.first().map_or(Path::new(""), |part| part.metadata.as_path());
+                let prompt = metadata.prompt.as_deref().unwrap_or_default();
+                (path, candidates.series.token.as_str(), prompt, metadata.token_ids.as_slice())
+            })
+        });
+        let of_kept = self
+            .kept
+            .iter()
+            .map(|row| (Path::new(&row.source), row.token.as_str(), row.prompt.as_str(), row.token_ids.as_slice()));
+        prompts.check_ids(of_new.chain(of_kept), &mut self.findings);
     }
 
     /// Leaves a video as it is in the store, since the dump's is another one of the same id.

@@ -99,12 +99,35 @@ pub struct Report {
     pub quarantined: Vec<Quarantined>,
     /// Oddities, sorted by path.
     pub warnings: Vec<Remark>,
+    /// Whether videos' prompts were found; `None` if there were no prompts to look in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompts: Option<PromptMatches>,
     /// Bytes of the files of the steps that were ingested.
     pub bytes_in: u64,
     /// Bytes written into the store.
     pub bytes_out: u64,
     /// Wall time.
     pub seconds: f64,
+}
+
+/// How many videos' prompts were found among those of their batch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PromptMatches {
+    /// Videos whose prompt was found.
+    pub matched: u64,
+    /// Videos whose prompt was not found; each is among the warnings.
+    pub unmatched: u64,
+}
+
+impl PromptMatches {
+    /// Adds the one to the other, where there are any.
+    pub(super) fn add(to: &mut Option<Self>, more: Option<Self>) {
+        if let Some(more) = more {
+            let sum = to.get_or_insert_default();
+            sum.matched += more.matched;
+            sum.unmatched += more.unmatched;
+        }
+    }
 }
 
 /// What an ingest would do.
@@ -116,6 +139,9 @@ pub struct DryRun {
     pub skip: u64,
     /// Videos to commit.
     pub videos: u64,
+    /// Whether videos' prompts were found; `None` if there are no prompts to look in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompts: Option<PromptMatches>,
     /// Files that would be left out, as far as their heads tell.
     pub quarantined: Vec<Quarantined>,
     /// Oddities.

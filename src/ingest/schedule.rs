@@ -12,7 +12,8 @@ use rayon::ScopeFifo;
 use super::commit::{WrittenSeries, commit_video};
 use super::options::{IngestOptions, Names, OnError};
 use super::plan::{Candidates, Committed, Decision, Findings, SeriesPlan, StepPlan, VideoPlan};
-use super::report::{DryRun, Event, Observer, Quarantined, Remark, Report};
+use super::prompts::Prompts;
+use super::report::{DryRun, Event, Observer, PromptMatches, Quarantined, Remark, Report};
 use super::task::{Fragment, ShardTask};
 use super::{IngestError, StepSource};
 use crate::dump::{Dump, DumpError, Problem, Video};
@@ -51,13 +52,13 @@ pub(super) fn dry_run(
 ) -> Result<DryRun, IngestError> {
     let store = if path.join("zarr.json").exists() { Some(Store::open(path)?) } else { None };
     let selected = select(dumps, options, store.as_ref())?;
-    let tokens = Names::new(&options.tokens)?;
-    let mut outcome = DryRun::default();
+    let (tokens, prompts) = (Names::new(&options.tokens)?, Prompts::new(options)?);
+    let mut outcome = DryRun { warnings: prompts.remarks(), ..DryRun::default() };
     let mut problems: Vec<Quarantined> = selected.problems.iter().map(Quarantined::from).collect();
     let mut sampled = Sample::default();
     for (video, id) in &selected.videos {
         let committed = store.as_ref().map_or(Ok(Committed::default()), |store| committed(store, id))?;
-        let mut plan = VideoPlan::new(video, id.clone(), &tokens, options, &committed);
+        let mut plan = VideoPlan::new(video, id.clone(), &tokens, &prompts, options, &committed);
         let mut writes = plan.touched;
         for candidates in &mut plan.to_write {
             let Decision::Write(series, steps) = candidates.decide(options, &mut plan.findings) else { continue };
@@ -75,6 +76,7 @@ pub(super) fn dry_run(
             sampled.take(&series, &steps, raw);
         }
         outcome.skip += plan.findings.skipped;
+        PromptMatches::add(&mut outcome.prompts, plan.findings.prompts);
         if writes {
             outcome.videos += 1;
             outcome.files_out += 3;
@@ -200,6 +202,7 @@ struct Session<'a> {
     store: &'a Store,
     options: &'a IngestOptions,
     tokens: Names,
+    prompts: Prompts,
     observer: &'a dyn Observer,
     videos: Mutex<std::vec::IntoIter<(Video, String)>>,
     report: Mutex<Report>,
@@ -223,6 +226,7 @@ struct VideoRun {
 struct Tally {
     ingested: u64,
     skipped: u64,
+    prompts: Option<PromptMatches>,
     bytes_in: u64,
     bytes_out: u64,
 }
@@ -251,6 +255,7 @@ impl<'a> Session<'a> {
             store,
             options,
             tokens: Names::new(&options.tokens)?,
+            prompts: Prompts::new(options)?,
             observer,
             videos: Mutex::new(selected.videos.into_iter()),
             report: Mutex::default(),
@@ -263,6 +268,7 @@ impl<'a> Session<'a> {
                 .warnings
                 .iter()
                 .map(|warning| Remark::new(&warning.path, warning.problem.to_string()))
+                .chain(session.prompts.remarks())
                 .collect(),
             ..Findings::default()
         });
@@ -308,11 +314,11 @@ impl<'a> Session<'a> {
             }
             committed => committed?,
         };
-        let mut plan = VideoPlan::new(&video, id, &self.tokens, self.options, &committed);
+        let mut plan = VideoPlan::new(&video, id, &self.tokens, &self.prompts, self.options, &committed);
         let kept = std::mem::take(&mut plan.kept);
         let to_write = std::mem::take(&mut plan.to_write);
         let findings = std::mem::take(&mut plan.findings);
-        let tally = Tally { skipped: findings.skipped, ..Tally::default() };
+        let tally = Tally { skipped: findings.skipped, prompts: findings.prompts, ..Tally::default() };
         let (steps, bytes) = findings.done;
         self.observer.event(Event::Steps { steps, bytes });
         self.note(findings);
@@ -461,7 +467,7 @@ impl<'a> Session<'a> {
         let (kept, written) = (std::mem::take(&mut *lock(&run.kept)), std::mem::take(&mut *lock(&run.written)));
         if plan.touched || !written.is_empty() {
             let video_id = plan.video_id.clone();
-            if !commit_video(self.store, plan.video_id, plan.summary, kept, written, &run.committed)? {
+            if !commit_video(self.store, plan.video_id, plan.summary, kept, written, &plan.prompt, &run.committed)? {
                 // Another ingest committed this video meanwhile: what is to do is decided anew on top of that.
                 return self.start_video(run.video.clone(), video_id, scope);
             }
@@ -471,6 +477,7 @@ impl<'a> Session<'a> {
         let mut report = lock(&self.report);
         report.ingested += tally.ingested;
         report.skipped += tally.skipped;
+        PromptMatches::add(&mut report.prompts, tally.prompts);
         report.bytes_in += tally.bytes_in;
         report.bytes_out += tally.bytes_out;
         drop(report);

@@ -319,6 +319,7 @@ mod tests {
     use super::super::IngestOptions;
     use super::super::options::Names;
     use super::super::plan::{Committed, Decision, Findings, VideoPlan};
+    use super::super::prompts::Prompts;
     use super::*;
     use crate::dump::Dump;
 
@@ -327,7 +328,10 @@ mod tests {
     fn a_task_that_was_sent_elsewhere_leaves_the_same_fragment() {
         let dump = Dump::find(&[concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/variants/split")]).unwrap();
         let (video, options) = (&dump.videos[0], IngestOptions::default());
-        let mut plan = VideoPlan::new(video, video.id(), &Names::new(&[]).unwrap(), &options, &Committed::default());
+        let mut plan = {
+            let (tokens, prompts) = (Names::new(&[]).unwrap(), Prompts::default());
+            VideoPlan::new(video, video.id(), &tokens, &prompts, &options, &Committed::default())
+        };
         let Decision::Write(mut series, steps) = plan.to_write[0].decide(&options, &mut Findings::default()) else {
             panic!("nothing to write");
         };

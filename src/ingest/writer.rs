@@ -12,8 +12,9 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::commit::{WrittenSeries, commit_video};
 use super::options::IngestOptions;
 use super::plan::{Committed, SeriesPlan, micros};
+use super::prompts::VideoPrompt;
 use super::task::{describe_row, write_step};
-use crate::dump::{Problem, ReadOptions, Split, StepArray, StepMetadata, prompt_prefix};
+use crate::dump::{Problem, ReadOptions, Split, StepArray, StepMetadata, prompt_id};
 use crate::grid::{Grid, infer_grid};
 use crate::kernel::StepMeasurer;
 use crate::store::{
@@ -143,7 +144,7 @@ impl StoreWriter {
         let video_id = video_id.into();
         let lock = store.lock_for_writing()?;
         store.mend(&video_id)?;
-        options.prompt_id = options.prompt_id.or_else(|| prompt_prefix(&video_id).map(str::to_owned));
+        options.prompt_id = options.prompt_id.or_else(|| prompt_id(&video_id));
         Ok(Self { store, video_id, options, _lock: lock, superseded: HashMap::new(), own: HashMap::new() })
     }
 
@@ -181,9 +182,24 @@ impl StoreWriter {
             row.source_modified = micros(SystemTime::now());
             row.template.clone_from(&self.options.template);
             row.variation = self.options.variation;
-            let written = self.write(&plan, row, array, metadata, &stored, &committed)?;
+            let written = match self.write(&plan, row, array, metadata, &stored, &committed) {
+                Ok(written) => written,
+                Err(error) => {
+                    // No commit names what was begun.
+                    remove(&self.store.root().join(&plan.path));
+                    return Err(error);
+                }
+            };
             let summary = committed.previous.as_ref().and_then(|index| index.record.summary.clone());
-            if commit_video(&self.store, self.video_id.clone(), summary, kept, vec![written], &committed)? {
+            if commit_video(
+                &self.store,
+                self.video_id.clone(),
+                summary,
+                kept,
+                vec![written],
+                &VideoPrompt::default(),
+                &committed,
+            )? {
                 self.supersede(token, stored.first().map(StepRow::series_path), plan.path);
                 return Ok(true);
             }
@@ -236,6 +252,10 @@ impl StoreWriter {
         let spatial = array.shape.spatial;
         if let Some(grid) = self.options.grid.filter(|grid| grid.spatial() != spatial) {
             return Err(WriteError::Grid { token, grid, spatial });
+        }
+        if committed.previous.is_some() && committed.heads.is_none() {
+            let found = format!("the statistics of video {} are lost: give the video another id", self.video_id);
+            return Err(StoreError::Damaged { path: self.store.root().to_owned(), found }.into());
         }
         let Some(last) = stored.last() else { return Ok(()) };
         if stored.iter().any(|row| row.step == step) {

@@ -168,7 +168,7 @@ impl Compare {
             if selection.steps.is_empty() {
                 return Err(QueryError::NothingSelected {
                     condition: Some("weight IS NOT NULL".into()),
-                    hint: "no weight is known of these words: a dump tells it in the names of token directories (token_flower:2.5)".into(),
+                    hint: "no weight is known of these words: ingest again with --prompts FILE, which changes nothing else, or name token directories as in token_flower:2.5".into(),
                 });
             }
             if selection.steps.len() < before {

@@ -283,7 +283,6 @@ pub(crate) fn write_documents(
         .collect()
 }
 
-/// Bytes with their CRC32C behind them.
 /// Start and length of each inner chunk of a shard, from the index at its end; `None` if the index is damaged.
 fn shard_index(shard: &[u8], slots: usize) -> Option<Vec<[usize; 2]>> {
     let index = shard.get(shard.len().checked_sub(slots * 16 + 4)?..)?;
@@ -296,6 +295,7 @@ fn shard_index(shard: &[u8], slots: usize) -> Option<Vec<[usize; 2]>> {
     Some(numbers.as_chunks::<2>().0.iter().map(|[start, len]| [number(start), number(len)]).collect())
 }
 
+/// Bytes with their CRC32C behind them.
 fn crc32c(bytes: Vec<u8>) -> Result<Vec<u8>, String> {
     let codec = zarrs::array::codec::Crc32cCodec::new();
     codec.encode(bytes.into(), &options()).map(Cow::into_owned).map_err(|error| error.to_string())

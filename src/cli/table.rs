@@ -1,0 +1,35 @@
+//! Small tables: drawn for people, or as CSV.
+
+use std::io::{self, IsTerminal, Write};
+
+use comfy_table::{ContentArrangement, Table, presets};
+
+/// A table for people; on a terminal its cells are wrapped to fit.
+pub(super) fn draw<R>(header: &[&str], rows: impl IntoIterator<Item = R>) -> String
+where
+    R: IntoIterator<Item = String>,
+{
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    if io::stdout().is_terminal() {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+    }
+    table.set_header(header);
+    for row in rows {
+        table.add_row(row);
+    }
+    table.trim_fmt() + "\n"
+}
+
+/// Writes rows as CSV one by one, however many there are.
+pub(super) fn write_csv<R>(to: impl Write, header: &[&str], rows: impl IntoIterator<Item = R>) -> io::Result<()>
+where
+    R: IntoIterator<Item = String>,
+{
+    let mut writer = csv::Writer::from_writer(to);
+    writer.write_record(header)?;
+    for row in rows {
+        writer.write_record(row)?;
+    }
+    writer.flush()
+}

@@ -1,0 +1,407 @@
+//! The prompts that a batch of videos was generated from, in order, and which of them is a video's: read from templates or
+//! from what the generator left beside the dump.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::{fs, io};
+
+use serde_json::Value;
+
+use super::collapse_spaces;
+use super::expand::{TrackedWord, Variation, parse_weighted};
+use super::parse::PromptError;
+use super::template::Template;
+
+/// Prompts that are looked up by their texts; further ones are found by their numbers alone.
+const TEXTS: u64 = 1_000_000;
+/// Keys of a variation's prompt, the one that keeps weights first.
+const PROMPT_KEYS: [&str; 4] = ["weighted_prompt", "weighted_text", "text", "prompt"];
+/// Where generators leave prompts, below a batch's directory; the most telling first.
+const BESIDE: [&str; 4] =
+    ["configs/prompt_variations.json", "prompt_variations.json", "batch_metadata.json", "configs/prompt_template.txt"];
+
+/// The prompts of a batch: number `k` is that of the videos `prompt_00k_…`.
+#[derive(Debug)]
+pub struct BatchPrompts {
+    path: PathBuf,
+    sources: Vec<Source>,
+    /// Remarks on the file: what is probably not what its author meant.
+    warnings: Vec<String>,
+    by_text: OnceLock<HashMap<String, Vec<u64>>>,
+}
+
+/// Some of the prompts.
+#[derive(Debug)]
+enum Source {
+    /// All variations of a template, the first of which has this number.
+    Template { first: u64, template: Template, text: String },
+    /// Prompts one by one.
+    Listed(BTreeMap<u64, BatchPrompt>),
+}
+
+/// One prompt of a batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BatchPrompt {
+    /// Its number in the batch, from 0.
+    pub number: u64,
+    /// The template it is a variation of, where known.
+    pub template: Option<String>,
+    /// Its number among the template's variations.
+    pub variation: Option<u64>,
+    /// The prompt without syntax, with single spaces.
+    pub prompt: String,
+    /// The words in parentheses and their weights.
+    pub tokens: Vec<TrackedWord>,
+}
+
+/// Why a file of prompts cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BatchPromptsError {
+    /// It cannot be read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// It is not what it should be.
+    #[error("{}: {found}; expected templates, one a line, or the JSON of prompt variations", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        found: String,
+    },
+    /// A template that does not parse.
+    #[error("{}:{line}: {source}", path.display())]
+    Template {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1; for JSON the number of the prompt.
+        line: usize,
+        /// What is wrong with it.
+        source: PromptError,
+    },
+}
+
+impl BatchPrompt {
+    /// The id that names of videos start with: `prompt_007`.
+    #[must_use]
+    pub fn prompt_id(&self) -> String {
+        format!("prompt_{:03}", self.number)
+    }
+
+    /// The weight of a word: that of its first emphasis, or 1 if it is there without. `None` if it is not there.
+    ///
+    /// Words are compared as names of directories are, in which `:`, `/` and `\` have become `_`.
+    #[must_use]
+    pub fn weight_of(&self, word: &str) -> Option<f64> {
+        let as_name = |word: &str| word.replace([':', '/', '\\'], "_");
+        let name = as_name(word);
+        let emphasised = self.tokens.iter().find(|token| as_name(&token.word) == name).map(|token| token.weight);
+        emphasised.or_else(|| self.prompt.contains(word).then_some(1.0))
+    }
+
+    fn new(number: u64, template: Option<String>, of_template: Option<u64>, variation: Variation) -> Self {
+        let prompt = collapse_spaces(&variation.prompt);
+        Self { number, template, variation: of_template, prompt, tokens: variation.tokens }
+    }
+
+    fn has_words(&self, words: &[&str]) -> bool {
+        self.tokens.len() == words.len() && self.tokens.iter().all(|token| words.contains(&token.word.as_str()))
+    }
+}
+
+impl BatchPrompts {
+    /// Reads templates, one a line, or, from a file whose name ends in `.json`, variations: the generator's
+    /// `prompt_variations.json` or `batch_metadata.json`, or what `attnkit prompt expand --format json` printed.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or holds no prompts, or a template in it does not parse.
+    pub fn read(path: &Path) -> Result<Self, BatchPromptsError> {
+        let text =
+            fs::read_to_string(path).map_err(|source| BatchPromptsError::Io { path: path.to_owned(), source })?;
+        let mut prompts =
+            Self { path: path.to_owned(), sources: Vec::new(), warnings: Vec::new(), by_text: OnceLock::new() };
+        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json")) {
+            let json = serde_json::from_str(&text).map_err(|error| prompts.unfit(format!("not JSON: {error}")))?;
+            prompts.add_json(&json)?;
+        } else {
+            for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+                prompts.add_template(line.trim(), index + 1)?;
+            }
+        }
+        if prompts.sources.is_empty() {
+            return Err(prompts.unfit("there is no prompt in it".into()));
+        }
+        Ok(prompts)
+    }
+
+    /// Reads what the generator left beside the maps, if it did: `configs/prompt_variations.json`, `batch_metadata.json` or
+    /// `configs/prompt_template.txt` in the directory of the maps or its parent.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), except that a `batch_metadata.json` without prompts is no error.
+    pub fn beside(maps: &Path) -> Result<Option<Self>, BatchPromptsError> {
+        let batches = [Some(maps), maps.parent()];
+        let candidates = batches.into_iter().flatten().flat_map(|batch| BESIDE.map(|name| batch.join(name)));
+        for path in candidates.filter(|path| path.is_file()) {
+            match Self::read(&path) {
+                Err(BatchPromptsError::Format { .. }) if path.ends_with("batch_metadata.json") => {}
+                prompts => return prompts.map(Some),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is probably not what the author of the file meant.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// How many prompts there are.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.sources.iter().map(Source::count).fold(0, u64::saturating_add)
+    }
+
+    /// The prompt of a number.
+    #[must_use]
+    pub fn prompt(&self, number: u64) -> Option<BatchPrompt> {
+        self.sources.iter().find_map(|source| source.prompt(number))
+    }
+
+    /// The prompt that a video was generated from, by the number in its prompt's id (`prompt_007`) if the text agrees, else by its text.
+    /// `words` are those the video has maps of: they tell prompts of the same text and other weights apart.
+    ///
+    /// # Errors
+    /// In words, why none was found.
+    pub fn find(&self, prompt_id: Option<&str>, prompt: Option<&str>, words: &[&str]) -> Result<BatchPrompt, String> {
+        let text = prompt.map(|prompt| {
+            collapse_spaces(&parse_weighted(prompt).map_or_else(|_| prompt.to_owned(), |variation| variation.prompt))
+        });
+        let number = prompt_id.and_then(|id| id.strip_prefix("prompt_")?.parse().ok());
+        let numbered = number.and_then(|number| self.prompt(number));
+        let of_file = || format!("in {}", self.path.display());
+        let Some(text) = text else {
+            return numbered.ok_or_else(|| match number {
+                Some(number) => format!("there is no prompt {number} {}", of_file()),
+                None => "neither its name nor its metadata tells its prompt".into(),
+            });
+        };
+        if let Some(numbered) = numbered.filter(|numbered| numbered.prompt == text) {
+            return Ok(numbered);
+        }
+        let mut alike: Vec<BatchPrompt> =
+            self.by_text().get(&text).into_iter().flatten().filter_map(|&number| self.prompt(number)).collect();
+        if alike.len() > 1 && alike.iter().any(|prompt| prompt.has_words(words)) {
+            alike.retain(|prompt| prompt.has_words(words));
+        }
+        match &alike[..] {
+            [one] => Ok(one.clone()),
+            [] => Err(format!("its prompt `{text}` is none of those {}", of_file())),
+            several => {
+                let ids: Vec<String> = several.iter().take(4).map(BatchPrompt::prompt_id).collect();
+                Err(format!(
+                    "its prompt `{text}` is there {} times {} ({}…), and its name does not tell which it is",
+                    several.len(),
+                    of_file(),
+                    ids.join(", ")
+                ))
+            }
+        }
+    }
+
+    fn by_text(&self) -> &HashMap<String, Vec<u64>> {
+        self.by_text.get_or_init(|| {
+            let mut by_text: HashMap<String, Vec<u64>> = HashMap::new();
+            for source in &self.sources {
+                for number in source.numbers().take(usize::try_from(TEXTS).unwrap_or(usize::MAX)) {
+                    let Some(prompt) = source.prompt(number) else { continue };
+                    by_text.entry(prompt.prompt).or_default().push(number);
+                }
+            }
+            by_text
+        })
+    }
+
+    fn unfit(&self, found: String) -> BatchPromptsError {
+        BatchPromptsError::Format { path: self.path.clone(), found }
+    }
+
+    fn add_template(&mut self, text: &str, line: usize) -> Result<(), BatchPromptsError> {
+        let template = Template::parse(text).map_err(|source| BatchPromptsError::Template {
+            path: self.path.clone(),
+            line,
+            source,
+        })?;
+        self.warnings.extend(
+            template
+                .warnings()
+                .iter()
+                .map(|warning| format!("line {line}, character {}: {}", warning.character(), warning.message)),
+        );
+        self.sources.push(Source::Template { first: self.count(), template, text: text.to_owned() });
+        Ok(())
+    }
+
+    fn add_json(&mut self, json: &Value) -> Result<(), BatchPromptsError> {
+        let in_batch = |key: &str| json.get(key).or_else(|| json.get("batch_info")?.get(key));
+        let template = in_batch("template").and_then(Value::as_str).map(str::to_owned);
+        let listed = json.as_array().or_else(|| in_batch("variations").or_else(|| in_batch("prompts"))?.as_array());
+        let Some(listed) = listed.filter(|listed| !listed.is_empty()) else {
+            return template.map_or(Ok(()), |template| self.add_template(&template, 1));
+        };
+        let template = template.or_else(|| self.template_beside());
+        let mut prompts = BTreeMap::new();
+        for (index, entry) in listed.iter().enumerate() {
+            let text = entry.as_str().or_else(|| PROMPT_KEYS.iter().find_map(|key| entry.get(key)?.as_str()));
+            let Some(text) = text else {
+                return Err(self.unfit(format!("prompt {index} has none of the keys {}", PROMPT_KEYS.join(", "))));
+            };
+            // A generator takes any text: one that does not parse has no emphasis.
+            let variation = parse_weighted(text).unwrap_or_else(|_| Variation {
+                variation: 0,
+                prompt: text.to_owned(),
+                weighted_prompt: text.to_owned(),
+                tokens: Vec::new(),
+                choices: Vec::new(),
+            });
+            let own = |key: &str| entry.get(key);
+            let number =
+                ["prompt_id", "id"].iter().find_map(|key| own(key)?.as_str()?.strip_prefix("prompt_")?.parse().ok());
+            let number = number.unwrap_or(index as u64);
+            let own_template = own("template").and_then(Value::as_str).map(str::to_owned);
+            let of_template = own("variation").and_then(Value::as_u64).unwrap_or(number);
+            let template = own_template.or_else(|| template.clone());
+            let of_template = template.is_some().then_some(of_template);
+            prompts.insert(number, BatchPrompt::new(number, template, of_template, variation));
+        }
+        self.sources.push(Source::Listed(prompts));
+        Ok(())
+    }
+
+    /// The template of variations that were listed without it: the generator leaves it in files of its own.
+    fn template_beside(&self) -> Option<String> {
+        let dir = self.path.parent()?;
+        let of_file = fs::read_to_string(dir.join("prompt_template.txt")).ok().map(|text| text.trim().to_owned());
+        let of_batch = || {
+            let text = fs::read_to_string(dir.parent()?.join("batch_metadata.json")).ok()?;
+            let json: Value = serde_json::from_str(&text).ok()?;
+            json.get("batch_info")?.get("template")?.as_str().map(str::to_owned)
+        };
+        of_file.filter(|text| !text.is_empty()).or_else(of_batch)
+    }
+}
+
+impl Source {
+    fn count(&self) -> u64 {
+        match self {
+            Self::Template { template, .. } => template.count(),
+            Self::Listed(prompts) => prompts.len() as u64,
+        }
+    }
+
+    fn numbers(&self) -> Box<dyn Iterator<Item = u64> + '_> {
+        match self {
+            Self::Template { first, template, .. } => Box::new(*first..first.saturating_add(template.count())),
+            Self::Listed(prompts) => Box::new(prompts.keys().copied()),
+        }
+    }
+
+    fn prompt(&self, number: u64) -> Option<BatchPrompt> {
+        match self {
+            Self::Template { first, template, text } => {
+                let of_template = number.checked_sub(*first)?;
+                let variation = template.variation(of_template)?;
+                Some(BatchPrompt::new(number, Some(text.clone()), Some(of_template), variation))
+            }
+            Self::Listed(prompts) => prompts.get(&number).cloned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(name: &str, text: &str) -> Result<BatchPrompts, BatchPromptsError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        BatchPrompts::read(&path)
+    }
+
+    #[test]
+    fn variations_are_numbered_through_all_templates() {
+        let prompts = read("t.txt", "a (cat)\n\na [(dog:2)|(cow)] here\nb\n").unwrap();
+        assert_eq!(prompts.count(), 4);
+        let second = prompts.prompt(2).unwrap();
+        assert_eq!(
+            (second.prompt.as_str(), second.variation, second.prompt_id().as_str()),
+            ("a cow here", Some(1), "prompt_002")
+        );
+        assert_eq!(second.template.as_deref(), Some("a [(dog:2)|(cow)] here"));
+        assert_eq!(prompts.prompt(4), None);
+    }
+
+    #[test]
+    fn the_number_counts_where_the_text_agrees_else_the_text() {
+        let prompts = read("t.txt", "a ([red|blue] dog:2)\na (red dog:3)\n").unwrap();
+        let found = |id, prompt, words: &[&str]| prompts.find(id, prompt, words).map(|prompt| prompt.number);
+        assert_eq!(found(Some("prompt_002"), Some("a red dog"), &[]), Ok(2));
+        assert_eq!(found(Some("prompt_000"), Some("a blue  dog"), &[]), Ok(1));
+        assert_eq!(found(None, Some("a (blue dog:7)"), &[]), Ok(1));
+        assert_eq!(found(Some("prompt_001"), None, &[]), Ok(1));
+        assert!(found(None, Some("a red dog"), &["red dog"]).unwrap_err().contains("2 times"));
+        assert!(found(Some("prompt_000"), Some("a cat"), &[]).unwrap_err().contains("none of those"));
+        assert!(found(Some("prompt_009"), None, &[]).unwrap_err().contains("no prompt 9"));
+    }
+
+    #[test]
+    fn weights_of_words_with_and_without_emphasis() {
+        let prompts = read("t.txt", "a (dog/cat:2) and (dog/cat:3) near a tree").unwrap();
+        let prompt = prompts.prompt(0).unwrap();
+        assert_eq!(
+            (prompt.weight_of("dog_cat"), prompt.weight_of("tree"), prompt.weight_of("cow")),
+            (Some(2.0), Some(1.0), None)
+        );
+    }
+
+    #[test]
+    fn what_generators_write_is_understood() {
+        let of_variations = r#"[{"id": "a_(dog_2)", "text": "a (dog:2)", "variables": {"var_0": "(dog:2)"}},
+            {"id": "a_smile", "text": "a smile :)", "variables": {}}]"#;
+        let prompts = read("prompt_variations.json", of_variations).unwrap();
+        assert_eq!(prompts.prompt(0).unwrap().weight_of("dog"), Some(2.0));
+        assert_eq!(
+            (prompts.prompt(1).unwrap().prompt.as_str(), prompts.prompt(1).unwrap().template),
+            ("a smile :)", None)
+        );
+        let of_batch = r#"{"batch_info": {"template": "a [(dog:2)|cat]"}, "configuration": {},
+            "variations": [{"id": "a_dog", "text": "a (dog:2)"}, {"id": "a_cat", "text": "a cat"}], "results": []}"#;
+        let cat = read("batch_metadata.json", of_batch).unwrap().prompt(1).unwrap();
+        assert_eq!((cat.template.as_deref(), cat.variation), (Some("a [(dog:2)|cat]"), Some(1)));
+        let of_template = r#"{"batch_info": {"template": "a [(dog:2)|cat]"}}"#;
+        assert_eq!(read("batch_metadata.json", of_template).unwrap().prompt(1).unwrap(), cat);
+    }
+
+    #[test]
+    fn files_that_cannot_be_used_are_named() {
+        let error = |name, text| read(name, text).unwrap_err().to_string();
+        assert!(error("t.txt", "\n").contains("no prompt in it"));
+        assert!(error("t.json", "{").contains("not JSON"));
+        assert!(error("t.json", r#"[{"id": 1}]"#).contains("prompt 0 has none of the keys weighted_prompt"));
+        assert!(error("t.txt", "a\n[b").contains("t.txt:2: at character 1"));
+    }
+}

@@ -1,0 +1,233 @@
+//! The variations of a template, computed one by one from their numbers: a million of them takes no more memory than one.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use super::parse::PromptError;
+use super::template::{Alternatives, Emphasis, Item, Template, count};
+
+/// One of the prompts that a template stands for.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct Variation {
+    /// Its number among the template's variations, from 0. The leftmost choice changes slowest.
+    pub variation: u64,
+    /// The prompt without any syntax.
+    pub prompt: String,
+    /// The prompt with its emphasis: `a (flower:2.5)`.
+    pub weighted_prompt: String,
+    /// The words in parentheses, in order.
+    pub tokens: Vec<TrackedWord>,
+    /// The choice made at each bracket that has a part in it, in order of appearance.
+    pub choices: Vec<Choice>,
+}
+
+/// A tracked word and its weight.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TrackedWord {
+    /// One word or several, without spaces around.
+    pub word: String,
+    /// 1 if none is written.
+    pub weight: f64,
+}
+
+/// The choice made at a bracket.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Choice {
+    /// Number of the bracket in the template, from 0.
+    pub bracket: usize,
+    /// Number of the option in its bracket, from 0.
+    pub option: usize,
+    /// What the option has become, with its emphasis.
+    pub text: String,
+    /// Weight of the option; 1 if none is written.
+    pub weight: f64,
+}
+
+impl Template {
+    /// All variations: the product of all choices, the leftmost slowest. Computed as they are asked for.
+    #[must_use]
+    pub fn variations(&self) -> Variations<'_> {
+        Variations { template: self, next: 0, count: self.count() }
+    }
+
+    /// The variation of a number; `None` if there are not so many.
+    #[must_use]
+    pub fn variation(&self, number: u64) -> Option<Variation> {
+        (number < self.count()).then(|| {
+            let mut writer = Writer::default();
+            writer.items(&self.items, number);
+            writer.finish(number)
+        })
+    }
+}
+
+/// Iterates over the variations of a template.
+#[derive(Debug, Clone)]
+pub struct Variations<'a> {
+    template: &'a Template,
+    next: u64,
+    count: u64,
+}
+
+impl Iterator for Variations<'_> {
+    type Item = Variation;
+
+    fn next(&mut self) -> Option<Variation> {
+        let variation = self.template.variation(self.next)?;
+        self.next += 1;
+        Some(variation)
+    }
+
+    fn nth(&mut self, n: usize) -> Option<Variation> {
+        self.next = self.next.saturating_add(n as u64);
+        self.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = usize::try_from(self.count.saturating_sub(self.next)).ok();
+        (left.unwrap_or(usize::MAX), left)
+    }
+}
+
+/// Parses a prompt in which choices are made already: `a (flower:2.5) near a tree`.
+///
+/// # Errors
+/// If it does not parse, or has brackets.
+pub fn parse_weighted(prompt: &str) -> Result<Variation, PromptError> {
+    let template = Template::parse(prompt)?;
+    match prompt.find('[') {
+        Some(at) => Err(PromptError::new(prompt, at, "expected a prompt, found a template: it has brackets".into())),
+        None => template.variation(0).ok_or_else(|| PromptError::new(prompt, 0, "expected a prompt".into())),
+    }
+}
+
+/// Writes down one variation.
+#[derive(Default)]
+struct Writer {
+    prompt: String,
+    weighted: String,
+    words: Vec<TrackedWord>,
+    choices: Vec<Choice>,
+}
+
+impl Writer {
+    /// Writes variation `number` of a sequence. Its choices are the digits of that number; the radix of each is the number of
+    /// variations behind it. A radix that is too large to be counted is larger than any number.
+    fn items(&mut self, items: &[Item], number: u64) {
+        let behind = |product: &mut u64, item: &Item| {
+            let of_item = item.count();
+            Some(std::mem::replace(product, product.saturating_mul(of_item)))
+        };
+        let mut radices: Vec<u64> = items.iter().rev().scan(1, behind).collect();
+        radices.reverse();
+        let mut rest = number;
+        for (item, radix) in items.iter().zip(radices) {
+            let digit = rest / radix;
+            rest %= radix;
+            match item {
+                Item::Text { text } => {
+                    self.prompt.push_str(text);
+                    self.weighted.push_str(text);
+                }
+                Item::Word(word) => self.word(word, digit),
+                Item::Choice(choice) => self.choice(choice, digit),
+            }
+        }
+    }
+
+    fn word(&mut self, word: &Emphasis, number: u64) {
+        let start = self.prompt.len();
+        self.weighted.push('(');
+        self.items(&word.items, number);
+        if let Some(weight) = word.weight {
+            // Writing into a string cannot fail.
+            let _ = write!(self.weighted, ":{weight}");
+        }
+        self.weighted.push(')');
+        // Its choices may all have been empty ones.
+        let text = self.prompt[start..].trim();
+        if !text.is_empty() {
+            self.words.push(TrackedWord { word: text.to_owned(), weight: word.weight.unwrap_or(1.0) });
+        }
+    }
+
+    fn choice(&mut self, choice: &Alternatives, mut number: u64) {
+        for (index, option) in choice.options.iter().enumerate() {
+            let of_option = count(&option.items);
+            if number >= of_option {
+                number -= of_option;
+                continue;
+            }
+            let (start, place) = (self.weighted.len(), self.choices.len());
+            let weight = option.weight.unwrap_or(1.0);
+            self.choices.push(Choice { bracket: choice.bracket, option: index, text: String::new(), weight });
+            self.items(&option.items, number);
+            self.choices[place].text = self.weighted[start..].to_owned();
+            return;
+        }
+    }
+
+    fn finish(self, variation: u64) -> Variation {
+        Variation {
+            variation,
+            prompt: self.prompt,
+            weighted_prompt: self.weighted,
+            tokens: self.words,
+            choices: self.choices,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn weighted(template: &str) -> Vec<String> {
+        Template::parse(template).unwrap().variations().map(|variation| variation.weighted_prompt).collect()
+    }
+
+    #[test]
+    fn variations_come_in_order_of_appearance_leftmost_slowest() {
+        assert_eq!(weighted("a [x|y] [1|2]"), ["a x 1", "a x 2", "a y 1", "a y 2"]);
+        assert_eq!(weighted("[x|y [1|2]] z"), ["x z", "y 1 z", "y 2 z"]);
+    }
+
+    #[test]
+    fn options_are_trimmed_and_spaces_around_a_bracket_stay() {
+        assert_eq!(weighted("[|very] red"), [" red", "very red"]);
+        assert_eq!(weighted("a [ x | y ] b"), ["a x b", "a y b"]);
+        assert_eq!(
+            (weighted("a []b"), weighted("[a|]"), weighted("[a| ]")),
+            (vec!["a b".to_owned()], vec!["a".to_owned()], vec!["a".to_owned(), String::new()])
+        );
+    }
+
+    #[test]
+    fn a_variation_tracks_the_words_that_are_parenthesised_in_it() {
+        let template = Template::parse("a beautiful [(flower:2.5) near a tree|(tree:3) next to a flower:2]").unwrap();
+        let [first, second] = template.variations().collect::<Vec<_>>().try_into().unwrap();
+        assert_eq!(first.prompt, "a beautiful flower near a tree");
+        assert_eq!(first.tokens, [TrackedWord { word: "flower".into(), weight: 2.5 }]);
+        assert_eq!(second.weighted_prompt, "a beautiful (tree:3) next to a flower");
+        assert_eq!(second.tokens, [TrackedWord { word: "tree".into(), weight: 3.0 }]);
+        let text = "(tree:3) next to a flower".to_owned();
+        assert_eq!(second.choices, [Choice { bracket: 0, option: 1, text, weight: 2.0 }]);
+    }
+
+    #[test]
+    fn a_word_may_be_chosen() {
+        let template = Template::parse("a ([red|blue|] ball:2)").unwrap();
+        let words: Vec<String> = template.variations().map(|variation| variation.tokens[0].word.clone()).collect();
+        assert_eq!(words, ["red ball", "blue ball"]);
+    }
+
+    #[test]
+    fn more_variations_than_can_be_counted_are_still_enumerated() {
+        let template = Template::parse(&"[a|b]".repeat(70)).unwrap();
+        assert_eq!(template.count(), u64::MAX);
+        let third = template.variation(2).unwrap();
+        assert_eq!(third.prompt, "a".repeat(68) + "ba");
+        assert_eq!(template.variations().nth(5).unwrap().prompt, "a".repeat(67) + "bab");
+    }
+}
