@@ -20,6 +20,7 @@ pub mod cli;
 pub mod contents;
 pub mod dtype;
 pub mod dump;
+pub mod estimate;
 pub mod export;
 pub mod grid;
 pub mod ingest;

@@ -3,16 +3,18 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum, ValueHint};
 
 use super::progress::Progress;
-use super::{Failure, Global, print, units};
+use super::{Failure, Global, interrupt, print, units};
 use crate::dtype::Dtype;
 use crate::dump::Batch;
 use crate::grid::Grid;
 use crate::ingest::{
-    self, DryRun, Event, IngestError, IngestOptions, Observer, OnError, PromptMatches, Report, read_settings,
+    self, DryRun, Event, IngestError, IngestOptions, Observer, OnError, PromptMatches, Report, WatchOptions,
+    read_settings,
 };
 use crate::store::{Codec, StoreError};
 
@@ -24,6 +26,8 @@ Examples:
   attnkit ingest outputs/my_batch --store maps.store
   attnkit ingest outputs/*/attention_maps --store all.store --tokens 'flower' --tokens 'tree*'
   attnkit ingest outputs/my_batch --store maps.store --dry-run
+  attnkit ingest outputs/my_batch --store maps.store --prompts templates.txt
+  attnkit ingest outputs/my_batch --store maps.store --watch --until-idle 10m
   attnkit ingest outputs/my_batch --store small.store --average heads --every 5
 
 Run it again at any time: only what is new or changed is done. It may be killed at any instant.
@@ -103,6 +107,15 @@ pub(super) struct IngestArgs {
     /// Refuse step files that hold more than this once decompressed
     #[arg(long, value_name = "BYTES", default_value_t = IngestOptions::default().max_step_bytes)]
     max_step_bytes: u64,
+    /// Follow a dump that is still being written: ingest each step once it is complete, until --until-idle or Ctrl-C
+    #[arg(long, conflicts_with = "dry_run")]
+    watch: bool,
+    /// End a watch when nothing has changed for this long, such as 90s, 10m or 1h
+    #[arg(long, value_name = "TIME", requires = "watch", value_parser = humantime::parse_duration)]
+    until_idle: Option<Duration>,
+    /// Time between two looks of a watch
+    #[arg(long, value_name = "TIME", requires = "watch", default_value = "2s", value_parser = humantime::parse_duration)]
+    poll: Duration,
     /// Say what would be done and how large it would be; write nothing
     #[arg(long)]
     dry_run: bool,
@@ -194,7 +207,7 @@ impl IngestArgs {
 
 pub(super) fn run(args: &IngestArgs, global: &Global) -> Result<ExitCode, Failure> {
     let (options, remarks) = args.options(global)?;
-    let progress = Follower::new(global);
+    let progress = Follower::new(args, global);
     for remark in remarks {
         progress.bar.note(&format!("warning: {remark}"));
     }
@@ -214,7 +227,14 @@ pub(super) fn run(args: &IngestArgs, global: &Global) -> Result<ExitCode, Failur
         print(&describe_dry_run(&outcome))?;
         return write_report(args, &outcome).map(|()| exit_code(outcome.quarantined.is_empty()));
     }
-    let report = ingest::run(&args.dumps, &args.store, &options, &progress).map_err(|error| {
+    interrupt::listen();
+    let report = if args.watch {
+        let watch = WatchOptions { poll: args.poll, until_idle: args.until_idle };
+        ingest::watch(&args.dumps, &args.store, &options, watch, &progress)
+    } else {
+        ingest::run(&args.dumps, &args.store, &options, &progress)
+    };
+    let report = report.map_err(|error| {
         progress.bar.finish();
         explain(error, args)
     })?;
@@ -254,6 +274,11 @@ fn write_report(args: &IngestArgs, report: &impl serde::Serialize) -> Result<(),
 fn explain(error: IngestError, args: &IngestArgs) -> Failure {
     let store = args.store.display();
     match &error {
+        IngestError::Cancelled => {
+            Failure { code: interrupt::EXIT_CODE, ..Failure::with_hint(error, "run the same command again to go on") }
+        }
+        IngestError::Prompts(_) => Failure::usage(error, "docs/prompts.md describes what --prompts reads"),
+        IngestError::Tokenizer(_) => Failure::usage(error, "name the tokenizer.json of the model's tokenizer"),
         IngestError::NothingFound { path } => {
             let hint = format!("`attnkit info {}` shows what is recognised there", path.display());
             Failure::with_hint(error, hint)
@@ -304,7 +329,7 @@ fn describe(report: &Report, args: &IngestArgs) -> String {
             units::bytes(report.bytes_in),
             units::bytes(report.bytes_out),
             // Where steps were written again, the two do not compare.
-            if report.skipped == 0 {
+            if report.skipped == 0 && !args.watch {
                 let rollups = if args.rollups == RollupsArg::All { ", rollups and tables included" } else { "" };
                 format!(" ({}{rollups})", units::percent(report.bytes_out, report.bytes_in))
             } else {
@@ -366,8 +391,13 @@ struct Follower {
 }
 
 impl Follower {
-    fn new(global: &Global) -> Self {
-        Self { bar: Progress::of_bytes("ingest", global.quiet), steps: AtomicU64::new(0), warnings: AtomicU64::new(0) }
+    fn new(args: &IngestArgs, global: &Global) -> Self {
+        let bar = if args.watch {
+            Progress::of_waiting("watch", global.quiet)
+        } else {
+            Progress::of_bytes("ingest", global.quiet)
+        };
+        Self { bar, steps: AtomicU64::new(0), warnings: AtomicU64::new(0) }
     }
 }
 
@@ -375,6 +405,11 @@ impl Observer for Follower {
     fn event(&self, event: Event<'_>) {
         match event {
             Event::Found { bytes, .. } => self.bar.set_total(bytes),
+            Event::Watched { steps, waiting, idle } => self.bar.say(&format!(
+                "{} ingested, {waiting} not complete, nothing new for {} s",
+                units::count(steps, "step"),
+                idle.as_secs()
+            )),
             Event::Steps { steps, bytes } => {
                 let done = self.steps.fetch_add(steps, Ordering::Relaxed) + steps;
                 self.bar.advance(bytes, || units::count(done, "step"));
@@ -392,5 +427,9 @@ impl Observer for Follower {
                 _ => {}
             },
         }
+    }
+
+    fn is_cancelled(&self) -> bool {
+        interrupt::is_asked()
     }
 }

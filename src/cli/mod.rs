@@ -2,10 +2,12 @@
 //!
 //! Exit codes: 0 success, 1 failure, 2 wrong usage, 3 success but for files that were left out (quarantined).
 
+mod estimate;
 mod export;
 mod gc;
 mod info;
 mod ingest;
+mod interrupt;
 mod progress;
 mod prompt;
 mod query;
@@ -25,6 +27,7 @@ use crate::verify::VerifyError;
 
 const AFTER_HELP: &str = "\
 Examples:
+  attnkit estimate --model wan2.1-1.3b --tokens 5         how large a dump will be
   attnkit info outputs/my_batch                           what is in a dump
   attnkit ingest outputs/my_batch --store maps.store      convert it, or what is new in it
   attnkit verify maps.store --against outputs/my_batch    compare every value
@@ -68,6 +71,8 @@ enum Command {
     Query(Box<query::QueryArgs>),
     /// Describe a store or a dump
     Info(info::InfoArgs),
+    /// Say how large a dump and its store will be, before there is one
+    Estimate(estimate::EstimateArgs),
     /// Prompt templates, weights and tokens
     Prompt(prompt::PromptArgs),
     /// Check every byte of a store, and every value against the dump
@@ -127,6 +132,7 @@ pub fn main() -> ExitCode {
         Command::Ingest(args) => ingest::run(&args, &cli.global),
         Command::Query(args) => query::run(&args, &cli.global),
         Command::Info(args) => info::run(&args),
+        Command::Estimate(args) => estimate::run(&args),
         Command::Prompt(args) => prompt::run(&args, &cli.global),
         Command::Verify(args) => verify::run(&args, &cli.global),
         Command::Export(args) => export::run(&args, &cli.global),

@@ -36,6 +36,13 @@ impl Progress {
         Self::new(what, quiet, "{prefix} {wide_bar} {pos}/{len} steps, {per_sec}, {eta} left")
     }
 
+    /// What waits for something, and says now and then what it has.
+    pub fn of_waiting(what: &'static str, quiet: bool) -> Self {
+        let progress = Self::new(what, quiet, "{spinner} {prefix}: {msg}");
+        progress.bar.enable_steady_tick(Duration::from_millis(200));
+        progress
+    }
+
     fn new(what: &'static str, quiet: bool, template: &str) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let target = if quiet || !terminal { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
@@ -65,6 +72,18 @@ impl Progress {
             let (done, total) = (self.bar.position(), self.bar.length().unwrap_or(0));
             let (what, seconds) = (lines.what, lines.start.elapsed().as_secs());
             eprintln!("{what}: {} done ({}) after {seconds} s", units::percent(done, total), remark());
+        }
+    }
+
+    /// Says something else than before: in its place on a terminal, as a line now and then in a pipe.
+    pub fn say(&self, message: &str) {
+        self.bar.set_message(message.to_owned());
+        if let Some(lines) = &self.lines {
+            let mut lines = lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if lines.last.elapsed() >= LINE_EVERY {
+                lines.last = Instant::now();
+                eprintln!("{}: {message}", lines.what);
+            }
         }
     }
 

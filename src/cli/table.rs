@@ -2,9 +2,9 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
-/// A table for people; on a terminal its cells are wrapped to fit.
+/// A table for people, with numbers to the right; on a terminal its cells are wrapped to fit.
 pub(super) fn draw<R>(header: &[&str], rows: impl IntoIterator<Item = R>) -> String
 where
     R: IntoIterator<Item = String>,
@@ -15,8 +15,17 @@ where
         table.set_content_arrangement(ContentArrangement::Dynamic);
     }
     table.set_header(header);
+    let rows: Vec<Vec<String>> = rows.into_iter().map(|row| row.into_iter().collect()).collect();
+    let is_number = |cell: &String| cell.starts_with(|c: char| c.is_ascii_digit());
+    let numbers: Vec<usize> =
+        (0..header.len()).filter(|&column| rows.iter().all(|row| row.get(column).is_none_or(is_number))).collect();
     for row in rows {
         table.add_row(row);
+    }
+    for column in numbers {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
     }
     table.trim_fmt() + "\n"
 }

@@ -12,11 +12,12 @@ mod schedule;
 mod settings;
 mod task;
 mod transform;
+mod watch;
 mod writer;
 
 use std::path::{Path, PathBuf};
 
-pub use options::{IngestOptions, OnError};
+pub use options::{IngestOptions, OnError, WatchOptions};
 pub use plan::{SeriesPlan, StepPlan, StepSource};
 pub(crate) use report::as_text;
 pub use report::{DryRun, Event, Observer, PromptMatches, Quarantined, Remark, Report, Silent};
@@ -84,6 +85,12 @@ pub enum IngestError {
     },
 }
 
+impl IngestError {
+    fn nothing_found(dumps: &[impl AsRef<Path>]) -> Self {
+        Self::NothingFound { path: dumps.first().map(|path| path.as_ref().to_owned()).unwrap_or_default() }
+    }
+}
+
 /// Ingests all dumps below the given directories into the store at `store`, which is created if it is not there.
 ///
 /// # Errors
@@ -95,6 +102,23 @@ pub fn run(
     observer: &dyn Observer,
 ) -> Result<Report, IngestError> {
     schedule::run(dumps, store.as_ref(), options, observer)
+}
+
+/// Ingests dumps that are still being written: looks at them again and again, and ingests each step once it is complete, which is when it has
+/// metadata and its files are the same at two looks. Ends when nothing has changed for a while, or when the observer says so.
+///
+/// A directory that is not there yet is waited for. What a commit replaces is removed a minute later.
+///
+/// # Errors
+/// As [`run`], except that being stopped by the observer is no error, and a dump is only missed at the end.
+pub fn watch(
+    dumps: &[impl AsRef<Path>],
+    store: impl AsRef<Path>,
+    options: &IngestOptions,
+    watch: WatchOptions,
+    observer: &dyn Observer,
+) -> Result<Report, IngestError> {
+    watch::watch(dumps, store.as_ref(), options, watch, observer)
 }
 
 /// Says what [`run`] would do, without writing anything. Compressed sizes are estimated from a few steps.

@@ -1,6 +1,7 @@
 //! What a user can choose of an ingest.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use serde::{Deserialize, Serialize};
@@ -108,6 +109,21 @@ impl IngestOptions {
             average_heads: self.average_heads,
             grid: self.grid,
         }
+    }
+}
+
+/// How a dump is followed while it is being written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WatchOptions {
+    /// Time between two looks, at least. Default: 2 seconds.
+    pub poll: Duration,
+    /// Stop once nothing has changed for this long. Default: never.
+    pub until_idle: Option<Duration>,
+}
+
+impl Default for WatchOptions {
+    fn default() -> Self {
+        Self { poll: Duration::from_secs(2), until_idle: None }
     }
 }
 

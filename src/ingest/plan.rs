@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::options::{IngestOptions, Names};
 use super::prompts::{Prompts, VideoPrompt};
-use super::report::{PromptMatches, Remark};
+use super::report::Remark;
 use crate::dump::{
     DumpError, Problem, ReadOptions, Series, Split, StepFiles, StepMetadata, StepPeek, StepReader, Video, content_hash,
     read_step_metadata, read_summary, same_name,
@@ -100,7 +100,7 @@ pub(super) struct Findings {
     pub skipped: u64,
     pub done: (u64, u64),
     /// Whether the prompt was found, where there are prompts to look in.
-    pub prompts: Option<PromptMatches>,
+    pub prompt_found: Option<bool>,
 }
 
 /// The steps of one word that may be written: planned anew whenever one turns out to be unusable.

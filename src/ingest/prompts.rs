@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::IngestError;
 use super::options::IngestOptions;
 use super::plan::Findings;
-use super::report::{PromptMatches, Remark};
+use super::report::Remark;
 use crate::dump::Video;
 use crate::prompt::{BatchPrompt, BatchPrompts, BatchPromptsError, Tokenizer, TrackedWord, parse_weighted};
 use crate::store::StepRow;
@@ -59,11 +59,11 @@ impl Prompts {
         let Some(prompts) = self.of_batch(&video.root, findings) else { return known };
         match prompts.find(video.prompt_id.as_deref(), prompt, &words) {
             Err(reason) => {
-                findings.prompts = Some(PromptMatches { matched: 0, unmatched: 1 });
+                findings.prompt_found = Some(false);
                 findings.remarks.push(Remark::new(&video.dir, reason));
             }
             Ok(prompt) => {
-                findings.prompts = Some(PromptMatches { matched: 1, unmatched: 0 });
+                findings.prompt_found = Some(true);
                 known.prompt = Some(prompt);
                 for word in words {
                     findings.remarks.extend(known.disagreement(word).map(|message| Remark::new(&video.dir, message)));

@@ -1,6 +1,8 @@
 //! What an ingest says of itself: events while it runs, a report at the end.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +32,15 @@ pub enum Event<'a> {
     Committed {
         /// Its id.
         video_id: &'a str,
+    },
+    /// A watch has looked at the dump, and ingested what was complete.
+    Watched {
+        /// Steps ingested so far.
+        steps: u64,
+        /// Steps that are not complete yet.
+        waiting: u64,
+        /// How long nothing has changed.
+        idle: Duration,
     },
     /// A file was left out.
     Quarantined(&'a Quarantined),
@@ -120,13 +131,10 @@ pub struct PromptMatches {
 }
 
 impl PromptMatches {
-    /// Adds the one to the other, where there are any.
-    pub(super) fn add(to: &mut Option<Self>, more: Option<Self>) {
-        if let Some(more) = more {
-            let sum = to.get_or_insert_default();
-            sum.matched += more.matched;
-            sum.unmatched += more.unmatched;
-        }
+    /// Counts whether the prompts of videos were found.
+    pub(super) fn of(found: &HashMap<String, bool>) -> Option<Self> {
+        let count = |wanted: bool| found.values().filter(|found| **found == wanted).count() as u64;
+        (!found.is_empty()).then(|| Self { matched: count(true), unmatched: count(false) })
     }
 }
 

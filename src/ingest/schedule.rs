@@ -1,8 +1,8 @@
 //! Running an ingest on one machine: a few videos at a time are planned, their shards written by all threads, and each
 //! video committed by whoever finishes its last shard. Memory holds the plans of those videos and one step per thread.
 
-use std::collections::{BTreeSet, HashMap};
-use std::path::Path;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -17,7 +17,7 @@ use super::report::{DryRun, Event, Observer, PromptMatches, Quarantined, Remark,
 use super::task::{Fragment, ShardTask};
 use super::{IngestError, StepSource};
 use crate::dump::{Dump, DumpError, Problem, Video};
-use crate::store::{StepRow, Store, StoreError};
+use crate::store::{SeriesLayout, StepRow, Store, StoreError};
 
 pub(super) fn run(
     dumps: &[impl AsRef<Path>],
@@ -26,22 +26,57 @@ pub(super) fn run(
     observer: &dyn Observer,
 ) -> Result<Report, IngestError> {
     let start = Instant::now();
+    let dump = Dump::find(dumps)?;
+    if dump.videos.is_empty() && dump.problems.is_empty() {
+        return Err(IngestError::nothing_found(dumps));
+    }
+    let pass = pass(dump, path, options, observer)?;
+    match pass.failed {
+        Some(error) => Err(error),
+        None => Ok(Report {
+            prompts: PromptMatches::of(&pass.prompts),
+            seconds: start.elapsed().as_secs_f64(),
+            ..pass.report
+        }),
+    }
+}
+
+/// What became of a dump.
+#[derive(Default)]
+pub(super) struct Pass {
+    pub report: Report,
+    /// Whether the prompt of a video was found, where there are prompts to look in.
+    pub prompts: HashMap<String, bool>,
+    /// Generations that are in no commit any more.
+    pub replaced: Vec<PathBuf>,
+    /// Why it stopped before its end.
+    pub failed: Option<IngestError>,
+}
+
+/// Ingests a dump, as it was found.
+pub(super) fn pass(
+    dump: Dump,
+    path: &Path,
+    options: &IngestOptions,
+    observer: &dyn Observer,
+) -> Result<Pass, IngestError> {
     // Looked at first, so that a mistaken command leaves no empty store behind.
     let existing = if path.join("zarr.json").exists() { Some(Store::open(path)?) } else { None };
-    let selected = select(dumps, options, existing.as_ref())?;
+    let prompts = Prompts::new(options)?;
+    let selected = select(dump, options, existing.as_ref())?;
     let store = Store::create(path)?;
     let _lock = store.lock_for_writing()?;
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(options.threads)
         .build()
         .map_err(|source| IngestError::Threads { threads: options.threads, source })?;
-    let session = Session::new(&store, options, observer, selected)?;
+    let session = Session::new(&store, options, observer, prompts, selected)?;
     pool.scope_fifo(|scope| {
         for _ in 0..=pool.current_num_threads() {
             session.next_video(scope);
         }
     });
-    session.into_report(start)
+    Ok(session.into_pass())
 }
 
 pub(super) fn dry_run(
@@ -51,8 +86,13 @@ pub(super) fn dry_run(
     observer: &dyn Observer,
 ) -> Result<DryRun, IngestError> {
     let store = if path.join("zarr.json").exists() { Some(Store::open(path)?) } else { None };
-    let selected = select(dumps, options, store.as_ref())?;
     let (tokens, prompts) = (Names::new(&options.tokens)?, Prompts::new(options)?);
+    let dump = Dump::find(dumps)?;
+    if dump.videos.is_empty() && dump.problems.is_empty() {
+        return Err(IngestError::nothing_found(dumps));
+    }
+    let selected = select(dump, options, store.as_ref())?;
+    let mut found = HashMap::new();
     let mut outcome = DryRun { warnings: prompts.remarks(), ..DryRun::default() };
     let mut problems: Vec<Quarantined> = selected.problems.iter().map(Quarantined::from).collect();
     let mut sampled = Sample::default();
@@ -71,15 +111,14 @@ pub(super) fn dry_run(
             outcome.bytes_in += steps.iter().filter(from_files).map(|step| candidates.bytes_of(step.step)).sum::<u64>();
             let raw = (layout.shape.len() * layout.dtype.size() * steps.len()) as u64;
             outcome.bytes_raw += raw;
-            let shards = steps.len().div_ceil(layout.steps_per_shard());
-            outcome.files_out += (layout.kinds().count() * (shards + 1) + 5) as u64;
+            outcome.files_out += layout.files();
             sampled.take(&series, &steps, raw);
         }
         outcome.skip += plan.findings.skipped;
-        PromptMatches::add(&mut outcome.prompts, plan.findings.prompts);
+        found.extend(plan.findings.prompt_found.map(|found| (id.clone(), found)));
         if writes {
             outcome.videos += 1;
-            outcome.files_out += 3;
+            outcome.files_out += SeriesLayout::FILES_OF_A_VIDEO;
         }
         problems.extend(plan.findings.problems.iter().map(Quarantined::from));
         outcome.warnings.append(&mut plan.findings.remarks);
@@ -93,6 +132,7 @@ pub(super) fn dry_run(
         outcome.bytes_out_estimate = (outcome.bytes_raw as f64 * sampled.ratio()) as u64;
     }
     problems.sort();
+    outcome.prompts = PromptMatches::of(&found);
     outcome.quarantined = problems;
     Ok(outcome)
 }
@@ -149,13 +189,8 @@ struct Selected {
     warnings: Vec<DumpError>,
 }
 
-fn select(dumps: &[impl AsRef<Path>], options: &IngestOptions, store: Option<&Store>) -> Result<Selected, IngestError> {
+fn select(dump: Dump, options: &IngestOptions, store: Option<&Store>) -> Result<Selected, IngestError> {
     let (videos, tokens) = (Names::new(&options.videos)?, Names::new(&options.tokens)?);
-    let dump = Dump::find(dumps)?;
-    if dump.videos.is_empty() && dump.problems.is_empty() {
-        let path = dumps.first().map(|path| path.as_ref().to_owned()).unwrap_or_default();
-        return Err(IngestError::NothingFound { path });
-    }
     let nothing_selected = nothing_selected(&dump);
     let found = dump.videos.len();
     // The store's ids matter only where batches are told apart: else they are those of the directories.
@@ -206,6 +241,8 @@ struct Session<'a> {
     observer: &'a dyn Observer,
     videos: Mutex<std::vec::IntoIter<(Video, String)>>,
     report: Mutex<Report>,
+    prompts_found: Mutex<HashMap<String, bool>>,
+    replaced: Mutex<Vec<PathBuf>>,
     failed: Mutex<Option<IngestError>>,
     stopped: AtomicBool,
 }
@@ -226,7 +263,6 @@ struct VideoRun {
 struct Tally {
     ingested: u64,
     skipped: u64,
-    prompts: Option<PromptMatches>,
     bytes_in: u64,
     bytes_out: u64,
 }
@@ -246,6 +282,7 @@ impl<'a> Session<'a> {
         store: &'a Store,
         options: &'a IngestOptions,
         observer: &'a dyn Observer,
+        prompts: Prompts,
         selected: Selected,
     ) -> Result<Self, IngestError> {
         let files = || selected.videos.iter().flat_map(|(video, _)| &video.series).flat_map(|series| &series.steps);
@@ -255,10 +292,12 @@ impl<'a> Session<'a> {
             store,
             options,
             tokens: Names::new(&options.tokens)?,
-            prompts: Prompts::new(options)?,
+            prompts,
             observer,
             videos: Mutex::new(selected.videos.into_iter()),
             report: Mutex::default(),
+            prompts_found: Mutex::default(),
+            replaced: Mutex::default(),
             failed: Mutex::default(),
             stopped: AtomicBool::new(false),
         };
@@ -275,16 +314,17 @@ impl<'a> Session<'a> {
         Ok(session)
     }
 
-    fn into_report(self, start: Instant) -> Result<Report, IngestError> {
-        if let Some(error) = into_inner(self.failed) {
-            return Err(error);
-        }
+    fn into_pass(self) -> Pass {
         let mut report = into_inner(self.report);
         report.quarantined.sort();
         report.quarantined.dedup();
         report.warnings.sort();
-        report.seconds = start.elapsed().as_secs_f64();
-        Ok(report)
+        Pass {
+            report,
+            prompts: into_inner(self.prompts_found),
+            replaced: into_inner(self.replaced),
+            failed: into_inner(self.failed),
+        }
     }
 
     /// Starts with the next video, if there is one.
@@ -318,7 +358,8 @@ impl<'a> Session<'a> {
         let kept = std::mem::take(&mut plan.kept);
         let to_write = std::mem::take(&mut plan.to_write);
         let findings = std::mem::take(&mut plan.findings);
-        let tally = Tally { skipped: findings.skipped, prompts: findings.prompts, ..Tally::default() };
+        lock(&self.prompts_found).extend(findings.prompt_found.map(|found| (plan.video_id.clone(), found)));
+        let tally = Tally { skipped: findings.skipped, ..Tally::default() };
         let (steps, bytes) = findings.done;
         self.observer.event(Event::Steps { steps, bytes });
         self.note(findings);
@@ -467,17 +508,21 @@ impl<'a> Session<'a> {
         let (kept, written) = (std::mem::take(&mut *lock(&run.kept)), std::mem::take(&mut *lock(&run.written)));
         if plan.touched || !written.is_empty() {
             let video_id = plan.video_id.clone();
+            let stays: HashSet<&str> = kept.iter().map(StepRow::series_path).collect();
+            let rows = run.committed.rows().iter().map(StepRow::series_path);
+            let replaced: HashSet<PathBuf> =
+                rows.filter(|path| !stays.contains(path)).map(|path| self.store.root().join(path)).collect();
             if !commit_video(self.store, plan.video_id, plan.summary, kept, written, &plan.prompt, &run.committed)? {
                 // Another ingest committed this video meanwhile: what is to do is decided anew on top of that.
                 return self.start_video(run.video.clone(), video_id, scope);
             }
+            lock(&self.replaced).extend(replaced);
             self.observer.event(Event::Committed { video_id: &video_id });
         }
         let tally = std::mem::take(&mut *lock(&run.tally));
         let mut report = lock(&self.report);
         report.ingested += tally.ingested;
         report.skipped += tally.skipped;
-        PromptMatches::add(&mut report.prompts, tally.prompts);
         report.bytes_in += tally.bytes_in;
         report.bytes_out += tally.bytes_out;
         drop(report);

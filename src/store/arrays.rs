@@ -143,6 +143,16 @@ impl SeriesLayout {
         (SHARD_BYTES / (self.shape.len() * self.dtype.size())).clamp(1, self.steps.max(1))
     }
 
+    /// Files of a video beside those of its words: the group's document and the parts of two tables.
+    pub const FILES_OF_A_VIDEO: u64 = 3;
+
+    /// Files of the word: shards and documents of its arrays and of two coordinates, and the group's document.
+    #[must_use]
+    pub fn files(&self) -> u64 {
+        let shards = self.steps.div_ceil(self.steps_per_shard());
+        (self.kinds().count() * (shards + 1) + 5) as u64
+    }
+
     /// The arrays there are.
     pub fn kinds(&self) -> impl Iterator<Item = ArrayKind> + use<> {
         let rollups = self.rollups;
