@@ -29,6 +29,9 @@ mkdir -p "$demo"
 say 'A dump: 16 videos of two moving shapes, the maps of one or two words each, 10 denoising steps.'
 run attnkit info fixtures/dataset
 
+say 'How large would it be with blocks or heads averaged, and how large is its store?'
+run attnkit estimate --from fixtures/dataset
+
 say 'It becomes a store: Zarr arrays and Parquet tables.'
 run attnkit ingest fixtures/dataset --store "$store"
 run attnkit info "$store"
@@ -44,6 +47,11 @@ run attnkit query average "$store" --over block,head,step --where "token = 'circ
 
 say 'How alike is the word in different prompts?'
 run attnkit query compare "$store" --across prompt --token circle --align mean --matrix --metric cosine --format table
+
+say 'What does a weight in the prompt do to a word? The templates of the prompts tell the weights; only the tables are written again.'
+run attnkit prompt expand fixtures/dataset/templates.txt --format table
+run attnkit ingest fixtures/dataset --store "$store" --prompts fixtures/dataset/templates.txt
+run attnkit query compare "$store" --across weight --token circle --where "prompt = 'a red circle above a blue square'" --align mean --metric mass_ratio --format table
 
 say 'One map, in the pixels and frames of its video.'
 run attnkit query map "$store" --video prompt_000_vid001 --token circle --step 4 --block 4 --head 0 --size 192x192 --frames 13 -o "$demo/map.npy"

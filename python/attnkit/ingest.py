@@ -26,6 +26,9 @@ class IngestReport:
         Files left out: `path`, `error`.
     warnings : list of dict
         Oddities of files that were used: `path`, `message`.
+    prompts : dict, optional
+        Videos whose prompt was found among those of their batch, and those whose was not: `matched`, `unmatched`. None if there were
+        no prompts to look in.
     bytes_in, bytes_out : int
         Bytes of the ingested steps' files, and bytes written.
     seconds : float
@@ -39,6 +42,7 @@ class IngestReport:
     bytes_in: int = 0
     bytes_out: int = 0
     seconds: float = 0.0
+    prompts: dict[str, int] | None = None
 
     def __repr__(self) -> str:
         return (
@@ -63,6 +67,8 @@ def ingest(
     average: Literal["blocks", "heads"] | Sequence[Literal["blocks", "heads"]] = (),
     grid: tuple[int, int, int] | None = None,
     settings: Path | None = None,
+    prompts: Path | None = None,
+    tokenizer: Path | None = None,
     prefix: str | None = None,
     replace: bool = False,
     threads: int | None = None,
@@ -98,6 +104,11 @@ def ingest(
         (frames, height, width) of the maps, where metadata does not tell it.
     settings : path, optional
         YAML file of the generator with `attention_analysis_settings` to apply; arguments count more.
+    prompts : path, optional
+        The prompts that the videos were generated from, to fill the columns `template`, `variation` and `weight`: templates, one a line,
+        or a JSON of variations. Default: what the generator left beside the maps.
+    tokenizer : path, optional
+        A `tokenizer.json` that the dump's token ids are checked against; disagreements are warnings.
     prefix : str, optional
         Put before every video id, with a `/`.
     replace : bool
@@ -121,6 +132,8 @@ def ingest(
         If there is no dump.
     StoreError
         If the store cannot be written.
+    OSError, ValueError
+        If the prompts or the tokenizer cannot be used.
     DumpError
         With `on_error="raise"`, if a file cannot be used.
     KeyboardInterrupt
@@ -139,6 +152,8 @@ def ingest(
         "average": _check.names(average),
         "grid": _check.sizes("grid", grid, "frames, height, width"),
         "settings": settings,
+        "prompts": prompts,
+        "tokenizer": tokenizer,
         "prefix": prefix,
         "replace": replace,
         "threads": _check.positive("threads", threads, least=0) or 0,

@@ -3,6 +3,7 @@
 use attnkit::dump::{DumpError, Problem};
 use attnkit::ingest::{IngestError, SettingsError, WriteError};
 use attnkit::output::OutputError;
+use attnkit::prompt::BatchPromptsError;
 use attnkit::query::QueryError;
 use attnkit::source::SourceError;
 use attnkit::store::StoreError;
@@ -97,6 +98,7 @@ impl IntoPython for IngestError {
             Self::Dump(error) => error.into_python(),
             Self::Store(error) => error.into_python(),
             Self::NothingFound { .. } => exceptions::NotFoundError::new_err(message),
+            Self::Prompts(BatchPromptsError::Io { source, .. }) => std::io::Error::new(source.kind(), message).into(),
             Self::Cancelled => PyKeyboardInterrupt::new_err(message),
             _ => PyValueError::new_err(message),
         }

@@ -109,6 +109,19 @@ def test_the_report_counts_what_was_ingested(fixtures: Path, tmp_path: Path) -> 
     assert repr(report).startswith("<attnkit.IngestReport: 280 steps ingested, 0 already there, 0 left out")
 
 
+def test_prompts_fill_templates_and_weights(fixtures: Path, tmp_path: Path) -> None:
+    report = attnkit.ingest(fixtures / "dataset", tmp_path / "a.store", prompts=fixtures / "dataset/templates.txt")
+    assert report.prompts == {"matched": 16, "unmatched": 0}
+    steps = pd.read_parquet(tmp_path / "a.store/index/steps/prompt_006_vid001.parquet")
+    circle = steps[steps.token == "circle"].iloc[0]
+    assert (circle.weight, circle.variation) == (1.5, 0)
+    assert circle.template == "a red [(circle:1.5)|(circle:0.5)] above a blue (square)"
+    with pytest.raises(FileNotFoundError, match=r"missing\.txt"):
+        attnkit.ingest(fixtures / "dataset", tmp_path / "a.store", prompts=tmp_path / "missing.txt")
+    with pytest.raises(ValueError, match=r"not a tokenizer\.json"):
+        attnkit.ingest(fixtures / "dataset", tmp_path / "a.store", tokenizer=fixtures / "dataset/templates.txt")
+
+
 def test_a_second_ingest_skips_what_is_there(tiny: Path, tmp_path: Path) -> None:
     store = tmp_path / "maps.store"
     assert attnkit.ingest(str(tiny), str(store)).ingested == 4

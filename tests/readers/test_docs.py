@@ -1,4 +1,4 @@
-"""What README.md and docs/query.md tell people to type runs, and prints what they say it prints.
+"""What README.md, docs/query.md and docs/prompts.md tell people to type runs, and prints what they say it prints.
 
 Every ```sh and ```python block of a document runs, from top to bottom, in one directory that holds nothing but `fixtures`. A block that cannot run there
 comes after a visible reason: `<!-- not run: needs your own dump -->`; of its commands the options are checked. A ```text block is what the block before it
@@ -21,7 +21,7 @@ import pytest
 from source_dump import REPOSITORY
 
 # Each document, and how many of its blocks may be such that they cannot run.
-DOCUMENTS = {"README.md": 4, "docs/query.md": 0}
+DOCUMENTS = {"README.md": 4, "docs/query.md": 0, "docs/prompts.md": 1}
 NOT_RUN = re.compile(r"<!-- not run: (.+) -->")
 WIDE = (60, 300)  # rows and columns of a terminal where no table is folded
 
@@ -201,7 +201,7 @@ def test_commands_that_are_not_run_have_options_that_exist(attnkit, document):
         words = shlex.split(text, comments=True)
         if words[0] != "attnkit":
             continue
-        subcommand = words[1:3] if words[1] == "query" else words[1:2]
+        subcommand = words[1:3] if words[1] in ("query", "prompt") else words[1:2]
         known = re.findall(r"(?<![\w-])--?[a-z][\w-]*", attnkit(*[word for word in subcommand if not word.startswith("-")], "--help"))
         unknown = [word for word in words[1:] if re.match(r"--?[a-z]", word) and word.split("=")[0] not in known]
         assert not unknown, f"{document}: `{text}`: there is no {', '.join(unknown)}"
