@@ -23,8 +23,9 @@ pub const TABLES_PER_MAP: u64 = 117;
 const TABLES_PER_VIDEO: u64 = 20_000;
 /// Files of a store beside those of its videos: documents of the root and of `maps`, two locks.
 const STORE_FILES: u64 = 4;
-/// Time that an ingest takes for each step, however small.
-const SECONDS_PER_STEP: f64 = 0.001;
+/// Time that an ingest takes for each step and for each video, however small.
+const SECONDS_PER_STEP: f64 = 0.0003;
+const SECONDS_PER_VIDEO: f64 = 0.015;
 /// Videos of a dump that are looked into to see how they compress.
 const SAMPLED_VIDEOS: usize = 2;
 
@@ -270,7 +271,9 @@ impl Generation {
                 rollups_bytes,
                 tables_bytes,
                 store_bytes: maps_bytes + rollups_bytes + tables_bytes,
-                ingest_seconds: dump_bytes as f64 / compression.throughput + steps as f64 * SECONDS_PER_STEP,
+                ingest_seconds: dump_bytes as f64 / compression.throughput
+                    + steps as f64 * SECONDS_PER_STEP
+                    + self.videos as f64 * SECONDS_PER_VIDEO,
             }
         };
         Setting {

@@ -14,6 +14,7 @@ use pyo3::types::{PyBytes, PyCapsule};
 
 use crate::column;
 use crate::error::{OrRaise, in_python, parsed};
+use crate::work;
 
 /// What was found.
 #[pyclass(frozen, module = "attnkit._native")]
@@ -148,7 +149,7 @@ impl Answer {
             })?,
         };
         let answer = self.whole(py)?;
-        py.detach(|| output::write_file(&answer, format, &path)).or_raise()
+        work::detached(py, || output::write_file(&answer, format, &path))?.or_raise()
     }
 
     /// The Arrow C stream of the table, as the Arrow `PyCapsule` interface asks for it: the table's own buffers, none is copied.

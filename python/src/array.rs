@@ -9,6 +9,8 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use rayon::prelude::*;
 
+use crate::work;
+
 /// A vector as a numpy array that takes it over without a copy.
 pub fn to_numpy<'py, T: numpy::Element>(
     py: Python<'py>,
@@ -84,11 +86,21 @@ pub fn mean_axis<'py>(py: Python<'py>, array: Floats<'py>, axis: usize) -> PyRes
     }
     let inner: usize = shape[axis + 1..].iter().product();
     let not_contiguous = |_| PyTypeError::new_err("the array is not C-contiguous: use numpy.ascontiguousarray");
+    let count = shape[axis];
     let means = match &array {
-        Floats::Float16(array) => means(array.as_slice().map_err(not_contiguous)?, shape[axis], inner),
-        Floats::Float32(array) => means(array.as_slice().map_err(not_contiguous)?, shape[axis], inner),
-        Floats::Float64(array) => means(array.as_slice().map_err(not_contiguous)?, shape[axis], inner),
-    };
+        Floats::Float16(array) => {
+            let values = array.as_slice().map_err(not_contiguous)?;
+            work::detached(py, || means(values, count, inner))
+        }
+        Floats::Float32(array) => {
+            let values = array.as_slice().map_err(not_contiguous)?;
+            work::detached(py, || means(values, count, inner))
+        }
+        Floats::Float64(array) => {
+            let values = array.as_slice().map_err(not_contiguous)?;
+            work::detached(py, || means(values, count, inner))
+        }
+    }?;
     let kept: Vec<usize> = [&shape[..axis], &shape[axis + 1..]].concat();
     numpy::PyArray1::from_vec(py, means).reshape(kept)
 }
@@ -97,6 +109,11 @@ pub fn mean_axis<'py>(py: Python<'py>, array: Floats<'py>, axis: usize) -> PyRes
 fn means<T: Element>(values: &[T], count: usize, inner: usize) -> Vec<f32> {
     if values.is_empty() {
         return Vec::new();
+    }
+    if inner == 1 {
+        let mean = |group: &[T]| group.iter().map(|value| value.to_f64()).sum::<f64>() / count as f64;
+        #[allow(clippy::cast_possible_truncation)] // means are float32
+        return values.par_chunks(count).map(|group| mean(group) as f32).collect();
     }
     values
         .par_chunks(count * inner)

@@ -154,7 +154,7 @@ impl StoreWriter {
             template,
             variation,
         };
-        let writer = py.detach(|| ingest::StoreWriter::open(store, video_id, options)).or_raise()?;
+        let writer = work::detached(py, || ingest::StoreWriter::open(store, video_id, options))?.or_raise()?;
         Ok(Self { writer: Mutex::new(Some(writer)) })
     }
 
@@ -176,13 +176,13 @@ impl StoreWriter {
             return Err(PyValueError::new_err(odd.clone()));
         }
         let (shape, values) = (array.shape().to_vec(), array.to_values());
-        py.detach(|| {
+        work::detached(py, || {
             let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
             let writer = writer.as_mut().ok_or_else(|| PyValueError::new_err("the writer is closed"))?;
             let array = StepArray::new(&shape, values, None)
                 .map_err(|problem| ingest::WriteError::from(problem).into_python())?;
             writer.append(token, weight, step, &array, &metadata).or_raise()
-        })
+        })?
     }
 
     /// Ends the writing. Everything is in the store already.

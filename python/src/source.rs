@@ -59,13 +59,13 @@ impl Source {
 
     /// Of a step array, if any can be read.
     fn shape(&self, py: Python<'_>, video: &str, token: &str) -> PyResult<Option<(usize, usize, usize, usize)>> {
-        let shape = py.detach(|| self.source.shape(video, token)).or_raise()?;
+        let shape = work::detached(py, || self.source.shape(video, token))?.or_raise()?;
         Ok(shape.map(|shape| shape.axes().into()))
     }
 
     /// (frames, height, width)
     fn grid(&self, py: Python<'_>, video: &str, token: &str) -> PyResult<Option<(usize, usize, usize)>> {
-        let grid = py.detach(|| self.source.grid(video, token)).or_raise()?;
+        let grid = work::detached(py, || self.source.grid(video, token))?.or_raise()?;
         Ok(grid.map(|grid| (grid.frames, grid.height, grid.width)))
     }
 

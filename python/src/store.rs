@@ -76,7 +76,7 @@ fn answer(
 impl Store {
     #[new]
     fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        Ok(Self { store: py.detach(|| store::Store::open(path)).or_raise()? })
+        Ok(Self { store: work::detached(py, || store::Store::open(path))?.or_raise()? })
     }
 
     #[getter]
@@ -86,7 +86,7 @@ impl Store {
 
     /// What is in it, as JSON.
     fn contents(&self, py: Python<'_>) -> PyResult<String> {
-        let contents = py.detach(|| Contents::of_store(&self.store)).or_raise()?;
+        let contents = work::detached(py, || Contents::of_store(&self.store))?.or_raise()?;
         Ok(serde_json::to_string(&contents).unwrap_or_default())
     }
 

@@ -1,14 +1,39 @@
 //! Long work: done on another thread without the interpreter lock, while the calling thread shows progress and listens for Ctrl-C.
 
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 /// Between two looks at signals and progress.
 const TICK: Duration = Duration::from_millis(50);
+
+/// The process that the threads were started in; 0 before that.
+static STARTED_IN: AtomicU32 = AtomicU32::new(0);
+
+/// Threads do not live on in a child that is forked: without this, it would wait for them for ever.
+fn require_threads() -> PyResult<()> {
+    let own = std::process::id();
+    match STARTED_IN.compare_exchange(0, own, Ordering::Relaxed, Ordering::Relaxed) {
+        Err(started) if started != own => Err(PyRuntimeError::new_err(
+            "this process was forked from one that had used attnkit, whose threads it does not have: start processes with \
+             multiprocessing.get_context(\"spawn\") or \"forkserver\"",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Runs short work without the interpreter lock.
+///
+/// # Errors
+/// In a process that was forked from one that had done work.
+pub fn detached<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -> PyResult<T> {
+    require_threads()?;
+    Ok(py.detach(work))
+}
 
 /// How far work has come, and whether it should stop.
 #[derive(Debug, Default)]
@@ -78,6 +103,7 @@ pub fn run<T: Send>(
     progress: Option<&Bound<'_, PyAny>>,
     work: impl FnOnce(&Watch) -> T + Send,
 ) -> PyResult<T> {
+    require_threads()?;
     let watch = Watch::default();
     let attend = || -> PyResult<()> {
         let mut shown = (0, 0);

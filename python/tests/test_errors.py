@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -262,3 +265,20 @@ def test_a_store_that_is_taken_away_is_missed(own: attnkit.Store) -> None:
     shutil.rmtree(own.path)
     with pytest.raises(attnkit.StoreError, match=own.path):
         own.average()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_a_forked_process_is_told_to_be_spawned_instead_of_waiting_for_ever(store: attnkit.Store) -> None:
+    script = f"""
+import os, sys, attnkit
+store = attnkit.open({str(store.path)!r})
+store.average(over=["block", "head", "step"], token="circle")
+if os.fork() == 0:
+    try:
+        store.average(over=["block", "head", "step"], token="circle")
+    except RuntimeError as error:
+        os._exit(7 if "spawn" in str(error) else 8)
+    os._exit(9)
+sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+    assert subprocess.run([sys.executable, "-c", script], timeout=60, check=False).returncode == 7

@@ -363,7 +363,8 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(5_000))]
+        // More with PROPTEST_CASES.
+        #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(5_000)))]
 
         #[test]
         fn a_printed_template_parses_to_the_same(text in nearly_a_template()) {
