@@ -137,14 +137,26 @@ impl Contents {
     /// If the directory cannot be read.
     pub fn of_dump(path: &Path) -> Result<Self, DumpError> {
         let dump = Dump::find(&[path])?;
-        let mut videos: Vec<VideoContents> = dump.videos.par_iter().map(dumped_video).collect();
-        videos.sort_by(|a, b| a.video_id.cmp(&b.video_id));
         let problems = dump.problems.iter().map(Quarantined::from).collect();
-        let path = path.to_owned();
-        let bytes = Bytes::default();
-        let mut contents = Self { path, kind: Kind::Dump, store_version: None, steps: 0, bytes, videos, problems };
+        Ok(Self { path: path.to_owned(), problems, ..Self::of_videos(&dump.videos) })
+    }
+
+    /// Describes some of the videos of a dump.
+    #[must_use]
+    pub fn of_videos(videos: &[Video]) -> Self {
+        let mut videos: Vec<VideoContents> = videos.par_iter().map(dumped_video).collect();
+        videos.sort_by(|a, b| a.video_id.cmp(&b.video_id));
+        let mut contents = Self {
+            path: PathBuf::new(),
+            kind: Kind::Dump,
+            store_version: None,
+            steps: 0,
+            bytes: Bytes::default(),
+            videos,
+            problems: Vec::new(),
+        };
         contents.add_up();
-        Ok(contents)
+        contents
     }
 
     fn add_up(&mut self) {

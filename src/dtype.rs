@@ -80,6 +80,15 @@ impl SourceDtype {
         }
     }
 
+    /// Bytes of one element in a file.
+    #[must_use]
+    pub const fn size(self) -> usize {
+        match self {
+            Self::BFloat16 => 2,
+            _ => self.stored().size(),
+        }
+    }
+
     /// The name that torch uses, without `torch.`.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -87,6 +96,17 @@ impl SourceDtype {
             Self::BFloat16 => "bfloat16",
             _ => self.stored().name(),
         }
+    }
+}
+
+impl std::str::FromStr for SourceDtype {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        [Self::Float16, Self::BFloat16, Self::Float32, Self::Float64]
+            .into_iter()
+            .find(|dtype| dtype.name() == name)
+            .ok_or_else(|| format!("`{name}` is not one of float16, bfloat16, float32, float64"))
     }
 }
 

@@ -6,12 +6,12 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::contents::Contents;
-use crate::dtype::Dtype;
-use crate::dump::Dump;
+use crate::dtype::SourceDtype;
+use crate::dump::{Dump, Video};
 use crate::grid::Grid;
-use crate::ingest::{self, IngestError, IngestOptions, Silent};
+use crate::ingest::{self, IngestError, IngestOptions};
 use crate::shape::StepShape;
-use crate::store::{ArrayKind, Codec, SeriesLayout, StoreError};
+use crate::store::{ArrayKind, Codec, SeriesLayout};
 
 /// Bytes of a step's npy header.
 const NPY_HEADER: u64 = 128;
@@ -98,7 +98,7 @@ pub struct Words {
     /// Shape of a step array.
     pub shape: StepShape,
     /// Type of its elements.
-    pub dtype: Dtype,
+    pub dtype: SourceDtype,
     /// Steps of each word.
     pub steps: u64,
     /// How many words of videos there are.
@@ -206,7 +206,7 @@ pub struct StoreSize {
 impl Generation {
     /// A generation with `words` words tracked in each of `videos` videos.
     #[must_use]
-    pub fn new(shape: StepShape, dtype: Dtype, steps: u64, words: u64, videos: u64) -> Self {
+    pub fn new(shape: StepShape, dtype: SourceDtype, steps: u64, words: u64, videos: u64) -> Self {
         Self { words: vec![Words { shape, dtype, steps, count: words * videos }], videos }
     }
 
@@ -216,8 +216,7 @@ impl Generation {
         let mut words: Vec<Words> = Vec::new();
         for series in contents.videos.iter().flat_map(|video| &video.tokens) {
             let shape = series.shape.and_then(|axes| StepShape::from_axes(&axes));
-            let dtype =
-                series.dtype.as_deref().map(|name| if name == "bfloat16" { Ok(Dtype::Float32) } else { name.parse() });
+            let dtype = series.dtype.as_deref().map(str::parse);
             let (Some(shape), Some(Ok(dtype))) = (shape, dtype) else { continue };
             let one = Words { shape, dtype, steps: series.steps.len() as u64, count: 1 };
             match words.iter_mut().find(|known| Words { count: 1, ..**known } == one) {
@@ -317,7 +316,7 @@ impl Words {
 
     fn layout(&self, rollups: bool) -> SeriesLayout {
         let steps = usize::try_from(self.steps).unwrap_or(usize::MAX);
-        SeriesLayout { shape: self.shape, dtype: self.dtype, steps, codec: Codec::default(), rollups }
+        SeriesLayout { shape: self.shape, dtype: self.dtype.stored(), steps, codec: Codec::default(), rollups }
     }
 
     /// Bytes of the values of some of the arrays of all words, uncompressed.
@@ -334,23 +333,29 @@ fn round(bytes: f64) -> u64 {
     bytes.round() as u64
 }
 
-/// How well each codec compresses a dump: a few of its steps are read and compressed, nothing is left behind.
+/// How well each codec compresses a dump: a few of its steps are read and compressed, nothing is left behind. `None` if none of them
+/// can be read.
 ///
 /// # Errors
 /// If the dump cannot be read.
-pub fn measure(dump: &Path) -> Result<Vec<Compression>, IngestError> {
-    let found = Dump::find(&[dump])?;
-    let videos = found.videos.iter().filter(|video| !video.series.is_empty());
-    let videos: Vec<String> = videos.take(SAMPLED_VIDEOS).map(|video| globset::escape(&video.id())).collect();
-    // Never written to: a dry run writes nothing.
-    let nowhere = tempfile::tempdir().map_err(|source| StoreError::Io { path: std::env::temp_dir(), source })?;
-    let ratio = |codec: Codec, rollups: bool, average_heads: bool| -> Result<f64, IngestError> {
-        let options =
-            IngestOptions { codec, rollups, average_heads, videos: videos.clone(), ..IngestOptions::default() };
-        let outcome = ingest::dry_run(&[dump], nowhere.path().join("store"), &options, &Silent)?;
-        Ok(outcome.bytes_out_estimate as f64 / outcome.bytes_raw.max(1) as f64)
+pub fn measure(dump: &Path) -> Result<Option<Vec<Compression>>, IngestError> {
+    let has_steps = |video: &Video| video.series.iter().any(|series| !series.steps.is_empty());
+    let videos: Vec<Video> = Dump::find(&[dump])?.videos.into_iter().filter(has_steps).take(SAMPLED_VIDEOS).collect();
+    if videos.is_empty() {
+        return Ok(None);
+    }
+    // Of a sample: its bytes in the store, and those of its values.
+    let compressed = |codec: Codec, rollups: bool, average_heads: bool| -> Result<(f64, f64), IngestError> {
+        let options = IngestOptions { codec, rollups, average_heads, ..IngestOptions::default() };
+        let outcome = ingest::dry_run_of(Dump { videos: videos.clone(), ..Dump::default() }, &options)?;
+        Ok((outcome.bytes_out_estimate as f64, outcome.bytes_raw.max(1) as f64))
     };
-    let sample = Generation::of_dump(&Contents::of_dump(dump)?);
+    if compressed(Codec::None, false, false)?.0 == 0.0 {
+        return Ok(None);
+    }
+    let ratio =
+        |codec, rollups, average_heads| compressed(codec, rollups, average_heads).map(|(stored, raw)| stored / raw);
+    let sample = Generation::of_dump(&Contents::of_videos(&videos));
     let values = |kinds: &dyn Fn(ArrayKind) -> bool, averaged: bool| -> f64 {
         let words = sample.words.iter().map(|words| words.averaged(false, averaged));
         words.map(|words| words.stored_bytes(true, kinds)).sum::<u64>().max(1) as f64
@@ -366,7 +371,7 @@ pub fn measure(dump: &Path) -> Result<Vec<Compression>, IngestError> {
         compression.rollups = (ratio(codec, true, false)? - compression.maps) / share(false);
         compression.averaged_rollups = (ratio(codec, true, true)? - compression.averaged) / share(true);
     }
-    Ok(measured.to_vec())
+    Ok(Some(measured.to_vec()))
 }
 
 #[cfg(test)]
@@ -375,7 +380,7 @@ mod tests {
 
     fn full() -> Estimate {
         let shape = StepShape { blocks: 30, heads: 12, spatial: 23_850, tokens: 1 };
-        Generation::new(shape, Dtype::Float16, 50, 5, 100).estimate(&Compression::MEASURED, true)
+        Generation::new(shape, SourceDtype::Float16, 50, 5, 100).estimate(&Compression::MEASURED, true)
     }
 
     #[test]
@@ -406,9 +411,9 @@ mod tests {
     fn an_estimate_of_a_dump_is_near_what_an_ingest_leaves() {
         let dump = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/dataset"));
         let generation = Generation::of_dump(&Contents::of_dump(dump).unwrap());
-        let estimate = generation.estimate(&measure(dump).unwrap(), true);
+        let estimate = generation.estimate(&measure(dump).unwrap().unwrap(), true);
         let dir = tempfile::tempdir().unwrap();
-        let report = ingest::run(&[dump], dir.path().join("s"), &IngestOptions::default(), &Silent).unwrap();
+        let report = ingest::run(&[dump], dir.path().join("s"), &IngestOptions::default(), &ingest::Silent).unwrap();
         let setting = estimate.settings.last().unwrap();
         assert_eq!(setting.dump_files, count_files(&dump.join("attention_maps")));
         assert_eq!(setting.store_files, count_files(&dir.path().join("s")));

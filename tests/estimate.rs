@@ -48,6 +48,11 @@ fn a_model_has_its_blocks_heads_and_grid() {
     place.run(["estimate", "--model", "wan2.1-14b", "--size", "8x8"]).ended(2).says("too small");
     place.run(["estimate", "--size", "8"]).ended(2).says("480x832");
     place.run(["estimate"]).ended(2).says("--from DUMP");
+    for (grid, steps) in [("1048576x1048576x1048576", "1"), ("4096x4096x4096", "1"), ("15x30x53", "4294967295")] {
+        let numbers = ["--blocks", "400", "--heads", "100", "--grid", grid, "--steps", steps, "--videos", "4294967295"];
+        place.run(["estimate"].iter().chain(&numbers)).ended(2).says("exabyte");
+    }
+    place.run(["estimate", "--model", "wan2.1-14b", "--throughput", "500"]).ended(2).says("500MB");
 }
 
 #[test]
@@ -63,5 +68,10 @@ fn a_dump_is_planned_from_what_it_has() {
     // Maps that are averaged already cannot be had in more detail.
     let averaged = Place::new().with_fixture("variants/averaged");
     assert_eq!(estimate(&averaged, &["--from", "dump"])["settings"].as_array().unwrap().len(), 1);
+    let bfloat16 = Place::new().with_fixture("variants/torch_bfloat16");
+    let found = estimate(&bfloat16, &["--from", "dump"]);
+    let setting = found["settings"].as_array().unwrap().last().unwrap();
+    assert_eq!(setting["step_bytes"], 6 * 4 * 576 * 2, "two bytes each in the dump");
+    assert!(found["compression"][1]["maps"].as_f64().unwrap() < 0.8, "{}", found["compression"]);
     place.run(["estimate", "--from", "nowhere"]).ended(1).says("nowhere");
 }

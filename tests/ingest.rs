@@ -368,6 +368,20 @@ fn an_interrupted_video_gets_its_summary_later() {
 }
 
 #[test]
+fn a_run_that_was_started_again_with_other_shapes_replaces_the_first_if_asked() {
+    let place = Place::new();
+    let word = place.word(VIDEO, "flower").steps(0..4);
+    place.ingest(&[]).clean();
+    fs::remove_dir_all(&word.dir).unwrap();
+    place.word(VIDEO, "flower").shaped([1, 3, 24, 1]).steps(0..2);
+    let refused = place.ingest(&[]).ended(3);
+    assert!(refused.left_out()[0].1.contains("--replace"), "{refused:?}");
+    let replaced = place.ingest(&["--replace"]).clean();
+    assert!(replaced.warnings()[0].contains("are replaced: [2, 3]"), "{replaced:?}");
+    place.assert_same_as_dump();
+}
+
+#[test]
 fn the_same_id_with_other_contents_is_refused_until_prefix_or_replace() {
     let place = two_words();
     place.ingest(&[]).clean();

@@ -5,11 +5,13 @@
 mod support;
 
 use std::fs;
+use std::io::Read;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use attnkit::store::{StepRow, Store};
 use serde_json::{Value, json};
-use support::{Place, Word, fixture, list, tree};
+use support::{Place, Word, fixture, list, program, tree};
 
 const TEMPLATE: &str = "a beautiful [(flower:2.5) near a tree|(tree:3) next to a flower]";
 
@@ -87,6 +89,21 @@ fn a_prompt_is_taken_apart_into_segments() {
         .map(|segment| (segment["text"].as_str().unwrap(), segment["weight"].as_f64().unwrap()))
         .collect();
     assert_eq!(segments, [("a ", 1.0), ("flower", 2.5), (" near a tree", 1.0)]);
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let place = Place::new();
+    for format in ["csv", "json"] {
+        let template = "[0|1|2|3|4|5|6|7|8|9]".repeat(5);
+        let mut command = Command::new(program());
+        command.args(["prompt", "expand", &template, "--format", format]).current_dir(place.path(""));
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut first = [0; 10];
+        child.stdout.take().unwrap().read_exact(&mut first).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    }
 }
 
 // In the tables.
@@ -200,7 +217,7 @@ fn what_generators_leave_beside_the_maps_is_found() {
     assert_eq!(ingested.warnings(), Vec::<String>::new(), "a batch's metadata may be anything");
     fs::create_dir_all(&configs).unwrap();
     fs::write(configs.join("prompt_variations.json"), "{").unwrap();
-    assert!(place.ingest(&[]).clean().warnings()[0].contains("is left aside"));
+    assert!(place.ingest(&[]).clean().warnings()[0].contains("the prompts beside it are not known"));
 }
 
 #[test]
@@ -241,6 +258,30 @@ fn weights_in_names_and_in_metadata_count_more_than_those_of_the_batch() {
     assert!(warnings.contains("`flower` has weight 1.5 in the dump, 2 in prompt_000; the dump counts"), "{warnings}");
     assert!(warnings.contains("its prompt `a cat here` is none of those in"), "{warnings}");
     assert_eq!(ingested.report["prompts"], json!({"matched": 1, "unmatched": 1}));
+}
+
+#[test]
+fn where_metadata_has_no_prompt_the_number_in_the_name_tells_it_every_time() {
+    let place = Place::new();
+    place.word("prompt_000_vid001", "flower").with_key("prompt", Value::Null).steps(0..2);
+    fs::write(place.path("t.txt"), "a (flower:2)\n").unwrap();
+    for _ in 0..2 {
+        let ingested = place.ingest(&["--prompts", "t.txt"]).clean();
+        assert_eq!(ingested.report["prompts"], json!({"matched": 1, "unmatched": 0}));
+    }
+    assert_eq!(row(&place, "prompt_000_vid001", "flower").weight, Some(2.0));
+}
+
+#[test]
+fn a_prompt_that_only_its_text_tells_is_said() {
+    let place = Place::new();
+    place.word("prompt_003_vid001", "flower").with_key("prompt", "a flower").steps([0]);
+    place.word("prompt_004_vid001", "tree").with_key("prompt", "a (tree:2 here").steps([0]);
+    fs::write(place.path("t.txt"), "a (flower:2)\n").unwrap();
+    let warnings = place.ingest(&["--prompts", "t.txt"]).clean().warnings().join("\n");
+    assert!(warnings.contains("that of prompt_000") && warnings.contains("not that of prompt_003"), "{warnings}");
+    assert!(warnings.contains("weights in its prompt are not read: at character 3"), "{warnings}");
+    assert_eq!(row(&place, "prompt_003_vid001", "flower").weight, Some(2.0));
 }
 
 #[test]
@@ -295,7 +336,7 @@ fn pieces_and_positions_of_a_prompt() {
     let table =
         place.run(["prompt", "tokens", "--tokenizer", "tokenizer.json", prompt, "--format", "table"]).succeeded();
     assert!(table.out.contains("[2] and [5]"), "{}", table.out);
-    place.run(["prompt", "tokens", "--tokenizer", "nowhere.json", "a"]).ended(1).says("nowhere.json");
+    place.run(["prompt", "tokens", "--tokenizer", "nowhere.json", "a"]).ended(2).says("nowhere.json");
     place
         .run(["prompt", "tokens", "--tokenizer", "tokenizer.json", "[a|b]"])
         .ended(2)

@@ -5,13 +5,14 @@
 mod support;
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use attnkit::ingest::{self, Event, IngestError, IngestOptions, Observer, Report, WatchOptions};
+use attnkit::ingest::{self, Event, IngestError, IngestOptions, Observer, PromptMatches, Report, WatchOptions};
 use attnkit::store::Store;
-use support::{Place, Word, list, npy_f16, program, write_summary};
+use support::{Place, Word, files, fixture, list, npy_f16, program, write_summary};
 
 const VIDEO: &str = "prompt_000_vid001";
 
@@ -132,6 +133,95 @@ fn a_file_that_was_damaged_when_it_was_read_is_left_out_until_it_is_whole() {
 }
 
 #[test]
+fn a_damaged_summary_that_is_mended_is_no_damage() {
+    let place = Place::new();
+    place.word(VIDEO, "flower").steps([0]);
+    let summary = place.dump().join(VIDEO).join("summary.json");
+    fs::write(&summary, "{\"stored_steps\": [").unwrap();
+    let mend = || write_summary(&place.dump().join(VIDEO), &[0], &["flower"]);
+    let acts: Vec<Act<'_>> = vec![nothing(), nothing(), Box::new(mend), nothing(), nothing()];
+    let (_, report, _) = watch(&place, acts);
+    assert_eq!(report.quarantined, []);
+    place.assert_same_as_dump();
+}
+
+#[test]
+fn a_step_in_parts_waits_for_all_of_them() {
+    let place = Place::new();
+    let (from, to) = (fixture("variants/split/attention_maps").join(VIDEO), place.dump().join(VIDEO));
+    let parts: Vec<PathBuf> =
+        files(&from).into_keys().filter(|path| path.to_string_lossy().contains("circle/step_000_")).collect();
+    let write = |parts: &[PathBuf]| {
+        for part in parts {
+            fs::create_dir_all(to.join(part).parent().unwrap()).unwrap();
+            fs::copy(from.join(part), to.join(part)).unwrap();
+        }
+    };
+    let (first, rest) = parts.split_at(parts.len() / 2);
+    let acts: Vec<Act<'_>> = vec![
+        Box::new(|| write(first)),
+        nothing(),
+        nothing(),
+        nothing(),
+        Box::new(|| write(rest)),
+        nothing(),
+        Box::new(|| write_summary(&to, &[0], &["circle"])),
+        nothing(),
+        nothing(),
+    ];
+    let (steps, report, _) = watch(&place, acts);
+    // The summary says that the video is finished.
+    assert_eq!(steps, [0, 0, 0, 0, 0, 0, 0, 1, 1]);
+    assert_eq!(report.quarantined, []);
+    assert_eq!(place.series(VIDEO, "circle")["shape"], serde_json::json!([6, 4, 576, 1]));
+}
+
+#[test]
+fn prompts_that_come_later_are_taken() {
+    let place = Place::new();
+    let maps = place.dump().join("attention_maps");
+    Word::new(&maps, VIDEO, "flower").with_key("prompt", "a flower").steps([0]);
+    let told = || {
+        let variations = r#"{"variations": [{"text": "a (flower:2)"}]}"#;
+        fs::write(place.dump().join("batch_metadata.json"), variations).unwrap();
+    };
+    let acts: Vec<Act<'_>> = vec![nothing(), nothing(), Box::new(told), nothing(), nothing()];
+    let (_, report, _) = watch(&place, acts);
+    assert_eq!(report.prompts, Some(PromptMatches { matched: 1, unmatched: 0 }));
+    assert_eq!(place.series(VIDEO, "flower")["weight"], 2.0);
+}
+
+/// Writes a step while the one before is committed, which takes long.
+struct Slow<'a> {
+    place: &'a Place,
+    commits: Mutex<i32>,
+}
+
+impl Observer for Slow<'_> {
+    fn event(&self, event: Event<'_>) {
+        if let Event::Committed { .. } = event {
+            let mut commits = self.commits.lock().unwrap();
+            *commits += 1;
+            std::thread::sleep(Duration::from_millis(300));
+            if *commits < 3 {
+                self.place.word(VIDEO, "flower").steps([*commits]);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_time_that_an_ingest_takes_is_not_idle() {
+    let place = Place::new();
+    place.word(VIDEO, "flower").steps([0]);
+    let slow = Slow { place: &place, commits: Mutex::new(0) };
+    let options = WatchOptions { poll: Duration::from_millis(10), until_idle: Some(Duration::from_millis(200)) };
+    let report = ingest::watch(&[place.dump()], place.store(), &IngestOptions::default(), options, &slow).unwrap();
+    assert_eq!(report.ingested, 3);
+    assert!(report.seconds < 10.0, "pauses are for looking, not for ingesting: {} s", report.seconds);
+}
+
+#[test]
 fn a_watch_ends_when_nothing_changes_and_names_what_was_never_completed() {
     let place = Place::new();
     let word = place.word(VIDEO, "flower").steps(0..2);
@@ -146,6 +236,9 @@ fn a_watch_ends_when_nothing_changes_and_names_what_was_never_completed() {
         .ended(1)
         .says("no attention maps found");
     assert!(!place.path("b.store").exists());
+    let none =
+        ["ingest", "dump", "--store", "b.store", "--watch", "--poll", "20ms", "--until-idle", "100ms", "--videos", "x"];
+    place.run(none).ended(2).says("nothing is selected");
 }
 
 #[test]
@@ -198,7 +291,7 @@ fn ctrl_c_ends_a_watch_with_a_report() {
 #[test]
 fn ctrl_c_ends_an_ingest_between_two_commits() {
     let place = Place::new();
-    for video in 0..60 {
+    for video in 0..300 {
         place.word(&format!("prompt_{video:03}_vid001"), "flower").steps(0..20);
     }
     let child = start(&place, &["--threads", "1"]);
@@ -211,7 +304,7 @@ fn ctrl_c_ends_an_ingest_between_two_commits() {
     assert_eq!(output.status.code(), Some(130), "{output:?}");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("stays in the store") && said.contains("to go on"), "{said}");
-    assert!(place.videos().len() < 60);
+    assert!(place.videos().len() < 300);
     place.assert_sound();
     place.ingest(&[]).clean();
     place.assert_same_as_dump();

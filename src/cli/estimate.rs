@@ -7,22 +7,24 @@ use clap::{Args, ValueHint};
 
 use super::{Failure, print, table, units};
 use crate::contents::Contents;
-use crate::dtype::Dtype;
+use crate::dtype::SourceDtype;
 use crate::estimate::{Compression, Estimate, Generation, Model, Setting, measure};
 use crate::grid::Grid;
 use crate::shape::StepShape;
+use crate::store::Codec;
 
-/// How large a dump and a store of it will be, for each of the generator's `store_per_block` and `store_per_head`.
-///
-/// What is dumped follows from a model and the size of its videos (--model), from numbers (--blocks, --heads, --grid), or from a dump
-/// that is there (--from), whose compression is then measured on a few of its steps.
+/// Say how large a dump and its store will be, before there is one.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   attnkit estimate --blocks 30 --heads 12 --grid 15x30x53 --steps 50 --tokens 5 --videos 100
   attnkit estimate --model wan2.1-14b --size 480x832 --frames 81 --tokens 3 --videos 20
   attnkit estimate --from outputs/my_batch
-  attnkit estimate --model wan2.1-1.3b --json | jq '.settings[] | [.shape, .dump_bytes]'")]
+  attnkit estimate --model wan2.1-1.3b --json | jq '.settings[] | [.shape, .dump_bytes]'
+
+What is dumped follows from a model and the size of its videos (--model), from numbers (--blocks, --heads, --grid),
+or from a dump that is there (--from), whose compression is then measured on a few of its steps. Sizes are for each
+of the generator's settings store_per_block and store_per_head.")]
 pub(super) struct EstimateArgs {
     /// A dump that is there: its shapes, steps, words and videos
     #[arg(long, value_name = "DUMP", value_hint = ValueHint::DirPath, conflicts_with_all = ["model", "blocks", "heads", "grid", "steps", "tokens", "videos"])]
@@ -34,8 +36,8 @@ pub(super) struct EstimateArgs {
     #[arg(long, value_name = "HxW", requires = "model", value_parser = size, default_value = "480x832")]
     size: (usize, usize),
     /// Frames of the videos of --model
-    #[arg(long, value_name = "N", requires = "model", default_value_t = 81)]
-    frames: usize,
+    #[arg(long, value_name = "N", requires = "model", default_value_t = 81, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    frames: u32,
     /// Transformer blocks
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     blocks: Option<u16>,
@@ -46,17 +48,17 @@ pub(super) struct EstimateArgs {
     #[arg(long, value_name = "FxHxW")]
     grid: Option<Grid>,
     /// Stored denoising steps of a video
-    #[arg(long, value_name = "N", default_value_t = 50)]
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
     /// Tracked words of a video
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     tokens: u32,
     /// Videos
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     videos: u32,
     /// Element type of the dump [default: float16; with --from, the dump's]
-    #[arg(long, value_name = "float16|float32")]
-    dtype: Option<Dtype>,
+    #[arg(long, value_name = "float16|bfloat16|float32")]
+    dtype: Option<SourceDtype>,
     /// Bytes of step files that an ingest takes in a second, such as 500MB [default: as measured for each codec on two cores]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     throughput: Option<f64>,
@@ -68,10 +70,16 @@ pub(super) struct EstimateArgs {
     json: bool,
 }
 
+/// Pixels beyond this are no video's.
+const MOST: usize = 1 << 20;
+/// Bytes beyond this are no dump's: an exabyte.
+const LARGEST: u128 = 1_000_000_000_000_000_000;
+
 /// Reads `480x832`.
 fn size(text: &str) -> Result<(usize, usize), String> {
     let numbers = text.split_once('x').and_then(|(height, width)| Some((height.parse().ok()?, width.parse().ok()?)));
-    numbers.ok_or_else(|| format!("`{text}` is not HEIGHTxWIDTH, such as 480x832"))
+    let fits = |&(height, width): &(usize, usize)| height.max(width) <= MOST;
+    numbers.filter(fits).ok_or_else(|| format!("`{text}` is not HEIGHTxWIDTH, such as 480x832"))
 }
 
 /// Reads `500MB`, `1.5GB`, `2e8`.
@@ -84,17 +92,18 @@ fn bytes(text: &str) -> Result<f64, String> {
         _ => (number, 1.0),
     };
     let parsed = number.trim().parse::<f64>().ok().map(|number| number * unit);
+    // `500` is meant otherwise.
+    let is_sensible = |bytes: &f64| (1e5..1e15).contains(bytes);
     parsed
-        .filter(|bytes| *bytes > 0.0 && bytes.is_finite())
-        .ok_or_else(|| format!("`{text}` is not a number of bytes, such as 500MB"))
+        .filter(is_sensible)
+        .ok_or_else(|| format!("`{text}` is not a number of bytes a second, such as 500MB or 1.5GB"))
 }
 
 pub(super) fn run(args: &EstimateArgs) -> Result<ExitCode, Failure> {
     let (generation, what) = generation(args)?;
-    let mut compression = match &args.from {
-        Some(dump) => measure(dump)?,
-        None => Compression::MEASURED.to_vec(),
-    };
+    let measured = args.from.as_deref().map(measure).transpose()?.flatten();
+    let is_measured = measured.is_some();
+    let mut compression = measured.unwrap_or_else(|| Compression::MEASURED.to_vec());
     if let Some(throughput) = args.throughput {
         for of_codec in &mut compression {
             of_codec.throughput = throughput;
@@ -104,7 +113,7 @@ pub(super) fn run(args: &EstimateArgs) -> Result<ExitCode, Failure> {
     if args.json {
         print(&(serde_json::to_string_pretty(&estimate)? + "\n"))?;
     } else {
-        print(&describe(&estimate, &what, args))?;
+        print(&describe(&estimate, &what, is_measured, args))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -136,7 +145,7 @@ fn generation(args: &EstimateArgs) -> Result<(Generation, String), Failure> {
     let (blocks, heads, grid) = match args.model {
         Some(model) => {
             let (height, width) = args.size;
-            let grid = model.grid(args.frames, height, width).ok_or_else(|| {
+            let grid = model.grid(args.frames as usize, height, width).ok_or_else(|| {
                 Failure::usage(
                     format!("videos of {} frames of {height} x {width} are too small for {model}", args.frames),
                     "WAN 2.1 takes 81 frames of 480x832, for one",
@@ -153,8 +162,18 @@ fn generation(args: &EstimateArgs) -> Result<(Generation, String), Failure> {
             (blocks.into(), heads.into(), grid)
         }
     };
-    let dtype = args.dtype.unwrap_or(Dtype::Float16);
-    let shape = StepShape { blocks, heads, spatial: grid.spatial(), tokens: 1 };
+    let dtype = args.dtype.unwrap_or(SourceDtype::Float16);
+    let too_large = || {
+        let found = "that is more values in a step than an array can have, or more than an exabyte in all";
+        Failure::usage(found, "see to the numbers")
+    };
+    let spatial = grid.frames.checked_mul(grid.height).and_then(|plane| plane.checked_mul(grid.width));
+    let axes = [blocks, heads, spatial.ok_or_else(too_large)?, 1];
+    let shape = StepShape::from_axes(&axes).ok_or_else(too_large)?;
+    let count = u128::from(args.steps) * u128::from(args.tokens) * u128::from(args.videos);
+    if count * (shape.len() * dtype.size()) as u128 > LARGEST {
+        return Err(too_large());
+    }
     let what = format!(
         "{}{blocks} blocks x {heads} heads, grid {grid} = {}, {dtype}; {}, {} and {} each",
         args.model.map(|model| format!("{model}: ")).unwrap_or_default(),
@@ -166,7 +185,7 @@ fn generation(args: &EstimateArgs) -> Result<(Generation, String), Failure> {
     Ok((Generation::new(shape, dtype, args.steps.into(), args.tokens.into(), args.videos.into()), what))
 }
 
-fn describe(estimate: &Estimate, what: &str, args: &EstimateArgs) -> String {
+fn describe(estimate: &Estimate, what: &str, is_measured: bool, args: &EstimateArgs) -> String {
     const DUMP: [&str; 8] =
         ["store_per_block", "store_per_head", "shape of a step", "a step", "a word", "a video", "dump", "smaller by"];
     let switches = |setting: &Setting| [setting.store_per_block, setting.store_per_head].map(|kept| kept.to_string());
@@ -180,17 +199,17 @@ fn describe(estimate: &Estimate, what: &str, args: &EstimateArgs) -> String {
     let header: Vec<&str> = ["store_per_block", "store_per_head"]
         .into_iter()
         .chain(codecs.iter().map(String::as_str))
-        .chain(["files", "dump files", "ingest"])
+        .chain(["files", "dump files", "ingest, balanced"])
         .collect();
     let store = estimate.settings.iter().map(|setting| {
         let sizes = setting.stores.iter().map(|store| units::bytes(store.store_bytes)).collect::<Vec<_>>();
-        let times: Vec<String> = setting.stores.iter().map(|store| time(store.ingest_seconds)).collect();
-        let time = if args.throughput.is_some() { times[0].clone() } else { times.join(" / ") };
+        let balanced = setting.stores.iter().find(|store| store.codec == Codec::default());
+        let time = time(balanced.map_or(0.0, |store| store.ingest_seconds));
         let files = [setting.store_files, setting.dump_files].map(|files| files.to_string());
         [&switches(setting)[..], &sizes, &files, &[time]].concat()
     });
     let rollups = if args.no_rollups { "without rollups" } else { "with rollups" };
-    let source = if args.from.is_some() {
+    let source = if is_measured {
         "measured on a few steps of this dump"
     } else {
         "measured on synthetic float16 maps [30, 12, 23850, 1] with the digits of bfloat16"

@@ -1,17 +1,14 @@
 //! `attnkit info`.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, ValueHint};
-use comfy_table::{ContentArrangement, Table, presets};
-
-use super::{Failure, print, units};
+use super::{Failure, print, table, units};
 use crate::contents::{Contents, Kind, SeriesContents};
 use crate::dump::DumpError;
 use crate::store::{Store, StoreError};
+use clap::{Args, ValueHint};
 
 /// Videos shown without `--all`.
 const SHOWN: usize = 20;
@@ -152,14 +149,7 @@ fn shape_of(series: &SeriesContents) -> String {
 }
 
 fn videos_table(contents: &Contents, shown: usize) -> String {
-    let mut table = Table::new();
-    let terminal = std::io::stdout().is_terminal();
-    table.load_style(presets::NOTHING);
-    if terminal {
-        table.set_content_arrangement(ContentArrangement::Dynamic);
-    }
-    table.set_header(["video", "seed", "words", "steps", "prompt"]);
-    for video in contents.videos.iter().take(shown) {
+    let rows = contents.videos.iter().take(shown).map(|video| {
         let words: Vec<String> = video
             .tokens
             .iter()
@@ -167,15 +157,15 @@ fn videos_table(contents: &Contents, shown: usize) -> String {
             .collect();
         let mut steps: Vec<String> = video.tokens.iter().map(|series| steps_of(&series.steps)).collect();
         steps.dedup();
-        table.add_row([
+        [
             video.video_id.clone(),
             video.seed.map_or("-".into(), |seed| seed.to_string()),
             words.join(", "),
             steps.join("; "),
             video.prompt.clone().unwrap_or_else(|| "-".into()),
-        ]);
-    }
-    table.trim_fmt()
+        ]
+    });
+    table::draw(&["video", "seed", "words", "steps", "prompt"], rows).trim_end().to_owned()
 }
 
 /// `0-9`, `0-45 by 5`, `0, 4, 9`, or `0-9 (8 steps)`.

@@ -31,6 +31,8 @@ Examples:
   attnkit ingest outputs/my_batch --store small.store --average heads --every 5
 
 Run it again at any time: only what is new or changed is done. It may be killed at any instant.
+A watch commits each step as soon as its metadata is there and its files are the same at two looks. What a commit
+replaces stays five minutes, for whoever has opened it; `attnkit gc` removes what is left of it after the watch.
 
 Codecs, all lossless. On synthetic float16 maps [30, 12, 23850, 1], 2 cores, MB/s of raw values (`make bench` repeats it):
                            ingest    read   size of maps
@@ -40,7 +42,8 @@ Codecs, all lossless. On synthetic float16 maps [30, 12, 23850, 1], 2 cores, MB/
   none       none             660    9590   100 %
 Rollups (`--rollups all`) add 14 to 24 % of the raw size; averages over heads and blocks barely compress.
 
-Exit code: 0 all ingested, 3 some files were left out (each is named), 1 failure, 2 wrong usage.";
+Exit code: 0 all ingested (or a watch that was ended by Ctrl-C), 3 some files were left out (each is named), 1 failure,
+2 wrong usage, 130 interrupted.";
 
 /// Convert dumps into a store, or add to it what is new.
 ///
@@ -151,7 +154,7 @@ enum AxisArg {
     Heads,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
 enum OnErrorArg {
     Quarantine,
     Fail,
@@ -292,9 +295,10 @@ fn explain(error: IngestError, args: &IngestArgs) -> Failure {
         IngestError::Dump(_) if args.dumps.iter().any(|dump| !dump.exists()) => {
             Failure::with_hint(error, "give the directory that holds the attention maps, or a parent of it")
         }
-        IngestError::Dump(_) => {
+        IngestError::Dump(_) if args.on_error == OnErrorArg::Fail => {
             Failure::with_hint(error, "without `--on-error fail`, such files are left out and named")
         }
+        IngestError::Dump(_) => Failure::with_hint(error, "give directories with attention maps in them or below them"),
         IngestError::Store(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::StorageFull => {
             Failure::with_hint(
                 error,
@@ -372,6 +376,9 @@ fn describe_dry_run(outcome: &DryRun) -> String {
             units::count(outcome.files_out, "file"),
         ),
     ];
+    if outcome.ingest == 0 && outcome.videos > 0 {
+        lines.push(format!("of {}, only the tables would be written again", units::count(outcome.videos, "video")));
+    }
     lines.extend(outcome.prompts.map(describe_prompts));
     lines.extend(
         outcome.quarantined.iter().map(|left| format!("would leave out {}: {}", left.path.display(), left.error)),

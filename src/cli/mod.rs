@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand, each only arguments, progress and exit code around a library call.
 //!
-//! Exit codes: 0 success, 1 failure, 2 wrong usage, 3 success but for files that were left out (quarantined).
+//! Exit codes: 0 success, 1 failure, 2 wrong usage, 3 success but for files that were left out (quarantined),
+//! 130 interrupted.
 
 mod estimate;
 mod export;

@@ -8,21 +8,24 @@ use clap::{Args, Subcommand, ValueEnum, ValueHint};
 use serde::Serialize;
 
 use super::{Failure, Global, print, table, units};
-use crate::prompt::{Item, MAX_DEPTH, Template, Tokenizer, Variation, WordTokens, parse_weighted};
+use crate::prompt::{Item, MAX_DEPTH, Template, Tokenizer, Variation, WordTokens, parse_weighted, prompt_id};
 
 const GRAMMAR: &str = "[a|b] are alternatives, (word:2.5) is a word and its weight; docs/prompts.md has the grammar";
+/// Warnings shown of one template.
+const WARNINGS: usize = 10;
 /// Variations shown in a table without `--limit`.
 const ROWS: u64 = 100;
 
-/// Prompt templates, weights and tokens, without a model.
-///
-/// `[a|b]` are alternatives, nested up to 3 deep; `(word:2.5)` is a tracked word and its weight. The grammar is in docs/prompts.md.
+/// Prompt templates, weights and tokens.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   attnkit prompt expand \"a beautiful [(flower:2.5) near a tree|(tree:3) next to a flower]\"
   attnkit prompt parse \"a (flower:2.5) near a tree\"
-  attnkit prompt tokens --tokenizer umt5-xxl/tokenizer.json \"a (beautiful:1.5) flower\"")]
+  attnkit prompt tokens --tokenizer umt5-xxl/tokenizer.json \"a (beautiful:1.5) flower\"
+
+[a|b] are alternatives, nested up to 3 deep; (word:2.5) is a tracked word and its weight.
+The grammar is in docs/prompts.md.")]
 pub(super) struct PromptArgs {
     #[command(subcommand)]
     question: Question,
@@ -166,11 +169,7 @@ fn expand(args: &ExpandArgs, global: &Global) -> Result<(), Failure> {
         .iter()
         .flat_map(|(text, template)| template.variations().map(move |variation| (text, variation)))
         .zip(0..limit)
-        .map(|((template, variation), number)| Expanded {
-            prompt_id: format!("prompt_{number:03}"),
-            template,
-            variation,
-        });
+        .map(|((template, variation), number)| Expanded { prompt_id: prompt_id(number), template, variation });
     match format {
         FormatArg::Csv => {
             to_standard_output(|to| table::write_csv(to, &Expanded::COLUMNS, variations.map(Expanded::cells)))
@@ -196,43 +195,48 @@ fn expand(args: &ExpandArgs, global: &Global) -> Result<(), Failure> {
 /// The templates of a file or of standard input, or the one that the argument is, with their texts. Says where they are odd.
 fn read_templates(argument: &str, max_depth: usize, global: &Global) -> Result<Vec<(String, Template)>, Failure> {
     let path = Path::new(argument);
-    let file = if argument == "-" {
-        Some(std::io::read_to_string(std::io::stdin())?)
+    let (name, text) = if argument == "-" {
+        ("standard input", std::io::read_to_string(std::io::stdin())?)
     } else if path.is_file() {
-        Some(std::fs::read_to_string(path).map_err(|error| {
-            Failure::with_hint(format!("{argument}: {error}"), "templates are text in UTF-8, one a line")
-        })?)
+        let read = std::fs::read_to_string(path);
+        let failed =
+            |error| Failure::with_hint(format!("{argument}: {error}"), "templates are text in UTF-8, one a line");
+        (argument, read.map_err(failed)?)
+    } else if is_like_a_path(argument) {
+        return Err(Failure::usage(format!("{argument}: there is no such file"), "name a file, or quote a template"));
     } else {
-        None
-    };
-    let Some(text) = &file else {
-        if path.extension().is_some_and(|ending| ending == "txt") && !argument.contains(' ') {
-            return Err(Failure::usage(
-                format!("{argument}: there is no such file"),
-                "name a file, or quote a template",
-            ));
-        }
         let template = Template::parse_nested(argument, max_depth).map_err(|error| Failure::usage(error, GRAMMAR))?;
-        warn(&template, "", global);
+        warn(argument, &template, "", global);
         return Ok(vec![(argument.to_owned(), template)]);
     };
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let mut templates = Vec::new();
     for (index, line) in text.lines().map(str::trim).enumerate().filter(|(_, line)| !line.is_empty()) {
-        let place = format!("{argument}:{}: ", index + 1);
+        let place = format!("{name}:{}: ", index + 1);
         let template = Template::parse_nested(line, max_depth)
             .map_err(|error| Failure::usage(format!("{place}{error}"), GRAMMAR))?;
-        warn(&template, &place, global);
+        warn(line, &template, &place, global);
         templates.push((line.to_owned(), template));
     }
     if templates.is_empty() {
-        return Err(Failure::usage(format!("{argument}: there is no template in it"), "write one a line"));
+        return Err(Failure::usage(format!("{name}: there is no template in it"), "write one a line"));
     }
     Ok(templates)
 }
 
-fn warn(template: &Template, place: &str, global: &Global) {
+/// Whether an argument names a file or directory rather than being a template.
+fn is_like_a_path(argument: &str) -> bool {
+    let path = Path::new(argument);
+    let has_ending = path.extension().is_some_and(|ending| ending == "txt" || ending == "json");
+    path.is_dir()
+        || (!argument.contains(char::is_whitespace)
+            && (has_ending || (argument.contains('/') && !argument.contains('['))))
+}
+
+/// Says where a template is odd, as far as that can be read.
+fn warn(text: &str, template: &Template, place: &str, global: &Global) {
     if !global.quiet {
-        template.warnings().iter().for_each(|warning| eprintln!("warning: {place}{warning}"));
+        template.warnings().iter().take(WARNINGS).for_each(|warning| eprintln!("warning: {place}{}", warning.of(text)));
     }
 }
 
@@ -288,7 +292,7 @@ fn parse(args: &ParseArgs, global: &Global) -> Result<(), Failure> {
     const COLUMNS: [&str; 4] = ["depth", "kind", "text", "weight"];
     let template =
         Template::parse_nested(&args.prompt, args.max_depth).map_err(|error| Failure::usage(error, GRAMMAR))?;
-    warn(&template, "", global);
+    warn(&args.prompt, &template, "", global);
     let mut rows = Vec::new();
     segments(template.items(), 0, &mut rows);
     let cells =
@@ -327,7 +331,7 @@ the first with the ids of the word alone
     const WORDS: [&str; 6] = ["word", "weight", "ids", "positions", "in context", "stored"];
     let prompt = parse_weighted(&args.prompt).map_err(|error| Failure::usage(error, GRAMMAR))?;
     let tokenizer = Tokenizer::open(&args.tokenizer).map_err(|error| {
-        Failure::with_hint(
+        Failure::usage(
             error,
             "name the tokenizer.json of the model's tokenizer; `attnkit prompt tokens --help` says how to get it",
         )

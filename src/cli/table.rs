@@ -16,7 +16,8 @@ where
     }
     table.set_header(header);
     let rows: Vec<Vec<String>> = rows.into_iter().map(|row| row.into_iter().collect()).collect();
-    let is_number = |cell: &String| cell.starts_with(|c: char| c.is_ascii_digit());
+    let first = |cell: &String| cell.split(' ').next().unwrap_or_default().trim_end_matches('x').to_owned();
+    let is_number = |cell: &String| first(cell).parse::<f64>().is_ok();
     let numbers: Vec<usize> =
         (0..header.len()).filter(|&column| rows.iter().all(|row| row.get(column).is_none_or(is_number))).collect();
     for row in rows {
@@ -36,9 +37,17 @@ where
     R: IntoIterator<Item = String>,
 {
     let mut writer = csv::Writer::from_writer(to);
-    writer.write_record(header)?;
+    writer.write_record(header).map_err(as_io)?;
     for row in rows {
-        writer.write_record(row)?;
+        writer.write_record(row).map_err(as_io)?;
     }
     writer.flush()
+}
+
+/// The error as the system gave it: whether a pipe was closed matters.
+fn as_io(error: csv::Error) -> io::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        other => io::Error::other(format!("{other:?}")),
+    }
 }

@@ -315,7 +315,7 @@ fn whole_or_parts(parts: Vec<StepFile>, listing: &mut Listing) -> Vec<StepFile> 
 fn word_and_weight(name: &str) -> (String, Option<f64>) {
     match name.rsplit_once(':') {
         Some((word, weight)) => match weight.parse::<f64>() {
-            Ok(weight) if weight.is_finite() && !word.is_empty() => (word.to_owned(), Some(weight)),
+            Ok(weight) if weight.is_finite() && weight >= 0.0 && !word.is_empty() => (word.to_owned(), Some(weight)),
             _ => (name.to_owned(), None),
         },
         None => (name.to_owned(), None),

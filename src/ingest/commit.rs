@@ -70,6 +70,11 @@ impl WrittenSeries {
         Self::document(store, plan, rows, heads, metadata, unchanged)
     }
 
+    /// Puts what is known of the video's prompt into its rows.
+    pub fn describe(&mut self, prompt: &VideoPrompt) {
+        prompt.fill(&mut self.rows);
+    }
+
     /// Writes the documents and coordinates of a word whose shards are there. Its attributes are those of the plan, unless given.
     pub fn document(
         store: &Store,
@@ -111,7 +116,6 @@ pub(super) fn commit_video(
     summary: Option<Map<String, Value>>,
     kept: Vec<StepRow>,
     written: Vec<WrittenSeries>,
-    prompt: &VideoPrompt,
     committed: &Committed,
 ) -> Result<bool, StoreError> {
     let no_record = VideoRecord::default();
@@ -142,7 +146,6 @@ pub(super) fn commit_video(
         heads.insert(series.token, series.heads);
         rows.extend(series.rows);
     }
-    prompt.fill(&mut rows);
     rows.sort_by(|a, b| (&a.token, a.step).cmp(&(&b.token, b.step)));
     let base = committed.previous.as_ref().map(|index| index.generation.as_str());
     store.commit(&VideoIndex { generation: new_generation(), record, rows }, &heads, base)

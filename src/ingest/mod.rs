@@ -27,7 +27,7 @@ pub use task::{Failure, Fragment, ShardTask};
 pub(crate) use transform::transform;
 pub use writer::{StoreWriter, WriteError, WriterOptions};
 
-use crate::dump::DumpError;
+use crate::dump::{Dump, DumpError};
 use crate::prompt::{BatchPromptsError, TokenizerError};
 use crate::store::StoreError;
 
@@ -107,7 +107,8 @@ pub fn run(
 /// Ingests dumps that are still being written: looks at them again and again, and ingests each step once it is complete, which is when it has
 /// metadata and its files are the same at two looks. Ends when nothing has changed for a while, or when the observer says so.
 ///
-/// A directory that is not there yet is waited for. What a commit replaces is removed a minute later.
+/// A directory that is not there yet is waited for. What a commit replaces is removed five minutes later, unless the watch ends before; `gc`
+/// removes that.
 ///
 /// # Errors
 /// As [`run`], except that being stopped by the observer is no error, and a dump is only missed at the end.
@@ -132,4 +133,9 @@ pub fn dry_run(
     observer: &dyn Observer,
 ) -> Result<DryRun, IngestError> {
     schedule::dry_run(dumps, store.as_ref(), options, observer)
+}
+
+/// The dry run of a dump that was found already, into a new store.
+pub(crate) fn dry_run_of(dump: Dump, options: &IngestOptions) -> Result<DryRun, IngestError> {
+    schedule::dry_run_of(dump, None, options, &Silent)
 }

@@ -201,9 +201,10 @@ impl VideoPlan {
     fn look_up_prompt(&mut self, video: &Video, prompts: &Prompts) {
         let of_new = self.to_write.iter().flat_map(|candidates| candidates.steps.values());
         let of_kept = self.kept.iter().map(|row| row.prompt.as_str());
-        let prompt = of_new.filter_map(|candidate| candidate.metadata.prompt.as_deref()).chain(of_kept).next();
-        self.prompt = prompts.of(video, prompt, &mut self.findings);
-        self.touched |= self.prompt.fill(&mut self.kept);
+        // A row has an empty prompt where the metadata had none.
+        let is_there = |prompt: &&str| !prompt.trim().is_empty();
+        let prompts_told = of_new.filter_map(|candidate| candidate.metadata.prompt.as_deref()).chain(of_kept);
+        self.prompt = prompts.of(video, { prompts_told }.find(is_there), &mut self.findings);
         let of_new = self.to_write.iter().flat_map(|candidates| {
             candidates.steps.values().map(|Candidate { files, metadata, .. }| {
                 let path = files.parts.first().map_or(Path::new(""), |part| part.metadata.as_path());
@@ -527,12 +528,24 @@ impl Candidates {
             return self.keep();
         }
         let (shape, grid, dtype) = recipe.outcome(found.shape, source_grid, found.dtype.stored());
+        let is_other = |row: &StepRow| row.shape != shape || row.dtype != dtype.name();
+        let gone: Vec<i32> = self
+            .stored
+            .values()
+            .filter(|row| !self.steps.contains_key(&row.step) && is_other(row))
+            .map(|row| row.step)
+            .collect();
+        if options.replace && !gone.is_empty() {
+            self.stored.retain(|step, _| !gone.contains(step));
+            let remark = format!("steps of another shape or type, whose files are gone, are replaced: {gone:?}");
+            findings.remarks.push(Remark::new(&self.series.dir, remark));
+        }
         let carried = || self.stored.values().filter(|row| !self.steps.contains_key(&row.step));
-        let differs = |row: &&StepRow| self.rewrite || row.shape != shape || row.dtype != dtype.name();
+        let differs = |row: &&StepRow| self.rewrite || is_other(row);
         if let Some(row) = carried().find(differs) {
             let remark = format!(
                 "the store holds steps of this word ({} {}) whose files are gone and which cannot be written as \
-                 {dtype} {shape} with these settings; ingest with --prefix NAME to keep both",
+                 {dtype} {shape} with these settings; ingest with --prefix NAME to keep both, or with --replace to drop them",
                 row.dtype, row.shape
             );
             findings.problems.push(Problem::Remark(remark).at(&self.series.dir));
@@ -676,9 +689,7 @@ impl Findings {
 impl StepMetadata {
     /// Shape and type as the metadata claims them, if they can be a step's.
     fn claimed_peek(&self) -> Option<StepPeek> {
-        use crate::dtype::SourceDtype::{BFloat16, Float16, Float32, Float64};
-        let name = self.dtype.as_deref()?.trim_start_matches("torch.").to_owned();
-        let dtype = [Float16, BFloat16, Float32, Float64].into_iter().find(|dtype| dtype.name() == name)?;
+        let dtype = self.dtype.as_deref()?.trim_start_matches("torch.").parse().ok()?;
         let shape = crate::shape::StepShape::from_axes(self.attention_shape.as_deref()?)?;
         Some(StepPeek { shape, dtype })
     }

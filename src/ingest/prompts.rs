@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use super::IngestError;
 use super::options::IngestOptions;
 use super::plan::Findings;
 use super::report::Remark;
 use crate::dump::Video;
-use crate::prompt::{BatchPrompt, BatchPrompts, BatchPromptsError, Tokenizer, TrackedWord, parse_weighted};
+use crate::prompt::{BatchPrompt, BatchPrompts, Tokenizer, TrackedWord, as_name, parse_weighted};
 use crate::store::StepRow;
 
 /// The prompts and the tokenizer of an ingest.
@@ -18,8 +19,16 @@ pub(super) struct Prompts {
     /// Named by the user: for all videos.
     given: Option<Arc<BatchPrompts>>,
     /// What generators left beside the maps, by directory of the maps.
-    beside: Mutex<HashMap<PathBuf, Option<Arc<BatchPrompts>>>>,
+    beside: Mutex<HashMap<PathBuf, Beside>>,
     tokenizer: Option<Tokenizer>,
+}
+
+/// What a generator left beside the maps.
+#[derive(Default)]
+struct Beside {
+    /// Its files, as they were when they were read.
+    files: Vec<(PathBuf, u64, SystemTime)>,
+    prompts: Option<Arc<BatchPrompts>>,
 }
 
 /// What is known of one video's prompt.
@@ -29,7 +38,7 @@ pub(super) struct VideoPrompt {
     prompt: Option<BatchPrompt>,
     /// Weights in names of directories, by word.
     named: HashMap<String, f64>,
-    /// Weights in the prompt of the metadata.
+    /// Words with their weights in the prompt of the metadata.
     written: Vec<TrackedWord>,
 }
 
@@ -42,34 +51,53 @@ impl Prompts {
 
     /// Remarks on the prompts that the user named.
     pub fn remarks(&self) -> Vec<Remark> {
-        let remark = |prompts: &Arc<BatchPrompts>| {
-            prompts.warnings().iter().map(|warning| Remark::new(prompts.path(), warning)).collect()
-        };
-        self.given.as_ref().map(remark).unwrap_or_default()
+        self.given.as_deref().map(remarks).unwrap_or_default()
+    }
+
+    /// Directories of maps whose prompts are others than when they were last looked at. They are read again when they are needed.
+    pub fn changed(&self) -> Vec<PathBuf> {
+        let mut beside = lock(&self.beside);
+        let changed = |(maps, known): (&PathBuf, &Beside)| (files_beside(maps) != known.files).then(|| maps.clone());
+        let changed: Vec<PathBuf> = beside.iter().filter_map(changed).collect();
+        beside.retain(|maps, _| !changed.contains(maps));
+        changed
     }
 
     /// What is known of the prompt of a video, whose metadata has `prompt`. What was not matched is among the findings.
     pub fn of(&self, video: &Video, prompt: Option<&str>, findings: &mut Findings) -> VideoPrompt {
+        let mut remark = |message: String| findings.remarks.push(Remark::new(&video.dir, message));
+        let written = prompt.map(parse_weighted).transpose().unwrap_or_else(|error| {
+            // Many prompts have a parenthesis somewhere; this one is meant as emphasis.
+            let is_meant = prompt.is_some_and(|prompt| prompt.contains('(') && prompt.contains(':'));
+            is_meant.then(|| remark(format!("weights in its prompt are not read: {error}")));
+            None
+        });
         let mut known = VideoPrompt {
             prompt: None,
             named: video.series.iter().filter_map(|series| Some((series.token.clone(), series.weight?))).collect(),
-            written: prompt.and_then(|prompt| parse_weighted(prompt).ok()).unwrap_or_default().tokens,
+            written: written.unwrap_or_default().tokens,
         };
         let words: Vec<&str> = video.series.iter().map(|series| series.token.as_str()).collect();
-        let Some(prompts) = self.of_batch(&video.root, findings) else { return known };
-        match prompts.find(video.prompt_id.as_deref(), prompt, &words) {
-            Err(reason) => {
-                findings.prompt_found = Some(false);
-                findings.remarks.push(Remark::new(&video.dir, reason));
-            }
-            Ok(prompt) => {
-                findings.prompt_found = Some(true);
-                known.prompt = Some(prompt);
-                for word in words {
-                    findings.remarks.extend(known.disagreement(word).map(|message| Remark::new(&video.dir, message)));
+        if let Some(prompts) = self.of_batch(&video.root, findings) {
+            let found = prompts.find(video.prompt_id.as_deref(), prompt, &words);
+            findings.prompt_found = Some(found.is_ok());
+            match found {
+                Err(reason) => findings.remarks.push(Remark::new(&video.dir, reason)),
+                Ok(found) => {
+                    if let (true, Some(id)) = (found.is_by_text, &video.prompt_id) {
+                        let message = format!(
+                            "its text is that of {} in {}, and not that of {id}, as its name says; the text counts",
+                            found.prompt.prompt_id(),
+                            prompts.path().display()
+                        );
+                        findings.remarks.push(Remark::new(&video.dir, message));
+                    }
+                    known.prompt = Some(found.prompt);
                 }
             }
         }
+        let disagreements = words.iter().filter_map(|word| known.disagreement(word));
+        findings.remarks.extend(disagreements.map(|message| Remark::new(&video.dir, message)));
         known
     }
 
@@ -99,28 +127,36 @@ impl Prompts {
         if self.given.is_some() {
             return self.given.clone();
         }
-        let mut beside = self.beside.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = beside.entry(maps.to_owned()).or_insert_with(|| match BatchPrompts::beside(maps) {
-            Ok(prompts) => {
-                let prompts = prompts.map(Arc::new);
-                let warnings = prompts
-                    .iter()
-                    .flat_map(|prompts| prompts.warnings().iter().map(|warning| Remark::new(prompts.path(), warning)));
-                findings.remarks.extend(warnings);
-                prompts
-            }
-            Err(error) => {
-                let path = match &error {
-                    BatchPromptsError::Io { path, .. }
-                    | BatchPromptsError::Format { path, .. }
-                    | BatchPromptsError::Template { path, .. } => path.clone(),
-                };
-                findings.remarks.push(Remark::new(&path, format!("is left aside: {error}")));
-                None
-            }
+        let mut beside = lock(&self.beside);
+        if let Some(known) = beside.get(maps) {
+            return known.prompts.clone();
+        }
+        let files = files_beside(maps);
+        let prompts = BatchPrompts::beside(maps).unwrap_or_else(|error| {
+            findings.remarks.push(Remark::new(maps, format!("the prompts beside it are not known: {error}")));
+            None
         });
-        found.clone()
+        findings.remarks.extend(prompts.iter().flat_map(remarks));
+        let prompts = prompts.map(Arc::new);
+        beside.insert(maps.to_owned(), Beside { files, prompts: prompts.clone() });
+        prompts
     }
+}
+
+fn remarks(prompts: &BatchPrompts) -> Vec<Remark> {
+    prompts.warnings().iter().map(|warning| Remark::new(prompts.path(), warning)).collect()
+}
+
+fn files_beside(maps: &Path) -> Vec<(PathBuf, u64, SystemTime)> {
+    let signature = |path: PathBuf| {
+        let found = path.metadata().ok()?;
+        Some((path, found.len(), found.modified().ok()?))
+    };
+    BatchPrompts::files_beside(maps).filter_map(signature).collect()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl VideoPrompt {
@@ -144,15 +180,24 @@ impl VideoPrompt {
 
     /// A word's weight: that in the name of its directory, else in its metadata's prompt, else in the batch's.
     fn weight(&self, word: &str) -> Option<f64> {
-        let written = || self.written.iter().find(|token| token.word == word).map(|token| token.weight);
         let of_batch = || self.prompt.as_ref().and_then(|prompt| prompt.weight_of(word));
-        self.named.get(word).copied().or_else(written).or_else(of_batch)
+        self.named.get(word).copied().or_else(|| self.written(word).next()).or_else(of_batch)
     }
 
-    /// What the prompt of the batch says otherwise of a word than the dump.
+    /// A word's weights in the metadata's prompt.
+    fn written(&self, word: &str) -> impl Iterator<Item = f64> {
+        let name = as_name(word);
+        self.written.iter().filter(move |token| as_name(&token.word) == name).map(|token| token.weight)
+    }
+
+    /// What is said of a word's weight in one place and otherwise in another.
     fn disagreement(&self, word: &str) -> Option<String> {
+        let weight = self.weight(word);
+        if let (Some(weight), Some(written)) = (weight, self.written(word).find(|&written| Some(written) != weight)) {
+            return Some(format!("`{word}` has weight {weight} and also {written} in its prompt; {weight} counts"));
+        }
         let prompt = self.prompt.as_ref()?;
-        match (prompt.weight_of(word), self.weight(word)) {
+        match (prompt.weight_of(word), weight) {
             (None, None) => Some(format!("`{word}` is not in the prompt `{}`: its weight is not known", prompt.prompt)),
             (Some(of_batch), Some(weight)) if of_batch != weight => Some(format!(
                 "`{word}` has weight {weight} in the dump, {of_batch} in {}; the dump counts",

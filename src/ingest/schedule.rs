@@ -30,7 +30,7 @@ pub(super) fn run(
     if dump.videos.is_empty() && dump.problems.is_empty() {
         return Err(IngestError::nothing_found(dumps));
     }
-    let pass = pass(dump, path, options, observer)?;
+    let pass = pass(dump, path, options, &Prompts::new(options)?, observer)?;
     match pass.failed {
         Some(error) => Err(error),
         None => Ok(Report {
@@ -58,11 +58,11 @@ pub(super) fn pass(
     dump: Dump,
     path: &Path,
     options: &IngestOptions,
+    prompts: &Prompts,
     observer: &dyn Observer,
 ) -> Result<Pass, IngestError> {
     // Looked at first, so that a mistaken command leaves no empty store behind.
     let existing = if path.join("zarr.json").exists() { Some(Store::open(path)?) } else { None };
-    let prompts = Prompts::new(options)?;
     let selected = select(dump, options, existing.as_ref())?;
     let store = Store::create(path)?;
     let _lock = store.lock_for_writing()?;
@@ -85,23 +85,35 @@ pub(super) fn dry_run(
     options: &IngestOptions,
     observer: &dyn Observer,
 ) -> Result<DryRun, IngestError> {
-    let store = if path.join("zarr.json").exists() { Some(Store::open(path)?) } else { None };
-    let (tokens, prompts) = (Names::new(&options.tokens)?, Prompts::new(options)?);
     let dump = Dump::find(dumps)?;
     if dump.videos.is_empty() && dump.problems.is_empty() {
         return Err(IngestError::nothing_found(dumps));
     }
-    let selected = select(dump, options, store.as_ref())?;
+    let store = if path.join("zarr.json").exists() { Some(Store::open(path)?) } else { None };
+    dry_run_of(dump, store.as_ref(), options, observer)
+}
+
+/// The dry run of a dump, as it was found.
+pub(super) fn dry_run_of(
+    dump: Dump,
+    store: Option<&Store>,
+    options: &IngestOptions,
+    observer: &dyn Observer,
+) -> Result<DryRun, IngestError> {
+    let (tokens, prompts) = (Names::new(&options.tokens)?, Prompts::new(options)?);
+    let selected = select(dump, options, store)?;
     let mut found = HashMap::new();
     let mut outcome = DryRun { warnings: prompts.remarks(), ..DryRun::default() };
     let mut problems: Vec<Quarantined> = selected.problems.iter().map(Quarantined::from).collect();
     let mut sampled = Sample::default();
     for (video, id) in &selected.videos {
-        let committed = store.as_ref().map_or(Ok(Committed::default()), |store| committed(store, id))?;
+        let committed = store.map_or(Ok(Committed::default()), |store| committed(store, id))?;
         let mut plan = VideoPlan::new(video, id.clone(), &tokens, &prompts, options, &committed);
-        let mut writes = plan.touched;
+        let mut writes = plan.prompt.fill(&mut plan.kept) || plan.touched;
         for candidates in &mut plan.to_write {
-            let Decision::Write(series, steps) = candidates.decide(options, &mut plan.findings) else { continue };
+            let Decision::Write(series, steps) = sampled.decide(candidates, options, &mut plan.findings) else {
+                continue;
+            };
             writes = true;
             let layout = &series.layout;
             let from_files = |step: &&StepPlan| matches!(step.source, StepSource::Files { .. });
@@ -112,13 +124,13 @@ pub(super) fn dry_run(
             let raw = (layout.shape.len() * layout.dtype.size() * steps.len()) as u64;
             outcome.bytes_raw += raw;
             outcome.files_out += layout.files();
-            sampled.take(&series, &steps, raw);
         }
         outcome.skip += plan.findings.skipped;
         found.extend(plan.findings.prompt_found.map(|found| (id.clone(), found)));
         if writes {
             outcome.videos += 1;
-            outcome.files_out += SeriesLayout::FILES_OF_A_VIDEO;
+            let documents = u64::from(plan.to_write.is_empty());
+            outcome.files_out += SeriesLayout::FILES_OF_A_VIDEO - documents;
         }
         problems.extend(plan.findings.problems.iter().map(Quarantined::from));
         outcome.warnings.append(&mut plan.findings.remarks);
@@ -149,32 +161,44 @@ impl Sample {
     /// Steps compressed at most.
     const STEPS: usize = 6;
 
-    /// Writes one step of a word to a temporary store.
-    fn take(&mut self, series: &SeriesPlan, steps: &[StepPlan], raw: u64) {
+    /// Decides what is written of a word, and writes one step of it to a temporary store. If that turns out to be of another shape or
+    /// type than its metadata said, it is decided anew.
+    fn decide(&mut self, candidates: &mut Candidates, options: &IngestOptions, findings: &mut Findings) -> Decision {
+        let decision = candidates.decide(options, findings);
+        let Decision::Write(series, steps) = &decision else { return decision };
         let files = |step: &&StepPlan| matches!(step.source, StepSource::Files { .. });
         let Some(step) = steps.iter().filter(files).nth(steps.len() / 2).or_else(|| steps.iter().find(files)) else {
-            return;
+            return decision;
         };
         if self.steps >= Self::STEPS {
-            return;
+            return decision;
         }
-        let written = || -> Option<u64> {
-            let dir = tempfile::tempdir().ok()?;
-            let store = Store::create(dir.path()).ok()?;
-            let mut series = series.clone();
-            series.layout.steps = 1;
-            series.path = store.new_series(&series.video_id, &series.token).ok()?;
-            let task = ShardTask { series, shard: 0, steps: vec![step.clone()], unchanged_in: None };
-            task.run(&store, &|_| {})
-                .ok()
-                .filter(|fragment| fragment.failures.is_empty())
-                .map(|fragment| fragment.bytes_out)
-        };
-        if let Some(written) = written() {
-            self.steps += 1;
-            self.raw += raw / steps.len() as u64;
-            self.written += written;
+        let Some(mut fragment) = Self::written(series, step) else { return decision };
+        match fragment.failures.pop() {
+            None => {
+                self.steps += 1;
+                self.raw += (series.layout.shape.len() * series.layout.dtype.size()) as u64;
+                self.written += fragment.bytes_out;
+                decision
+            }
+            Some(failure) => match failure.observed {
+                Some(observed) if series.found != observed => {
+                    // All files of a word are written by one program.
+                    steps.iter().filter(files).for_each(|step| candidates.observe(step.step, observed));
+                    self.decide(candidates, options, findings)
+                }
+                _ => decision,
+            },
         }
+    }
+
+    fn written(series: &SeriesPlan, step: &StepPlan) -> Option<Fragment> {
+        let dir = tempfile::tempdir().ok()?;
+        let store = Store::create(dir.path()).ok()?;
+        let mut series = series.clone();
+        series.layout.steps = 1;
+        series.path = store.new_series(&series.video_id, &series.token).ok()?;
+        ShardTask { series, shard: 0, steps: vec![step.clone()], unchanged_in: None }.run(&store, &|_| {}).ok()
     }
 
     fn ratio(&self) -> f64 {
@@ -237,7 +261,7 @@ struct Session<'a> {
     store: &'a Store,
     options: &'a IngestOptions,
     tokens: Names,
-    prompts: Prompts,
+    prompts: &'a Prompts,
     observer: &'a dyn Observer,
     videos: Mutex<std::vec::IntoIter<(Video, String)>>,
     report: Mutex<Report>,
@@ -282,7 +306,7 @@ impl<'a> Session<'a> {
         store: &'a Store,
         options: &'a IngestOptions,
         observer: &'a dyn Observer,
-        prompts: Prompts,
+        prompts: &'a Prompts,
         selected: Selected,
     ) -> Result<Self, IngestError> {
         let files = || selected.videos.iter().flat_map(|(video, _)| &video.series).flat_map(|series| &series.steps);
@@ -354,7 +378,7 @@ impl<'a> Session<'a> {
             }
             committed => committed?,
         };
-        let mut plan = VideoPlan::new(&video, id, &self.tokens, &self.prompts, self.options, &committed);
+        let mut plan = VideoPlan::new(&video, id, &self.tokens, self.prompts, self.options, &committed);
         let kept = std::mem::take(&mut plan.kept);
         let to_write = std::mem::take(&mut plan.to_write);
         let findings = std::mem::take(&mut plan.findings);
@@ -505,14 +529,18 @@ impl<'a> Session<'a> {
             return Ok(());
         }
         let Some(plan) = lock(&run.plan).take() else { return Ok(()) };
-        let (kept, written) = (std::mem::take(&mut *lock(&run.kept)), std::mem::take(&mut *lock(&run.written)));
-        if plan.touched || !written.is_empty() {
+        let (mut kept, mut written) = (std::mem::take(&mut *lock(&run.kept)), std::mem::take(&mut *lock(&run.written)));
+        let has_news = plan.prompt.fill(&mut kept);
+        if plan.touched || has_news || !written.is_empty() {
+            for series in &mut written {
+                series.describe(&plan.prompt);
+            }
             let video_id = plan.video_id.clone();
             let stays: HashSet<&str> = kept.iter().map(StepRow::series_path).collect();
             let rows = run.committed.rows().iter().map(StepRow::series_path);
             let replaced: HashSet<PathBuf> =
                 rows.filter(|path| !stays.contains(path)).map(|path| self.store.root().join(path)).collect();
-            if !commit_video(self.store, plan.video_id, plan.summary, kept, written, &plan.prompt, &run.committed)? {
+            if !commit_video(self.store, plan.video_id, plan.summary, kept, written, &run.committed)? {
                 // Another ingest committed this video meanwhile: what is to do is decided anew on top of that.
                 return self.start_video(run.video.clone(), video_id, scope);
             }

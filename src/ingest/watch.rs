@@ -5,16 +5,21 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::schedule::{self, Pass};
+use super::prompts::Prompts;
+use super::schedule;
 use super::{Event, IngestError, IngestOptions, Observer, PromptMatches, Quarantined, Remark, Report, WatchOptions};
-use crate::dump::{Dump, StepFiles, Video};
+use crate::dump::{Dump, Series, StepFiles, Video};
 
 /// How long what a commit replaced stays, for whoever is reading it.
-const GRACE: Duration = Duration::from_mins(1);
+const GRACE: Duration = Duration::from_mins(5);
+/// How long a step that is written in parts waits for more of them, if none after it has begun.
+const PARTS: Duration = Duration::from_secs(30);
+/// How often a step that cannot be used is tried before it is said: it may be that it was read while it was written.
+const ATTEMPTS: u32 = 3;
 /// How often a pause looks whether it is to end.
 const TICK: Duration = Duration::from_millis(100);
-/// A dump so large that looking takes long is looked at less often: at most this part of the time.
-const LOOKING: u32 = 5;
+/// A dump so large that looking takes long is looked at less often: the pause is this many times as long.
+const PAUSE: u32 = 5;
 
 pub(super) fn watch(
     dumps: &[impl AsRef<Path>],
@@ -25,36 +30,25 @@ pub(super) fn watch(
 ) -> Result<Report, IngestError> {
     let start = Instant::now();
     let dumps: Vec<&Path> = dumps.iter().map(AsRef::as_ref).collect();
-    let mut watched = Watched::new(observer);
-    let mut changed = Instant::now();
+    let patience = watch.until_idle.map_or(PARTS, |idle| idle.min(PARTS));
+    let mut watched = Watched::new(path, options, observer)?;
     loop {
         let looked = Instant::now();
-        let dump = find_what_is_there(&dumps)?;
-        let incomplete: Vec<Quarantined> = dump.problems.iter().map(Quarantined::from).collect();
-        let found = !dump.videos.is_empty();
-        let look = watched.look(dump);
-        if look.changed || incomplete != watched.incomplete {
-            changed = Instant::now();
-        }
-        let settling = look.settling;
-        if !look.dump.videos.is_empty() && !watched.ingest(look, path, options)? {
+        let look = watched.look(find_what_is_there(&dumps)?, looked, patience);
+        let pause_for = watch.poll.max(looked.elapsed() * PAUSE);
+        let (idle, settling) = (look.idle, look.settling);
+        let has_news = !look.dump.videos.is_empty();
+        if has_news && !watched.ingest(look)? {
             break;
         }
         watched.remove_replaced();
-        let waiting = settling + incomplete.len() as u64;
-        watched.incomplete = incomplete;
-        observer.event(Event::Watched { steps: watched.report.ingested, waiting, idle: changed.elapsed() });
-        let is_idle = watch.until_idle.is_some_and(|idle| changed.elapsed() >= idle);
-        if is_idle && settling == 0 {
-            if !found && watched.incomplete.is_empty() {
-                return Err(IngestError::nothing_found(&dumps));
-            }
-            // Nobody is going to complete these.
-            let incomplete = std::mem::take(&mut watched.incomplete);
-            watched.quarantine(incomplete, true);
+        let waiting = settling + watched.incomplete.len() as u64;
+        observer.event(Event::Watched { steps: watched.report.ingested, waiting, idle });
+        if !has_news && settling == 0 && watch.until_idle.is_some_and(|limit| idle >= limit) {
+            watched.give_up(&dumps)?;
             break;
         }
-        if !pause(watch.poll.max(looked.elapsed() * LOOKING), observer) {
+        if !pause(pause_for, observer) {
             break;
         }
     }
@@ -84,15 +78,22 @@ type Signature = (u64, SystemTime);
 
 /// A dump, and what was done with it so far.
 struct Watched<'a> {
+    path: &'a Path,
+    options: &'a IngestOptions,
+    prompts: Prompts,
     observer: Once<'a>,
-    /// The files at the last look.
+    /// The files at the last look, and when one of them was last another than before.
     files: HashMap<PathBuf, Signature>,
+    changed: Instant,
     /// What could not be used at the last look: a tensor without metadata and the like, which may be completed yet.
     incomplete: Vec<Quarantined>,
     /// The files that an ingest has seen, as it has seen them.
     ingested: HashMap<PathBuf, Signature>,
-    quarantined: BTreeMap<PathBuf, Quarantined>,
-    prompts: HashMap<String, bool>,
+    /// What could not be ingested, and how often that was tried.
+    quarantined: BTreeMap<PathBuf, (Quarantined, u32)>,
+    /// That nothing of what was found is selected; once something was, `Some(None)`.
+    unselected: Option<Option<IngestError>>,
+    prompts_found: HashMap<String, bool>,
     replaced: VecDeque<(Instant, PathBuf)>,
     report: Report,
 }
@@ -101,69 +102,104 @@ struct Watched<'a> {
 struct Look {
     /// Videos in which something complete is new, with all that is complete in them.
     dump: Dump,
-    /// Whether any file is new or another one than before.
-    changed: bool,
-    /// Steps with files that have just been found, or found to be other ones.
+    /// How long no file has been another than before.
+    idle: Duration,
+    /// Steps that wait for their files to stand still.
     settling: u64,
 }
 
 impl<'a> Watched<'a> {
-    fn new(observer: &'a dyn Observer) -> Self {
-        Self {
+    fn new(path: &'a Path, options: &'a IngestOptions, observer: &'a dyn Observer) -> Result<Self, IngestError> {
+        Ok(Self {
+            path,
+            options,
+            prompts: Prompts::new(options)?,
             observer: Once { observer, said: Mutex::default() },
             files: HashMap::new(),
+            changed: Instant::now(),
             incomplete: Vec::new(),
             ingested: HashMap::new(),
             quarantined: BTreeMap::new(),
-            prompts: HashMap::new(),
+            unselected: None,
+            prompts_found: HashMap::new(),
             replaced: VecDeque::new(),
             report: Report::default(),
-        }
+        })
     }
 
     /// Compares a dump with the last look, and leaves in it what is to be ingested.
-    fn look(&mut self, mut dump: Dump) -> Look {
-        let files: HashMap<PathBuf, Signature> = dump.videos.iter().flat_map(files_of).collect();
-        let changed = files.iter().any(|(path, signature)| self.files.get(path) != Some(signature));
+    fn look(&mut self, mut dump: Dump, now: Instant, patience: Duration) -> Look {
+        let files: HashMap<PathBuf, Signature> = dump.videos.iter().flat_map(signatures).collect();
+        let incomplete: Vec<Quarantined> = dump.problems.drain(..).map(|problem| Quarantined::from(&problem)).collect();
+        let is_other = |(path, signature): (&PathBuf, &Signature)| self.files.get(path) != Some(signature);
+        if files.iter().any(is_other) || incomplete != self.incomplete {
+            self.changed = now;
+        }
+        let idle = now.duration_since(self.changed);
         let complete = |path: &Path| files.get(path).is_some_and(|signature| self.files.get(path) == Some(signature));
         let mut settling = 0;
         for video in &mut dump.videos {
+            let may_grow = video.summary.is_none() && idle < patience;
             for series in &mut video.series {
-                let steps = series.steps.len();
-                series.steps.retain(|files| files.parts.iter().all(|part| complete(&part.path)));
+                let (steps, unfinished) = (series.steps.len(), unfinished(series).filter(|_| may_grow));
+                let stands = |step: &StepFiles| step.parts.iter().all(|part| complete(&part.path));
+                series.steps.retain(|step| Some(step.step) != unfinished && stands(step));
                 settling += (steps - series.steps.len()) as u64;
             }
             video.series.retain(|series| !series.steps.is_empty());
             video.summary = video.summary.take().filter(|path| complete(path));
         }
-        dump.problems.clear();
-        let is_new = |(path, signature): (PathBuf, Signature)| self.ingested.get(&path) != Some(&signature);
-        dump.videos.retain(|video| files_of(video).any(is_new));
-        self.files = files;
-        Look { dump, changed, settling }
+        (self.files, self.incomplete) = (files, incomplete);
+        let with_new_prompts = self.prompts.changed();
+        let is_new = |path: &Path| self.ingested.get(path) != self.files.get(path);
+        dump.videos.retain(|video| paths(video).any(is_new) || with_new_prompts.contains(&video.root));
+        Look { dump, idle, settling }
     }
 
     /// Ingests what is complete. Returns false if the watch is to end.
-    fn ingest(&mut self, look: Look, path: &Path, options: &IngestOptions) -> Result<bool, IngestError> {
-        let files: Vec<(PathBuf, Signature)> = look.dump.videos.iter().flat_map(files_of).collect();
-        let steps = || look.dump.videos.iter().flat_map(|video| &video.series).flat_map(|series| &series.steps);
+    fn ingest(&mut self, look: Look) -> Result<bool, IngestError> {
+        let videos = &look.dump.videos;
+        let seen: Vec<PathBuf> = videos.iter().flat_map(paths).map(Path::to_owned).collect();
+        let steps = || videos.iter().flat_map(|video| &video.series).flat_map(|series| &series.steps);
         let is_known = |step: &&StepFiles| {
-            step.parts.iter().all(|part| self.ingested.get(&part.path) == Some(&(part.bytes, part.modified)))
+            step.parts.iter().all(|part| self.ingested.get(&part.path) == self.files.get(&part.path))
         };
         let known = steps().filter(is_known).count() as u64;
-        let of_step = |step: &StepFiles| {
-            step.parts.iter().flat_map(|part| [part.path.clone(), part.metadata.clone()]).collect::<Vec<_>>()
-        };
-        let looked_at: HashSet<PathBuf> = steps().flat_map(of_step).collect();
-        let pass = match schedule::pass(look.dump, path, options, &self.observer) {
+        let metadata = steps().flat_map(|step| &step.parts).map(|part| part.metadata.clone());
+        let words = videos.iter().flat_map(|video| &video.series).map(|series| series.dir.clone());
+        let places: HashSet<PathBuf> = seen
+            .iter()
+            .cloned()
+            .chain(metadata)
+            .chain(words)
+            .chain(videos.iter().map(|video| video.dir.clone()))
+            .collect();
+        let summaries: HashSet<PathBuf> = videos.iter().filter_map(|video| video.summary.clone()).collect();
+        self.observer.forget(&summaries);
+        let pass = match schedule::pass(look.dump, self.path, self.options, &self.prompts, &self.observer) {
+            Ok(pass) => pass,
             // What is selected may be yet to come.
-            Err(IngestError::NothingSelected { .. }) => Pass::default(),
-            pass => pass?,
+            Err(error @ IngestError::NothingSelected { .. }) => {
+                self.ingested
+                    .extend(seen.into_iter().filter_map(|path| self.files.get(&path).map(|&as_seen| (path, as_seen))));
+                self.unselected.get_or_insert(Some(error));
+                return Ok(true);
+            }
+            Err(error) => return Err(error),
         };
-        self.ingested.extend(files);
-        self.quarantined.retain(|path, _| !looked_at.contains(path));
-        self.quarantine(pass.report.quarantined, false);
-        self.prompts.extend(pass.prompts);
+        self.unselected = Some(None);
+        self.ingested.extend(seen.into_iter().filter_map(|path| self.files.get(&path).map(|&as_seen| (path, as_seen))));
+        let mut before: BTreeMap<PathBuf, (Quarantined, u32)> = BTreeMap::new();
+        std::mem::swap(&mut before, &mut self.quarantined);
+        let (again, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            before.into_iter().partition(|(path, _)| places.contains(path));
+        self.quarantined = others;
+        for left in pass.report.quarantined {
+            let attempts =
+                again.get(&left.path).filter(|(known, _)| *known == left).map_or(0, |(_, attempts)| *attempts) + 1;
+            self.leave_out(left, attempts);
+        }
+        self.prompts_found.extend(pass.prompts);
         let now = Instant::now();
         self.replaced.extend(pass.replaced.into_iter().map(|path| (now, path)));
         self.report.ingested += pass.report.ingested;
@@ -177,13 +213,33 @@ impl<'a> Watched<'a> {
         }
     }
 
-    fn quarantine(&mut self, left: Vec<Quarantined>, say: bool) {
-        for left in left {
-            if say {
-                self.observer.event(Event::Quarantined(&left));
-            }
-            self.quarantined.insert(left.path.clone(), left);
+    /// Notes what could not be used. It is tried again, and said once it has been tried often enough; what no file is to blame for is said
+    /// at once.
+    fn leave_out(&mut self, left: Quarantined, mut attempts: u32) {
+        let mut forget = || {
+            let tensor = tensor_of(&left.path, &self.files);
+            self.ingested.remove(&left.path).is_some() | self.ingested.remove(&tensor).is_some()
+        };
+        let is_tried_again = attempts < ATTEMPTS && forget();
+        if !is_tried_again && attempts <= ATTEMPTS {
+            self.observer.observer.event(Event::Quarantined(&left));
+            attempts = ATTEMPTS;
         }
+        self.quarantined.insert(left.path.clone(), (left, attempts));
+    }
+
+    /// Nothing has changed for long: what is incomplete will stay so.
+    fn give_up(&mut self, dumps: &[&Path]) -> Result<(), IngestError> {
+        if let Some(Some(error)) = self.unselected.take() {
+            return Err(error);
+        }
+        if self.ingested.is_empty() && self.incomplete.is_empty() {
+            return Err(IngestError::nothing_found(dumps));
+        }
+        for left in std::mem::take(&mut self.incomplete) {
+            self.leave_out(left, ATTEMPTS);
+        }
+        Ok(())
     }
 
     /// Removes what was replaced long ago.
@@ -198,20 +254,32 @@ impl<'a> Watched<'a> {
     }
 
     fn into_report(self, start: Instant) -> Report {
-        let mut warnings = self.observer.said.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut warnings: Vec<Remark> = self.observer.said.into_inner().unwrap_or_else(PoisonError::into_inner).remarks;
         warnings.sort();
         Report {
-            quarantined: self.quarantined.into_values().collect(),
+            quarantined: self.quarantined.into_values().map(|(left, _)| left).collect(),
             warnings,
-            prompts: PromptMatches::of(&self.prompts),
+            prompts: PromptMatches::of(&self.prompts_found),
             seconds: start.elapsed().as_secs_f64(),
             ..self.report
         }
     }
 }
 
-/// The files of a video that can be compared between looks: step files (with their metadata) and the summary.
-fn files_of(video: &Video) -> impl Iterator<Item = (PathBuf, Signature)> + '_ {
+/// The last step of a word that is written in parts: there may be more of them to come.
+fn unfinished(series: &Series) -> Option<i32> {
+    let is_split = series.split.blocks.is_some() || series.split.heads.is_some();
+    series.steps.last().filter(|_| is_split).map(|last| last.step)
+}
+
+/// The files of a video that are compared between looks: step files, and the summary.
+fn paths(video: &Video) -> impl Iterator<Item = &Path> {
+    let steps = video.series.iter().flat_map(|series| &series.steps).flat_map(|step| &step.parts);
+    steps.map(|part| part.path.as_path()).chain(video.summary.as_deref())
+}
+
+/// These files with their signatures; that of a step file is of its metadata, too.
+fn signatures(video: &Video) -> impl Iterator<Item = (PathBuf, Signature)> + '_ {
     let steps = video.series.iter().flat_map(|series| &series.steps).flat_map(|step| &step.parts);
     let summary = video.summary.iter().filter_map(|path| {
         let found = path.metadata().ok()?;
@@ -220,27 +288,61 @@ fn files_of(video: &Video) -> impl Iterator<Item = (PathBuf, Signature)> + '_ {
     steps.map(|part| (part.path.clone(), (part.bytes, part.modified))).chain(summary)
 }
 
-/// Passes on what ingests say, each warning once: later looks find the same again.
+/// The step file that a metadata file is beside.
+fn tensor_of(metadata: &Path, files: &HashMap<PathBuf, Signature>) -> PathBuf {
+    let name = metadata.file_name().unwrap_or_default().to_string_lossy();
+    let stem = name.strip_suffix("_metadata.json").unwrap_or_default();
+    let beside =
+        crate::dump::FileFormat::ALL.map(|format| metadata.with_file_name(format!("{stem}{}", format.extension())));
+    beside.into_iter().find(|path| files.contains_key(path)).unwrap_or_default()
+}
+
+/// Passes on what ingests say, each warning once: later looks find the same again. What is left out is said by the watch itself.
 struct Once<'a> {
     observer: &'a dyn Observer,
-    said: Mutex<Vec<Remark>>,
+    said: Mutex<Said>,
+}
+
+#[derive(Default)]
+struct Said {
+    remarks: Vec<Remark>,
+    /// Each text once in a directory.
+    known: HashSet<(Option<PathBuf>, String)>,
+}
+
+impl Once<'_> {
+    /// Drops remarks on files that are looked at again.
+    fn forget(&self, files: &HashSet<PathBuf>) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let Said { remarks, known } = &mut *said;
+        remarks.retain(|remark| {
+            let stays = !files.contains(&remark.path);
+            if !stays {
+                known.remove(&key(remark));
+            }
+            stays
+        });
+    }
+}
+
+fn key(remark: &Remark) -> (Option<PathBuf>, String) {
+    (remark.path.parent().map(Path::to_owned), remark.message.clone())
 }
 
 impl Observer for Once<'_> {
     fn event(&self, event: Event<'_>) {
-        if let Event::Found { .. } = event {
-            return;
-        }
-        if let Event::Warning(remark) = event {
-            let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_same =
-                |known: &Remark| known.message == remark.message && known.path.parent() == remark.path.parent();
-            if said.iter().any(is_same) {
-                return;
+        match event {
+            Event::Found { .. } | Event::Steps { .. } | Event::Quarantined(_) => {}
+            Event::Warning(remark) => {
+                let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+                if said.known.insert(key(remark)) {
+                    said.remarks.push(remark.clone());
+                    drop(said);
+                    self.observer.event(event);
+                }
             }
-            said.push(remark.clone());
+            event => self.observer.event(event),
         }
-        self.observer.event(event);
     }
 
     fn is_cancelled(&self) -> bool {

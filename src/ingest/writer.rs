@@ -12,7 +12,6 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::commit::{WrittenSeries, commit_video};
 use super::options::IngestOptions;
 use super::plan::{Committed, SeriesPlan, micros};
-use super::prompts::VideoPrompt;
 use super::task::{describe_row, write_step};
 use crate::dump::{Problem, ReadOptions, Split, StepArray, StepMetadata, prompt_id};
 use crate::grid::{Grid, infer_grid};
@@ -191,15 +190,7 @@ impl StoreWriter {
                 }
             };
             let summary = committed.previous.as_ref().and_then(|index| index.record.summary.clone());
-            if commit_video(
-                &self.store,
-                self.video_id.clone(),
-                summary,
-                kept,
-                vec![written],
-                &VideoPrompt::default(),
-                &committed,
-            )? {
+            if commit_video(&self.store, self.video_id.clone(), summary, kept, vec![written], &committed)? {
                 self.supersede(token, stored.first().map(StepRow::series_path), plan.path);
                 return Ok(true);
             }

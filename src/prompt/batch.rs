@@ -8,24 +8,27 @@ use std::{fs, io};
 
 use serde_json::Value;
 
-use super::collapse_spaces;
 use super::expand::{TrackedWord, Variation, parse_weighted};
 use super::parse::PromptError;
 use super::template::Template;
+use super::{as_name, collapse_spaces, places, prompt_id};
 
 /// Prompts that are looked up by their texts; further ones are found by their numbers alone.
 const TEXTS: u64 = 1_000_000;
 /// Keys of a variation's prompt, the one that keeps weights first.
 const PROMPT_KEYS: [&str; 4] = ["weighted_prompt", "weighted_text", "text", "prompt"];
 /// Where generators leave prompts, below a batch's directory; the most telling first.
-const BESIDE: [&str; 4] =
-    ["configs/prompt_variations.json", "prompt_variations.json", "batch_metadata.json", "configs/prompt_template.txt"];
+const BESIDE: [&str; 4] = ["configs/prompt_variations.json", "prompt_variations.json", "batch_metadata.json", TEMPLATE];
+/// Where generators leave the template: one, which may have line breaks.
+const TEMPLATE: &str = "configs/prompt_template.txt";
 
 /// The prompts of a batch: number `k` is that of the videos `prompt_00k_…`.
 #[derive(Debug)]
 pub struct BatchPrompts {
     path: PathBuf,
+    /// Ordered by their numbers.
     sources: Vec<Source>,
+    count: u64,
     /// Remarks on the file: what is probably not what its author meant.
     warnings: Vec<String>,
     by_text: OnceLock<HashMap<String, Vec<u64>>>,
@@ -53,6 +56,15 @@ pub struct BatchPrompt {
     pub prompt: String,
     /// The words in parentheses and their weights.
     pub tokens: Vec<TrackedWord>,
+}
+
+/// The prompt of a video.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Found {
+    /// The prompt.
+    pub prompt: BatchPrompt,
+    /// Whether only its text tells: the number in the video's name is that of another prompt, or of none.
+    pub is_by_text: bool,
 }
 
 /// Why a file of prompts cannot be used.
@@ -91,18 +103,17 @@ impl BatchPrompt {
     /// The id that names of videos start with: `prompt_007`.
     #[must_use]
     pub fn prompt_id(&self) -> String {
-        format!("prompt_{:03}", self.number)
+        prompt_id(self.number)
     }
 
     /// The weight of a word: that of its first emphasis, or 1 if it is there without. `None` if it is not there.
     ///
-    /// Words are compared as names of directories are, in which `:`, `/` and `\` have become `_`.
+    /// Words are compared [as names](as_name) of directories are.
     #[must_use]
     pub fn weight_of(&self, word: &str) -> Option<f64> {
-        let as_name = |word: &str| word.replace([':', '/', '\\'], "_");
         let name = as_name(word);
         let emphasised = self.tokens.iter().find(|token| as_name(&token.word) == name).map(|token| token.weight);
-        emphasised.or_else(|| self.prompt.contains(word).then_some(1.0))
+        emphasised.or_else(|| places(&name, &as_name(&self.prompt)).next().map(|_| 1.0))
     }
 
     fn new(number: u64, template: Option<String>, of_template: Option<u64>, variation: Variation) -> Self {
@@ -111,7 +122,8 @@ impl BatchPrompt {
     }
 
     fn has_words(&self, words: &[&str]) -> bool {
-        self.tokens.len() == words.len() && self.tokens.iter().all(|token| words.contains(&token.word.as_str()))
+        let names: Vec<String> = words.iter().map(|word| as_name(word)).collect();
+        self.tokens.len() == words.len() && self.tokens.iter().all(|token| names.contains(&as_name(&token.word)))
     }
 }
 
@@ -122,11 +134,14 @@ impl BatchPrompts {
     /// # Errors
     /// If the file cannot be read, or holds no prompts, or a template in it does not parse.
     pub fn read(path: &Path) -> Result<Self, BatchPromptsError> {
-        let text =
-            fs::read_to_string(path).map_err(|source| BatchPromptsError::Io { path: path.to_owned(), source })?;
-        let mut prompts =
-            Self { path: path.to_owned(), sources: Vec::new(), warnings: Vec::new(), by_text: OnceLock::new() };
-        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json")) {
+        let (mut prompts, text) = Self::open(path)?;
+        let ends_in = |ending: &str| path.extension().is_some_and(|own| own.eq_ignore_ascii_case(ending));
+        if ends_in("csv") {
+            return Err(
+                prompts.unfit("a CSV cannot be read (`attnkit prompt expand --format json` writes what can be)".into())
+            );
+        }
+        if ends_in("json") {
             let json = serde_json::from_str(&text).map_err(|error| prompts.unfit(format!("not JSON: {error}")))?;
             prompts.add_json(&json)?;
         } else {
@@ -140,21 +155,61 @@ impl BatchPrompts {
         Ok(prompts)
     }
 
-    /// Reads what the generator left beside the maps, if it did: `configs/prompt_variations.json`, `batch_metadata.json` or
-    /// `configs/prompt_template.txt` in the directory of the maps or its parent.
+    /// Reads a file that is one template.
+    fn read_template(path: &Path) -> Result<Self, BatchPromptsError> {
+        let (mut prompts, text) = Self::open(path)?;
+        if text.trim().is_empty() {
+            return Err(prompts.unfit("there is no prompt in it".into()));
+        }
+        prompts.add_template(text.trim(), 1)?;
+        Ok(prompts)
+    }
+
+    /// The text of a file, and the prompts of it that are still to be read.
+    fn open(path: &Path) -> Result<(Self, String), BatchPromptsError> {
+        let text =
+            fs::read_to_string(path).map_err(|source| BatchPromptsError::Io { path: path.to_owned(), source })?;
+        let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
+        let prompts = Self {
+            path: path.to_owned(),
+            sources: Vec::new(),
+            count: 0,
+            warnings: Vec::new(),
+            by_text: OnceLock::new(),
+        };
+        Ok((prompts, text))
+    }
+
+    /// Reads what the generator left beside the maps, if it did: the first of [`files_beside`](Self::files_beside) that can be used. What is
+    /// wrong with those before it is among its warnings.
     ///
     /// # Errors
-    /// As [`read`](Self::read), except that a `batch_metadata.json` without prompts is no error.
+    /// As [`read`](Self::read), if none can be used. A `batch_metadata.json` without prompts is no error.
     pub fn beside(maps: &Path) -> Result<Option<Self>, BatchPromptsError> {
-        let batches = [Some(maps), maps.parent()];
-        let candidates = batches.into_iter().flatten().flat_map(|batch| BESIDE.map(|name| batch.join(name)));
-        for path in candidates.filter(|path| path.is_file()) {
-            match Self::read(&path) {
+        let mut failed: Option<BatchPromptsError> = None;
+        for path in Self::files_beside(maps) {
+            let prompts = if path.ends_with(TEMPLATE) { Self::read_template(&path) } else { Self::read(&path) };
+            match prompts {
+                Ok(mut prompts) => {
+                    prompts.warnings.extend(failed.map(|error| format!("is read instead: {error}")));
+                    return Ok(Some(prompts));
+                }
                 Err(BatchPromptsError::Format { .. }) if path.ends_with("batch_metadata.json") => {}
-                prompts => return prompts.map(Some),
+                Err(error) => failed = failed.or(Some(error)),
             }
         }
-        Ok(None)
+        failed.map_or(Ok(None), Err)
+    }
+
+    /// The files beside the maps that may hold prompts, the most telling first: `configs/prompt_variations.json`, `prompt_variations.json`,
+    /// `batch_metadata.json` and `configs/prompt_template.txt` in the directory of the maps or its parent, as far as they are there.
+    pub fn files_beside(maps: &Path) -> impl Iterator<Item = PathBuf> {
+        let batches = [Some(maps), maps.parent()];
+        batches
+            .into_iter()
+            .flatten()
+            .flat_map(|batch| BESIDE.map(|name| batch.join(name)))
+            .filter(|path| path.is_file())
     }
 
     /// The file.
@@ -171,14 +226,15 @@ impl BatchPrompts {
 
     /// How many prompts there are.
     #[must_use]
-    pub fn count(&self) -> u64 {
-        self.sources.iter().map(Source::count).fold(0, u64::saturating_add)
+    pub const fn count(&self) -> u64 {
+        self.count
     }
 
     /// The prompt of a number.
     #[must_use]
     pub fn prompt(&self, number: u64) -> Option<BatchPrompt> {
-        self.sources.iter().find_map(|source| source.prompt(number))
+        let behind = self.sources.partition_point(|source| source.first() <= number);
+        self.sources.get(behind.checked_sub(1)?)?.prompt(number)
     }
 
     /// The prompt that a video was generated from, by the number in its prompt's id (`prompt_007`) if the text agrees, else by its text.
@@ -186,7 +242,7 @@ impl BatchPrompts {
     ///
     /// # Errors
     /// In words, why none was found.
-    pub fn find(&self, prompt_id: Option<&str>, prompt: Option<&str>, words: &[&str]) -> Result<BatchPrompt, String> {
+    pub fn find(&self, prompt_id: Option<&str>, prompt: Option<&str>, words: &[&str]) -> Result<Found, String> {
         let text = prompt.map(|prompt| {
             collapse_spaces(&parse_weighted(prompt).map_or_else(|_| prompt.to_owned(), |variation| variation.prompt))
         });
@@ -194,13 +250,13 @@ impl BatchPrompts {
         let numbered = number.and_then(|number| self.prompt(number));
         let of_file = || format!("in {}", self.path.display());
         let Some(text) = text else {
-            return numbered.ok_or_else(|| match number {
+            return numbered.map(|prompt| Found { prompt, is_by_text: false }).ok_or_else(|| match number {
                 Some(number) => format!("there is no prompt {number} {}", of_file()),
                 None => "neither its name nor its metadata tells its prompt".into(),
             });
         };
-        if let Some(numbered) = numbered.filter(|numbered| numbered.prompt == text) {
-            return Ok(numbered);
+        if let Some(prompt) = numbered.filter(|numbered| numbered.prompt == text) {
+            return Ok(Found { prompt, is_by_text: false });
         }
         let mut alike: Vec<BatchPrompt> =
             self.by_text().get(&text).into_iter().flatten().filter_map(|&number| self.prompt(number)).collect();
@@ -208,7 +264,10 @@ impl BatchPrompts {
             alike.retain(|prompt| prompt.has_words(words));
         }
         match &alike[..] {
-            [one] => Ok(one.clone()),
+            [one] => Ok(Found { prompt: one.clone(), is_by_text: true }),
+            [] if self.count() > TEXTS => {
+                Err(format!("its prompt `{text}` is none of the first {TEXTS} {}, of {}", of_file(), self.count()))
+            }
             [] => Err(format!("its prompt `{text}` is none of those {}", of_file())),
             several => {
                 let ids: Vec<String> = several.iter().take(4).map(BatchPrompt::prompt_id).collect();
@@ -225,11 +284,10 @@ impl BatchPrompts {
     fn by_text(&self) -> &HashMap<String, Vec<u64>> {
         self.by_text.get_or_init(|| {
             let mut by_text: HashMap<String, Vec<u64>> = HashMap::new();
-            for source in &self.sources {
-                for number in source.numbers().take(usize::try_from(TEXTS).unwrap_or(usize::MAX)) {
-                    let Some(prompt) = source.prompt(number) else { continue };
-                    by_text.entry(prompt.prompt).or_default().push(number);
-                }
+            let numbers = self.sources.iter().flat_map(Source::numbers);
+            for (number, _) in numbers.zip(0..TEXTS) {
+                let Some(prompt) = self.prompt(number) else { continue };
+                by_text.entry(prompt.prompt).or_default().push(number);
             }
             by_text
         })
@@ -249,45 +307,65 @@ impl BatchPrompts {
             template
                 .warnings()
                 .iter()
-                .map(|warning| format!("line {line}, character {}: {}", warning.character(), warning.message)),
+                .map(|warning| format!("line {line}, character {}: {}", warning.of(text).character(), warning.message)),
         );
-        self.sources.push(Source::Template { first: self.count(), template, text: text.to_owned() });
+        let first = self.count;
+        self.count = first.saturating_add(template.count());
+        self.sources.push(Source::Template { first, template, text: text.to_owned() });
         Ok(())
     }
 
     fn add_json(&mut self, json: &Value) -> Result<(), BatchPromptsError> {
         let in_batch = |key: &str| json.get(key).or_else(|| json.get("batch_info")?.get(key));
         let template = in_batch("template").and_then(Value::as_str).map(str::to_owned);
-        let listed = json.as_array().or_else(|| in_batch("variations").or_else(|| in_batch("prompts"))?.as_array());
+        let listed =
+            json.as_array().or_else(|| in_batch("variations")?.as_array()).or_else(|| in_batch("prompts")?.as_array());
         let Some(listed) = listed.filter(|listed| !listed.is_empty()) else {
             return template.map_or(Ok(()), |template| self.add_template(&template, 1));
         };
-        let template = template.or_else(|| self.template_beside());
-        let mut prompts = BTreeMap::new();
+        let template = template.or_else(|| self.template_beside()).map(|text| (Template::parse(&text).ok(), text));
+        let mut prompts: BTreeMap<u64, BatchPrompt> = BTreeMap::new();
+        let mut strangers = 0;
         for (index, entry) in listed.iter().enumerate() {
             let text = entry.as_str().or_else(|| PROMPT_KEYS.iter().find_map(|key| entry.get(key)?.as_str()));
             let Some(text) = text else {
-                return Err(self.unfit(format!("prompt {index} has none of the keys {}", PROMPT_KEYS.join(", "))));
+                self.warnings.push(format!("prompt {index} has no text in any of the keys {}", PROMPT_KEYS.join(", ")));
+                continue;
             };
-            // A generator takes any text: one that does not parse has no emphasis.
-            let variation = parse_weighted(text).unwrap_or_else(|_| Variation {
-                variation: 0,
-                prompt: text.to_owned(),
-                weighted_prompt: text.to_owned(),
-                tokens: Vec::new(),
-                choices: Vec::new(),
+            let variation = parse_weighted(text).unwrap_or_else(|error| {
+                self.warnings.push(format!("prompt {index} is taken as it is, without weights: {error}"));
+                Variation { prompt: text.to_owned(), ..Variation::default() }
             });
             let own = |key: &str| entry.get(key);
-            let number =
-                ["prompt_id", "id"].iter().find_map(|key| own(key)?.as_str()?.strip_prefix("prompt_")?.parse().ok());
-            let number = number.unwrap_or(index as u64);
-            let own_template = own("template").and_then(Value::as_str).map(str::to_owned);
-            let of_template = own("variation").and_then(Value::as_u64).unwrap_or(number);
-            let template = own_template.or_else(|| template.clone());
-            let of_template = template.is_some().then_some(of_template);
-            prompts.insert(number, BatchPrompt::new(number, template, of_template, variation));
+            let id = |key: &&str| own(key)?.as_str()?.strip_prefix("prompt_")?.parse().ok();
+            let number = ["prompt_id", "id"].iter().find_map(id).unwrap_or(index as u64);
+            let mut prompt = BatchPrompt::new(number, None, None, variation);
+            if let Some(template) = own("template").and_then(Value::as_str) {
+                prompt.template = Some(template.to_owned());
+                prompt.variation = own("variation").and_then(Value::as_u64);
+            } else if let Some((parsed, text)) = &template {
+                // Variations of another template are none of this one.
+                let variation = parsed.as_ref().and_then(|template| template.variation(number));
+                if variation.is_some_and(|variation| collapse_spaces(&variation.prompt) == prompt.prompt) {
+                    prompt.template = Some(text.clone());
+                    prompt.variation = Some(number);
+                } else {
+                    strangers += 1;
+                }
+            }
+            if prompts.insert(number, prompt).is_some() {
+                return Err(self.unfit(format!("there are two prompts of the id {}", prompt_id(number))));
+            }
         }
-        self.sources.push(Source::Listed(prompts));
+        if let Some((_, text)) = template.filter(|_| strangers > 0) {
+            self.warnings.push(format!(
+                "{strangers} of its prompts are not those of the template `{text}`: it is not noted for them"
+            ));
+        }
+        if !prompts.is_empty() {
+            self.count = prompts.len() as u64;
+            self.sources.push(Source::Listed(prompts));
+        }
         Ok(())
     }
 
@@ -305,10 +383,11 @@ impl BatchPrompts {
 }
 
 impl Source {
-    fn count(&self) -> u64 {
+    /// The lowest number of a prompt.
+    fn first(&self) -> u64 {
         match self {
-            Self::Template { template, .. } => template.count(),
-            Self::Listed(prompts) => prompts.len() as u64,
+            Self::Template { first, .. } => *first,
+            Self::Listed(_) => 0,
         }
     }
 
@@ -358,7 +437,7 @@ mod tests {
     #[test]
     fn the_number_counts_where_the_text_agrees_else_the_text() {
         let prompts = read("t.txt", "a ([red|blue] dog:2)\na (red dog:3)\n").unwrap();
-        let found = |id, prompt, words: &[&str]| prompts.find(id, prompt, words).map(|prompt| prompt.number);
+        let found = |id, prompt, words: &[&str]| prompts.find(id, prompt, words).map(|found| found.prompt.number);
         assert_eq!(found(Some("prompt_002"), Some("a red dog"), &[]), Ok(2));
         assert_eq!(found(Some("prompt_000"), Some("a blue  dog"), &[]), Ok(1));
         assert_eq!(found(None, Some("a (blue dog:7)"), &[]), Ok(1));
@@ -397,11 +476,51 @@ mod tests {
     }
 
     #[test]
+    fn what_is_odd_about_variations_is_said_and_the_others_are_used() {
+        let prompts = read(
+            "batch_metadata.json",
+            r#"{"template": "a [cat|dog]", "variations": [{"text": "a cat"}, {"text": null}, {"text": "a [(dog:2)|cow]"}, "a (cow:3)"]}"#,
+        )
+        .unwrap();
+        assert_eq!(prompts.prompt(0).unwrap().template.as_deref(), Some("a [cat|dog]"));
+        assert_eq!(
+            (prompts.prompt(3).unwrap().template, prompts.prompt(3).unwrap().weight_of("cow")),
+            (None, Some(3.0))
+        );
+        let said = prompts.warnings().join(" ");
+        assert!(said.contains("prompt 1 has no text") && said.contains("prompt 2 is taken as it is"), "{said}");
+        assert!(said.contains("2 of its prompts are not those of the template"), "{said}");
+    }
+
+    #[test]
+    fn words_are_found_as_names_and_not_within_others() {
+        let prompts = read("t.txt", "\u{feff}a dog/cat in a category, (two  people:2)\r\n").unwrap();
+        let prompt = prompts.prompt(0).unwrap();
+        assert_eq!(prompt.prompt, "a dog/cat in a category, two people");
+        let weight = |word| prompt.weight_of(word);
+        assert_eq!((weight("dog_cat"), weight("categ"), weight("two people")), (Some(1.0), None, Some(2.0)));
+    }
+
+    #[test]
+    fn many_lines_are_looked_up_at_once() {
+        let lines: Vec<String> = (0..50_000).map(|number| format!("a [red|blue] thing {number}")).collect();
+        let prompts = read("t.txt", &lines.join("\n")).unwrap();
+        assert_eq!(prompts.count(), 100_000);
+        assert_eq!(prompts.prompt(99_999).unwrap().prompt, "a blue thing 49999");
+        assert_eq!(prompts.find(None, Some("a red thing 7"), &[]).unwrap().prompt.number, 14);
+    }
+
+    #[test]
     fn files_that_cannot_be_used_are_named() {
         let error = |name, text| read(name, text).unwrap_err().to_string();
         assert!(error("t.txt", "\n").contains("no prompt in it"));
         assert!(error("t.json", "{").contains("not JSON"));
-        assert!(error("t.json", r#"[{"id": 1}]"#).contains("prompt 0 has none of the keys weighted_prompt"));
+        assert!(error("t.json", r#"[{"id": 1}]"#).contains("no prompt in it"));
+        assert!(
+            error("t.json", r#"[{"id": "prompt_000", "text": "a"}, {"id": "prompt_000", "text": "b"}]"#)
+                .contains("two prompts of the id prompt_000")
+        );
+        assert!(error("t.csv", "a").contains("--format json"));
         assert!(error("t.txt", "a\n[b").contains("t.txt:2: at character 1"));
     }
 }

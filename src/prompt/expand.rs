@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
+use super::collapse_spaces;
 use super::parse::PromptError;
 use super::template::{Alternatives, Emphasis, Item, Template, count};
 
@@ -95,19 +96,41 @@ impl Iterator for Variations<'_> {
 /// # Errors
 /// If it does not parse, or has brackets.
 pub fn parse_weighted(prompt: &str) -> Result<Variation, PromptError> {
+    if let Some(at) = prompt.find('[') {
+        return Err(PromptError::new(prompt, at, "expected a prompt, found a template: it has brackets".into()));
+    }
     let template = Template::parse(prompt)?;
-    match prompt.find('[') {
-        Some(at) => Err(PromptError::new(prompt, at, "expected a prompt, found a template: it has brackets".into())),
-        None => template.variation(0).ok_or_else(|| PromptError::new(prompt, 0, "expected a prompt".into())),
+    Ok(Variation { weighted_prompt: prompt.to_owned(), ..Variation::of_items(template.items()) })
+}
+
+impl Variation {
+    /// The prompt and the words of items without choices.
+    fn of_items(items: &[Item]) -> Self {
+        let mut variation = Self::default();
+        for item in items {
+            let start = variation.prompt.len();
+            match item {
+                Item::Text { text } => variation.prompt.push_str(text),
+                Item::Word(word) => {
+                    // Only texts: no emphasis is in another one.
+                    word.items.iter().for_each(|item| variation.prompt.push_str(&item.to_string()));
+                    let text = collapse_spaces(&variation.prompt[start..]);
+                    variation.tokens.push(TrackedWord { word: text, weight: word.weight.unwrap_or(1.0) });
+                }
+                Item::Choice(_) => {}
+            }
+        }
+        variation
     }
 }
 
 /// Writes down one variation.
 #[derive(Default)]
 struct Writer {
-    prompt: String,
     weighted: String,
+    /// The same with the emphasis of the template taken as it is written there, for what does not parse once it is put together.
     words: Vec<TrackedWord>,
+    prompt: String,
     choices: Vec<Choice>,
 }
 
@@ -137,19 +160,19 @@ impl Writer {
     }
 
     fn word(&mut self, word: &Emphasis, number: u64) {
-        let start = self.prompt.len();
+        let (start, open) = (self.prompt.len(), self.weighted.len());
         self.weighted.push('(');
         self.items(&word.items, number);
-        if let Some(weight) = word.weight {
-            // Writing into a string cannot fail.
-            let _ = write!(self.weighted, ":{weight}");
+        let text = collapse_spaces(&self.prompt[start..]);
+        if text.is_empty() {
+            // Its choices are all empty ones: there is no word.
+            self.weighted.remove(open);
+            return;
         }
+        // Writing into a string cannot fail.
+        let _ = word.weight.map(|weight| write!(self.weighted, ":{weight}"));
         self.weighted.push(')');
-        // Its choices may all have been empty ones.
-        let text = self.prompt[start..].trim();
-        if !text.is_empty() {
-            self.words.push(TrackedWord { word: text.to_owned(), weight: word.weight.unwrap_or(1.0) });
-        }
+        self.words.push(TrackedWord { word: text, weight: word.weight.unwrap_or(1.0) });
     }
 
     fn choice(&mut self, choice: &Alternatives, mut number: u64) {
@@ -168,14 +191,11 @@ impl Writer {
         }
     }
 
-    fn finish(self, variation: u64) -> Variation {
-        Variation {
-            variation,
-            prompt: self.prompt,
-            weighted_prompt: self.weighted,
-            tokens: self.words,
-            choices: self.choices,
-        }
+    /// What was written is read as a prompt of its own: `(flower:[1.5|2.5])` has a weight only now.
+    fn finish(self, number: u64) -> Variation {
+        let read = parse_weighted(&self.weighted).ok();
+        let (prompt, tokens) = read.map_or((self.prompt, self.words), |read| (read.prompt, read.tokens));
+        Variation { variation: number, prompt, weighted_prompt: self.weighted, tokens, choices: self.choices }
     }
 }
 
@@ -220,6 +240,19 @@ mod tests {
         let template = Template::parse("a ([red|blue|] ball:2)").unwrap();
         let words: Vec<String> = template.variations().map(|variation| variation.tokens[0].word.clone()).collect();
         assert_eq!(words, ["red ball", "blue ball"]);
+    }
+
+    #[test]
+    fn a_weight_may_be_chosen_and_a_word_left_out() {
+        let template = Template::parse("a (flower:[1.5|2.5]) here").unwrap();
+        let weights: Vec<f64> = template.variations().map(|variation| variation.tokens[0].weight).collect();
+        assert_eq!(weights, [1.5, 2.5]);
+        assert_eq!(template.variation(1).unwrap().prompt, "a flower here");
+        assert_eq!(weighted("a ([|red]:2.5) ball"), ["a  ball", "a (red:2.5) ball"]);
+        assert_eq!(
+            Template::parse("a (small  [|red] dog:2)").unwrap().variation(0).unwrap().tokens[0].word,
+            "small dog"
+        );
     }
 
     #[test]

@@ -18,14 +18,43 @@ mod parse;
 mod template;
 mod tokens;
 
-pub use batch::{BatchPrompt, BatchPrompts, BatchPromptsError};
+pub use batch::{BatchPrompt, BatchPrompts, BatchPromptsError, Found};
 pub use expand::{Choice, TrackedWord, Variation, Variations, parse_weighted};
-pub use parse::{MAX_DEPTH, PromptError};
+pub use parse::{MAX_DEPTH, PromptError, PromptWarning};
 pub use template::{Alternatives, Emphasis, Item, OptionItems, Template};
 pub use tokens::{Occurrence, Piece, TokenizedPrompt, Tokenizer, TokenizerError, WordTokens};
+
+use std::ops::Range;
 
 /// A prompt as generators send it to the model: without line breaks, and with one space where there were several.
 #[must_use]
 pub fn collapse_spaces(prompt: &str) -> String {
     prompt.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The id that names of a prompt's videos start with: `prompt_007`.
+#[must_use]
+pub fn prompt_id(number: u64) -> String {
+    format!("prompt_{number:03}")
+}
+
+/// A word as names of directories have it: with single spaces, and `_` for `:`, `/` and `\`.
+#[must_use]
+pub fn as_name(word: &str) -> String {
+    collapse_spaces(word).replace([':', '/', '\\'], "_")
+}
+
+/// Where a word is in a text as a word of its own: not as a part of another one.
+pub(crate) fn places<'a>(word: &'a str, text: &'a str) -> impl Iterator<Item = Range<usize>> + 'a {
+    // Scripts without capitals may do without spaces, too.
+    let joins = |c: char| c.is_lowercase() || c.is_uppercase() || c.is_numeric();
+    let is_cut =
+        move |before: Option<char>, behind: Option<char>| before.is_some_and(joins) && behind.is_some_and(joins);
+    text.match_indices(word).filter(|_| !word.is_empty()).map(|(start, _)| start..start + word.len()).filter(
+        move |place| {
+            let (before, behind) = (&text[..place.start], &text[place.end..]);
+            !is_cut(before.chars().next_back(), word.chars().next())
+                && !is_cut(word.chars().next_back(), behind.chars().next())
+        },
+    )
 }

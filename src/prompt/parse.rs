@@ -23,6 +23,23 @@ pub struct PromptError {
     pub message: String,
 }
 
+/// What is probably not what the author of a template meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PromptWarning {
+    /// Byte of the template that it is about.
+    pub at: usize,
+    /// What it is.
+    pub message: &'static str,
+}
+
+impl PromptWarning {
+    /// With the template that it is about, to be shown.
+    #[must_use]
+    pub fn of(&self, template: &str) -> PromptError {
+        PromptError::new(template, self.at, self.message.to_owned())
+    }
+}
+
 impl PromptError {
     pub(super) fn new(text: &str, at: usize, message: String) -> Self {
         Self { text: text.to_owned(), at, message }
@@ -104,7 +121,7 @@ struct Parser<'a> {
     brackets: usize,
     depth: usize,
     max_depth: usize,
-    warnings: Vec<PromptError>,
+    warnings: Vec<PromptWarning>,
 }
 
 impl Parser<'_> {
@@ -238,8 +255,8 @@ impl Parser<'_> {
         Err(PromptError::new(self.text, at, message.to_owned()))
     }
 
-    fn warn(&mut self, at: usize, message: &str) {
-        self.warnings.push(PromptError::new(self.text, at, message.to_owned()));
+    fn warn(&mut self, at: usize, message: &'static str) {
+        self.warnings.push(PromptWarning { at, message });
     }
 }
 
@@ -271,6 +288,7 @@ fn is_plain_number(text: &str) -> bool {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::{collapse_spaces, parse_weighted};
     use super::*;
 
     fn error(text: &str) -> (usize, String) {
@@ -394,9 +412,12 @@ mod tests {
             let Ok(template) = Template::parse(&text) else { return Ok(()) };
             for variation in template.variations().take(20) {
                 for word in &variation.tokens {
-                    prop_assert!(variation.prompt.contains(&word.word));
+                    prop_assert!(collapse_spaces(&variation.prompt).contains(&word.word));
                 }
                 prop_assert!(!variation.prompt.contains(['[', ']', '(', ')']));
+                if let Ok(again) = parse_weighted(&variation.weighted_prompt) {
+                    prop_assert_eq!((again.prompt, again.tokens), (variation.prompt, variation.tokens));
+                }
             }
         }
     }

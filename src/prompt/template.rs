@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::parse::PromptError;
+use super::parse::PromptWarning;
 
 /// A parsed prompt template. A prompt without brackets is a template with one variation.
 ///
@@ -12,7 +12,7 @@ use super::parse::PromptError;
 #[derive(Debug, Clone)]
 pub struct Template {
     pub(super) items: Vec<Item>,
-    pub(super) warnings: Vec<PromptError>,
+    pub(super) warnings: Vec<PromptWarning>,
 }
 
 /// A part of a template.
@@ -66,7 +66,7 @@ impl Template {
 
     /// Where it is probably not what its author meant.
     #[must_use]
-    pub fn warnings(&self) -> &[PromptError] {
+    pub fn warnings(&self) -> &[PromptWarning] {
         &self.warnings
     }
 

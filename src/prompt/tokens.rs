@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::collapse_spaces;
 use super::expand::Variation;
+use super::{collapse_spaces, places};
 
 /// A tokenizer, as `tokenizer.json` describes it.
 #[derive(Debug)]
@@ -153,7 +153,12 @@ impl Tokenizer {
 
     fn find(&self, word: &str, weight: f64, text: &str, encoded: &Encoded) -> Result<WordTokens, TokenizerError> {
         let ids = self.encode(word, false)?.get_ids().to_vec();
-        let occurrences: Vec<Occurrence> = places(word, text)
+        let mut places: Vec<Range<usize>> = places(word, text).collect();
+        if places.is_empty() && !word.is_empty() {
+            // Within other words, rather than nowhere.
+            places = text.match_indices(word).map(|(start, _)| start..start + word.len()).collect();
+        }
+        let occurrences: Vec<Occurrence> = places
             .into_iter()
             .map(|place| {
                 let positions: Vec<usize> =
@@ -179,19 +184,6 @@ fn overlaps(encoded: &Encoded, position: usize, place: &Range<usize>, text: &str
     let (start, end) = encoded.get_offsets()[position];
     let common = text.get(start.max(place.start)..end.min(place.end)).unwrap_or_default();
     encoded.get_special_tokens_mask()[position] == 0 && !common.trim().is_empty()
-}
-
-/// Where a word is in a text: as a word of its own, or, if it nowhere is, within others.
-fn places(word: &str, text: &str) -> Vec<Range<usize>> {
-    if word.is_empty() {
-        return Vec::new();
-    }
-    let all: Vec<Range<usize>> = text.match_indices(word).map(|(start, _)| start..start + word.len()).collect();
-    let is_apart = |place: &Range<usize>| {
-        !text[..place.start].ends_with(char::is_alphanumeric) && !text[place.end..].starts_with(char::is_alphanumeric)
-    };
-    let apart: Vec<Range<usize>> = all.iter().filter(|place| is_apart(place)).cloned().collect();
-    if apart.is_empty() { all } else { apart }
 }
 
 #[cfg(test)]
