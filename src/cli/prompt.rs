@@ -203,7 +203,9 @@ fn read_templates(argument: &str, max_depth: usize, global: &Global) -> Result<V
             |error| Failure::with_hint(format!("{argument}: {error}"), "templates are text in UTF-8, one a line");
         (argument, read.map_err(failed)?)
     } else if is_like_a_path(argument) {
-        return Err(Failure::usage(format!("{argument}: there is no such file"), "name a file, or quote a template"));
+        let found =
+            if path.is_dir() { "is a directory; expected a file of templates" } else { "there is no such file" };
+        return Err(Failure::usage(format!("{argument}: {found}"), "name a file, or quote a template"));
     } else {
         let template = Template::parse_nested(argument, max_depth).map_err(|error| Failure::usage(error, GRAMMAR))?;
         warn(argument, &template, "", global);
