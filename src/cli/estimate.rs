@@ -241,7 +241,8 @@ fn name(of_codec: &Compression) -> String {
 /// Whole seconds, minutes or hours.
 fn time(seconds: f64) -> String {
     match seconds {
-        ..90.0 => format!("{seconds:.0} s"),
+        ..1.0 => "< 1 s".into(),
+        1.0..90.0 => format!("{seconds:.0} s"),
         90.0..5400.0 => format!("{:.0} min", seconds / 60.0),
         _ => format!("{:.1} h", seconds / 3600.0),
     }

@@ -16,7 +16,9 @@ where
     }
     table.set_header(header);
     let rows: Vec<Vec<String>> = rows.into_iter().map(|row| row.into_iter().collect()).collect();
-    let first = |cell: &String| cell.split(' ').next().unwrap_or_default().trim_end_matches('x').to_owned();
+    let first = |cell: &String| {
+        cell.trim_start_matches("< ").split(' ').next().unwrap_or_default().trim_end_matches('x').to_owned()
+    };
     let is_number = |cell: &String| first(cell).parse::<f64>().is_ok();
     let numbers: Vec<usize> =
         (0..header.len()).filter(|&column| rows.iter().all(|row| row.get(column).is_none_or(is_number))).collect();

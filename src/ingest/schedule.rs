@@ -26,10 +26,7 @@ pub(super) fn run(
     observer: &dyn Observer,
 ) -> Result<Report, IngestError> {
     let start = Instant::now();
-    let dump = Dump::find(dumps)?;
-    if dump.videos.is_empty() && dump.problems.is_empty() {
-        return Err(IngestError::nothing_found(dumps));
-    }
+    let dump = find(dumps)?;
     let pass = pass(dump, path, options, &Prompts::new(options)?, observer)?;
     match pass.failed {
         Some(error) => Err(error),
@@ -39,6 +36,14 @@ pub(super) fn run(
             ..pass.report
         }),
     }
+}
+
+fn find(dumps: &[impl AsRef<Path>]) -> Result<Dump, IngestError> {
+    let dump = Dump::find(dumps)?;
+    if dump.videos.is_empty() && dump.problems.is_empty() {
+        return Err(IngestError::nothing_found(dumps));
+    }
+    Ok(dump)
 }
 
 /// What became of a dump.
@@ -85,10 +90,7 @@ pub(super) fn dry_run(
     options: &IngestOptions,
     observer: &dyn Observer,
 ) -> Result<DryRun, IngestError> {
-    let dump = Dump::find(dumps)?;
-    if dump.videos.is_empty() && dump.problems.is_empty() {
-        return Err(IngestError::nothing_found(dumps));
-    }
+    let dump = find(dumps)?;
     let store = if path.join("zarr.json").exists() { Some(Store::open(path)?) } else { None };
     dry_run_of(dump, store.as_ref(), options, observer)
 }
@@ -129,8 +131,9 @@ pub(super) fn dry_run_of(
         found.extend(plan.findings.prompt_found.map(|found| (id.clone(), found)));
         if writes {
             outcome.videos += 1;
-            let documents = u64::from(plan.to_write.is_empty());
-            outcome.files_out += SeriesLayout::FILES_OF_A_VIDEO - documents;
+            // Where only the tables are written, the document of the video's group stays as it is.
+            let documents_kept = u64::from(plan.to_write.is_empty());
+            outcome.files_out += SeriesLayout::FILES_OF_A_VIDEO - documents_kept;
         }
         problems.extend(plan.findings.problems.iter().map(Quarantined::from));
         outcome.warnings.append(&mut plan.findings.remarks);
