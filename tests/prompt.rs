@@ -212,7 +212,7 @@ fn what_generators_leave_beside_the_maps_is_found() {
     );
 
     // What cannot be read there is said, and costs nothing.
-    fs::write(place.dump().join("batch/batch_metadata.json"), "{").unwrap();
+    fs::write(place.dump().join("batch/batch_metadata.json"), "{}").unwrap();
     let ingested = place.ingest(&[]).clean();
     assert_eq!(ingested.warnings(), Vec::<String>::new(), "a batch's metadata may be anything");
     fs::create_dir_all(&configs).unwrap();
@@ -270,6 +270,33 @@ fn where_metadata_has_no_prompt_the_number_in_the_name_tells_it_every_time() {
         assert_eq!(ingested.report["prompts"], json!({"matched": 1, "unmatched": 0}));
     }
     assert_eq!(row(&place, "prompt_000_vid001", "flower").weight, Some(2.0));
+}
+
+#[test]
+fn what_is_known_of_prompts_stays_when_steps_are_added_without_them() {
+    let place = Place::new();
+    let word = |prompt: &str| place.word("prompt_001_vid001", "flower").with_key("prompt", prompt);
+    word("a flower").steps([0]);
+    fs::write(place.path("t.txt"), "a (flower:[2|3])\n").unwrap();
+    place.ingest(&["--prompts", "t.txt"]).clean();
+    let facts = || -> Vec<_> {
+        rows(&place).into_iter().map(|row| (row.step, row.weight, row.template, row.variation)).collect()
+    };
+    let template = || Some("a (flower:[2|3])".to_owned());
+    assert_eq!(facts(), [(0, Some(3.0), template(), Some(1))]);
+    word("a flower").steps([0, 1]);
+    place.ingest(&[]).clean();
+    assert_eq!(facts(), [(0, Some(3.0), template(), Some(1)), (1, Some(3.0), template(), Some(1))]);
+    // Another weight is not of that template, and another prompt under the same name is another matter.
+    fs::write(place.path("v.json"), r#"[{"text": "a"}, {"text": "a (flower:7)"}]"#).unwrap();
+    place.ingest(&["--prompts", "v.json"]).clean();
+    assert_eq!(facts()[1], (1, Some(7.0), None, None));
+    for step in [0, 1] {
+        let values = place.word("x", "y").values(step + 7);
+        word("two flowers").write(step, "npy", &support::npy_f16(&support::SHAPE, &values));
+    }
+    place.ingest(&["--videos", "prompt_001*"]).clean();
+    assert_eq!(facts()[1], (1, None, None, None));
 }
 
 #[test]

@@ -31,7 +31,8 @@ Examples:
   attnkit ingest outputs/my_batch --store small.store --average heads --every 5
 
 Run it again at any time: only what is new or changed is done. It may be killed at any instant.
-A watch commits each step as soon as its metadata is there and its files are the same at two looks. What a commit
+A watch commits each step as soon as its metadata is there and its files are the same at two looks. It reads
+--prompts once, and what the generator leaves beside the maps whenever that changes. What a commit
 replaces stays five minutes, for whoever has opened it; `attnkit gc` removes what is left of it after the watch.
 
 Codecs, all lossless. On synthetic float16 maps [30, 12, 23850, 1], 2 cores, MB/s of raw values (`make bench` repeats it):

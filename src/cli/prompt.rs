@@ -232,7 +232,7 @@ fn is_like_a_path(argument: &str) -> bool {
     let has_ending = path.extension().is_some_and(|ending| ending == "txt" || ending == "json");
     path.is_dir()
         || (!argument.contains(char::is_whitespace)
-            && (has_ending || (argument.contains('/') && !argument.contains('['))))
+            && (has_ending || (argument.contains('/') && !argument.contains(['[', '(']))))
 }
 
 /// Says where a template is odd, as far as that can be read.

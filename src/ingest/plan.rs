@@ -193,18 +193,18 @@ impl VideoPlan {
             None => false,
         };
         plan.summary = plan.summary.or(old_summary);
-        plan.look_up_prompt(video, prompts);
+        plan.look_up_prompt(video, prompts, committed.rows());
         plan
     }
 
     /// Finds the video's prompt, and checks the ids of its words.
-    fn look_up_prompt(&mut self, video: &Video, prompts: &Prompts) {
+    fn look_up_prompt(&mut self, video: &Video, prompts: &Prompts, rows: &[StepRow]) {
         let of_new = self.to_write.iter().flat_map(|candidates| candidates.steps.values());
         let of_kept = self.kept.iter().map(|row| row.prompt.as_str());
         // A row has an empty prompt where the metadata had none.
         let is_there = |prompt: &&str| !prompt.trim().is_empty();
         let prompts_told = of_new.filter_map(|candidate| candidate.metadata.prompt.as_deref()).chain(of_kept);
-        self.prompt = prompts.of(video, { prompts_told }.find(is_there), &mut self.findings);
+        self.prompt = prompts.of(video, { prompts_told }.find(is_there), rows, &mut self.findings);
         let of_new = self.to_write.iter().flat_map(|candidates| {
             candidates.steps.values().map(|Candidate { files, metadata, .. }| {
                 let path = files.parts.first().map_or(Path::new(""), |part| part.metadata.as_path());

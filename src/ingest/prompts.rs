@@ -40,6 +40,18 @@ pub(super) struct VideoPrompt {
     named: HashMap<String, f64>,
     /// Words with their weights in the prompt of the metadata.
     written: Vec<TrackedWord>,
+    /// What the store knows already, by word.
+    stored: HashMap<String, Stored>,
+}
+
+/// What the store knows of a word's prompt.
+#[derive(Debug, Clone, PartialEq)]
+struct Stored {
+    prompt: String,
+    prompt_id: Option<String>,
+    template: Option<String>,
+    variation: Option<i32>,
+    weight: Option<f64>,
 }
 
 impl Prompts {
@@ -63,8 +75,9 @@ impl Prompts {
         changed
     }
 
-    /// What is known of the prompt of a video, whose metadata has `prompt`. What was not matched is among the findings.
-    pub fn of(&self, video: &Video, prompt: Option<&str>, findings: &mut Findings) -> VideoPrompt {
+    /// What is known of the prompt of a video, whose metadata has `prompt` and which the store has as `rows`. What was not matched is among
+    /// the findings.
+    pub fn of(&self, video: &Video, prompt: Option<&str>, rows: &[StepRow], findings: &mut Findings) -> VideoPrompt {
         let mut remark = |message: String| findings.remarks.push(Remark::new(&video.dir, message));
         let written = prompt.map(parse_weighted).transpose().unwrap_or_else(|error| {
             // Many prompts have a parenthesis somewhere; this one is meant as emphasis.
@@ -76,6 +89,7 @@ impl Prompts {
             prompt: None,
             named: video.series.iter().filter_map(|series| Some((series.token.clone(), series.weight?))).collect(),
             written: written.unwrap_or_default().tokens,
+            stored: rows.iter().map(|row| (row.token.clone(), Stored::of(row))).collect(),
         };
         let words: Vec<&str> = video.series.iter().map(|series| series.token.as_str()).collect();
         if let Some(prompts) = self.of_batch(&video.root, findings) {
@@ -159,21 +173,43 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+impl Stored {
+    fn of(row: &StepRow) -> Self {
+        Self {
+            prompt: row.prompt.clone(),
+            prompt_id: row.prompt_id.clone(),
+            template: row.template.clone(),
+            variation: row.variation,
+            weight: row.weight,
+        }
+    }
+}
+
 impl VideoPrompt {
-    /// Puts what is known into rows of the video; what is not known stays as it is. Returns whether anything changed.
+    /// Puts what is known into rows of the video; what is not known stays as it is in the store. Returns whether anything changed.
     pub fn fill(&self, rows: &mut [StepRow]) -> bool {
         let mut changed = false;
         for row in rows {
-            let before = (row.prompt_id.clone(), row.template.clone(), row.variation, row.weight);
+            let before = Stored::of(row);
+            // A row that was written anew has only what the dump tells.
+            if let Some(stored) = self.stored.get(&row.token).filter(|stored| stored.prompt == row.prompt) {
+                row.prompt_id = row.prompt_id.take().or_else(|| stored.prompt_id.clone());
+                if row.template.is_none() {
+                    (row.template, row.variation) = (stored.template.clone(), stored.variation);
+                }
+                row.weight = row.weight.or(stored.weight);
+            }
+            let weight = self.weight(&row.token).or(row.weight);
             if let Some(prompt) = &self.prompt {
                 row.prompt_id.get_or_insert_with(|| prompt.prompt_id());
-                if prompt.template.is_some() {
+                // A template that led to another weight is not this prompt's.
+                if prompt.template.is_some() || weight != row.weight {
                     row.template.clone_from(&prompt.template);
                     row.variation = prompt.variation.and_then(|number| i32::try_from(number).ok());
                 }
             }
-            row.weight = self.weight(&row.token).or(row.weight);
-            changed |= before != (row.prompt_id.clone(), row.template.clone(), row.variation, row.weight);
+            row.weight = weight;
+            changed |= before != Stored::of(row);
         }
         changed
     }

@@ -174,8 +174,8 @@ impl<'a> Watched<'a> {
             .chain(words)
             .chain(videos.iter().map(|video| video.dir.clone()))
             .collect();
-        let summaries: HashSet<PathBuf> = videos.iter().filter_map(|video| video.summary.clone()).collect();
-        self.observer.forget(&summaries);
+        let judged_anew = videos.iter().flat_map(|video| video.summary.iter().chain([&video.dir])).cloned().collect();
+        self.observer.forget(&judged_anew);
         let pass = match schedule::pass(look.dump, self.path, self.options, &self.prompts, &self.observer) {
             Ok(pass) => pass,
             // What is selected may be yet to come.
@@ -308,13 +308,15 @@ struct Said {
     remarks: Vec<Remark>,
     /// Each text once in a directory.
     known: HashSet<(Option<PathBuf>, String)>,
+    /// What the observer was told, also of what is no longer so.
+    told: HashSet<(Option<PathBuf>, String)>,
 }
 
 impl Once<'_> {
     /// Drops remarks on files that are looked at again.
     fn forget(&self, files: &HashSet<PathBuf>) {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        let Said { remarks, known } = &mut *said;
+        let Said { remarks, known, .. } = &mut *said;
         remarks.retain(|remark| {
             let stays = !files.contains(&remark.path);
             if !stays {
@@ -337,8 +339,11 @@ impl Observer for Once<'_> {
                 let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
                 if said.known.insert(key(remark)) {
                     said.remarks.push(remark.clone());
+                    let is_news = said.told.insert(key(remark));
                     drop(said);
-                    self.observer.event(event);
+                    if is_news {
+                        self.observer.event(event);
+                    }
                 }
             }
             event => self.observer.event(event),

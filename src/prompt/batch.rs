@@ -56,6 +56,8 @@ pub struct BatchPrompt {
     pub prompt: String,
     /// The words in parentheses and their weights.
     pub tokens: Vec<TrackedWord>,
+    /// Whether it does not parse: it is then text without emphasis.
+    pub is_unread: bool,
 }
 
 /// The prompt of a video.
@@ -86,6 +88,12 @@ pub enum BatchPromptsError {
         path: PathBuf,
         /// What was found.
         found: String,
+    },
+    /// There are no prompts in it.
+    #[error("{}: there is no prompt in it; expected templates, one a line, or the JSON of prompt variations", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
     },
     /// A template that does not parse.
     #[error("{}:{line}: {source}", path.display())]
@@ -118,7 +126,7 @@ impl BatchPrompt {
 
     fn new(number: u64, template: Option<String>, of_template: Option<u64>, variation: Variation) -> Self {
         let prompt = collapse_spaces(&variation.prompt);
-        Self { number, template, variation: of_template, prompt, tokens: variation.tokens }
+        Self { number, template, variation: of_template, prompt, tokens: variation.tokens, is_unread: false }
     }
 
     fn has_words(&self, words: &[&str]) -> bool {
@@ -150,7 +158,7 @@ impl BatchPrompts {
             }
         }
         if prompts.sources.is_empty() {
-            return Err(prompts.unfit("there is no prompt in it".into()));
+            return Err(BatchPromptsError::Empty { path: path.to_owned() });
         }
         Ok(prompts)
     }
@@ -159,7 +167,7 @@ impl BatchPrompts {
     fn read_template(path: &Path) -> Result<Self, BatchPromptsError> {
         let (mut prompts, text) = Self::open(path)?;
         if text.trim().is_empty() {
-            return Err(prompts.unfit("there is no prompt in it".into()));
+            return Err(BatchPromptsError::Empty { path: path.to_owned() });
         }
         prompts.add_template(text.trim(), 1)?;
         Ok(prompts)
@@ -194,7 +202,7 @@ impl BatchPrompts {
                     prompts.warnings.extend(failed.map(|error| format!("is read instead: {error}")));
                     return Ok(Some(prompts));
                 }
-                Err(BatchPromptsError::Format { .. }) if path.ends_with("batch_metadata.json") => {}
+                Err(BatchPromptsError::Empty { .. }) if path.ends_with("batch_metadata.json") => {}
                 Err(error) => failed = failed.or(Some(error)),
             }
         }
@@ -255,8 +263,17 @@ impl BatchPrompts {
                 None => "neither its name nor its metadata tells its prompt".into(),
             });
         };
-        if let Some(prompt) = numbered.filter(|numbered| numbered.prompt == text) {
-            return Ok(Found { prompt, is_by_text: false });
+        match numbered {
+            Some(prompt) if prompt.prompt == text => return Ok(Found { prompt, is_by_text: false }),
+            // Another one of its text would have another weight.
+            Some(prompt) if prompt.is_unread => {
+                return Err(format!(
+                    "{} {} does not parse, so its weights are not known",
+                    prompt.prompt_id(),
+                    of_file()
+                ));
+            }
+            _ => {}
         }
         let mut alike: Vec<BatchPrompt> =
             self.by_text().get(&text).into_iter().flatten().filter_map(|&number| self.prompt(number)).collect();
@@ -332,14 +349,16 @@ impl BatchPrompts {
                 self.warnings.push(format!("prompt {index} has no text in any of the keys {}", PROMPT_KEYS.join(", ")));
                 continue;
             };
-            let variation = parse_weighted(text).unwrap_or_else(|error| {
+            let read = parse_weighted(text);
+            let is_unread = read.is_err();
+            let variation = read.unwrap_or_else(|error| {
                 self.warnings.push(format!("prompt {index} is taken as it is, without weights: {error}"));
                 Variation { prompt: text.to_owned(), ..Variation::default() }
             });
             let own = |key: &str| entry.get(key);
             let id = |key: &&str| own(key)?.as_str()?.strip_prefix("prompt_")?.parse().ok();
             let number = ["prompt_id", "id"].iter().find_map(id).unwrap_or(index as u64);
-            let mut prompt = BatchPrompt::new(number, None, None, variation);
+            let mut prompt = BatchPrompt { is_unread, ..BatchPrompt::new(number, None, None, variation) };
             if let Some(template) = own("template").and_then(Value::as_str) {
                 prompt.template = Some(template.to_owned());
                 prompt.variation = own("variation").and_then(Value::as_u64);
@@ -487,6 +506,8 @@ mod tests {
             (prompts.prompt(3).unwrap().template, prompts.prompt(3).unwrap().weight_of("cow")),
             (None, Some(3.0))
         );
+        let unread = prompts.find(Some("prompt_002"), Some("a cow"), &[]).unwrap_err();
+        assert!(unread.contains("does not parse"), "{unread}");
         let said = prompts.warnings().join(" ");
         assert!(said.contains("prompt 1 has no text") && said.contains("prompt 2 is taken as it is"), "{said}");
         assert!(said.contains("2 of its prompts are not those of the template"), "{said}");
