@@ -85,24 +85,25 @@ pub fn mean_axis<'py>(py: Python<'py>, array: Floats<'py>, axis: usize) -> PyRes
         return Err(PyValueError::new_err(format!("an array of shape {shape:?} has no mean over axis {axis}")));
     }
     let inner: usize = shape[axis + 1..].iter().product();
-    let not_contiguous = |_| PyTypeError::new_err("the array is not C-contiguous: use numpy.ascontiguousarray");
-    let count = shape[axis];
     let means = match &array {
-        Floats::Float16(array) => {
-            let values = array.as_slice().map_err(not_contiguous)?;
-            work::detached(py, || means(values, count, inner))
-        }
-        Floats::Float32(array) => {
-            let values = array.as_slice().map_err(not_contiguous)?;
-            work::detached(py, || means(values, count, inner))
-        }
-        Floats::Float64(array) => {
-            let values = array.as_slice().map_err(not_contiguous)?;
-            work::detached(py, || means(values, count, inner))
-        }
+        Floats::Float16(array) => means_of(py, array, shape[axis], inner),
+        Floats::Float32(array) => means_of(py, array, shape[axis], inner),
+        Floats::Float64(array) => means_of(py, array, shape[axis], inner),
     }?;
     let kept: Vec<usize> = [&shape[..axis], &shape[axis + 1..]].concat();
     numpy::PyArray1::from_vec(py, means).reshape(kept)
+}
+
+/// The same without the interpreter lock, of an array that must be contiguous.
+fn means_of<T: Element + numpy::Element>(
+    py: Python<'_>,
+    array: &PyReadonlyArrayDyn<'_, T>,
+    count: usize,
+    inner: usize,
+) -> PyResult<Vec<f32>> {
+    let not_contiguous = |_| PyTypeError::new_err("the array is not C-contiguous: use numpy.ascontiguousarray");
+    let values = array.as_slice().map_err(not_contiguous)?;
+    work::detached(py, || means(values, count, inner))
 }
 
 /// Means over the middle axis of `[outer, count, inner]`.

@@ -16,7 +16,7 @@ mod table;
 mod units;
 mod verify;
 
-use std::io::{IsTerminal, Write};
+use std::io::{BufWriter, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -153,7 +153,13 @@ pub fn main() -> ExitCode {
 
 /// Prints to standard output; a reader that went away is no failure.
 fn print(text: &str) -> Result<(), Failure> {
-    match std::io::stdout().write_all(text.as_bytes()) {
+    write_out(|to| to.write_all(text.as_bytes()))
+}
+
+/// Writes to standard output as it goes; a reader that went away is no failure.
+fn write_out(write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<(), Failure> {
+    let mut to = BufWriter::new(std::io::stdout().lock());
+    match write(&mut to).and_then(|()| to.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }

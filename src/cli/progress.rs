@@ -24,6 +24,17 @@ struct Lines {
     last: Instant,
 }
 
+impl Lines {
+    /// Prints a line, if the last one is long ago.
+    fn now_and_then(lines: &Mutex<Self>, line: impl FnOnce(&Self) -> String) {
+        let mut lines = lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if lines.last.elapsed() >= LINE_EVERY {
+            lines.last = Instant::now();
+            eprintln!("{}: {}", lines.what, line(&lines));
+        }
+    }
+}
+
 impl Progress {
     /// Progress in bytes.
     pub fn of_bytes(what: &'static str, quiet: bool) -> Self {
@@ -66,24 +77,17 @@ impl Progress {
             }
             return;
         };
-        let mut lines = lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if lines.last.elapsed() >= LINE_EVERY {
-            lines.last = Instant::now();
+        Lines::now_and_then(lines, |lines| {
             let (done, total) = (self.bar.position(), self.bar.length().unwrap_or(0));
-            let (what, seconds) = (lines.what, lines.start.elapsed().as_secs());
-            eprintln!("{what}: {} done ({}) after {seconds} s", units::percent(done, total), remark());
-        }
+            format!("{} done ({}) after {} s", units::percent(done, total), remark(), lines.start.elapsed().as_secs())
+        });
     }
 
     /// Says something else than before: in its place on a terminal, as a line now and then in a pipe.
     pub fn say(&self, message: &str) {
         self.bar.set_message(message.to_owned());
         if let Some(lines) = &self.lines {
-            let mut lines = lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            if lines.last.elapsed() >= LINE_EVERY {
-                lines.last = Instant::now();
-                eprintln!("{}: {message}", lines.what);
-            }
+            Lines::now_and_then(lines, |_| message.to_owned());
         }
     }
 

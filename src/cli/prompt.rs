@@ -1,13 +1,13 @@
 //! `attnkit prompt`.
 
-use std::io::{BufWriter, IsTerminal, Write};
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 use serde::Serialize;
 
-use super::{Failure, Global, print, table, units};
+use super::{Failure, Global, print, table, units, write_out};
 use crate::prompt::{Item, MAX_DEPTH, Template, Tokenizer, Variation, WordTokens, parse_weighted, prompt_id};
 
 const GRAMMAR: &str = "[a|b] are alternatives, (word:2.5) is a word and its weight; docs/prompts.md has the grammar";
@@ -58,12 +58,8 @@ struct ExpandArgs {
     /// Only the first N variations [default: all; in a table 100]
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
-    /// How to print it [default: table on a terminal, else csv]
-    #[arg(long, value_enum)]
-    format: Option<FormatArg>,
-    /// How deep brackets may be nested; generators take 3
-    #[arg(long, value_name = "N", default_value_t = MAX_DEPTH)]
-    max_depth: usize,
+    #[command(flatten)]
+    common: TemplateArgs,
 }
 
 /// The parts of a prompt or template: text, words with their weights, choices.
@@ -76,12 +72,8 @@ struct ParseArgs {
     /// The prompt or template
     #[arg(value_name = "PROMPT")]
     prompt: String,
-    /// How to print it [default: table on a terminal, else csv]
-    #[arg(long, value_enum)]
-    format: Option<FormatArg>,
-    /// How deep brackets may be nested; generators take 3
-    #[arg(long, value_name = "N", default_value_t = MAX_DEPTH)]
-    max_depth: usize,
+    #[command(flatten)]
+    common: TemplateArgs,
 }
 
 /// How a tokenizer cuts a prompt, and where its words sit.
@@ -110,6 +102,17 @@ struct TokensArgs {
     /// How to print it [default: table on a terminal, else csv: the pieces]
     #[arg(long, value_enum)]
     format: Option<FormatArg>,
+}
+
+/// Options of what takes templates.
+#[derive(Debug, Args)]
+struct TemplateArgs {
+    /// How to print it [default: table on a terminal, else csv]
+    #[arg(long, value_enum)]
+    format: Option<FormatArg>,
+    /// How deep brackets may be nested; generators take 3
+    #[arg(long, value_name = "N", default_value_t = MAX_DEPTH)]
+    max_depth: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
@@ -161,8 +164,8 @@ impl Expanded<'_> {
 }
 
 fn expand(args: &ExpandArgs, global: &Global) -> Result<(), Failure> {
-    let templates = read_templates(&args.template, args.max_depth, global)?;
-    let format = FormatArg::or_default(args.format);
+    let templates = read_templates(&args.template, args.common.max_depth, global)?;
+    let format = FormatArg::or_default(args.common.format);
     let total = templates.iter().map(|(_, template)| template.count()).fold(0, u64::saturating_add);
     let limit = args.limit.unwrap_or(if format == FormatArg::Table { ROWS } else { u64::MAX });
     let variations = templates
@@ -171,10 +174,8 @@ fn expand(args: &ExpandArgs, global: &Global) -> Result<(), Failure> {
         .zip(0..limit)
         .map(|((template, variation), number)| Expanded { prompt_id: prompt_id(number), template, variation });
     match format {
-        FormatArg::Csv => {
-            to_standard_output(|to| table::write_csv(to, &Expanded::COLUMNS, variations.map(Expanded::cells)))
-        }
-        FormatArg::Json => to_standard_output(|to| write_json_array(to, variations)),
+        FormatArg::Csv => write_out(|to| table::write_csv(to, &Expanded::COLUMNS, variations.map(Expanded::cells))),
+        FormatArg::Json => write_out(|to| write_json_array(to, variations)),
         FormatArg::Table => {
             let shown = |cells: [String; 7]| Expanded::SHOWN.map(|column| cells[column].clone());
             let header = Expanded::SHOWN.map(|column| Expanded::COLUMNS[column]);
@@ -293,15 +294,15 @@ struct Parsed {
 fn parse(args: &ParseArgs, global: &Global) -> Result<(), Failure> {
     const COLUMNS: [&str; 4] = ["depth", "kind", "text", "weight"];
     let template =
-        Template::parse_nested(&args.prompt, args.max_depth).map_err(|error| Failure::usage(error, GRAMMAR))?;
+        Template::parse_nested(&args.prompt, args.common.max_depth).map_err(|error| Failure::usage(error, GRAMMAR))?;
     warn(&args.prompt, &template, "", global);
     let mut rows = Vec::new();
     segments(template.items(), 0, &mut rows);
     let cells =
         |row: &Segment, text: String| [row.depth.to_string(), row.kind.to_owned(), text, row.weight.to_string()];
-    match FormatArg::or_default(args.format) {
+    match FormatArg::or_default(args.common.format) {
         FormatArg::Csv => {
-            to_standard_output(|to| table::write_csv(to, &COLUMNS, rows.iter().map(|row| cells(row, row.text.clone()))))
+            write_out(|to| table::write_csv(to, &COLUMNS, rows.iter().map(|row| cells(row, row.text.clone()))))
         }
         FormatArg::Json => {
             let items = template.items().to_vec();
@@ -348,7 +349,7 @@ the first with the ids of the word alone
         [piece.position.to_string(), piece.id.to_string(), piece.piece.clone(), piece.text.clone(), words]
     });
     match FormatArg::or_default(args.format) {
-        FormatArg::Csv => to_standard_output(|to| table::write_csv(to, &PIECES, pieces)),
+        FormatArg::Csv => write_out(|to| table::write_csv(to, &PIECES, pieces)),
         FormatArg::Json => print(&(serde_json::to_string_pretty(&tokenized)? + "\n")),
         FormatArg::Table => {
             let mut lines = vec![table::draw(&PIECES, pieces)];
@@ -384,13 +385,4 @@ fn write_json_array(mut to: impl Write, objects: impl Iterator<Item = impl Seria
         before = ",\n";
     }
     to.write_all(if before == "[\n" { b"[]\n" } else { b"\n]\n" })
-}
-
-/// Writes as it goes; a reader that went away is no failure.
-fn to_standard_output(write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<(), Failure> {
-    let mut to = BufWriter::new(std::io::stdout().lock());
-    match write(&mut to).and_then(|()| to.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
 }

@@ -16,6 +16,7 @@ mod watch;
 mod writer;
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use options::{IngestOptions, OnError, WatchOptions};
 pub use plan::{SeriesPlan, StepPlan, StepSource};
@@ -83,6 +84,22 @@ pub enum IngestError {
         /// What the library says.
         source: rayon::ThreadPoolBuildError,
     },
+}
+
+/// Nothing panics while it holds a lock of an ingest, so none is ever poisoned.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn into_inner<T>(mutex: Mutex<T>) -> T {
+    mutex.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes a generation that no commit names. What cannot be removed is `gc`'s.
+fn remove_generation(dir: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(dir) {
+        tracing::debug!("{}: {error}", dir.display());
+    }
 }
 
 impl IngestError {

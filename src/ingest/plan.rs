@@ -529,16 +529,14 @@ impl Candidates {
         }
         let (shape, grid, dtype) = recipe.outcome(found.shape, source_grid, found.dtype.stored());
         let is_other = |row: &StepRow| row.shape != shape || row.dtype != dtype.name();
-        let gone: Vec<i32> = self
-            .stored
-            .values()
-            .filter(|row| !self.steps.contains_key(&row.step) && is_other(row))
-            .map(|row| row.step)
-            .collect();
-        if options.replace && !gone.is_empty() {
-            self.stored.retain(|step, _| !gone.contains(step));
-            let remark = format!("steps of another shape or type, whose files are gone, are replaced: {gone:?}");
-            findings.remarks.push(Remark::new(&self.series.dir, remark));
+        if options.replace {
+            let is_gone = |row: &&StepRow| !self.steps.contains_key(&row.step) && is_other(row);
+            let gone: Vec<i32> = self.stored.values().filter(is_gone).map(|row| row.step).collect();
+            if !gone.is_empty() {
+                self.stored.retain(|step, _| !gone.contains(step));
+                let remark = format!("steps of another shape or type, whose files are gone, are replaced: {gone:?}");
+                findings.remarks.push(Remark::new(&self.series.dir, remark));
+            }
         }
         let carried = || self.stored.values().filter(|row| !self.steps.contains_key(&row.step));
         let differs = |row: &&StepRow| self.rewrite || is_other(row);

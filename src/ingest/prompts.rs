@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use super::IngestError;
+use super::lock;
 use super::options::IngestOptions;
 use super::plan::Findings;
 use super::report::Remark;
@@ -167,10 +168,6 @@ fn files_beside(maps: &Path) -> Vec<(PathBuf, u64, SystemTime)> {
         Some((path, found.len(), found.modified().ok()?))
     };
     BatchPrompts::files_beside(maps).filter_map(signature).collect()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Stored {

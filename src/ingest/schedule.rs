@@ -15,7 +15,7 @@ use super::plan::{Candidates, Committed, Decision, Findings, SeriesPlan, StepPla
 use super::prompts::Prompts;
 use super::report::{DryRun, Event, Observer, PromptMatches, Quarantined, Remark, Report};
 use super::task::{Fragment, ShardTask};
-use super::{IngestError, StepSource};
+use super::{IngestError, StepSource, into_inner, lock};
 use crate::dump::{Dump, DumpError, Problem, Video};
 use crate::store::{SeriesLayout, StepRow, Store, StoreError};
 
@@ -596,13 +596,4 @@ impl<'a> Session<'a> {
         self.stopped.store(true, Ordering::Relaxed);
         lock(&self.failed).get_or_insert(error);
     }
-}
-
-/// Nothing panics while it holds one of these locks, so none is ever poisoned.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-fn into_inner<T>(mutex: Mutex<T>) -> T {
-    mutex.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::prompts::Prompts;
 use super::schedule;
-use super::{Event, IngestError, IngestOptions, Observer, PromptMatches, Quarantined, Remark, Report, WatchOptions};
+use super::{
+    Event, IngestError, IngestOptions, Observer, PromptMatches, Quarantined, Remark, Report, WatchOptions, into_inner,
+    lock, remove_generation,
+};
 use crate::dump::{Dump, Series, StepFiles, Video};
 
 /// How long what a commit replaced stays, for whoever is reading it.
@@ -91,8 +94,9 @@ struct Watched<'a> {
     ingested: HashMap<PathBuf, Signature>,
     /// What could not be ingested, and how often that was tried.
     quarantined: BTreeMap<PathBuf, (Quarantined, u32)>,
-    /// That nothing of what was found is selected; once something was, `Some(None)`.
-    unselected: Option<Option<IngestError>>,
+    /// Whether anything that was found is selected, and what was said when something was not.
+    has_selected: bool,
+    unselected: Option<IngestError>,
     prompts_found: HashMap<String, bool>,
     replaced: VecDeque<(Instant, PathBuf)>,
     report: Report,
@@ -120,6 +124,7 @@ impl<'a> Watched<'a> {
             incomplete: Vec::new(),
             ingested: HashMap::new(),
             quarantined: BTreeMap::new(),
+            has_selected: false,
             unselected: None,
             prompts_found: HashMap::new(),
             replaced: VecDeque::new(),
@@ -176,21 +181,18 @@ impl<'a> Watched<'a> {
             .collect();
         let judged_anew = videos.iter().flat_map(|video| video.summary.iter().chain([&video.dir])).cloned().collect();
         self.observer.forget(&judged_anew);
+        self.ingested.extend(seen.into_iter().filter_map(|path| self.files.get(&path).map(|&as_seen| (path, as_seen))));
         let pass = match schedule::pass(look.dump, self.path, self.options, &self.prompts, &self.observer) {
             Ok(pass) => pass,
             // What is selected may be yet to come.
             Err(error @ IngestError::NothingSelected { .. }) => {
-                self.ingested
-                    .extend(seen.into_iter().filter_map(|path| self.files.get(&path).map(|&as_seen| (path, as_seen))));
-                self.unselected.get_or_insert(Some(error));
+                self.unselected.get_or_insert(error);
                 return Ok(true);
             }
             Err(error) => return Err(error),
         };
-        self.unselected = Some(None);
-        self.ingested.extend(seen.into_iter().filter_map(|path| self.files.get(&path).map(|&as_seen| (path, as_seen))));
-        let mut before: BTreeMap<PathBuf, (Quarantined, u32)> = BTreeMap::new();
-        std::mem::swap(&mut before, &mut self.quarantined);
+        self.has_selected = true;
+        let before = std::mem::take(&mut self.quarantined);
         let (again, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
             before.into_iter().partition(|(path, _)| places.contains(path));
         self.quarantined = others;
@@ -230,7 +232,7 @@ impl<'a> Watched<'a> {
 
     /// Nothing has changed for long: what is incomplete will stay so.
     fn give_up(&mut self, dumps: &[&Path]) -> Result<(), IngestError> {
-        if let Some(Some(error)) = self.unselected.take() {
+        if let Some(error) = self.unselected.take().filter(|_| !self.has_selected) {
             return Err(error);
         }
         if self.ingested.is_empty() && self.incomplete.is_empty() {
@@ -246,15 +248,12 @@ impl<'a> Watched<'a> {
     fn remove_replaced(&mut self) {
         while self.replaced.front().is_some_and(|(when, _)| when.elapsed() >= GRACE) {
             let Some((_, path)) = self.replaced.pop_front() else { return };
-            // What cannot be removed is `gc`'s.
-            if let Err(error) = std::fs::remove_dir_all(&path) {
-                tracing::debug!("{}: {error}", path.display());
-            }
+            remove_generation(&path);
         }
     }
 
     fn into_report(self, start: Instant) -> Report {
-        let mut warnings: Vec<Remark> = self.observer.said.into_inner().unwrap_or_else(PoisonError::into_inner).remarks;
+        let mut warnings: Vec<Remark> = into_inner(self.observer.said).remarks;
         warnings.sort();
         Report {
             quarantined: self.quarantined.into_values().map(|(left, _)| left).collect(),
@@ -315,7 +314,7 @@ struct Said {
 impl Once<'_> {
     /// Drops remarks on files that are looked at again.
     fn forget(&self, files: &HashSet<PathBuf>) {
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut said = lock(&self.said);
         let Said { remarks, known, .. } = &mut *said;
         remarks.retain(|remark| {
             let stays = !files.contains(&remark.path);
@@ -336,7 +335,7 @@ impl Observer for Once<'_> {
         match event {
             Event::Found { .. } | Event::Steps { .. } | Event::Quarantined(_) => {}
             Event::Warning(remark) => {
-                let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut said = lock(&self.said);
                 if said.known.insert(key(remark)) {
                     said.remarks.push(remark.clone());
                     let is_news = said.told.insert(key(remark));

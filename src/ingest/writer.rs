@@ -12,6 +12,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::commit::{WrittenSeries, commit_video};
 use super::options::IngestOptions;
 use super::plan::{Committed, SeriesPlan, micros};
+use super::remove_generation;
 use super::task::{describe_row, write_step};
 use crate::dump::{Problem, ReadOptions, Split, StepArray, StepMetadata, prompt_id};
 use crate::grid::{Grid, infer_grid};
@@ -185,7 +186,7 @@ impl StoreWriter {
                 Ok(written) => written,
                 Err(error) => {
                     // No commit names what was begun.
-                    remove(&self.store.root().join(&plan.path));
+                    remove_generation(&self.store.root().join(&plan.path));
                     return Err(error);
                 }
             };
@@ -195,7 +196,7 @@ impl StoreWriter {
                 return Ok(true);
             }
             // Another writer committed this video meanwhile: its words are to be kept.
-            remove(&self.store.root().join(&plan.path));
+            remove_generation(&self.store.root().join(&plan.path));
         }
     }
 
@@ -245,8 +246,7 @@ impl StoreWriter {
             return Err(WriteError::Grid { token, grid, spatial });
         }
         if committed.previous.is_some() && committed.heads.is_none() {
-            let found = format!("the statistics of video {} are lost: give the video another id", self.video_id);
-            return Err(StoreError::Damaged { path: self.store.root().to_owned(), found }.into());
+            return Err(self.lost_statistics());
         }
         let Some(last) = stored.last() else { return Ok(()) };
         if stored.iter().any(|row| row.step == step) {
@@ -265,12 +265,14 @@ impl StoreWriter {
                 let differences = stored.differences(&own);
                 Err(WriteError::Settings { video_id: self.video_id.clone(), token, differences })
             }
-            _ if !committed.has_heads(&token) => {
-                let found = format!("the statistics of video {} are lost: give the video another id", self.video_id);
-                Err(StoreError::Damaged { path: self.store.root().to_owned(), found }.into())
-            }
+            _ if !committed.has_heads(&token) => Err(self.lost_statistics()),
             _ => Ok(()),
         }
+    }
+
+    fn lost_statistics(&self) -> WriteError {
+        let found = format!("the statistics of video {} are lost: give the video another id", self.video_id);
+        StoreError::Damaged { path: self.store.root().to_owned(), found }.into()
     }
 
     fn recipe(&self) -> Recipe {
@@ -380,21 +382,14 @@ impl StoreWriter {
             None => self.superseded.remove(token),
         };
         if let Some(dir) = before {
-            remove(&dir);
+            remove_generation(&dir);
         }
     }
 }
 
 impl Drop for StoreWriter {
     fn drop(&mut self) {
-        self.superseded.values().for_each(|dir| remove(dir));
-    }
-}
-
-/// Removes a generation that no commit names. What cannot be removed is `gc`'s.
-fn remove(dir: &Path) {
-    if let Err(error) = std::fs::remove_dir_all(dir) {
-        tracing::debug!("{}: {error}", dir.display());
+        self.superseded.values().for_each(|dir| remove_generation(dir));
     }
 }
 
