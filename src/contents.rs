@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::dump::{Dump, DumpError, ReadOptions, Series, StepFiles, StepReader, Video, read_step_metadata};
 use crate::grid::{Grid, infer_grid};
 use crate::ingest::Quarantined;
-use crate::shape::StepShape;
+use crate::shape::{AxisNumbers, StepShape};
 use crate::store::{StepRow, Store, StoreError};
 
 /// What is in a store or a dump.
@@ -64,7 +64,7 @@ pub struct VideoContents {
     /// Its prompt.
     pub prompt: Option<String>,
     /// Its seed.
-    pub seed: Option<i64>,
+    pub seed: Option<i128>,
     /// Whether it has a summary: it was generated to its end.
     pub has_summary: bool,
     /// Its words.
@@ -84,6 +84,9 @@ pub struct SeriesContents {
     pub total_steps: Option<i32>,
     /// Shape of a step array, if it could be told.
     pub shape: Option<[usize; 4]>,
+    /// Numbers of its blocks and heads, where they do not count from 0.
+    #[serde(default)]
+    pub numbers: AxisNumbers,
     /// The grid, if known.
     pub grid: Option<Grid>,
     /// Element type.
@@ -107,7 +110,7 @@ impl Contents {
             .par_iter()
             .map(|video| VideoContents {
                 video_id: video.record.video_id.clone(),
-                prompt: video.rows.first().map(|row| row.prompt.clone()).or_else(|| {
+                prompt: video.rows.first().and_then(|row| row.prompt.clone()).or_else(|| {
                     let summary = video.record.summary.as_ref()?;
                     Some(summary.get("prompt")?.as_str()?.to_owned())
                 }),
@@ -177,8 +180,9 @@ fn stored_series(store: &Store, rows: &[StepRow]) -> Option<SeriesContents> {
         token: first.token.clone(),
         weight: first.weight,
         steps: rows.iter().map(|row| row.step).collect(),
-        total_steps: Some(first.total_steps),
+        total_steps: first.total_steps,
         shape: Some(first.shape.axes()),
+        numbers: first.numbers.clone(),
         grid: first.grid,
         dtype: Some(first.dtype.clone()),
         lossy: store
@@ -207,8 +211,8 @@ fn dumped_series(series: &Series) -> SeriesContents {
     let metadata = first.and_then(|files| read_step_metadata(&files.parts.first()?.metadata).ok()).map(|read| read.0);
     let mut reader = StepReader::new(ReadOptions::default());
     // The first step that can be read tells the shape.
-    let peek = series.steps.iter().find_map(|files| match reader.peek(files, series.split) {
-        Ok(None) => reader.read(files, series.split).ok().map(|step| step.array.peek()),
+    let peek = series.steps.iter().find_map(|files| match reader.peek(files, &series.split) {
+        Ok(None) => reader.read(files, &series.split).ok().map(|step| step.array.peek()),
         peeked => peeked.ok().flatten(),
     });
     let raw = peek.map_or(0, |peek| {
@@ -218,8 +222,13 @@ fn dumped_series(series: &Series) -> SeriesContents {
         token: series.token.clone(),
         weight: series.weight,
         steps: series.steps.iter().map(|files| files.step).collect(),
-        total_steps: metadata.as_ref().and_then(|metadata| i32::try_from(metadata.total_steps?).ok()),
+        total_steps: metadata.as_ref().and_then(|metadata| metadata.total_steps),
         shape: peek.map(|peek| StepShape::axes(peek.shape)),
+        numbers: match (peek, &metadata) {
+            (Some(_), _) if first.is_some_and(StepFiles::is_split) => series.split.clone().told_apart(),
+            (Some(peek), Some(metadata)) => metadata.numbers(peek.shape).0,
+            _ => AxisNumbers::default(),
+        },
         grid: peek.and_then(|peek| infer_grid(peek.shape.spatial, metadata.as_ref()?.video_size()).ok()),
         dtype: peek.map(|peek| peek.dtype.name().to_owned()),
         lossy: serde_json::json!({}),

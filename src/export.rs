@@ -9,13 +9,16 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 use crate::dtype::{Dtype, SourceDtype};
-use crate::dump::{StepArray, write_npy};
+use crate::dump::{Exported, StepArray, StepMetadata, as_component, beyond, prompt_id, write_npy};
+use crate::json::{Json, Object};
 use crate::query::{Filter, QueryError, StepSet};
 use crate::store::{StepRow, Store, StoreError, VideoIndex};
 use crate::values::Values;
+
+/// What the names of words' directories begin with.
+const TOKEN_PREFIX: &str = "token_";
 
 /// How video directories are laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -103,7 +106,9 @@ pub enum ExportError {
 
 /// Writes the store back as a dump below `out`, in `out/attention_maps`. `on_step` is called with (steps done, steps in all).
 ///
-/// Arrays that were ingested without loss are bit for bit those of the dump (bfloat16 as the float32 it was widened to).
+/// Arrays that were ingested without loss are bit for bit those of the dump (bfloat16 as the float32 it was widened to). What the store knows
+/// and a generator's keys do not tell (ids, weights, templates) is written into the metadata under the key `attnkit`, and read from there by the
+/// next ingest.
 ///
 /// # Errors
 /// If `out` is not empty, the store is damaged, or a file cannot be written.
@@ -138,11 +143,11 @@ pub fn run(
                 None => summary.clone(),
                 Some(_) => summary_of(summary, &video.rows.iter().filter(is_chosen).collect::<Vec<_>>()),
             };
-            write_file(&dir.join("summary.json"), &to_json(&Value::Object(summary)))?;
+            write_file(&dir.join("summary.json"), &Json::Object(summary).to_pretty())?;
         }
         for rows in video.series() {
             let Some(first) = rows.iter().find(is_chosen) else { continue };
-            let word = dir.join(format!("token_{}", as_component(&first.token)));
+            let word = dir.join(format!("{TOKEN_PREFIX}{}", as_component(&first.token)));
             claim(&mut taken, &word, &format!("word `{}` of {}", first.token, first.video_id))?;
             create_dir(&word)?;
             tasks.extend(rows.iter().filter(is_chosen).map(|row| (video, word.clone(), row)));
@@ -160,13 +165,14 @@ pub fn run(
 }
 
 /// The summary of a video of which some steps are exported.
-fn summary_of(whole: &Map<String, Value>, rows: &[&StepRow]) -> Map<String, Value> {
+fn summary_of(whole: &Object, rows: &[&StepRow]) -> Object {
     let steps: BTreeSet<i32> = rows.iter().map(|row| row.step).collect();
     let mut summary = whole.clone();
-    if let Some(targets) = summary.get_mut("target_tokens").and_then(Value::as_object_mut) {
+    if let Some(Json::Object(targets)) = summary.get_mut("target_tokens") {
         targets.retain(|word, _| rows.iter().any(|row| row.token == *word));
     }
-    for (key, value) in [("total_stored", Value::from(steps.len())), ("stored_steps", steps.into_iter().collect())] {
+    let stored = steps.iter().map(|&step| Json::from(i128::from(step))).collect();
+    for (key, value) in [("total_stored", Json::from(steps.len() as i128)), ("stored_steps", Json::Array(stored))] {
         if let Some(known) = summary.get_mut(key) {
             *known = value;
         }
@@ -191,7 +197,8 @@ fn export_step(
 ) -> Result<u64, ExportError> {
     let array = store.open_array(&row.array)?;
     let bytes = array.read_step(u64::try_from(row.row).unwrap_or(u64::MAX))?;
-    let dtype = row.dtype.parse().unwrap_or(Dtype::Float16);
+    let damaged = |found| StoreError::Damaged { path: store.root().join(&row.array), found };
+    let dtype: Dtype = row.dtype.parse().map_err(damaged)?;
     let source_dtype = match dtype {
         Dtype::Float16 => SourceDtype::Float16,
         Dtype::Float32 => SourceDtype::Float32,
@@ -213,8 +220,25 @@ fn export_step(
         }
     }
     drop(file);
-    write_file(&dir.join(format!("{stem}_metadata.json")), &to_json(&Value::Object(video.metadata_of(row))))?;
+    write_file(&dir.join(format!("{stem}_metadata.json")), &Json::Object(metadata_of(video, row)).to_pretty())?;
     fs::metadata(&path).map(|metadata| metadata.len()).map_err(failed)
+}
+
+/// A step's metadata as it was, and what the store knows beyond that.
+fn metadata_of(video: &VideoIndex, row: &StepRow) -> Object {
+    let mut metadata = video.metadata_of(row);
+    let (own, _) = StepMetadata::from_object(metadata.clone());
+    let of_name = row.video_id.rsplit('/').next().unwrap_or_default();
+    let is_named = as_component(&row.video_id) == row.video_id && !row.video_id.starts_with(TOKEN_PREFIX);
+    let beyond = Exported {
+        video_id: (!is_named).then(|| row.video_id.clone()),
+        prompt_id: row.prompt_id.clone().filter(|id| prompt_id(of_name).as_ref() != Some(id)),
+        template: row.template.clone(),
+        variation: row.variation,
+        ..beyond(&row.token, row.weight, &own)
+    };
+    beyond.add_to(&mut metadata);
+    metadata
 }
 
 /// Directory of a video: each part of its id is one component.
@@ -229,6 +253,8 @@ fn video_dir(video_id: &str, layout: Layout) -> PathBuf {
             dir.push(as_component(prompt));
             dir.push(as_component(&format!("vid{number}")));
         }
+        // A directory of this name would be taken for a word's.
+        _ if last.starts_with(TOKEN_PREFIX) => dir.push(format!("_{}", as_component(last))),
         _ => dir.push(as_component(last)),
     }
     dir
@@ -236,18 +262,6 @@ fn video_dir(video_id: &str, layout: Layout) -> PathBuf {
 
 fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
-}
-
-/// A name as one path component, as generators write it: `:`, `/` and `\` become `_`.
-fn as_component(name: &str) -> String {
-    let mut safe = name.replace([':', '/', '\\', '\0'], "_");
-    if safe.is_empty() || safe.bytes().all(|byte| byte == b'.') {
-        safe = safe.replace('.', "_") + "_";
-    }
-    while safe.len() > 200 {
-        safe.pop();
-    }
-    safe
 }
 
 fn claim(taken: &mut std::collections::HashMap<PathBuf, String>, dir: &Path, owner: &str) -> Result<(), ExportError> {
@@ -265,10 +279,6 @@ fn write_file(path: &Path, text: &[u8]) -> Result<(), ExportError> {
     fs::write(path, text).map_err(|source| ExportError::Write { path: path.to_owned(), source })
 }
 
-fn to_json(value: &Value) -> Vec<u8> {
-    serde_json::to_vec_pretty(value).unwrap_or_default() // a `Value` always serialises
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -281,6 +291,7 @@ mod tests {
         assert_eq!(dir("p000_b001_s000", Layout::Nested), "p000_b001_s000");
         assert_eq!(dir("gzip/prompt_000_vid001", Layout::Flat), "gzip/prompt_000_vid001");
         assert_eq!(dir("../../x", Layout::Flat), "___/___/x");
-        assert_eq!(as_component("../../x"), ".._.._x");
+        assert_eq!(dir("token_x", Layout::Flat), "_token_x");
+        assert_eq!(dir(".x", Layout::Flat), "_.x");
     }
 }

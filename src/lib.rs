@@ -24,6 +24,7 @@ pub mod estimate;
 pub mod export;
 pub mod grid;
 pub mod ingest;
+pub mod json;
 pub mod kernel;
 pub mod metrics;
 pub mod output;

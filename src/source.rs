@@ -9,15 +9,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use half::f16;
 use rayon::prelude::*;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use crate::dtype::Dtype;
 use crate::dump::{
-    Dump, DumpError, ReadOptions, Series, StepFiles, StepMetadata, StepReader, Video, read_step_metadata, read_summary,
+    Dump, DumpError, ReadOptions, Series, StepFiles, StepMetadata, StepReader, Video, composed, read_step_metadata,
+    read_summary,
 };
 use crate::grid::{Grid, infer_grid};
+use crate::json::{Json, Object};
 use crate::kernel::{Accumulator, Element, Reducer};
-use crate::shape::StepShape;
+use crate::shape::{AxisNumbers, StepShape};
 use crate::store::{ArrayKind, StepRow, Store, StoreError, StoredArray, VideoIndex};
 use crate::values::{Values, with_values};
 
@@ -205,7 +207,7 @@ impl Source {
     ///
     /// # Errors
     /// If there is no such step, or its metadata cannot be read.
-    pub fn metadata(&self, video: &str, token: &str, step: i32) -> Result<Map<String, Value>, SourceError> {
+    pub fn metadata(&self, video: &str, token: &str, step: i32) -> Result<Object, SourceError> {
         let word = self.word(video, token)?;
         let place = word.place(step)?;
         match (&self.kind, &word) {
@@ -214,9 +216,9 @@ impl Source {
             (_, Word::Dump(series, _, options)) => {
                 let files = &series.steps[place];
                 let mut metadata = dumped_metadata(files)?.raw;
-                if files.parts.iter().any(|part| part.block.is_some() || part.head.is_some()) {
-                    let shape = shape_of(files, series, *options)?;
-                    metadata.extend(described_as_whole(shape));
+                if files.is_split() {
+                    let shape = shape_of(files, series, options)?;
+                    metadata.extend(described_as_whole(shape, &series.split));
                 }
                 Ok(metadata)
             }
@@ -227,11 +229,12 @@ impl Source {
     ///
     /// # Errors
     /// If there is no such video, or the summary cannot be read.
-    pub fn summary(&self, video: &str) -> Result<Option<Map<String, Value>>, SourceError> {
+    pub fn summary(&self, video: &str) -> Result<Option<Object>, SourceError> {
         match &self.kind {
             Kind::Store(store) => Ok(self.stored(store, video)?.record.summary),
             Kind::Dump(videos, _) => {
-                Ok(self.dumped(videos, video)?.video.summary.as_deref().map(read_summary).transpose()?)
+                let summary = self.dumped(videos, video)?.video.summary.as_deref();
+                Ok(summary.map(read_summary).transpose()?.map(|read| read.0))
             }
         }
     }
@@ -244,7 +247,7 @@ impl Source {
         match self.word(video, token)? {
             Word::Store(_, rows) => Ok(rows.first().map(|row| row.shape)),
             Word::Dump(series, _, options) => {
-                Ok(series.steps.iter().find_map(|files| shape_of(files, series, options).ok()))
+                Ok(series.steps.iter().find_map(|files| shape_of(files, series, &options).ok()))
             }
         }
     }
@@ -258,7 +261,7 @@ impl Source {
             Word::Store(_, rows) => Ok(rows.first().and_then(|row| row.grid)),
             Word::Dump(series, _, options) => {
                 let of = |files: &StepFiles| {
-                    let spatial = shape_of(files, series, options).ok()?.spatial;
+                    let spatial = shape_of(files, series, &options).ok()?.spatial;
                     infer_grid(spatial, dumped_metadata(files).ok()?.video_size()).ok()
                 };
                 Ok(series.steps.iter().find_map(of))
@@ -365,15 +368,17 @@ impl Source {
     }
 
     fn word(&self, video: &str, token: &str) -> Result<Word<'_>, SourceError> {
+        let composed_token = composed(token);
+        let is_word = |own: &str| own == token || composed(own) == composed_token;
         let found = match &self.kind {
             Kind::Store(store) => {
-                let rows = self.stored(store, video)?.rows.into_iter().filter(|row| row.token == token);
+                let rows = self.stored(store, video)?.rows.into_iter().filter(|row| is_word(&row.token));
                 Some(rows.collect::<Vec<_>>()).filter(|rows| !rows.is_empty()).map(|rows| Word::Store(store, rows))
             }
             Kind::Dump(videos, options) => {
                 let DumpedVideo { video, problems } = self.dumped(videos, video)?;
-                let series = video.series.iter().find(|series| series.token == token);
-                series.map(|series| Word::Dump(series, problems, *options))
+                let series = video.series.iter().find(|series| is_word(&series.token));
+                series.map(|series| Word::Dump(series, problems, options.clone()))
             }
         };
         match found {
@@ -453,7 +458,7 @@ impl Clone for WordReader<'_> {
                 Self::Stored { rows, array: array.clone(), kind: *kind, dtype: *dtype }
             }
             Self::Dumped { series, options, .. } => {
-                Self::Dumped { series, options: *options, reader: StepReader::new(*options) }
+                Self::Dumped { series, options: options.clone(), reader: StepReader::new(options.clone()) }
             }
         }
     }
@@ -461,9 +466,11 @@ impl Clone for WordReader<'_> {
 
 impl<'a> WordReader<'a> {
     fn open(word: &'a Word<'_>, over: Over) -> Result<Self, SourceError> {
-        match *word {
-            Word::Dump(series, _, options) => Ok(Self::Dumped { series, options, reader: StepReader::new(options) }),
-            Word::Store(store, ref rows) => {
+        match word {
+            Word::Dump(series, _, options) => {
+                Ok(Self::Dumped { series, options: options.clone(), reader: StepReader::new(options.clone()) })
+            }
+            Word::Store(store, rows) => {
                 let wanted = match over {
                     Over { blocks: true, heads: true, .. } => ArrayKind::Mean,
                     Over { blocks: true, .. } => ArrayKind::MeanBlock,
@@ -494,7 +501,7 @@ impl<'a> WordReader<'a> {
                 Ok(visit(Values::from_ne_bytes(*dtype, &bytes), shape))
             }
             Self::Dumped { series, reader, .. } => {
-                let step = reader.read(&series.steps[place], series.split)?;
+                let step = reader.read(&series.steps[place], &series.split)?;
                 Ok(visit(step.array.values, step.array.shape))
             }
         }
@@ -618,25 +625,29 @@ fn dumped_metadata(files: &StepFiles) -> Result<StepMetadata, SourceError> {
 }
 
 /// Shape of a step: from its head, where that tells it.
-fn shape_of(files: &StepFiles, series: &Series, options: ReadOptions) -> Result<StepShape, SourceError> {
-    let mut reader = StepReader::new(options);
-    match reader.peek(files, series.split)? {
+fn shape_of(files: &StepFiles, series: &Series, options: &ReadOptions) -> Result<StepShape, SourceError> {
+    let mut reader = StepReader::new(options.clone());
+    match reader.peek(files, &series.split)? {
         Some(peek) => Ok(peek.shape),
-        None => Ok(reader.read(files, series.split)?.array.shape),
+        None => Ok(reader.read(files, &series.split)?.array.shape),
     }
 }
 
 /// Keys of metadata that speak of one file of a step, for the whole step.
-fn described_as_whole(shape: StepShape) -> Map<String, Value> {
+fn described_as_whole(shape: StepShape, split: &AxisNumbers) -> Object {
+    let [block_idx, head_idx] = split.clone().told_apart().as_metadata();
     let keys = json!({
         "attention_shape": shape.axes(),
         "num_blocks": shape.blocks,
         "num_heads": shape.heads,
-        "block_idx": null,
-        "head_idx": null,
+        "block_idx": block_idx,
+        "head_idx": head_idx,
         "aggregation_method": "per_step_full",
     });
-    keys.as_object().cloned().unwrap_or_default()
+    match keys.into() {
+        Json::Object(keys) => keys,
+        _ => Object::new(),
+    }
 }
 
 /// A list for people: not more than they would read.

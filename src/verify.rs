@@ -10,13 +10,16 @@ use arrow::datatypes::Int32Type;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::dump::{Dump, DumpError, ReadOptions, Series, StepFiles, StepReader, read_step_metadata};
+use crate::dump::{
+    Dump, DumpError, Problem, ReadOptions, Series, StepFiles, StepReader, composed, read_step_metadata, step_of,
+};
 use crate::grid::{Grid, infer_grid};
 use crate::ingest::{ARRAY_KEYS, transform};
 use crate::kernel::{StepMeasurer, StepMeasures};
 use crate::query::{Filter, QueryError, StepSet};
 use crate::store::{
-    ArrayKind, Fault, HeadRow, MetadataPatch, Recipe, StepRow, Store, StoreError, StoredArray, VideoIndex, heads_batch,
+    ArrayKind, Coordinates, Fault, HeadRow, MetadataPatch, Recipe, StepRow, Store, StoreError, StoredArray, UNFINISHED,
+    VideoIndex, heads_batch,
 };
 use crate::values::{Values, with_values};
 
@@ -35,12 +38,23 @@ pub struct VerifyReport {
     pub not_in_dump: u64,
     /// Steps of the dump that are not in the store.
     pub not_in_store: u64,
+    /// Files of the dump that the store lacks, sorted: those of such steps, and what cannot be used.
+    pub lacking: Vec<Lacking>,
     /// Words that were stored with a loss: compared after the same was done to the dump.
     pub lossy: u64,
     /// What is wrong, sorted: in the store, or in the dump since it was ingested.
     pub faults: Vec<Fault>,
     /// Wall time.
     pub seconds: f64,
+}
+
+/// A file of the dump that the store lacks.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Lacking {
+    /// The file or directory.
+    pub path: String,
+    /// Why, as far as that can be told.
+    pub reason: String,
 }
 
 /// Why a verification could not be done.
@@ -108,7 +122,7 @@ pub fn run(
     report.faults.extend(faults);
     (report.bytes, report.compared, report.not_in_dump) = (bytes, compared, not_in_dump);
     if let Some(sources) = sources {
-        report.not_in_store = sources.not_in(&index);
+        (report.not_in_store, report.lacking) = sources.not_in(&index);
         let lossy = |rows: &&[StepRow]| {
             let attributes = rows.first().and_then(|row| store.series_attributes(row.series_path()));
             attributes.is_some_and(|found| found["lossy"].as_object().is_some_and(|lossy| !lossy.is_empty()))
@@ -141,11 +155,15 @@ impl Checked {
 /// The words of the dump that a store's values are compared with.
 struct Sources {
     series: HashMap<(String, String), Series>,
+    /// What of the dump cannot be used.
+    problems: Vec<DumpError>,
 }
 
 impl Sources {
     fn find(index: &[VideoIndex], options: &VerifyOptions) -> Result<Self, VerifyError> {
-        let dump = Dump::find(&options.against)?;
+        let mut dump = Dump::find(&options.against)?;
+        let spellings = index.iter().flat_map(|video| &video.rows).map(|row| (composed(&row.token), row.token.clone()));
+        dump.unify_spellings(spellings.collect());
         let prefixed = |id: &str| options.prefix.as_ref().map_or(id.to_owned(), |prefix| format!("{prefix}/{id}"));
         let ids = || index.iter().map(|video| &video.record.video_id);
         let known: HashSet<&String> = ids().collect();
@@ -161,18 +179,36 @@ impl Sources {
                 series.insert((id.clone(), word.token.clone()), word);
             }
         }
-        Ok(Self { series })
+        Ok(Self { series, problems: dump.problems })
     }
 
-    /// How many steps of the dump no row stands for.
-    fn not_in(&self, index: &[VideoIndex]) -> u64 {
+    /// How many steps of the dump no row stands for, and the files that the store lacks.
+    fn not_in(&self, index: &[VideoIndex]) -> (u64, Vec<Lacking>) {
         let rows: HashSet<(&str, &str, i32)> =
             index.iter().flat_map(|video| &video.rows).map(|row| (&*row.video_id, &*row.token, row.step)).collect();
-        let missing = |((video, token), series): (&(String, String), &Series)| {
-            series.steps.iter().filter(|files| !rows.contains(&(video.as_str(), token.as_str(), files.step))).count()
-                as u64
+        let missing: Vec<&StepFiles> = self
+            .series
+            .iter()
+            .flat_map(|((video, token), series)| {
+                series.steps.iter().filter(|files| !rows.contains(&(video.as_str(), token.as_str(), files.step)))
+            })
+            .collect();
+        let lacking = |path: &Path, reason: String| Lacking { path: path.display().to_string(), reason };
+        let of_steps = missing.iter().flat_map(|files| &files.parts).map(|part| {
+            lacking(&part.path, "the step is not in the store: it was not ingested, or could not be used".into())
+        });
+        // Metadata whose tensor is gone lacks nothing if the store has the step.
+        let is_in_store = |error: &&DumpError| {
+            let Problem::NoTensor { expected } = &error.problem else { return false };
+            let word = self.series.iter().find(|(_, series)| Some(series.dir.as_path()) == error.path.parent());
+            let step = step_of(expected).zip(word);
+            step.is_some_and(|(step, ((video, token), _))| rows.contains(&(video.as_str(), token.as_str(), step)))
         };
-        self.series.iter().map(missing).sum()
+        let unusable = self.problems.iter().filter(|error| !is_in_store(error));
+        let unusable = unusable.map(|error| lacking(&error.path, error.problem.to_string()));
+        let mut all: Vec<Lacking> = of_steps.chain(unusable).collect();
+        all.sort();
+        (missing.len() as u64, all)
     }
 }
 
@@ -226,9 +262,7 @@ fn check_video(
     let heads = match store.read_heads(video) {
         Ok(Some(heads)) => Some(heads),
         Ok(None) => {
-            let error =
-                "missing, or of another commit than the steps part; the next ingest computes it anew".to_owned();
-            checked.faults.push(of_video(store.heads_path(video_id), error));
+            checked.faults.push(of_video(store.heads_path(video_id), UNFINISHED.to_owned()));
             None
         }
         Err(error) => {
@@ -277,9 +311,10 @@ impl Word<'_> {
             if row.series_path() != series
                 || usize::try_from(row.row) != Ok(place)
                 || row.shape != first.shape
+                || row.numbers != first.numbers
                 || row.dtype != first.dtype
             {
-                let error = "the row does not fit the others of its word (array, row, shape or dtype)";
+                let error = "the row does not fit the others of its word (array, row, shape, numbers or dtype)";
                 checked.faults.push(fault(row, Some(row.step), &row.array, error));
                 return checked;
             }
@@ -333,12 +368,13 @@ impl Word<'_> {
     }
 
     fn check_coordinates(&self, first: &StepRow, series: &str, checked: &mut Checked) {
-        let steps: Vec<u8> = self.rows.iter().flat_map(|row| row.step.to_ne_bytes()).collect();
-        let timesteps: Vec<u8> = self.rows.iter().flat_map(|row| row.timestep.to_ne_bytes()).collect();
-        for (name, expected) in [("step", steps), ("timestep", timesteps)] {
-            let path = format!("{series}/{name}");
+        let steps: Vec<i32> = self.rows.iter().map(|row| row.step).collect();
+        let timesteps: Vec<f64> = self.rows.iter().map(|row| row.timestep.unwrap_or(f64::NAN)).collect();
+        let coordinates = Coordinates { steps: &steps, timesteps: &timesteps, numbers: &first.numbers };
+        for coordinate in coordinates.arrays() {
+            let path = format!("{series}/{}", coordinate.name);
             match self.store.open_array(&path).and_then(|array| array.read_coordinate()) {
-                Ok(found) if found == expected => {}
+                Ok(found) if found == coordinate.bytes => {}
                 Ok(_) => checked.faults.push(fault(first, None, &path, "its values are not those of the table")),
                 Err(error) => checked.faults.push(fault(first, None, &path, error)),
             }
@@ -391,7 +427,8 @@ impl Word<'_> {
         }
         let Some((values, measures)) = measures else { return (checked, Vec::new()) };
         self.compare(row, &values, &mut checked);
-        let heads = measures.maps.iter().map(|map| HeadRow::new(row.step, row.shape, row.grid, map)).collect();
+        let heads =
+            measures.maps.iter().map(|map| HeadRow::new(row.step, row.shape, &row.numbers, row.grid, map)).collect();
         (checked, heads)
     }
 
@@ -403,11 +440,11 @@ impl Word<'_> {
             checked.not_in_dump += 1;
             return;
         };
-        let batch = self.recipe.and_then(|recipe| recipe.batch);
-        let mut reader = StepReader::new(ReadOptions { batch, max_step_bytes: u64::MAX });
+        let (batch, array) = self.recipe.map_or((None, None), |recipe| (recipe.batch, recipe.array.clone()));
+        let mut reader = StepReader::new(ReadOptions { batch, array, max_step_bytes: u64::MAX });
         let source = files.parts.first().map(|part| part.path.display().to_string()).unwrap_or_default();
         let in_dump = |error: String| Fault { in_dump: true, ..fault(row, Some(row.step), &source, error) };
-        let step = match reader.read(files, series.split) {
+        let step = match reader.read(files, &series.split) {
             Ok(step) => step,
             Err(error) => return checked.faults.push(in_dump(error.problem.to_string())),
         };

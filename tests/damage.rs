@@ -203,7 +203,7 @@ fn a_change_is_seen_even_if_the_size_stays() {
     touch(&word.file("step_002.npy"), 1);
     let error = StepReader::check_unchanged(&series.steps[2]).unwrap_err();
     assert!(error.to_string().contains("the file changed while it was read"), "{error}");
-    assert!(StepReader::new(ReadOptions::default()).read(&series.steps[1], series.split).is_ok());
+    assert!(StepReader::new(ReadOptions::default()).read(&series.steps[1], &series.split).is_ok());
 }
 
 // Hostile names.

@@ -675,7 +675,10 @@ fn the_report_has_the_documented_keys() {
     let keys = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     let mut found = keys(&report);
     found.sort();
-    assert_eq!(found, ["bytes_in", "bytes_out", "ingested", "quarantined", "seconds", "skipped", "warnings"]);
+    assert_eq!(
+        found,
+        ["bytes_in", "bytes_out", "contents", "ingested", "quarantined", "seconds", "skipped", "warnings"]
+    );
     assert_eq!(keys(&report["quarantined"][0]), ["path", "error"]);
     assert_eq!(keys(&report["warnings"][0]), ["path", "message"]);
     let npy_bytes = fs::metadata(place.word(VIDEO, "tree").file("step_000.npy")).unwrap().len();

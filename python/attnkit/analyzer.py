@@ -33,6 +33,8 @@ class AttentionAnalyzer:
         What arrays are returned as.
     batch : int or "mean", optional
         Element of a batch axis larger than 1, in a dump.
+    array : str, optional
+        Name of the array to read of `.npz` files that hold several, in a dump.
     progress : bool, tqdm class or function of (done, all)
         Show or tell the progress of long reads, in steps.
 
@@ -61,6 +63,7 @@ class AttentionAnalyzer:
         *,
         framework: Literal["numpy", "torch"] = "numpy",
         batch: int | Literal["mean"] | None = None,
+        array: str | None = None,
         progress: Progress = False,
     ) -> None:
         if framework not in ("numpy", "torch"):
@@ -71,8 +74,9 @@ class AttentionAnalyzer:
         self._progress = progress
         self._path = os.fspath(path)
         self._batch = None if batch is None else str(batch)
+        self._array = array
         # Found again if the working directory changes.
-        self._source = _native.Source(os.path.abspath(path), self._batch, None)
+        self._source = _native.Source(os.path.abspath(path), self._batch, self._array, None)
 
     def __repr__(self) -> str:
         return f"<attnkit.AttentionAnalyzer {self._path}: {len(self._source.videos())} videos>"
@@ -82,7 +86,7 @@ class AttentionAnalyzer:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._source = _native.Source(self._path, self._batch, None)
+        self._source = _native.Source(self._path, self._batch, self._array, None)
 
     # What there is.
 

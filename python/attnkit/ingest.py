@@ -29,6 +29,8 @@ class IngestReport:
     prompts : dict, optional
         Videos whose prompt was found among those of their batch, and those whose was not: `matched`, `unmatched`. None if there were
         no prompts to look in.
+    contents : dict
+        What the store holds of the dump now: `videos`, different `words`, `prompts` and `seeds`, and videos `without_seed`.
     bytes_in, bytes_out : int
         Bytes of the ingested steps' files, and bytes written.
     seconds : float
@@ -43,6 +45,7 @@ class IngestReport:
     bytes_out: int = 0
     seconds: float = 0.0
     prompts: dict[str, int] | None = None
+    contents: dict[str, int] | None = None
 
     def __repr__(self) -> str:
         return (
@@ -64,6 +67,7 @@ def ingest(
     downsample: int | None = None,
     dtype: Literal["float16", "float32"] | None = None,
     batch: int | Literal["mean"] | None = None,
+    array: str | None = None,
     average: Literal["blocks", "heads"] | Sequence[Literal["blocks", "heads"]] = (),
     grid: tuple[int, int, int] | None = None,
     settings: Path | None = None,
@@ -98,6 +102,8 @@ def ingest(
         Convert to this type. Default: keep.
     batch : int or "mean", optional
         Element of a batch axis larger than 1.
+    array : str, optional
+        Name of the array to read of `.npz` files that hold several. Default: `attention`, or the only one that can be a step.
     average : str or sequence of str
         Average over `blocks`, `heads` or both (lossy).
     grid : tuple of int, optional
@@ -149,6 +155,7 @@ def ingest(
         "downsample": _check.positive("downsample", downsample),
         "dtype": dtype,
         "batch": None if batch is None else str(batch),
+        "array": array,
         "average": _check.names(average),
         "grid": _check.sizes("grid", grid, "frames, height, width"),
         "settings": settings,

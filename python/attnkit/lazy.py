@@ -28,6 +28,8 @@ def open_dataset(store: Store, video: str, token: str, chunks: Any) -> xarray.Da
     if len(rows) == 0:
         raise NotFoundError(f"there is no word `{token}` of a video `{video}` in {store.path}; `store.info()` lists what there is")
     first = {name: rows[name][0] for name in rows.columns}
+    # As the store spells them.
+    video, token = first["video_id"], first["token"]
     sizes = {"block": int(first["num_blocks"]), "head": int(first["num_heads"])}
     if np.isnan(first["frames"]):
         positions = {"spatial": int(first["spatial"])}
@@ -46,6 +48,10 @@ def open_dataset(store: Store, video: str, token: str, chunks: Any) -> xarray.Da
         array = StoredArray(store, (video, token, kind), rows["step"].tolist(), shape, dtype, len(leading))
         variables[kind] = xarray.Variable(dims, indexing.LazilyIndexedArray(array))
     coordinates: dict[str, Any] = {name: np.arange(size) for name, size in {**sizes, **positions}.items()}
+    for name in sizes:
+        numbers = first[f"{name}_numbers"]
+        if numbers is not None:
+            coordinates[name] = np.asarray(numbers)
     coordinates["step"] = rows["step"].astype(np.int64)
     coordinates["timestep"] = ("step", rows["timestep"])
     told = ("prompt", "prompt_id", "seed", "cfg_scale", "weight", "token_ids", "token_texts", "total_steps")

@@ -91,8 +91,23 @@ class Result:
         return polars.DataFrame(self)
 
     def to_pandas(self) -> pandas.DataFrame:
-        """The table, for pandas (through pyarrow)."""
-        return self.to_arrow().to_pandas()
+        """The table, for pandas (through pyarrow). Seeds, which Arrow has as decimals, are integers: `int64`, or `uint64` for large ones.
+
+        Where a seed is not known, they are pandas' `Int64` or `UInt64`, which have missing values without rounding the others.
+        """
+        import pandas
+        import pyarrow
+
+        arrow = self.to_arrow()
+        table = arrow.to_pandas()
+        for name in (field.name for field in arrow.schema if pyarrow.types.is_decimal(field.type)):
+            known = [int(value) for value in table[name] if value is not None]
+            kind = "int64" if all(value < 2**63 for value in known) else "uint64" if min(known) >= 0 else "object"
+            if len(known) < len(table) and kind != "object":
+                kind = {"int64": "Int64", "uint64": "UInt64"}[kind]
+            values = [None if value is None else int(value) for value in table[name]]
+            table[name] = pandas.Series(values, index=table.index, dtype=kind)
+        return table
 
     # The maps.
 

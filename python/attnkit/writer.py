@@ -75,8 +75,8 @@ class StoreWriter:
     ) -> None:
         frames, height, width = _check.sizes("video_size", video_size, "frames, height, width") or (None, None, None)
         of_maps = _check.sizes("grid", grid, "frames, height, width")
-        if seed is not None and not -(2**63) <= seed < 2**63:
-            raise ValueError(f"seed: {seed} does not fit into 64 bits with a sign")
+        if seed is not None and not -(2**63) <= seed < 2**64:
+            raise ValueError(f"seed: {seed} does not fit into 64 bits")
         self._metadata = {
             **(metadata or {}),
             "video_id": video_id,

@@ -40,6 +40,18 @@ pub fn to_python<'py>(py: Python<'py>, series: &Series) -> PyResult<Bound<'py, P
             let values = wide.f64().map_err(raise)?.iter().map(|value| value.unwrap_or(f64::NAN));
             Ok(PyArray1::from_iter(py, values).into_any())
         }
+        // Seeds: integers of 64 bits, with or without a sign.
+        DataType::Decimal(_, 0) if !has_nulls => {
+            let wide = series.cast(&DataType::Int128).map_err(raise)?;
+            let values: Vec<i128> = wide.i128().map_err(raise)?.into_no_null_iter().collect();
+            let signed: Result<Vec<i64>, _> = values.iter().map(|&value| i64::try_from(value)).collect();
+            let unsigned: Result<Vec<u64>, _> = values.iter().map(|&value| u64::try_from(value)).collect();
+            match (signed, unsigned) {
+                (Ok(values), _) => Ok(PyArray1::from_vec(py, values).into_any()),
+                (_, Ok(values)) => Ok(PyArray1::from_vec(py, values).into_any()),
+                _ => PyList::new(py, values).map(Bound::into_any),
+            }
+        }
         DataType::Boolean if !has_nulls => {
             Ok(PyArray1::from_iter(py, series.bool().map_err(raise)?.iter().flatten()).into_any())
         }
@@ -56,6 +68,7 @@ fn to_list<'py>(py: Python<'py>, series: &Series) -> PyResult<Bound<'py, PyList>
             AnyValue::StringOwned(text) => list.append(text.as_str())?,
             AnyValue::Boolean(value) => list.append(value)?,
             AnyValue::List(values) => list.append(to_list(py, &values)?)?,
+            AnyValue::Decimal(value, _, 0) => list.append(value)?,
             value if value.is_integer() => list.append(value.extract::<i64>())?,
             value if value.is_float() => list.append(value.extract::<f64>())?,
             value => list.append(value.to_string())?,

@@ -7,10 +7,10 @@ use attnkit::dtype::Dtype;
 use attnkit::dump::{StepArray, StepMetadata};
 use attnkit::grid::Grid;
 use attnkit::ingest::{self, Event, IngestError, IngestOptions, Observer, OnError, WriterOptions, read_settings};
+use attnkit::json::{Json, Parsed};
 use attnkit::store::Codec;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use serde_json::Value;
 
 use crate::array::Floats;
 use crate::error::{IntoPython, OrRaise, choice, in_python, parsed};
@@ -28,6 +28,7 @@ pub struct Options {
     downsample: Option<usize>,
     dtype: Option<String>,
     batch: Option<String>,
+    array: Option<String>,
     average: Vec<String>,
     grid: Option<(usize, usize, usize)>,
     settings: Option<PathBuf>,
@@ -48,6 +49,7 @@ impl Options {
             videos: self.videos.clone(),
             tokens: self.tokens.clone(),
             batch: self.batch.as_deref().map(|batch| parsed("batch", batch)).transpose()?,
+            array: self.array.clone(),
             grid: self.grid.map(grid),
             prompts: self.prompts.clone(),
             tokenizer: self.tokenizer.clone(),
@@ -168,7 +170,7 @@ impl StoreWriter {
         array: Floats<'_>,
         metadata: &str,
     ) -> PyResult<bool> {
-        let Ok(Value::Object(metadata)) = serde_json::from_str(metadata) else {
+        let Ok(Parsed { value: Json::Object(metadata), .. }) = Json::parse(metadata.as_bytes()) else {
             return Err(PyValueError::new_err("the metadata is not a JSON object"));
         };
         let (metadata, odd) = StepMetadata::from_object(metadata);

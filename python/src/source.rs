@@ -21,10 +21,16 @@ pub struct Source {
 #[pymethods]
 impl Source {
     #[new]
-    fn open(py: Python<'_>, path: PathBuf, batch: Option<&str>, max_step_bytes: Option<u64>) -> PyResult<Self> {
+    fn open(
+        py: Python<'_>,
+        path: PathBuf,
+        batch: Option<&str>,
+        array: Option<String>,
+        max_step_bytes: Option<u64>,
+    ) -> PyResult<Self> {
         let batch: Option<Batch> = batch.map(|batch| parsed("batch", batch)).transpose()?;
         let default = ReadOptions::default();
-        let options = ReadOptions { batch, max_step_bytes: max_step_bytes.unwrap_or(default.max_step_bytes) };
+        let options = ReadOptions { batch, array, max_step_bytes: max_step_bytes.unwrap_or(default.max_step_bytes) };
         Ok(Self { source: work::run(py, None, |_| source::Source::open(path, options))?.or_raise()? })
     }
 

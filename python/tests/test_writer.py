@@ -393,7 +393,7 @@ def test_a_batch_is_refused_without_advice_that_append_cannot_follow(tmp_path: P
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("codec", "zip"), ("video_size", (13, 192)), ("grid", (0, 2, 2)), ("seed", 2**64 - 1), ("metadata", {"x": INF})],
+    [("codec", "zip"), ("video_size", (13, 192)), ("grid", (0, 2, 2)), ("seed", 2**64), ("metadata", {"x": INF})],
 )
 def test_options_that_cannot_be_are_refused_before_the_model_runs(tmp_path: Path, option: str, value: Any) -> None:
     with pytest.raises(ValueError, match=option):
@@ -512,7 +512,10 @@ def test_a_killed_writer_keeps_every_step_that_append_returned_from(
         process.send_signal(signal.SIGKILL)
         printed += process.stdout.readlines()
     returned = [line.split() for line in printed[1:] if line.endswith("\n")]
-    verified(store)
+    # A kill between the two renames of a commit is said to be that; nothing is damaged.
+    told = run_attnkit("verify", store)
+    assert told.returncode in (0, 1) and "damaged" not in told.stdout and "differs" not in told.stdout, told.stdout
+    assert told.returncode == 0 or "not finished: " in told.stdout, told.stdout + told.stderr
     kept: dict[str, list[int]] = {word: [] for word in words}
     if returned:
         analyzer = AttentionAnalyzer(store)

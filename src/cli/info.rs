@@ -145,7 +145,8 @@ fn shape_of(series: &SeriesContents) -> String {
     let lossy = series.lossy.as_object().filter(|lossy| !lossy.is_empty()).map(|lossy| {
         format!(", lossy: {}", lossy.iter().map(|(what, how)| format!("{what} {how}")).collect::<Vec<_>>().join(", "))
     });
-    format!("{} {shape}{grid}{}", series.dtype.as_deref().unwrap_or("unknown"), lossy.unwrap_or_default())
+    let numbers = if series.numbers.count() > 0 { format!(", of {}", series.numbers) } else { String::new() };
+    format!("{} {shape}{numbers}{grid}{}", series.dtype.as_deref().unwrap_or("unknown"), lossy.unwrap_or_default())
 }
 
 fn videos_table(contents: &Contents, shown: usize) -> String {

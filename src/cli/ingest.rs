@@ -10,11 +10,11 @@ use clap::{Args, ValueEnum, ValueHint};
 use super::progress::Progress;
 use super::{Failure, Global, interrupt, print, units};
 use crate::dtype::Dtype;
-use crate::dump::Batch;
+use crate::dump::{Batch, is_dump};
 use crate::grid::Grid;
 use crate::ingest::{
-    self, DryRun, Event, IngestError, IngestOptions, Observer, OnError, PromptMatches, Report, WatchOptions,
-    read_settings,
+    self, DryRun, DumpContents, Event, IngestError, IngestOptions, Observer, OnError, PromptMatches, Report,
+    WatchOptions, read_settings,
 };
 use crate::store::{Codec, StoreError};
 
@@ -83,6 +83,9 @@ pub(super) struct IngestArgs {
     /// Which element of a batch axis (axis 1 of five) to keep, or `mean`
     #[arg(long, value_name = "INDEX|mean")]
     batch: Option<Batch>,
+    /// Name of the array to read of .npz files that hold several [default: `attention`, or the only one that can be a step]
+    #[arg(long, value_name = "NAME")]
+    array: Option<String>,
     /// Average over these axes (lossy)
     #[arg(long, value_enum, value_delimiter = ',', value_name = "blocks,heads")]
     average: Vec<AxisArg>,
@@ -174,6 +177,7 @@ impl IngestArgs {
             videos: self.videos.clone(),
             tokens: self.tokens.clone(),
             batch: self.batch,
+            array: self.array.clone(),
             grid: self.grid,
             prefix: self.prefix.clone(),
             replace: self.replace,
@@ -287,6 +291,17 @@ fn explain(error: IngestError, args: &IngestArgs) -> Failure {
             let hint = format!("`attnkit info {}` shows what is recognised there", path.display());
             Failure::with_hint(error, hint)
         }
+        IngestError::NothingUnderstood { .. } => Failure::with_hint(
+            error,
+            "expected files such as prompt_000_vid001/token_flower/step_000.npy with step_000_metadata.json beside them",
+        ),
+        IngestError::IsStore { path } => {
+            let hint = format!(
+                "`attnkit info {0}` shows what is in it, `attnkit query` asks it; `attnkit export {0} --out DUMP` makes a dump of it",
+                path.display()
+            );
+            Failure::with_hint(error, hint)
+        }
         IngestError::NothingSelected { .. } => {
             Failure::usage(error, "quote globs so that the shell leaves them alone, and use * for any text")
         }
@@ -308,6 +323,10 @@ fn explain(error: IngestError, args: &IngestArgs) -> Failure {
                 ),
             )
         }
+        IngestError::Store(StoreError::NotAStore { path, .. }) if is_dump(path) => {
+            let hint = "it is a dump: give it before --store, and after --store a directory that does not exist yet";
+            Failure::with_hint(error, hint)
+        }
         IngestError::Store(StoreError::NotAStore { .. }) => {
             Failure::with_hint(error, "name a directory that does not exist yet")
         }
@@ -327,6 +346,7 @@ fn describe(report: &Report, args: &IngestArgs) -> String {
         report.skipped,
         report.quarantined.len()
     )];
+    lines.extend(report.contents.filter(|contents| contents.videos > 0).map(describe_contents));
     lines.extend(report.prompts.map(describe_prompts));
     if report.ingested > 0 {
         lines.push(format!(
@@ -353,6 +373,18 @@ fn describe(report: &Report, args: &IngestArgs) -> String {
     }
     lines.push(format!("store: {}", args.store.display()));
     lines.join("\n") + "\n"
+}
+
+fn describe_contents(contents: DumpContents) -> String {
+    let DumpContents { videos, words, prompts, seeds, without_seed } = contents;
+    let counts = [(videos, "video"), (words, "word"), (prompts, "prompt"), (seeds, "seed")];
+    let counts: Vec<String> = counts.into_iter().map(|(count, what)| units::count(count, what)).collect();
+    let unknown = if without_seed > 0 {
+        format!(" ({} without a known one)", units::count(without_seed, "video"))
+    } else {
+        String::new()
+    };
+    format!("{}{unknown}", counts.join(", "))
 }
 
 fn describe_prompts(prompts: PromptMatches) -> String {

@@ -21,9 +21,11 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::dump::is_dump;
 use crate::export::ExportError;
 use crate::output::OutputError;
 use crate::query::QueryError;
+use crate::store::StoreError;
 use crate::verify::VerifyError;
 
 const AFTER_HELP: &str = "\
@@ -96,6 +98,15 @@ impl Failure {
         Self { message: error.to_string(), hint: Some(hint.into()), code: 1 }
     }
 
+    /// Prints it, and gives its exit code.
+    fn say(self) -> ExitCode {
+        say(&format!("error: {}", self.message));
+        if let Some(hint) = self.hint {
+            say(&format!("hint: {hint}"));
+        }
+        ExitCode::from(self.code)
+    }
+
     fn usage(message: impl std::fmt::Display, hint: impl Into<String>) -> Self {
         Self { code: 2, ..Self::with_hint(message, hint) }
     }
@@ -113,6 +124,15 @@ fn advice(error: &(dyn std::error::Error + 'static)) -> (Option<String>, u8) {
     if let Some(error) = error.downcast_ref::<QueryError>() {
         return (error.hint(), if error.is_usage() { 2 } else { 1 });
     }
+    if let Some(StoreError::NotAStore { path, .. }) = error.downcast_ref::<StoreError>()
+        && is_dump(path)
+    {
+        let hint = format!(
+            "it is a dump: `attnkit ingest {} --store maps.store` makes a store of it, to be asked and checked",
+            path.display()
+        );
+        return (Some(hint), 1);
+    }
     match error.downcast_ref::<OutputError>() {
         Some(OutputError::Query(error)) => advice(error),
         Some(OutputError::Unfit { hint, .. }) => (Some(hint.clone()), 2),
@@ -127,7 +147,10 @@ fn advice(error: &(dyn std::error::Error + 'static)) -> (Option<String>, u8) {
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return help_or_usage(&error),
+    };
     start_log(cli.global.verbose);
     let outcome = start_threads(&cli.global).and_then(|()| match cli.command {
         Command::Ingest(args) => ingest::run(&args, &cli.global),
@@ -141,14 +164,23 @@ pub fn main() -> ExitCode {
     });
     match outcome {
         Ok(code) => code,
-        Err(failure) => {
-            eprintln!("error: {}", failure.message);
-            if let Some(hint) = failure.hint {
-                eprintln!("hint: {hint}");
-            }
-            ExitCode::from(failure.code)
-        }
+        Err(failure) => failure.say(),
     }
+}
+
+/// What clap has to say: help and versions on standard output, which may be full, and what is wrong with the arguments.
+fn help_or_usage(error: &clap::Error) -> ExitCode {
+    let printed = error.print().and_then(|()| std::io::stdout().flush());
+    match printed {
+        _ if error.use_stderr() => ExitCode::from(2),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Failure::from(error).say(),
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+/// Prints a line to standard error, if it can be printed at all.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Prints to standard output; a reader that went away is no failure.

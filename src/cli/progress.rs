@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::units;
+use super::{say, units};
 
 /// Seconds between two lines in a pipe.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -30,7 +30,7 @@ impl Lines {
         let mut lines = lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if lines.last.elapsed() >= LINE_EVERY {
             lines.last = Instant::now();
-            eprintln!("{}: {}", lines.what, line(&lines));
+            say(&format!("{}: {}", lines.what, line(&lines)));
         }
     }
 }
@@ -104,7 +104,7 @@ impl Progress {
 
     /// Prints a line without disturbing the bar.
     pub fn note_always(&self, line: &str) {
-        self.bar.suspend(|| eprintln!("{line}"));
+        self.bar.suspend(|| say(line));
     }
 
     pub fn finish(&self) {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 use serde::Serialize;
 
-use super::{Failure, Global, print, table, units, write_out};
+use super::{Failure, Global, print, say, table, units, write_out};
 use crate::prompt::{Item, MAX_DEPTH, Template, Tokenizer, Variation, WordTokens, parse_weighted, prompt_id};
 
 const GRAMMAR: &str = "[a|b] are alternatives, (word:2.5) is a word and its weight; docs/prompts.md has the grammar";
@@ -239,7 +239,11 @@ fn is_like_a_path(argument: &str) -> bool {
 /// Says where a template is odd, as far as that can be read.
 fn warn(text: &str, template: &Template, place: &str, global: &Global) {
     if !global.quiet {
-        template.warnings().iter().take(WARNINGS).for_each(|warning| eprintln!("warning: {place}{}", warning.of(text)));
+        template
+            .warnings()
+            .iter()
+            .take(WARNINGS)
+            .for_each(|warning| say(&format!("warning: {place}{}", warning.of(text))));
     }
 }
 

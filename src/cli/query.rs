@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 
 use super::progress::Progress;
-use super::{Failure, Global, print, units};
+use super::{Failure, Global, print, say, units};
 use crate::kernel::Reducer;
 use crate::metrics::Metric;
 use crate::output::{self, Format, TableStyle};
@@ -584,7 +584,7 @@ impl Target {
 
     fn write(&self, answer: Answer, global: &Global) -> Result<(), Failure> {
         if !global.quiet {
-            answer.notes.iter().for_each(|note| eprintln!("note: {note}"));
+            answer.notes.iter().for_each(|note| say(&format!("note: {note}")));
         }
         let Some(path) = &self.path else {
             let text = output::to_text(&answer, self.format, self.style)?;
@@ -594,7 +594,7 @@ impl Target {
         if !global.quiet {
             let names: Vec<String> =
                 std::iter::once(path).chain(&beside).map(|path| path.display().to_string()).collect();
-            eprintln!("{}: {}", names.join(", "), units::count(answer.table.height() as u64, "row"));
+            say(&format!("{}: {}", names.join(", "), units::count(answer.table.height() as u64, "row")));
         }
         Ok(())
     }

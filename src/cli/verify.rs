@@ -9,14 +9,18 @@ use super::progress::Progress;
 use super::{Failure, Global, print, units};
 use crate::query::Filter;
 use crate::store::Store;
-use crate::verify::{self, VerifyOptions};
+use crate::verify::{self, VerifyOptions, VerifyReport};
+
+/// Files of the dump that are named one by one.
+const LACKING_SHOWN: usize = 20;
 
 /// Check every byte of a store, and every value against the dump.
 ///
 /// Reads every chunk with its checksum, checks tables and documents against theirs, recomputes all statistics and
-/// rollups from the values. Exit code: 0 all is as it was written, 1 something is not (each is named).
+/// rollups from the values. Exit code: 0 all is as it was written, 1 something is not (each is named), 3 all is, but the
+/// store lacks files of the dump.
 ///
-/// With --against, also says how many steps of the dump are not in the store: look at that before you delete it.
+/// With --against, names the files of the dump that the store lacks: look at that before you delete it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -57,7 +61,11 @@ pub(super) fn run(args: &VerifyArgs, global: &Global) -> Result<ExitCode, Failur
             "is it the right directory? if it was ingested with --prefix NAME, say so here too",
         ));
     }
-    let code = if report.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    let code = match (report.faults.is_empty(), report.lacking.is_empty()) {
+        (false, _) => ExitCode::FAILURE,
+        (true, false) => ExitCode::from(3),
+        (true, true) => ExitCode::SUCCESS,
+    };
     if args.json {
         print(&(serde_json::to_string_pretty(&report)? + "\n"))?;
         return Ok(code);
@@ -67,9 +75,14 @@ pub(super) fn run(args: &VerifyArgs, global: &Global) -> Result<ExitCode, Failur
         let token = fault.token.as_ref().map(|token| format!("word {token}, "));
         let step = fault.step.map(|step| format!("step {step}, "));
         let place: String = [video, token, step].into_iter().flatten().collect();
-        let what = if fault.in_dump { "differs" } else { "damaged" };
+        let what = match fault {
+            _ if fault.in_dump => "differs",
+            _ if fault.is_unfinished() => "not finished",
+            _ => "damaged",
+        };
         print(&format!("{what}: {place}{}: {}\n", fault.path, fault.error))?;
     }
+    print(&describe_lacking(&report))?;
     if !global.quiet || !report.faults.is_empty() {
         let mut lines = vec![format!(
             "{}, {}: {} decoded in {:.1} s ({}), {}",
@@ -94,7 +107,7 @@ pub(super) fn run(args: &VerifyArgs, global: &Global) -> Result<ExitCode, Failur
                 report.not_in_store
             ));
         }
-        if report.faults.iter().any(|fault| !fault.in_dump) {
+        if report.faults.iter().any(|fault| !fault.in_dump && !fault.is_unfinished()) {
             lines.push("the store is damaged: if the dump is still there, `attnkit ingest` it into a new store".into());
         }
         if report.faults.iter().any(|fault| fault.in_dump) {
@@ -103,4 +116,15 @@ pub(super) fn run(args: &VerifyArgs, global: &Global) -> Result<ExitCode, Failur
         print(&(lines.join("\n") + "\n"))?;
     }
     Ok(code)
+}
+
+/// The files of the dump that the store lacks, or the first of them.
+fn describe_lacking(report: &VerifyReport) -> String {
+    let shown = report.lacking.iter().take(LACKING_SHOWN);
+    let mut lines: Vec<String> =
+        shown.map(|lacking| format!("not in the store: {}: {}", lacking.path, lacking.reason)).collect();
+    if let Some(more @ 1..) = report.lacking.len().checked_sub(LACKING_SHOWN) {
+        lines.push(format!("not in the store: {more} more files of the dump (--json lists them all)"));
+    }
+    lines.into_iter().map(|line| line + "\n").collect()
 }

@@ -1,22 +1,23 @@
 //! Finding the step files of a dump below any directory: flat, nested or sweep layout, one batch or many.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::read::signature;
-use super::{Dump, DumpError, FileFormat, Problem, Series, Split, StepFile, StepFiles, Video, read_summary};
+use super::listing::{Listing, StepName, TOKEN_PREFIX, is_foreign, is_number, tensor_name};
+use super::word::{as_component, composed};
+use super::{Dump, DumpError, Problem, Series, StepMetadata, Video, read_summary};
 
 /// Directories nested deeper than this below the given one are not searched.
 const MAX_DEPTH: usize = 16;
-const TOKEN_PREFIX: &str = "token_";
-const METADATA_SUFFIX: &str = "_metadata.json";
 
 impl Dump {
     /// Finds all videos below the directories given: each may be an `attention_maps` directory, a batch directory, a
-    /// parent of many batches, one video's directory or one word's. Symbolic links are followed, each directory once.
+    /// parent of many batches, one video's directory or one word's. Symbolic links are followed, each directory once, and
+    /// what they lead to is named as the link is. What systems leave in directories (`__MACOSX`, `.nfs…`) is no part of a dump.
     ///
     /// Videos of one id below different `attention_maps` directories get ids that start with the batch's name (`batch/prompt_000_vid001`).
     ///
@@ -26,23 +27,35 @@ impl Dump {
         let mut walk = Walk::default();
         for path in paths {
             let path = path.as_ref();
-            let canonical = fs::canonicalize(path).map_err(|error| Problem::from(error).at(path))?;
-            fs::read_dir(&canonical).map_err(|error| Problem::from(error).at(path))?;
-            match canonical.file_name().and_then(|name| name.to_str()) {
-                Some(name) if name.starts_with(TOKEN_PREFIX) => walk.word(&canonical),
-                _ => walk.directory(&canonical, 0),
+            let dir = named(path).map_err(|error| Problem::from(error).at(path))?;
+            fs::read_dir(&dir).map_err(|error| Problem::from(error).at(path))?;
+            match dir.file_name().and_then(|name| name.to_str()) {
+                Some(name) if name.starts_with(TOKEN_PREFIX) => walk.word(&dir),
+                _ => walk.directory(&dir, 0),
             }
         }
+        walk.follow_links();
         let found: Vec<VideoDir> = walk.videos.into_values().collect();
-        let listed: Vec<Listing> = found.into_par_iter().map(VideoDir::list).collect();
-        let mut dump = Self { problems: walk.problems, ..Self::default() };
-        for listing in listed {
-            dump.videos.extend(listing.video);
+        let listed: Vec<(Video, Listing)> = found.into_par_iter().map(VideoDir::list).collect();
+        let mut dump = Self { problems: walk.problems, warnings: walk.warnings, ..Self::default() };
+        for (video, listing) in listed {
+            dump.videos.push(video);
             dump.problems.extend(listing.problems);
             dump.warnings.extend(listing.warnings);
         }
         dump.name_batches();
+        dump.unify_spellings(HashMap::new());
         Ok(dump)
+    }
+
+    /// Whether there are words, but nothing in them is understood: no file of them is a step's.
+    #[must_use]
+    pub fn is_not_understood(&self) -> bool {
+        let is_empty = |video: &Video| video.series.iter().all(|series| series.steps.is_empty());
+        let is_odd = |error: &DumpError| matches!(error.problem, Problem::NotAStep { .. } | Problem::Astray { .. });
+        self.videos.iter().all(|video| is_empty(video) && (video.summary.is_none() || !video.series.is_empty()))
+            && !self.problems.is_empty()
+            && self.problems.iter().all(is_odd)
     }
 
     /// Bytes of all step files.
@@ -51,10 +64,31 @@ impl Dump {
         self.videos.iter().map(Video::bytes).sum()
     }
 
+    /// Gives words that are spelled with the same characters one spelling: that in `known` (by the composed form), else the first. The
+    /// others are named among the warnings.
+    pub(crate) fn unify_spellings(&mut self, mut known: HashMap<String, String>) {
+        for series in
+            self.videos.iter_mut().flat_map(|video| &mut video.series).filter(|series| !series.token.is_ascii())
+        {
+            let first = known.entry(composed(&series.token)).or_insert_with(|| series.token.clone());
+            if *first != series.token {
+                let form = |text: &str| if text == composed(text) { "composed" } else { "decomposed" };
+                let remark = format!(
+                    "the word `{first}` is spelled with {} characters here, and with {} ones where it was first met; it is one word, \
+                     in the first spelling",
+                    form(&series.token),
+                    form(first)
+                );
+                self.warnings.push(Problem::Remark(remark).at(&series.dir));
+                series.token.clone_from(first);
+            }
+        }
+    }
+
     /// Tells videos of one id in different batches apart, and leaves aside those in one.
     fn name_batches(&mut self) {
         let mut roots_of: HashMap<&str, BTreeSet<&PathBuf>> = HashMap::new();
-        for video in &self.videos {
+        for video in self.videos.iter().filter(|video| !video.is_named_by_export) {
             roots_of.entry(&video.name).or_default().insert(&video.root);
         }
         // A batch is named as a whole or not at all.
@@ -64,7 +98,7 @@ impl Dump {
         let mut seen: HashMap<String, PathBuf> = HashMap::new();
         let mut kept = Vec::with_capacity(self.videos.len());
         for mut video in std::mem::take(&mut self.videos) {
-            if named.contains(&video.root) {
+            if named.contains(&video.root) && !video.is_named_by_export {
                 video.batch = Some(batch_name(&video.root, &common));
             }
             match seen.get(&video.id()) {
@@ -99,26 +133,67 @@ fn batch_name(root: &Path, common: &Path) -> String {
     relative.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
 }
 
-/// Whether a name from metadata is the one a directory was named after: generators replace `:`, `/` and `\` by `_`.
-#[must_use]
-pub fn same_name(from_metadata: &str, from_directory: &str) -> bool {
-    let replaced = |name: &str| name.replace([':', '/', '\\'], "_");
-    replaced(from_metadata) == replaced(from_directory)
+/// Whether a directory is like a dump: a word's directory is in it, or a few levels below.
+pub(crate) fn is_dump(dir: &Path) -> bool {
+    /// Directories that are looked into.
+    const MOST_LOOKED_INTO: usize = 200;
+    let mut level = VecDeque::from([dir.to_owned()]);
+    for _ in 0..MOST_LOOKED_INTO {
+        let Some(dir) = level.pop_front() else { return false };
+        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+            if entry.file_name().as_encoded_bytes().starts_with(TOKEN_PREFIX.as_bytes()) {
+                return true;
+            }
+            if !is_foreign(&entry.file_name()) && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                level.push_back(entry.path());
+            }
+        }
+    }
+    false
+}
+
+/// A directory as it is named by whoever gave it: what is before the name is resolved, so that one place has one path.
+fn named(path: &Path) -> io::Result<PathBuf> {
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => {
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            Ok(fs::canonicalize(parent)?.join(name))
+        }
+        _ => fs::canonicalize(path),
+    }
 }
 
 /// The search for video directories.
 #[derive(Default)]
 struct Walk {
     videos: BTreeMap<PathBuf, VideoDir>,
-    visited: HashSet<PathBuf>,
+    /// The directories that were looked at, links resolved, each with the path that led to it.
+    visited: HashMap<PathBuf, PathBuf>,
+    /// Links to directories: followed when all that is no link is known, so that what is there under its own name keeps it.
+    links: VecDeque<(PathBuf, usize)>,
     problems: Vec<DumpError>,
+    warnings: Vec<DumpError>,
 }
 
 impl Walk {
     /// Looks at one directory: is it a video's, or is there one below?
     fn directory(&mut self, dir: &Path, depth: usize) {
-        if depth > MAX_DEPTH || !self.visited.insert(dir.to_owned()) {
+        let resolved = match fs::canonicalize(dir) {
+            Ok(resolved) => resolved,
+            Err(error) => return self.problems.push(Problem::from(error).at(dir)),
+        };
+        if let Some(known) = self.visited.get(&resolved) {
+            if known != dir && self.videos.contains_key(known) {
+                let remark = format!("is the same directory as {}, and is read under that name", known.display());
+                self.warnings.push(Problem::Remark(remark).at(dir));
+            }
             return;
+        }
+        self.visited.insert(resolved, dir.to_owned());
+        if depth > MAX_DEPTH {
+            let remark =
+                format!("is {depth} directories below the one that was given; no deeper than {MAX_DEPTH} is searched");
+            return self.warnings.push(Problem::Remark(remark).at(dir));
         }
         let entries = match fs::read_dir(dir).and_then(Iterator::collect::<Result<Vec<_>, _>>) {
             Ok(entries) => entries,
@@ -126,25 +201,43 @@ impl Walk {
         };
         let mut video = VideoDir { dir: dir.to_owned(), words: BTreeSet::new(), summary: None };
         let mut below = BTreeSet::new();
+        let mut astray = BTreeSet::new();
         for entry in entries {
-            let path = entry.path();
-            let name = entry.file_name();
-            // Follows links; what dangles or loops is not there.
-            let Ok(kind) = fs::metadata(&path) else { continue };
+            let (path, name) = (entry.path(), entry.file_name());
+            if is_foreign(&name) {
+                continue;
+            }
+            let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+            let is_word = name.as_encoded_bytes().starts_with(TOKEN_PREFIX.as_bytes());
+            let kind = match fs::metadata(&path) {
+                Ok(kind) => kind,
+                Err(error) => {
+                    self.lost(&path, is_word, is_link, error);
+                    continue;
+                }
+            };
             if kind.is_dir() {
-                if name.as_encoded_bytes().starts_with(TOKEN_PREFIX.as_bytes()) {
+                if is_word {
                     video.words.insert(path);
-                } else if !name.as_encoded_bytes().starts_with(b".") {
-                    below.extend(fs::canonicalize(&path));
+                } else if is_link {
+                    self.links.push_back((path, depth + 1));
+                } else {
+                    below.insert(path);
                 }
             } else if kind.is_file() && name == "summary.json" {
                 video.summary = Some(path);
+            } else if kind.is_file() && is_step_file(&name) {
+                astray.insert(path);
             }
+        }
+        if let Some(first) = astray.first() {
+            let problem = Problem::Astray { count: astray.len() };
+            self.problems.push(problem.at(if astray.len() == 1 { first } else { dir }));
         }
         // A summary alone is a video of which no word was found, if it reads like one.
         let is_summary = |path: &PathBuf| {
             read_summary(path)
-                .is_ok_and(|summary| summary.contains_key("target_tokens") || summary.contains_key("stored_steps"))
+                .is_ok_and(|(summary, _)| summary.contains_key("target_tokens") || summary.contains_key("stored_steps"))
         };
         if !video.words.is_empty() || video.summary.as_ref().is_some_and(is_summary) {
             let known = self
@@ -158,6 +251,33 @@ impl Walk {
         }
     }
 
+    /// Looks at what links lead to and has not been looked at.
+    fn follow_links(&mut self) {
+        // A link to a link is another name for it.
+        let leads_to_a_link =
+            |path: &Path| fs::read_link(path).is_ok_and(|target| path.with_file_name(target).is_symlink());
+        self.links.make_contiguous().sort_by_cached_key(|(path, _)| (leads_to_a_link(path), path.clone()));
+        while let Some((path, depth)) = self.links.pop_front() {
+            self.directory(&path, depth);
+        }
+    }
+
+    /// Notes an entry that leads nowhere.
+    fn lost(&mut self, path: &Path, is_word: bool, is_link: bool, error: io::Error) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let is_gone = error.kind() == io::ErrorKind::NotFound;
+        let problem = match fs::read_link(path) {
+            Ok(target) if is_gone => Problem::Remark(format!("is a link to {}, which is not there", target.display())),
+            _ => Problem::from(error),
+        };
+        // What was removed while this looks is no news.
+        match (is_word || prompt_id(&name).is_some(), is_link || !is_gone) {
+            (_, false) => {}
+            (true, true) => self.problems.push(problem.at(path)),
+            (false, true) => self.warnings.push(problem.at(path)),
+        }
+    }
+
     /// Takes one word's directory alone.
     fn word(&mut self, dir: &Path) {
         let parent = dir.parent().unwrap_or(dir).to_owned();
@@ -165,6 +285,11 @@ impl Walk {
         let video = VideoDir { dir: parent.clone(), words: BTreeSet::new(), summary };
         self.videos.entry(parent).or_insert(video).words.insert(dir.to_owned());
     }
+}
+
+fn is_step_file(name: &std::ffi::OsStr) -> bool {
+    let stem = name.to_str().and_then(tensor_name).map(|(stem, _)| stem);
+    stem.is_some_and(|stem| StepName::parse(stem).is_ok())
 }
 
 /// A video's directory, not yet listed.
@@ -175,25 +300,21 @@ struct VideoDir {
     summary: Option<PathBuf>,
 }
 
-#[derive(Default)]
-struct Listing {
-    video: Option<Video>,
-    problems: Vec<DumpError>,
-    warnings: Vec<DumpError>,
-}
-
 impl VideoDir {
-    fn list(self) -> Listing {
+    fn list(self) -> (Video, Listing) {
         let mut listing = Listing::default();
         let mut series: Vec<Series> = Vec::new();
+        let mut exported_id = None;
         for dir in &self.words {
-            let Some(word) = list_word(dir, &mut listing) else { continue };
-            if let Some(first) = series.iter().find(|other| other.token == word.token) {
+            let Some((word, metadata)) = listing.word(dir) else { continue };
+            let is_same = |other: &&Series| composed(&other.token) == composed(&word.token);
+            if let Some(first) = series.iter().find(is_same) {
                 let problem = Problem::Duplicate { what: format!("word `{}`", word.token), first: first.dir.clone() };
                 listing.problems.push(problem.at(dir));
-            } else {
-                series.push(word);
+                continue;
             }
+            exported_id = exported_id.or_else(|| self.exported_id(metadata?));
+            series.push(word);
         }
         let name =
             |path: Option<&Path>| path.and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
@@ -207,9 +328,33 @@ impl VideoDir {
             _ => own.clone(),
         };
         let prompt_id = nested.then_some(parent).or_else(|| prompt_id(&own));
-        listing.video =
-            Some(Video { name: id, batch: None, prompt_id, root, summary: self.summary, series, dir: self.dir });
-        listing
+        let video = Video {
+            is_named_by_export: exported_id.is_some(),
+            name: exported_id.unwrap_or(id),
+            batch: None,
+            prompt_id,
+            root,
+            summary: self.summary,
+            series,
+            dir: self.dir,
+        };
+        (video, listing)
+    }
+
+    /// The id that the video had in the store it was exported from, if this is the directory that it was exported to.
+    fn exported_id(&self, metadata: StepMetadata) -> Option<String> {
+        let id = metadata.exported.video_id?;
+        let parts: PathBuf = id.split('/').map(as_component).collect();
+        // Nested, `prompt_000_vid001` is `prompt_000/vid001`.
+        let nested = parts
+            .file_name()
+            .and_then(|last| last.to_str()?.split_once("_vid"))
+            .map(|(prompt, number)| parts.with_file_name(prompt).join(format!("vid{number}")));
+        let last = parts.file_name().unwrap_or_default().to_string_lossy();
+        let as_word = parts.with_file_name(format!("_{last}"));
+        let is_here =
+            [Some(parts.clone()), nested, Some(as_word)].into_iter().flatten().any(|dir| self.dir.ends_with(dir));
+        is_here.then_some(id)
     }
 }
 
@@ -229,158 +374,9 @@ pub(crate) fn prompt_id(name: &str) -> Option<String> {
     Some(format!("prompt_{number}"))
 }
 
-fn is_number(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
-}
-
-/// Lists the step files in a word's directory.
-fn list_word(dir: &Path, listing: &mut Listing) -> Option<Series> {
-    let name = dir.file_name()?.to_string_lossy().into_owned();
-    let (token, weight) = word_and_weight(name.strip_prefix(TOKEN_PREFIX)?);
-    let entries = match fs::read_dir(dir).and_then(Iterator::collect::<Result<Vec<_>, _>>) {
-        Ok(entries) => entries,
-        Err(error) => {
-            listing.problems.push(Problem::from(error).at(dir));
-            return None;
-        }
-    };
-    let mut tensors: BTreeMap<StepName, BTreeMap<(FileFormat, PathBuf), String>> = BTreeMap::new();
-    let mut metadata: BTreeMap<String, PathBuf> = BTreeMap::new();
-    let mut aggregates = Vec::new();
-    for entry in entries {
-        let path = entry.path();
-        let Some(file) = entry.file_name().to_str().map(str::to_owned) else { continue };
-        if let Some(stem) = file.strip_suffix(METADATA_SUFFIX) {
-            // A named pipe would never end.
-            if path.is_file() {
-                metadata.insert(stem.to_owned(), path);
-            }
-        } else if file.starts_with("aggregate") {
-            aggregates.push(path);
-        } else if let Some((stem, format)) = tensor_name(&file)
-            && let Some(name) = StepName::parse(stem)
-        {
-            tensors.entry(name).or_default().insert((format, path), stem.to_owned());
-        }
-    }
-    let mut steps: BTreeMap<i32, Vec<StepFile>> = BTreeMap::new();
-    let used: HashSet<&String> = tensors.values().flat_map(BTreeMap::values).collect();
-    for (stem, path) in &metadata {
-        if StepName::parse(stem).is_some() && !used.contains(stem) {
-            listing.problems.push(Problem::NoTensor { expected: stem.clone() }.at(path));
-        }
-    }
-    for (name, files) in &tensors {
-        // The preferred format is first.
-        let Some(((format, path), stem)) = files.first_key_value() else { continue };
-        let Some(metadata) = metadata.get(stem) else {
-            listing.problems.push(Problem::NoMetadata { expected: format!("{stem}{METADATA_SUFFIX}") }.at(path));
-            continue;
-        };
-        match signature(path, metadata) {
-            Err(error) => listing.problems.push(Problem::from(error).at(path)),
-            Ok(_) if !path.is_file() => {
-                listing.problems.push(Problem::Remark("not a regular file; expected a step file".into()).at(path));
-            }
-            Ok((bytes, modified)) => steps.entry(name.step).or_default().push(StepFile {
-                path: path.clone(),
-                format: *format,
-                block: name.block,
-                head: name.head,
-                metadata: metadata.clone(),
-                bytes,
-                modified,
-            }),
-        }
-    }
-    let highest = |index: fn(&StepName) -> Option<usize>| tensors.keys().filter_map(index).max().map(|index| index + 1);
-    let split = Split { blocks: highest(|name| name.block), heads: highest(|name| name.head) };
-    let steps =
-        steps.into_iter().map(|(step, parts)| StepFiles { step, parts: whole_or_parts(parts, listing) }).collect();
-    aggregates.sort();
-    Some(Series { token, weight, dir: dir.to_owned(), steps, split, aggregates })
-}
-
-/// If a step is there both whole and in parts, the whole counts.
-fn whole_or_parts(parts: Vec<StepFile>, listing: &mut Listing) -> Vec<StepFile> {
-    let Some(whole) = parts.iter().find(|part| part.block.is_none() && part.head.is_none()) else { return parts };
-    if parts.len() > 1 {
-        let remark = format!("the step is there whole and in {} parts; the whole counts", parts.len() - 1);
-        listing.warnings.push(Problem::Remark(remark).at(&whole.path));
-    }
-    vec![whole.clone()]
-}
-
-/// `flower:2.5` is word `flower`, weight 2.5.
-fn word_and_weight(name: &str) -> (String, Option<f64>) {
-    match name.rsplit_once(':') {
-        Some((word, weight)) => match weight.parse::<f64>() {
-            Ok(weight) if weight.is_finite() && weight >= 0.0 && !word.is_empty() => (word.to_owned(), Some(weight)),
-            _ => (name.to_owned(), None),
-        },
-        None => (name.to_owned(), None),
-    }
-}
-
-fn tensor_name(file: &str) -> Option<(&str, FileFormat)> {
-    FileFormat::ALL.into_iter().find_map(|format| Some((file.strip_suffix(format.extension())?, format)))
-}
-
-/// What the stem of a step file says: `step_003_block_07_head_11`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct StepName {
-    step: i32,
-    block: Option<usize>,
-    head: Option<usize>,
-}
-
-impl StepName {
-    fn parse(stem: &str) -> Option<Self> {
-        /// Blocks and heads beyond this are no model's.
-        const MOST: usize = 4096;
-        let rest = stem.strip_prefix("step_")?;
-        let (rest, head) = split_index(rest, "_head_");
-        let (rest, block) = split_index(rest, "_block_");
-        let step = Some(rest).filter(|digits| is_number(digits))?.parse().ok()?;
-        (block.is_none_or(|index| index < MOST) && head.is_none_or(|index| index < MOST)).then_some(Self {
-            step,
-            block,
-            head,
-        })
-    }
-}
-
-fn split_index<'a>(stem: &'a str, separator: &str) -> (&'a str, Option<usize>) {
-    match stem.rsplit_once(separator) {
-        Some((rest, index)) if is_number(index) => index.parse().map_or((stem, None), |index| (rest, Some(index))),
-        _ => (stem, None),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn step_names_are_read() {
-        let name = |stem| StepName::parse(stem).map(|name| (name.step, name.block, name.head));
-        assert_eq!(name("step_000"), Some((0, None, None)));
-        assert_eq!(name("step_1000"), Some((1000, None, None)));
-        assert_eq!(name("step_003_block_07"), Some((3, Some(7), None)));
-        assert_eq!(name("step_003_head_03"), Some((3, None, Some(3))));
-        assert_eq!(name("step_003_block_07_head_11"), Some((3, Some(7), Some(11))));
-        for stem in ["step_", "step_-1", "step_99999999999", "step_1_block_99999", "step_1_block_", "aggregate"] {
-            assert_eq!(name(stem), None, "{stem}");
-        }
-    }
-
-    #[test]
-    fn words_lose_their_weight_syntax() {
-        assert_eq!(word_and_weight("flower:2.5"), ("flower".into(), Some(2.5)));
-        assert_eq!(word_and_weight("two people"), ("two people".into(), None));
-        assert_eq!(word_and_weight("a:b"), ("a:b".into(), None));
-        assert_eq!(word_and_weight("x:nan"), ("x:nan".into(), None));
-    }
 
     #[test]
     fn prompt_ids_are_told_from_names() {

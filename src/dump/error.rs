@@ -77,8 +77,30 @@ pub enum Problem {
         /// What the decoder says.
         source: io::Error,
     },
+    /// A file that is not gzip, as its name says.
+    #[error("not gzip, as its name says: it {found}; gunzip names the same, or rename it")]
+    NotGzip {
+        /// What it is instead.
+        found: &'static str,
+    },
+    /// Bytes behind a gzip stream.
+    #[error(
+        "{bytes} bytes behind the gzip stream are neither padding nor another stream: what they are is not guessed at; repack the file"
+    )]
+    GzipTail {
+        /// How many.
+        bytes: usize,
+    },
+    /// An npz archive of several arrays that may be meant.
+    #[error(
+        "holds several arrays that can be a step: {names}; which one is meant is not guessed: choose with --array NAME"
+    )]
+    NpzSeveral {
+        /// Their names.
+        names: String,
+    },
     /// An npz archive that cannot be used.
-    #[error("not a usable npz archive: {found}; expected an array named `attention`, or any array")]
+    #[error("not a usable npz archive: {found}; expected an array named `attention`, or one array of a step")]
     Npz {
         /// What was found.
         found: String,
@@ -150,6 +172,20 @@ pub enum Problem {
         /// What the parser says.
         found: String,
     },
+    /// An entry of a word's directory that is no step.
+    #[error("not a step file: {found}; expected names such as step_000.npy, .npy.gz, .pt, .pt.gz or .npz")]
+    NotAStep {
+        /// Why.
+        found: String,
+    },
+    /// Step files outside of any word's directory.
+    #[error(
+        "step files in a directory that is no word's ({count} of them); expected them in one such as token_flower/"
+    )]
+    Astray {
+        /// How many.
+        count: usize,
+    },
     /// The file changed between planning and reading.
     #[error("the file changed while it was read (the generator may still be running); run ingest again later")]
     Changed,
@@ -162,7 +198,7 @@ pub enum Problem {
         expected: String,
     },
     /// A second directory for the same video or word.
-    #[error("{what} was already found in {}; this one is left aside", first.display())]
+    #[error("{what} was already found in {}; this one is left out", first.display())]
     Duplicate {
         /// Video or word.
         what: String,

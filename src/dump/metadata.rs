@@ -3,15 +3,21 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 use super::{DumpError, Problem, StepPeek};
 use crate::grid::VideoSize;
+use crate::json::{Json, Object, Parsed};
+use crate::shape::{AxisNumbers, StepShape};
 
 /// JSON files larger than this are not metadata.
 const JSON_LIMIT: u64 = 16 << 20;
+/// The key of what a store knew beyond the generator's keys, in a dump that it was exported to.
+const EXPORTED_KEY: &str = "attnkit";
+/// Seeds that the tables hold: integers of 64 bits, with or without a sign.
+const SEEDS: std::ops::RangeInclusive<i128> = i64::MIN as i128..=u64::MAX as i128;
 
 /// The metadata of one step, as far as it could be read.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -23,7 +29,7 @@ pub struct StepMetadata {
     /// `timestep` of the scheduler.
     pub timestep: Option<f64>,
     /// `total_steps` of the generation.
-    pub total_steps: Option<i64>,
+    pub total_steps: Option<i32>,
     /// `token_word`.
     pub token_word: Option<String>,
     /// `token_ids` in the tokenizer's vocabulary.
@@ -34,58 +40,109 @@ pub struct StepMetadata {
     pub aggregation_method: Option<String>,
     /// `attention_shape`.
     pub attention_shape: Option<Vec<usize>>,
+    /// `block_idx`: the blocks along the array's first axis, if that is told.
+    pub block_idx: Vec<i32>,
+    /// `head_idx`: the heads along the array's second axis, if that is told.
+    pub head_idx: Vec<i32>,
     /// `threshold_applied`.
     pub threshold_applied: Option<f64>,
     /// `dtype`, with `torch.`.
     pub dtype: Option<String>,
     /// `prompt`.
     pub prompt: Option<String>,
-    /// `seed`.
-    pub seed: Option<i64>,
+    /// `seed`: from -2^63 to 2^64 - 1.
+    pub seed: Option<i128>,
     /// `cfg_scale`.
     pub cfg_scale: Option<f64>,
     /// `video_width` in pixels.
-    pub video_width: Option<i64>,
+    pub video_width: Option<i32>,
     /// `video_height` in pixels.
-    pub video_height: Option<i64>,
+    pub video_height: Option<i32>,
     /// `video_frames`.
-    pub video_frames: Option<i64>,
-    /// All keys as they were.
-    pub raw: Map<String, Value>,
+    pub video_frames: Option<i32>,
+    /// What a store knew beyond these keys, if the dump was exported from one.
+    pub exported: Exported,
+    /// All keys as they were, but for what a store added.
+    pub raw: Object,
+}
+
+/// What a store knows of a step and the keys of a generator do not tell: `export` writes it beside them, so that nothing is lost.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Exported {
+    /// The video's id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub video_id: Option<String>,
+    /// The word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// Its weight.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<f64>,
+    /// The prompt's id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_id: Option<String>,
+    /// The template that the prompt is a variation of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template: Option<String>,
+    /// Number of the variation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variation: Option<i32>,
+}
+
+impl Exported {
+    /// Adds it to the metadata that it is beside, if it says anything.
+    pub(crate) fn add_to(&self, metadata: &mut Object) {
+        if *self != Self::default() {
+            let told = serde_json::to_value(self).unwrap_or_default(); // always serialises
+            metadata.insert(EXPORTED_KEY.to_owned(), told.into());
+        }
+    }
+
+    /// Takes it out of the metadata that it is beside.
+    fn take_from(raw: &mut Object) -> Self {
+        let read = |told: &Json| serde_json::from_value(told.to_value()).ok();
+        match raw.get(EXPORTED_KEY).and_then(read) {
+            Some(exported) => {
+                raw.shift_remove(EXPORTED_KEY);
+                exported
+            }
+            None => Self::default(),
+        }
+    }
 }
 
 impl StepMetadata {
     /// Reads the known keys of a JSON object. The second value names keys whose type is not the expected one.
     #[must_use]
-    pub fn from_object(raw: Map<String, Value>) -> (Self, Vec<String>) {
+    pub fn from_object(mut raw: Object) -> (Self, Vec<String>) {
+        let exported = Exported::take_from(&mut raw);
         let mut reader = KeyReader { raw: &raw, odd: Vec::new() };
-        let ids = match raw.get("token_ids") {
-            Some(Value::Object(nested)) => nested.get("token_ids"),
-            other => other,
-        };
+        let ids = |ids: &Json| list(ids.get("token_ids").unwrap_or(ids), integer);
+        let numbers = |numbers: &Json| list(numbers, place).or_else(|| Some(vec![place(numbers)?]));
+        let text = |text: &Json| text.as_str().map(str::to_owned);
         let mut metadata = Self {
-            video_id: reader.get("video_id", Value::as_str).map(str::to_owned),
+            video_id: reader.get("video_id", text),
             step: reader.get("step", integer),
-            timestep: reader.get("timestep", Value::as_f64),
+            timestep: reader.get("timestep", Json::as_f64),
             total_steps: reader.get("total_steps", integer),
-            token_word: reader.get("token_word", Value::as_str).map(str::to_owned),
-            token_ids: ids.and_then(|ids| list(ids, integer)).unwrap_or_default(),
-            token_texts: reader
-                .get("token_texts", |texts| list(texts, |text| text.as_str().map(str::to_owned)))
-                .unwrap_or_default(),
-            aggregation_method: reader.get("aggregation_method", Value::as_str).map(str::to_owned),
-            attention_shape: reader.get("attention_shape", |shape| {
-                list(shape, |axis| axis.as_u64().and_then(|axis| usize::try_from(axis).ok()))
-            }),
-            threshold_applied: reader.get("threshold_applied", Value::as_f64),
-            dtype: reader.get("dtype", Value::as_str).map(str::to_owned),
-            prompt: reader.get("prompt", Value::as_str).map(str::to_owned),
-            seed: reader.get("seed", integer),
-            cfg_scale: reader.get("cfg_scale", Value::as_f64),
+            token_word: reader.get("token_word", text),
+            token_ids: reader.get("token_ids", ids).unwrap_or_default(),
+            token_texts: reader.get("token_texts", |texts| list(texts, text)).unwrap_or_default(),
+            aggregation_method: reader.get("aggregation_method", text),
+            attention_shape: reader.get("attention_shape", |shape| list(shape, integer)),
+            block_idx: reader.get("block_idx", numbers).unwrap_or_default(),
+            head_idx: reader.get("head_idx", numbers).unwrap_or_default(),
+            threshold_applied: reader.get("threshold_applied", Json::as_f64),
+            dtype: reader.get("dtype", text),
+            prompt: reader.get("prompt", text),
+            seed: reader.get("seed", |seed| seed.as_integer().filter(|seed| SEEDS.contains(seed))),
+            cfg_scale: reader.get("cfg_scale", Json::as_f64),
             video_width: reader.get("video_width", integer),
             video_height: reader.get("video_height", integer),
             video_frames: reader.get("video_frames", integer),
-            raw: Map::new(),
+            exported,
+            raw: Object::new(),
         };
         let odd = reader.odd;
         metadata.raw = raw;
@@ -94,8 +151,28 @@ impl StepMetadata {
 
     /// Size of the generated video.
     #[must_use]
-    pub const fn video_size(&self) -> VideoSize {
-        VideoSize { frames: self.video_frames, height: self.video_height, width: self.video_width }
+    pub fn video_size(&self) -> VideoSize {
+        let wide = |size: Option<i32>| size.map(i64::from);
+        VideoSize { frames: wide(self.video_frames), height: wide(self.video_height), width: wide(self.video_width) }
+    }
+
+    /// Numbers of the blocks and heads of an array of this shape that is one file, and what is odd about them.
+    #[must_use]
+    pub fn numbers(&self, shape: StepShape) -> (AxisNumbers, Vec<String>) {
+        let mut odd = Vec::new();
+        let mut axis = |key: &str, numbers: &[i32], size: usize| {
+            let ascends = numbers.windows(2).all(|pair| pair[0] < pair[1]);
+            if numbers.is_empty() || (numbers.len() == size && ascends) {
+                return Some(Arc::from(numbers)).filter(|numbers: &Arc<[i32]>| !numbers.is_empty());
+            }
+            odd.push(format!("`{key}` is {numbers:?}, the array has {size} on that axis; it is numbered from 0"));
+            None
+        };
+        let numbers = AxisNumbers {
+            blocks: axis("block_idx", &self.block_idx, shape.blocks),
+            heads: axis("head_idx", &self.head_idx, shape.heads),
+        };
+        (numbers.told_apart(), odd)
     }
 
     /// What it says otherwise than the step's names and array, which are the truth.
@@ -121,7 +198,7 @@ impl StepMetadata {
         }
         for (key, actual) in [("num_blocks", found.shape.blocks), ("num_heads", found.shape.heads)] {
             if let Some(claimed) =
-                self.raw.get(key).and_then(integer).filter(|&claimed| usize::try_from(claimed) != Ok(actual))
+                self.raw.get(key).and_then(integer::<i64>).filter(|&claimed| usize::try_from(claimed) != Ok(actual))
             {
                 remarks.push(format!("metadata says {key} {claimed}, the array has {actual}; the array counts"));
             }
@@ -142,50 +219,57 @@ impl StepMetadata {
 }
 
 struct KeyReader<'a> {
-    raw: &'a Map<String, Value>,
+    raw: &'a Object,
     odd: Vec<String>,
 }
 
 impl<'a> KeyReader<'a> {
-    fn get<T>(&mut self, key: &str, read: impl Fn(&'a Value) -> Option<T>) -> Option<T> {
+    fn get<T>(&mut self, key: &str, read: impl Fn(&'a Json) -> Option<T>) -> Option<T> {
         let value = self.raw.get(key).filter(|value| !value.is_null())?;
         let read = read(value);
         if read.is_none() {
-            self.odd.push(format!("key `{key}` has an unexpected value: {value}"));
+            // A value may be as long as the file.
+            let shown: String = value.to_string().chars().take(120).collect();
+            self.odd.push(format!("key `{key}` has an unexpected value: {shown}"));
         }
         read
     }
 }
 
 /// An integer, also if written as `3.0`.
-#[allow(clippy::cast_possible_truncation)]
-fn integer(value: &Value) -> Option<i64> {
-    value
-        .as_i64()
-        .or_else(|| value.as_f64().filter(|float| float.fract() == 0.0 && float.abs() < 9e15).map(|float| float as i64))
+fn integer<T: TryFrom<i128>>(value: &Json) -> Option<T> {
+    T::try_from(value.as_integer()?).ok()
 }
 
-fn list<T>(value: &Value, read: impl Fn(&Value) -> Option<T>) -> Option<Vec<T>> {
+/// A place on an axis.
+fn place(value: &Json) -> Option<i32> {
+    integer(value).filter(|&place: &i32| place >= 0)
+}
+
+fn list<T>(value: &Json, read: impl Fn(&Json) -> Option<T>) -> Option<Vec<T>> {
     value.as_array()?.iter().map(read).collect()
 }
 
-/// Reads the metadata of a step. The second value names keys whose type is not the expected one.
+/// Reads the metadata of a step. The second value says what is odd: what is no JSON, and keys whose type is not the expected one.
 ///
 /// # Errors
 /// If the file cannot be read or is not a JSON object.
 pub fn read_step_metadata(path: &Path) -> Result<(StepMetadata, Vec<String>), DumpError> {
-    read_object(path).map(StepMetadata::from_object).map_err(|problem| problem.at(path))
+    let (object, mut odd) = read_object(path).map_err(|problem| problem.at(path))?;
+    let (metadata, of_keys) = StepMetadata::from_object(object);
+    odd.extend(of_keys);
+    Ok((metadata, odd))
 }
 
-/// Reads a video's `summary.json`.
+/// Reads a video's `summary.json`. The second value says what is no JSON in it.
 ///
 /// # Errors
 /// If the file cannot be read or is not a JSON object.
-pub fn read_summary(path: &Path) -> Result<Map<String, Value>, DumpError> {
+pub fn read_summary(path: &Path) -> Result<(Object, Vec<String>), DumpError> {
     read_object(path).map_err(|problem| problem.at(path))
 }
 
-fn read_object(path: &Path) -> Result<Map<String, Value>, Problem> {
+fn read_object(path: &Path) -> Result<(Object, Vec<String>), Problem> {
     let mut text = Vec::new();
     File::open(path)?.take(JSON_LIMIT + 1).read_to_end(&mut text)?;
     if text.is_empty() {
@@ -194,21 +278,20 @@ fn read_object(path: &Path) -> Result<Map<String, Value>, Problem> {
     if text.len() as u64 > JSON_LIMIT {
         return Err(Problem::TooLarge { found: text.len() as u128, limit: JSON_LIMIT });
     }
-    match serde_json::from_slice(&text) {
-        Ok(Value::Object(object)) => Ok(object),
+    match Json::parse(&text) {
+        Ok(Parsed { value: Json::Object(object), remarks }) => Ok((object, remarks)),
         Ok(_) => Err(Problem::Json { found: "it is not an object".into() }),
-        Err(error) => Err(Problem::Json { found: error.to_string() }),
+        Err(found) => Err(Problem::Json { found }),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::StepShape;
     use super::*;
     use crate::dtype::SourceDtype;
 
     fn parse(text: &str) -> (StepMetadata, Vec<String>) {
-        let Ok(Value::Object(raw)) = serde_json::from_str(text) else { panic!("{text}") };
+        let Ok(Parsed { value: Json::Object(raw), .. }) = Json::parse(text.as_bytes()) else { panic!("{text}") };
         StepMetadata::from_object(raw)
     }
 
@@ -223,6 +306,33 @@ mod tests {
         let (metadata, odd) = parse(r#"{"seed": null, "cfg_scale": "high", "step": 3.0}"#);
         assert_eq!((metadata.seed, metadata.step), (None, Some(3)));
         assert_eq!(odd, ["key `cfg_scale` has an unexpected value: \"high\""]);
+    }
+
+    #[test]
+    fn seeds_of_64_bits_are_read_exactly_and_larger_ones_are_odd() {
+        let seed = |text: &str| parse(&format!("{{\"seed\": {text}}}"));
+        for known in ["0", "18446744073709551615", "-9223372036854775808", "9223372036854775808", "-1"] {
+            assert_eq!(seed(known).0.seed.unwrap().to_string(), known);
+        }
+        for unknown in ["18446744073709551616", "-9223372036854775809", "1.8446744073709552e19", "1.5", "\"7\"", "true"]
+        {
+            let (metadata, odd) = seed(unknown);
+            assert_eq!((metadata.seed, odd.len()), (None, 1), "{unknown}");
+            assert_eq!(metadata.raw["seed"].to_string(), unknown);
+        }
+        assert_eq!(parse(r#"{"total_steps": 4294967296, "video_width": -2147483649}"#).1.len(), 2);
+    }
+
+    #[test]
+    fn blocks_are_numbered_as_metadata_says_if_that_fits() {
+        let shape = StepShape { blocks: 2, heads: 1, spatial: 4, tokens: 1 };
+        let numbers = |text: &str| parse(text).0.numbers(shape);
+        let (chosen, odd) = numbers(r#"{"block_idx": [6, 8], "head_idx": 3}"#);
+        assert_eq!((chosen.block(shape, 1), chosen.head(shape, 0), odd.len()), (Some(8), Some(3), 0));
+        for unfit in [r#"{"block_idx": 6}"#, r#"{"block_idx": [8, 6]}"#, r#"{"block_idx": [1, 2, 3]}"#] {
+            let (numbers, odd) = numbers(unfit);
+            assert_eq!((numbers.block(shape, 1), odd.len()), (Some(1), 1), "{unfit}");
+        }
     }
 
     #[test]

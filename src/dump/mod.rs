@@ -10,7 +10,7 @@
 //! assert_eq!((video.name.as_str(), series.token.as_str()), ("prompt_000_vid001", "circle"));
 //!
 //! let mut reader = StepReader::new(ReadOptions::default());
-//! let step = reader.read(&series.steps[0], series.split)?;
+//! let step = reader.read(&series.steps[0], &series.split)?;
 //! assert_eq!(step.array.shape.to_string(), "[6, 4, 576, 1]");
 //! # Ok::<(), attnkit::dump::DumpError>(())
 //! ```
@@ -18,24 +18,31 @@
 mod array;
 mod discover;
 mod error;
+mod gzip;
+mod listing;
 mod metadata;
 mod npy;
 mod npz;
 mod read;
 mod torch;
+mod word;
 
 use std::path::PathBuf;
 use std::time::SystemTime;
 
 pub use array::{Batch, StepArray};
-pub(crate) use discover::prompt_id;
-pub use discover::same_name;
+pub(crate) use discover::{is_dump, prompt_id};
 pub use error::{DumpError, Problem};
-pub use metadata::{StepMetadata, read_step_metadata, read_summary};
+pub(crate) use listing::step_of;
+pub use metadata::{Exported, StepMetadata, read_step_metadata, read_summary};
 pub use npy::write_npy;
+pub use npz::NpzArray;
 pub use read::{ReadOptions, Step, StepPeek, StepReader, content_hash};
 use serde::{Deserialize, Serialize};
+pub use word::{as_component, composed, same_name};
+pub(crate) use word::{beyond, is_word};
 
+use crate::shape::AxisNumbers;
 pub use crate::shape::StepShape;
 
 /// All that was found below the directories given.
@@ -52,8 +59,10 @@ pub struct Dump {
 /// One generated video: a directory of words.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Video {
-    /// Its own id, from the directory names.
+    /// Its own id, from the directory names; of a dump that was exported from a store, the id it had there.
     pub name: String,
+    /// Whether its id is that which it had in a store.
+    pub is_named_by_export: bool,
     /// The batch it is in, if other batches were found with it that have videos of the same ids.
     pub batch: Option<String>,
     /// The prompt's id (`prompt_000`), if the names hold one.
@@ -85,27 +94,18 @@ impl Video {
 /// The step files of one word in one video.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Series {
-    /// The word, from the directory name, without weight syntax.
+    /// The word, from the directory name and what metadata says of it, without weight syntax.
     pub token: String,
-    /// The word's weight, if the directory name holds it.
+    /// The word's weight, if the directory or the metadata's word holds it.
     pub weight: Option<f64>,
     /// Its directory.
     pub dir: PathBuf,
     /// Its steps, ascending.
     pub steps: Vec<StepFiles>,
-    /// How many blocks and heads its split files cover.
-    pub split: Split,
+    /// The blocks and heads that its split files are of.
+    pub split: AxisNumbers,
     /// Aggregates over all steps: derived files that are left aside.
     pub aggregates: Vec<PathBuf>,
-}
-
-/// How many blocks and heads the split files of a series cover: one more than the highest index in their names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Split {
-    /// Blocks, if files are split by block.
-    pub blocks: Option<usize>,
-    /// Heads, if files are split by head.
-    pub heads: Option<usize>,
 }
 
 /// The files of one denoising step: one, unless it is split by block or head.
@@ -122,6 +122,12 @@ impl StepFiles {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.parts.iter().map(|part| part.bytes).sum()
+    }
+
+    /// Whether it is split by block or head.
+    #[must_use]
+    pub fn is_split(&self) -> bool {
+        self.parts.iter().any(StepFile::is_part)
     }
 
     /// Latest modification of its tensor and metadata files.
@@ -148,6 +154,14 @@ pub struct StepFile {
     pub bytes: u64,
     /// Latest modification of the tensor and the metadata file.
     pub modified: SystemTime,
+}
+
+impl StepFile {
+    /// Whether it holds one block or head of the step.
+    #[must_use]
+    pub const fn is_part(&self) -> bool {
+        self.block.is_some() || self.head.is_some()
+    }
 }
 
 /// How a tensor file is written.

@@ -16,7 +16,7 @@ use crate::values::{Values, with_values};
 pub(super) const HEADER_LIMIT: usize = 4096;
 
 /// The header of an npy file.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct NpyHeader {
     pub dtype: SourceDtype,
     pub big_endian: bool,
@@ -58,12 +58,7 @@ impl NpyHeader {
         let header = Header::from_reader(&mut rest).map_err(|error| Problem::NotNpy { found: error.to_string() })?;
         let descriptor =
             header.type_descriptor.as_string().cloned().unwrap_or_else(|| header.type_descriptor.to_string());
-        let not_float = || Problem::NotFloat {
-            found: match descriptor.trim_start_matches(['|', '<', '>', '=']) {
-                "O" => "object (a pickle, which is never loaded)".into(),
-                _ => format!("`{descriptor}`"),
-            },
-        };
+        let not_float = || Problem::NotFloat { found: in_words(&descriptor) };
         let (order, kind) = descriptor.split_at_checked(1).ok_or_else(not_float)?;
         let dtype = match kind {
             "f2" => SourceDtype::Float16,
@@ -128,6 +123,25 @@ pub(super) fn read_npy(bytes: &[u8], limit: u64) -> Result<FileArray<'_>, Proble
         };
     }
     Ok(FileArray { shape: header.shape, dtype: header.dtype, values })
+}
+
+/// A type of numpy's that is no float of 16, 32 or 64 bits.
+fn in_words(descriptor: &str) -> String {
+    let kind = descriptor.trim_start_matches(['|', '<', '>', '=']);
+    let bits = kind.get(1..).and_then(|bytes| bytes.parse::<u32>().ok()).map(|bytes| bytes.saturating_mul(8));
+    let bits = bits.map_or_else(String::new, |bits| bits.to_string());
+    let name = match kind.chars().next() {
+        Some('O') => return "object (a pickle, which is never loaded)".into(),
+        Some('f') if matches!(kind, "f12" | "f16") => {
+            "longdouble, whose bits differ between machines: save it with .astype('float64')".to_owned()
+        }
+        Some('i') => format!("int{bits}"),
+        Some('u') => format!("uint{bits}"),
+        Some('c') => format!("complex{bits}"),
+        Some('b') => "bool".to_owned(),
+        _ => return format!("`{descriptor}`"),
+    };
+    format!("`{descriptor}` ({name})")
 }
 
 fn in_c_order<T: Copy>(values: &[T], shape: &[usize]) -> Vec<T> {
@@ -211,6 +225,12 @@ mod tests {
         assert!(message(&huge).contains("promises 2000000000000000"), "{}", message(&huge));
         let object = npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", 1, &[0; 64]);
         assert!(message(&object).contains("object"));
+        for (descr, words) in
+            [("<f16", "longdouble"), ("<i4", "int32"), ("|u1", "uint8"), ("<c16", "complex128"), ("|b1", "bool")]
+        {
+            let other = npy(&format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': (1,), }}"), 1, &[0; 64]);
+            assert!(message(&other).contains(words), "{}", message(&other));
+        }
         assert!(message(b"").contains("empty"));
         assert!(message(b"\x93NUMPY\x02\x00\xff\xff\xff\xff").contains("cut off"));
         assert!(message(&npy(&"(".repeat(3000), 1, &[])).contains("nested"));

@@ -1,32 +1,111 @@
-//! `.npz`: a zip archive of npy files. The array named `attention` is taken, else the first one.
+//! `.npz`: a zip archive of npy files. The array named `attention` is taken, or the only one that can be a step.
 
-use std::io::{Cursor, Read};
+use std::io::{Read, Seek};
 
 use zip::ZipArchive;
 
 use super::Problem;
+use super::array::without_batch;
 use super::npy::{HEADER_LIMIT, NpyHeader};
 
-/// Extracts the npy file to use: no more of it than its own header promises, and that only within `limit`.
-pub(super) fn extract_npy(bytes: &[u8], limit: u64, npy: &mut Vec<u8>) -> Result<(), Problem> {
-    let unusable = |error: &dyn std::fmt::Display| Problem::Npz { found: error.to_string() };
-    if bytes.is_empty() {
-        return Err(Problem::Empty { expected: "an npz archive" });
+/// Arrays of an archive whose heads are looked at.
+const MOST_ARRAYS: usize = 256;
+
+/// Which array of an archive is read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NpzArray {
+    /// Its name.
+    pub name: String,
+    /// The others there are.
+    pub others: Vec<String>,
+    /// Its place in the archive.
+    pub(super) index: usize,
+    pub(super) header: NpyHeader,
+}
+
+/// An npz archive, opened.
+pub(super) struct Npz<R> {
+    archive: ZipArchive<R>,
+}
+
+impl<R: Read + Seek> Npz<R> {
+    pub fn open(file: R) -> Result<Self, Problem> {
+        let archive = ZipArchive::new(file).map_err(|error| unusable(&error))?;
+        Ok(Self { archive })
     }
-    let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(|error| unusable(&error))?;
-    let names: Vec<String> =
-        archive.file_names().filter_map(|name| name.ok().map(std::borrow::Cow::into_owned)).collect();
-    let is_array = |name: &&String| name.len() > 4 && name.ends_with(".npy");
-    let name = names
-        .iter()
-        .find(|name| *name == "attention.npy")
-        .or_else(|| names.iter().find(is_array))
-        .ok_or_else(|| unusable(&"it holds no array"))?;
-    let entry = archive.by_name(name).map_err(|error| unusable(&error))?;
-    read_promised(entry, limit, npy).map_err(|error| match error {
-        Problem::Io(error) => unusable(&format!("array {name}: {error}")),
-        other => other,
-    })
+
+    /// The array that is meant: the one that is `wanted`, else `attention`, else the only one that can be a step.
+    pub fn choose(&mut self, wanted: Option<&str>) -> Result<NpzArray, Problem> {
+        if self.archive.len() > MOST_ARRAYS {
+            return Err(unusable(&format!("it has {} entries, more than {MOST_ARRAYS}", self.archive.len())));
+        }
+        // As numpy has them: by name, without the extension.
+        let mut arrays: Vec<(String, usize, Result<NpyHeader, Problem>)> = Vec::new();
+        for index in 0..self.archive.len() {
+            let mut entry = self.archive.by_index(index).map_err(|error| unusable(&error))?;
+            let name = entry.name().map_err(|error| unusable(&error))?.into_owned();
+            let mut head = Vec::new();
+            let read = entry.by_ref().take(HEADER_LIMIT as u64).read_to_end(&mut head);
+            let header = read.map_err(Problem::Io).and_then(|_| NpyHeader::parse(&head));
+            match name.strip_suffix(".npy").filter(|name| !name.is_empty()) {
+                Some(name) => arrays.push((name.to_owned(), index, header)),
+                // What is no array is no array of the archive either.
+                None if header.is_ok() => arrays.push((name, index, header)),
+                None => {}
+            }
+        }
+        let can_be_a_step = |header: &Result<NpyHeader, Problem>| {
+            header.as_ref().is_ok_and(|header| without_batch(&header.shape).is_ok())
+        };
+        let list = |names: Vec<&str>| names.join(", ");
+        let named = |name: &str| arrays.iter().position(|(own, ..)| own == name);
+        let steps: Vec<usize> = (0..arrays.len()).filter(|&place| can_be_a_step(&arrays[place].2)).collect();
+        let chosen = match (wanted, named("attention"), &steps[..]) {
+            (Some(wanted), ..) => named(wanted).ok_or_else(|| {
+                let names = list(arrays.iter().map(|(name, ..)| name.as_str()).collect());
+                unusable(&format!("it has no array `{wanted}` (--array); there are {names}"))
+            })?,
+            (None, Some(attention), _) => attention,
+            (None, None, [only]) => *only,
+            (None, None, []) => match &arrays[..] {
+                [] => return Err(unusable(&"it holds no array")),
+                [_] => 0,
+                _ => {
+                    let described = arrays.iter().map(|(name, _, header)| match header {
+                        Ok(header) => format!("{name} of shape {:?}", header.shape),
+                        Err(problem) => format!("{name} ({problem})"),
+                    });
+                    let described = described.take(8).collect::<Vec<_>>().join("; ");
+                    return Err(unusable(&format!("none of its arrays can be a step: {described}")));
+                }
+            },
+            (None, None, several) => {
+                let names = list(several.iter().map(|&place| arrays[place].0.as_str()).collect());
+                return Err(Problem::NpzSeveral { names });
+            }
+        };
+        let (name, index, header) = arrays.swap_remove(chosen);
+        let header = header.map_err(|problem| match problem {
+            Problem::Io(error) => unusable(&format!("array {name}: {error}")),
+            other => other,
+        })?;
+        let mut others: Vec<String> = arrays.into_iter().map(|(name, ..)| name).collect();
+        others.sort();
+        Ok(NpzArray { name, others, index, header })
+    }
+
+    /// Extracts an array: no more of it than its own header promises, and that only within `limit`.
+    pub fn extract(&mut self, array: &NpzArray, limit: u64, npy: &mut Vec<u8>) -> Result<(), Problem> {
+        let entry = self.archive.by_index(array.index).map_err(|error| unusable(&error))?;
+        read_promised(entry, limit, npy).map_err(|error| match error {
+            Problem::Io(error) => unusable(&format!("array {}: {error}", array.name)),
+            other => other,
+        })
+    }
+}
+
+fn unusable(error: &dyn std::fmt::Display) -> Problem {
+    Problem::Npz { found: error.to_string() }
 }
 
 /// Reads an npy stream to its end, but at most one byte more than its header promises.

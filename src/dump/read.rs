@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::Read;
+use std::io::{BufReader, Cursor, Read};
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -12,11 +12,13 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::array::{FileArray, without_batch};
 use super::error::describe;
+use super::gzip::Gunzip;
 use super::npy::{HEADER_LIMIT, NpyHeader, read_npy};
-use super::npz::{extract_npy, read_promised};
+use super::npz::{Npz, NpzArray, read_promised};
 use super::torch::{TorchDtype, read_tensor};
-use super::{Batch, DumpError, FileFormat, Problem, Split, StepArray, StepFile, StepFiles, StepShape};
-use crate::dtype::{Dtype, SourceDtype};
+use super::{Batch, DumpError, FileFormat, Problem, StepArray, StepFile, StepFiles, StepShape};
+use crate::dtype::SourceDtype;
+use crate::shape::AxisNumbers;
 use crate::values::Values;
 
 /// A gzipped torch file may always unpack to this,
@@ -25,17 +27,19 @@ const UNPACKED_FLOOR: u64 = 64 << 20;
 const UNPACKED_RATIO: u64 = 16;
 
 /// How step files are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadOptions {
     /// Which element of a batch axis is taken; `None`: a batch axis larger than 1 is an error.
     pub batch: Option<Batch>,
+    /// Which array of an `.npz` is taken; `None`: `attention`, or the only one that can be a step.
+    pub array: Option<String>,
     /// The most bytes one file may hold once decompressed. Default: 2 GiB.
     pub max_step_bytes: u64,
 }
 
 impl Default for ReadOptions {
     fn default() -> Self {
-        Self { batch: None, max_step_bytes: 2 << 30 }
+        Self { batch: None, array: None, max_step_bytes: 2 << 30 }
     }
 }
 
@@ -90,10 +94,10 @@ impl StepReader {
     ///
     /// # Errors
     /// If a file cannot be read, is not what its name says, or the parts of a split step do not make a whole.
-    pub fn read(&mut self, files: &StepFiles, split: Split) -> Result<Step<'_>, DumpError> {
+    pub fn read(&mut self, files: &StepFiles, split: &AxisNumbers) -> Result<Step<'_>, DumpError> {
         let mut hash = Xxh3::new();
         let array = match &files.parts[..] {
-            [only] if only.block.is_none() && only.head.is_none() => self.read_file(only, &mut hash)?,
+            [only] if !only.is_part() => self.read_file(only, &mut hash)?,
             parts => self.assemble(parts, split, &mut hash)?,
         };
         hash_metadata(files, &mut hash)?;
@@ -101,25 +105,26 @@ impl StepReader {
     }
 
     fn read_file(&mut self, file: &StepFile, hash: &mut Xxh3) -> Result<StepArray<'_>, DumpError> {
-        let options = self.options;
+        let options = &self.options;
         read_whole(&file.path, options.max_step_bytes, &mut self.file).map_err(|problem| problem.at(&file.path))?;
         hash.update(&self.file);
-        decode(file.format, &self.file, &mut self.unpacked, options.max_step_bytes)
+        decode(file.format, &self.file, &mut self.unpacked, options)
             .and_then(|array| array.into_step_array(options.batch))
             .map_err(|problem| problem.at(&file.path))
     }
 
     /// Puts the parts of a split step together.
-    fn assemble(&mut self, parts: &[StepFile], split: Split, hash: &mut Xxh3) -> Result<StepArray<'static>, DumpError> {
+    fn assemble(
+        &mut self,
+        parts: &[StepFile],
+        split: &AxisNumbers,
+        hash: &mut Xxh3,
+    ) -> Result<StepArray<'static>, DumpError> {
         check_complete(parts, split)?;
         let mut whole: Option<(StepPeek, StepArray<'static>)> = None;
         for part in parts {
             let array = self.read_file(part, hash)?;
-            let shape = StepShape {
-                blocks: split.blocks.unwrap_or(array.shape.blocks),
-                heads: split.heads.unwrap_or(array.shape.heads),
-                ..array.shape
-            };
+            let shape = whole_shape(array.shape, split);
             let (first, target) = whole.get_or_insert_with(|| {
                 let values = Values::compute(array.values.dtype(), shape.len(), |_| f64::NAN);
                 (array.peek(), StepArray { shape, source_dtype: array.source_dtype, values })
@@ -130,30 +135,34 @@ impl StepReader {
                 let problem = Problem::SplitMismatch { found: array.peek().to_string(), expected: first.to_string() };
                 return Err(problem.at(&part.path));
             }
-            place(&array, part, target);
+            place(&array, part, split, target);
         }
         let first = parts.first().map(|part| part.path.clone()).unwrap_or_default();
         whole.map(|(_, array)| array).ok_or_else(|| Problem::Empty { expected: "step files" }.at(first))
     }
 
-    /// Shape and type from the file's head where the format has them there: npy, plain or gzipped. `None` for other formats.
+    /// Shape and type from the file's head where the format has them there: npy, plain, gzipped or in an npz. `None` for other formats.
     ///
     /// # Errors
     /// If the head is damaged, or a plain file's size is not what it promises.
-    pub fn peek(&self, files: &StepFiles, split: Split) -> Result<Option<StepPeek>, DumpError> {
+    pub fn peek(&self, files: &StepFiles, split: &AxisNumbers) -> Result<Option<StepPeek>, DumpError> {
         let Some(first) = files.parts.first() else { return Ok(None) };
-        if first.block.is_some() || first.head.is_some() {
+        if first.is_part() {
             check_complete(&files.parts, split)?;
         }
         let peek = self.peek_file(first).map_err(|problem| problem.at(&first.path))?;
-        Ok(peek.map(|peek| StepPeek {
-            shape: StepShape {
-                blocks: first.block.and(split.blocks).unwrap_or(peek.shape.blocks),
-                heads: first.head.and(split.heads).unwrap_or(peek.shape.heads),
-                ..peek.shape
-            },
-            ..peek
-        }))
+        let whole = |shape| if first.is_part() { whole_shape(shape, split) } else { shape };
+        Ok(peek.map(|peek| StepPeek { shape: whole(peek.shape), ..peek }))
+    }
+
+    /// Which array of the step's files is read, if they are npz archives.
+    ///
+    /// # Errors
+    /// If the archive cannot be used, or it is not told which of its arrays is meant.
+    pub fn npz_array(&self, files: &StepFiles) -> Result<Option<NpzArray>, DumpError> {
+        let Some(first) = files.parts.first().filter(|part| part.format == FileFormat::Npz) else { return Ok(None) };
+        let choose = || Npz::open(BufReader::new(File::open(&first.path)?))?.choose(self.options.array.as_deref());
+        choose().map(Some).map_err(|problem: Problem| problem.at(&first.path))
     }
 
     fn peek_file(&self, file: &StepFile) -> Result<Option<StepPeek>, Problem> {
@@ -167,17 +176,23 @@ impl StepReader {
                 header.check_size(file.bytes, limit)?;
                 header
             }
-            FileFormat::NpyGzip if file.bytes == 0 => return Err(Problem::Empty { expected: "a gzip stream" }),
             FileFormat::NpyGzip => {
-                let mut stream = MultiGzDecoder::new(std::io::BufReader::with_capacity(8192, open));
-                stream
-                    .by_ref()
-                    .take(HEADER_LIMIT as u64)
-                    .read_to_end(&mut head)
-                    .map_err(|source| Problem::Gzip { read: head.len(), source })?;
-                NpyHeader::parse(&head)?
+                let mut start = [0; 8];
+                let len = (&open).read(&mut start)?;
+                Gunzip::new(&start[..len])?;
+                let packed = Cursor::new(&start[..len]).chain(&open);
+                let stream = MultiGzDecoder::new(BufReader::with_capacity(8192, packed));
+                let read = stream.take(HEADER_LIMIT as u64).read_to_end(&mut head);
+                match (NpyHeader::parse(&head), read) {
+                    // What is wrong behind the header is found when the file is read.
+                    (Ok(header), _) => header,
+                    (Err(_), Err(source)) => return Err(Problem::Gzip { read: head.len(), source }),
+                    (Err(problem), Ok(_)) => return Err(problem),
+                }
             }
-            _ => return Ok(None),
+            FileFormat::Npz if file.bytes == 0 => return Err(Problem::Empty { expected: "an npz archive" }),
+            FileFormat::Npz => Npz::open(BufReader::new(open))?.choose(self.options.array.as_deref())?.header,
+            FileFormat::Torch | FileFormat::TorchGzip => return Ok(None),
         };
         let (shape, batch) = without_batch(&header.shape)?;
         if batch > 1 && self.options.batch.is_none() {
@@ -248,18 +263,22 @@ fn decode<'a>(
     format: FileFormat,
     file: &'a [u8],
     unpacked: &'a mut Vec<u8>,
-    limit: u64,
+    options: &ReadOptions,
 ) -> Result<FileArray<'a>, Problem> {
+    let limit = options.max_step_bytes;
     match format {
         FileFormat::Npy => read_npy(file, limit),
+        FileFormat::Npz if file.is_empty() => Err(Problem::Empty { expected: "an npz archive" }),
         FileFormat::Npz => {
-            extract_npy(file, limit, unpacked)?;
+            let mut archive = Npz::open(Cursor::new(file))?;
+            let array = archive.choose(options.array.as_deref())?;
+            archive.extract(&array, limit, unpacked)?;
             read_npy(unpacked, limit)
         }
         FileFormat::NpyGzip => {
-            let mut stream = gunzip(file)?;
+            let mut stream = Gunzip::new(file)?;
             read_promised(&mut stream, limit, unpacked).map_err(|problem| match problem {
-                Problem::Io(source) => Problem::Gzip { read: unpacked.len(), source },
+                Problem::Io(source) => stream.problem(source),
                 other => other,
             })?;
             read_npy(unpacked, limit)
@@ -267,24 +286,17 @@ fn decode<'a>(
         FileFormat::Torch => torch(file, limit),
         FileFormat::TorchGzip => {
             unpacked.clear();
-            let stream = gunzip(file)?;
+            let mut stream = Gunzip::new(file)?;
             // An archive says how large it is at its end only, so its packed size must bound it.
             let bound = limit.min(UNPACKED_FLOOR + UNPACKED_RATIO * file.len() as u64).saturating_add(1 << 20);
-            let read = stream.take(bound.saturating_add(1)).read_to_end(unpacked);
-            read.map_err(|source| Problem::Gzip { read: unpacked.len(), source })?;
+            let read = stream.by_ref().take(bound.saturating_add(1)).read_to_end(unpacked);
+            read.map_err(|source| stream.problem(source))?;
             if unpacked.len() as u64 > bound {
                 return Err(Problem::Bomb { packed: file.len(), unpacked: unpacked.len() });
             }
             torch(unpacked, limit)
         }
     }
-}
-
-fn gunzip(file: &[u8]) -> Result<MultiGzDecoder<&[u8]>, Problem> {
-    if file.is_empty() {
-        return Err(Problem::Empty { expected: "a gzip stream" });
-    }
-    Ok(MultiGzDecoder::new(file))
 }
 
 fn torch(bytes: &[u8], limit: u64) -> Result<FileArray<'_>, Problem> {
@@ -315,14 +327,28 @@ fn hash_file(path: &Path, hash: &mut Xxh3) -> Result<(), DumpError> {
     update().map_err(|error| Problem::from(error).at(path))
 }
 
-/// Checks that a split step has each of its files once.
-fn check_complete(parts: &[StepFile], split: Split) -> Result<(), DumpError> {
+/// The shape of a step of which one part has `shape`.
+fn whole_shape(shape: StepShape, split: &AxisNumbers) -> StepShape {
+    StepShape {
+        blocks: split.blocks.as_ref().map_or(shape.blocks, |blocks| blocks.len()),
+        heads: split.heads.as_ref().map_or(shape.heads, |heads| heads.len()),
+        ..shape
+    }
+}
+
+/// Checks that a split step has a file for each of the word's blocks and heads.
+fn check_complete(parts: &[StepFile], split: &AxisNumbers) -> Result<(), DumpError> {
     /// Missing files that are named.
     const NAMED: usize = 5;
-    let axis = |count: Option<usize>| (0..count.unwrap_or(1)).map(move |index| count.map(|_| index));
-    let expected = split.blocks.unwrap_or(1) * split.heads.unwrap_or(1);
+    let axis = |numbers: &Option<std::sync::Arc<[i32]>>| -> Vec<Option<usize>> {
+        let own = numbers.iter().flat_map(|numbers| numbers.iter());
+        let own: Vec<Option<usize>> = own.map(|&number| usize::try_from(number).ok()).collect();
+        if own.is_empty() { vec![None] } else { own }
+    };
+    let (blocks, heads) = (axis(&split.blocks), axis(&split.heads));
+    let expected = blocks.len() * heads.len();
     let there: HashSet<_> = parts.iter().map(|part| (part.block, part.head)).collect();
-    let places = axis(split.blocks).flat_map(|block| axis(split.heads).map(move |head| (block, head)));
+    let places = blocks.iter().flat_map(|&block| heads.iter().map(move |&head| (block, head)));
     let missing: Vec<_> = places.filter(|place| !there.contains(place)).take(NAMED).collect();
     if missing.is_empty() && parts.len() == expected {
         return Ok(());
@@ -340,7 +366,7 @@ fn check_complete(parts: &[StepFile], split: Split) -> Result<(), DumpError> {
 }
 
 /// Copies a part into its place in the whole.
-fn place(part: &StepArray<'_>, file: &StepFile, whole: &mut StepArray<'static>) {
+fn place(part: &StepArray<'_>, file: &StepFile, split: &AxisNumbers, whole: &mut StepArray<'static>) {
     fn copy<T: Copy>(from: &[T], part: StepShape, to: &mut [T], whole: StepShape, block: usize, head: usize) {
         let len = part.head_len();
         for b in 0..part.blocks {
@@ -351,11 +377,15 @@ fn place(part: &StepArray<'_>, file: &StepFile, whole: &mut StepArray<'static>) 
             }
         }
     }
-    let (block, head) = (file.block.unwrap_or(0), file.head.unwrap_or(0));
+    let at = |numbers: &Option<std::sync::Arc<[i32]>>, own: Option<usize>| {
+        let own = own.and_then(|own| i32::try_from(own).ok());
+        own.zip(numbers.as_ref()).and_then(|(own, numbers)| numbers.binary_search(&own).ok()).unwrap_or(0)
+    };
+    let (block, head) = (at(&split.blocks, file.block), at(&split.heads, file.head));
     match (&part.values, &mut whole.values) {
         (Values::Float16(from), Values::Float16(to)) => copy(from, part.shape, to.to_mut(), whole.shape, block, head),
         (Values::Float32(from), Values::Float32(to)) => copy(from, part.shape, to.to_mut(), whole.shape, block, head),
         (Values::Float64(from), Values::Float64(to)) => copy(from, part.shape, to.to_mut(), whole.shape, block, head),
-        _ => debug_assert_eq!(part.values.dtype(), Dtype::Float16, "types were compared before"),
+        _ => unreachable!("types were compared before"),
     }
 }

@@ -6,14 +6,15 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::Int32Type;
 use arrow::error::ArrowError;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::plan::{Candidates, Committed, SeriesPlan};
 use super::prompts::VideoPrompt;
 use super::task::Fragment;
+use crate::json::{Json, Object};
 use crate::store::{
-    Heads, MetadataPatch, Recipe, StepRow, Store, StoreError, VideoIndex, VideoRecord, document_hash, heads_batch,
-    heads_schema, new_generation, write_documents,
+    Coordinates, Heads, MetadataPatch, Recipe, StepRow, Store, StoreError, VideoIndex, VideoRecord, document_hash,
+    heads_batch, heads_schema, new_generation, write_documents,
 };
 
 /// One word whose arrays are complete.
@@ -70,6 +71,11 @@ impl WrittenSeries {
         Self::document(store, plan, rows, heads, metadata, unchanged)
     }
 
+    /// Its rows.
+    pub fn rows(&self) -> &[StepRow] {
+        &self.rows
+    }
+
     /// Puts what is known of the video's prompt into its rows.
     pub fn describe(&mut self, prompt: &VideoPrompt) {
         prompt.fill(&mut self.rows);
@@ -85,14 +91,15 @@ impl WrittenSeries {
         attributes: Option<Value>,
     ) -> Result<Self, StoreError> {
         let steps: Vec<i32> = rows.iter().map(|row| row.step).collect();
-        let timesteps: Vec<f64> = rows.iter().map(|row| row.timestep).collect();
+        let timesteps: Vec<f64> = rows.iter().map(|row| row.timestep.unwrap_or(f64::NAN)).collect();
+        let coordinates = Coordinates { steps: &steps, timesteps: &timesteps, numbers: &plan.numbers };
         let first = rows.first();
-        let attributes = attributes.unwrap_or_else(|| {
+        let mut attributes = attributes.unwrap_or_else(|| {
             json!({
                 "video_id": plan.video_id,
                 "token": plan.token,
-                "prompt": first.map(|row| &row.prompt),
-                "seed": first.and_then(|row| row.seed),
+                "prompt": first.and_then(|row| row.prompt.as_ref()),
+                "seed": first.and_then(|row| row.seed).map(|seed| Json::from(seed).to_value()),
                 "cfg_scale": first.and_then(|row| row.cfg_scale),
                 "grid": plan.grid,
                 "source": plan.source.to_string_lossy(),
@@ -100,8 +107,11 @@ impl WrittenSeries {
                 "lossy": plan.lossy(),
             })
         });
+        if !plan.npz_arrays.is_empty() {
+            attributes["source_arrays"] = json!(plan.npz_arrays);
+        }
         let dir = store.root().join(&plan.path);
-        let documents = write_documents(&dir, &plan.layout, json!({"attnkit": attributes}), &steps, &timesteps)?
+        let documents = write_documents(&dir, &plan.layout, json!({"attnkit": attributes}), &coordinates)?
             .into_iter()
             .map(|(path, text)| (store.relative(&path), document_hash(&text)))
             .collect();
@@ -113,7 +123,7 @@ impl WrittenSeries {
 pub(super) fn commit_video(
     store: &Store,
     video_id: String,
-    summary: Option<Map<String, Value>>,
+    summary: Option<Object>,
     kept: Vec<StepRow>,
     written: Vec<WrittenSeries>,
     committed: &Committed,

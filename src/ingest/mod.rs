@@ -21,7 +21,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub use options::{IngestOptions, OnError, WatchOptions};
 pub use plan::{SeriesPlan, StepPlan, StepSource};
 pub(crate) use report::as_text;
-pub use report::{DryRun, Event, Observer, PromptMatches, Quarantined, Remark, Report, Silent};
+pub use report::{DryRun, DumpContents, Event, Observer, PromptMatches, Quarantined, Remark, Report, Silent};
 pub use settings::{Settings, SettingsError, read_settings};
 pub(crate) use task::ARRAY_KEYS;
 pub use task::{Failure, Fragment, ShardTask};
@@ -49,6 +49,20 @@ pub enum IngestError {
     )]
     NothingFound {
         /// The first directory given.
+        path: PathBuf,
+    },
+    /// There are words' directories, but nothing in them is a step.
+    #[error("{}: nothing in it is understood:\n  {problems}", path.display())]
+    NothingUnderstood {
+        /// The first directory given.
+        path: PathBuf,
+        /// The first files, each with what is wrong with its name.
+        problems: String,
+    },
+    /// A store was given as a dump.
+    #[error("{}: is a store, not a dump of step files", path.display())]
+    IsStore {
+        /// The store.
         path: PathBuf,
     },
     /// The filters leave nothing.

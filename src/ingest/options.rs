@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::IngestError;
 use crate::dtype::Dtype;
-use crate::dump::{Batch, ReadOptions};
+use crate::dump::{Batch, ReadOptions, composed};
 use crate::grid::Grid;
 use crate::store::{Codec, Recipe};
 
@@ -41,6 +41,8 @@ pub struct IngestOptions {
     pub dtype: Option<Dtype>,
     /// Element of a batch axis.
     pub batch: Option<Batch>,
+    /// Name of the array that is read of an `.npz`; `None`: `attention`, or the only one that can be a step.
+    pub array: Option<String>,
     /// Average over blocks (lossy).
     pub average_blocks: bool,
     /// Average over heads (lossy).
@@ -75,6 +77,7 @@ impl Default for IngestOptions {
             downsample: 1,
             dtype: None,
             batch: None,
+            array: None,
             average_blocks: false,
             average_heads: false,
             grid: None,
@@ -92,19 +95,20 @@ impl Default for IngestOptions {
 impl IngestOptions {
     /// How step files are read.
     #[must_use]
-    pub const fn read_options(&self) -> ReadOptions {
-        ReadOptions { batch: self.batch, max_step_bytes: self.max_step_bytes }
+    pub fn read_options(&self) -> ReadOptions {
+        ReadOptions { batch: self.batch, array: self.array.clone(), max_step_bytes: self.max_step_bytes }
     }
 
     /// What determines the stored values.
     #[must_use]
-    pub const fn recipe(&self) -> Recipe {
+    pub fn recipe(&self) -> Recipe {
         Recipe {
             codec: self.codec,
             rollups: self.rollups,
             dtype: self.dtype,
             downsample: if self.downsample == 0 { 1 } else { self.downsample },
             batch: self.batch,
+            array: self.array.clone(),
             average_blocks: self.average_blocks,
             average_heads: self.average_heads,
             grid: self.grid,
@@ -127,8 +131,9 @@ impl Default for WatchOptions {
     }
 }
 
-/// Names selected by globs: all, if there are none.
-pub(super) struct Names(Option<GlobSet>);
+/// Names selected by globs: all, if there are none. A name that is just what was given is selected, whatever characters it has; how
+/// characters are composed makes no difference.
+pub(super) struct Names(Option<(Vec<String>, GlobSet)>);
 
 impl Names {
     pub fn new(patterns: &[String]) -> Result<Self, IngestError> {
@@ -136,14 +141,16 @@ impl Names {
             return Ok(Self(None));
         }
         let mut set = GlobSetBuilder::new();
-        for pattern in patterns {
+        let patterns: Vec<String> = patterns.iter().map(|pattern| composed(pattern)).collect();
+        for pattern in &patterns {
             set.add(Glob::new(pattern).map_err(|source| IngestError::Glob { pattern: pattern.clone(), source })?);
         }
         let set = set.build().map_err(|source| IngestError::Glob { pattern: patterns.join(", "), source })?;
-        Ok(Self(Some(set)))
+        Ok(Self(Some((patterns, set))))
     }
 
     pub fn contains(&self, name: &str) -> bool {
-        self.0.as_ref().is_none_or(|set| set.is_match(name))
+        let name = composed(name);
+        self.0.as_ref().is_none_or(|(patterns, set)| patterns.contains(&name) || set.is_match(&name))
     }
 }

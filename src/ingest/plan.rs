@@ -1,20 +1,21 @@
 //! What is to do for one video: which words are new or changed, from where each of their steps comes, and how it will be laid out.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 use super::options::{IngestOptions, Names};
 use super::prompts::{Prompts, VideoPrompt};
 use super::report::Remark;
 use crate::dump::{
-    DumpError, Problem, ReadOptions, Series, Split, StepFiles, StepMetadata, StepPeek, StepReader, Video, content_hash,
-    read_step_metadata, read_summary, same_name,
+    DumpError, Problem, ReadOptions, Series, StepFiles, StepMetadata, StepPeek, StepReader, Video, content_hash,
+    is_word, read_step_metadata, read_summary, same_name,
 };
 use crate::grid::{Grid, infer_grid};
+use crate::json::{Json, Object};
+use crate::shape::AxisNumbers;
 use crate::store::{Heads, Recipe, SeriesLayout, StepRow, Store, VideoIndex, has_same_chunking};
 
 /// How one word of one video is written.
@@ -45,7 +46,11 @@ pub struct SeriesPlan {
     /// How files are read.
     pub read: ReadOptions,
     /// Blocks and heads of split files.
-    pub split: Split,
+    pub split: AxisNumbers,
+    /// Blocks and heads of what is stored, where they do not count from 0.
+    pub numbers: AxisNumbers,
+    /// Names of the arrays that are read of npz archives.
+    pub npz_arrays: Vec<String>,
 }
 
 /// One step to write.
@@ -79,7 +84,7 @@ pub enum StepSource {
 /// What is to do for one video.
 pub(super) struct VideoPlan {
     pub video_id: String,
-    pub summary: Option<Map<String, Value>>,
+    pub summary: Option<Object>,
     /// Rows of words that keep their arrays, with sources brought up to date.
     pub kept: Vec<StepRow>,
     /// Words to write.
@@ -123,6 +128,10 @@ struct Candidate {
     files: StepFiles,
     metadata: StepMetadata,
     peek: Option<StepPeek>,
+    /// Numbers of its blocks and heads, once its shape is known.
+    numbers: AxisNumbers,
+    /// Name of its array, of an npz.
+    array: Option<String>,
     is_new: bool,
 }
 
@@ -164,7 +173,12 @@ impl VideoPlan {
             plan.findings.remarks.push(Remark::new(&video.dir, remark));
         }
         match video.summary.as_deref().map(read_summary).transpose() {
-            Ok(summary) => plan.summary = summary,
+            Ok(read) => {
+                if let (Some((summary, odd)), Some(path)) = (read, &video.summary) {
+                    plan.findings.remark_once(path, odd);
+                    plan.summary = Some(summary);
+                }
+            }
             Err(problem) => plan.findings.problems.push(problem),
         }
         plan.check_summary(video);
@@ -182,7 +196,7 @@ impl VideoPlan {
                 weight: None,
                 dir: PathBuf::new(),
                 steps: Vec::new(),
-                split: Split::default(),
+                split: AxisNumbers::default(),
                 aggregates: Vec::new(),
             };
             plan.add_series(video, &series, rows, options, committed);
@@ -200,8 +214,7 @@ impl VideoPlan {
     /// Finds the video's prompt, and checks the ids of its words.
     fn look_up_prompt(&mut self, video: &Video, prompts: &Prompts, rows: &[StepRow]) {
         let of_new = self.to_write.iter().flat_map(|candidates| candidates.steps.values());
-        let of_kept = self.kept.iter().map(|row| row.prompt.as_str());
-        // A row has an empty prompt where the metadata had none.
+        let of_kept = self.kept.iter().filter_map(|row| row.prompt.as_deref());
         let is_there = |prompt: &&str| !prompt.trim().is_empty();
         let prompts_told = of_new.filter_map(|candidate| candidate.metadata.prompt.as_deref()).chain(of_kept);
         self.prompt = prompts.of(video, { prompts_told }.find(is_there), rows, &mut self.findings);
@@ -212,10 +225,10 @@ impl VideoPlan {
                 (path, candidates.series.token.as_str(), prompt, metadata.token_ids.as_slice())
             })
         });
-        let of_kept = self
-            .kept
-            .iter()
-            .map(|row| (Path::new(&row.source), row.token.as_str(), row.prompt.as_str(), row.token_ids.as_slice()));
+        let of_kept = self.kept.iter().map(|row| {
+            let prompt = row.prompt.as_deref().unwrap_or_default();
+            (Path::new(&row.source), row.token.as_str(), prompt, row.token_ids.as_slice())
+        });
         prompts.check_ids(of_new.chain(of_kept), &mut self.findings);
     }
 
@@ -303,11 +316,12 @@ impl VideoPlan {
     /// Says which steps a summary lists that have no files.
     fn check_summary(&mut self, video: &Video) {
         let (Some(summary), Some(path)) = (&self.summary, &video.summary) else { return };
-        let Some(listed) = summary.get("stored_steps").and_then(Value::as_array) else { return };
-        let there = |step: &Value| {
-            video.series.iter().flat_map(|series| &series.steps).any(|files| step.as_i64() == Some(files.step.into()))
+        let Some(listed) = summary.get("stored_steps").and_then(Json::as_array) else { return };
+        let there = |step: &Json| {
+            let files = video.series.iter().flat_map(|series| &series.steps);
+            step.as_integer().is_some_and(|step| files.into_iter().any(|files| i128::from(files.step) == step))
         };
-        let missing: Vec<String> = listed.iter().filter(|step| !there(step)).map(Value::to_string).collect();
+        let missing: Vec<String> = listed.iter().filter(|step| !there(step)).map(Json::to_string).collect();
         if !missing.is_empty() && !video.series.is_empty() {
             let message = format!("lists steps without files: {}", missing.join(", "));
             self.findings.remarks.push(Remark::new(path, message));
@@ -400,7 +414,7 @@ fn size(bytes: u64) -> i64 {
 pub(super) fn micros(time: SystemTime) -> i64 {
     match time.duration_since(UNIX_EPOCH) {
         Ok(after) => i64::try_from(after.as_micros()).unwrap_or(i64::MAX),
-        Err(before) => -i64::try_from(before.duration().as_micros()).unwrap_or(i64::MAX),
+        Err(before) => -i64::try_from(before.duration().as_nanos().div_ceil(1000)).unwrap_or(i64::MAX),
     }
 }
 
@@ -410,27 +424,70 @@ impl Candidates {
         let Some(first) = files.parts.first() else { return };
         let reader = StepReader::new(options.read_options());
         let looked =
-            read_step_metadata(&first.metadata).and_then(|read| Ok((read, reader.peek(files, self.series.split)?)));
+            read_step_metadata(&first.metadata).and_then(|read| Ok((read, reader.peek(files, &self.series.split)?)));
         match looked {
             Err(problem) => findings.problems.push(problem),
             Ok(((metadata, odd), peek)) => {
                 let mut remarks = odd;
-                let whole = first.block.is_none() && first.head.is_none();
-                remarks.extend(metadata.disagreements(files.step, peek.filter(|_| whole)));
-                for (key, claimed, own) in [
-                    ("video_id", &metadata.video_id, self.video_id.rsplit('/').next().unwrap_or_default()),
-                    ("token_word", &metadata.token_word, self.series.token.as_str()),
-                ] {
-                    if let Some(claimed) = claimed.as_ref().filter(|claimed| !same_name(claimed, own)) {
-                        remarks.push(format!(
-                            "metadata says {key} `{claimed}`, the directory `{own}`; the directory counts"
-                        ));
-                    }
-                }
+                remarks.extend(metadata.disagreements(files.step, peek.filter(|_| !first.is_part())));
+                remarks.extend(self.disagreements(files, &metadata));
                 findings.remark_once(&first.metadata, remarks);
-                self.steps.insert(files.step, Candidate { files: files.clone(), metadata, peek, is_new });
+                let npz_array = reader.npz_array(files).ok().flatten();
+                if let Some(array) = npz_array.as_ref().filter(|array| !array.others.is_empty()) {
+                    let others = array.others.join(", ");
+                    let remark = format!("the array `{}` of it is taken; beside it there are {others}", array.name);
+                    findings.remark_once(&first.path, vec![remark]);
+                }
+                let candidate = Candidate {
+                    files: files.clone(),
+                    metadata,
+                    peek,
+                    numbers: AxisNumbers::default(),
+                    array: npz_array.map(|array| array.name),
+                    is_new,
+                };
+                self.steps.insert(files.step, candidate);
             }
         }
+    }
+
+    /// What metadata says otherwise than the names of directories and files.
+    fn disagreements(&self, files: &StepFiles, metadata: &StepMetadata) -> Vec<String> {
+        let mut remarks = Vec::new();
+        let own = self.video_id.rsplit('/').next().unwrap_or_default();
+        let Series { token, weight, .. } = &self.series;
+        let video = metadata.video_id.as_ref().filter(|claimed| !same_name(claimed, own));
+        let word = metadata.token_word.as_ref().filter(|claimed| !is_word(claimed, token, *weight));
+        for (key, claimed, own) in [("video_id", video, own), ("token_word", word, token.as_str())] {
+            if let Some(claimed) = claimed {
+                remarks.push(format!("metadata says {key} `{claimed}`, the directory `{own}`; the directory counts"));
+            }
+        }
+        let Some(first) = files.parts.first().filter(|part| part.is_part()) else { return remarks };
+        for (key, claimed, own) in
+            [("block_idx", &metadata.block_idx, first.block), ("head_idx", &metadata.head_idx, first.head)]
+        {
+            let is_other =
+                |own: usize| !claimed.is_empty() && claimed.iter().map(|&n| usize::try_from(n)).ne([Ok(own)]);
+            if let Some(own) = own.filter(|&own| is_other(own)) {
+                remarks.push(format!("metadata says {key} {claimed:?}, the file name {own}; the file name counts"));
+            }
+        }
+        let split = &self.series.split;
+        for (key, numbers) in [("num_blocks", &split.blocks), ("num_heads", &split.heads)] {
+            let of_model = metadata.raw.get(key).and_then(Json::as_integer);
+            if let (Some(numbers), Some(of_model)) = (numbers, of_model)
+                && of_model > numbers.len() as i128
+            {
+                let chosen = if key == "num_blocks" {
+                    AxisNumbers { heads: None, ..split.clone() }
+                } else {
+                    AxisNumbers { blocks: None, ..split.clone() }
+                };
+                remarks.push(format!("of {of_model} ({key}) there are files of {} of them: {chosen}", numbers.len()));
+            }
+        }
+        remarks
     }
 
     /// Bytes of a step's files.
@@ -446,7 +503,9 @@ impl Candidates {
     /// The committed generation of the word, below the store, if its shards can serve `plan` where their steps are the same.
     pub fn previous_generation(&self, plan: &SeriesPlan, store: &Store) -> Option<&str> {
         let first = self.stored.values().next()?;
-        let same = |row: &StepRow| row.series_path() == first.series_path() && row.grid == plan.grid;
+        let same = |row: &StepRow| {
+            row.series_path() == first.series_path() && row.grid == plan.grid && row.numbers == plan.numbers
+        };
         let reusable = self.stored_recipe.as_ref() == Some(&plan.recipe)
             && self.stored.values().all(same)
             && has_same_chunking(&store.root().join(first.series_path()), &plan.layout);
@@ -503,13 +562,17 @@ impl Candidates {
     /// Decides what is written. Steps that differ from most others are dropped, and found among the problems.
     pub fn decide(&mut self, options: &IngestOptions, findings: &mut Findings) -> Decision {
         self.settle_peeks(options, findings);
-        let Some(found) = self.majority() else { return self.keep() };
+        let Some((found, found_numbers)) = self.majority() else { return self.keep() };
         self.steps.retain(|_, candidate| {
-            let fits = candidate.peek == Some(found);
+            let fits = candidate.peek == Some(found) && candidate.numbers == found_numbers;
             if !fits {
+                let described = |peek: Option<StepPeek>, numbers: &AxisNumbers| {
+                    let of = if *numbers == AxisNumbers::default() { String::new() } else { format!(" of {numbers}") };
+                    format!("{}{of}", peek.map(|peek| peek.to_string()).unwrap_or_default())
+                };
                 let problem = Problem::Mixed {
-                    found: candidate.peek.map(|peek| peek.to_string()).unwrap_or_default(),
-                    expected: found.to_string(),
+                    found: described(candidate.peek, &candidate.numbers),
+                    expected: described(Some(found), &found_numbers),
                 };
                 findings
                     .problems
@@ -528,7 +591,8 @@ impl Candidates {
             return self.keep();
         }
         let (shape, grid, dtype) = recipe.outcome(found.shape, source_grid, found.dtype.stored());
-        let is_other = |row: &StepRow| row.shape != shape || row.dtype != dtype.name();
+        let numbers = recipe.numbers(found.shape, found_numbers);
+        let is_other = |row: &StepRow| row.shape != shape || row.dtype != dtype.name() || row.numbers != numbers;
         if options.replace {
             let is_gone = |row: &&StepRow| !self.steps.contains_key(&row.step) && is_other(row);
             let gone: Vec<i32> = self.stored.values().filter(is_gone).map(|row| row.step).collect();
@@ -552,7 +616,10 @@ impl Candidates {
         let steps = self.step_plans();
         let layout = SeriesLayout { shape, dtype, steps: steps.len(), codec: options.codec, rollups: options.rollups };
         Decision::Write(
-            Box::new(self.series_plan(found, layout, source_grid, grid, recipe, options.read_options())),
+            Box::new(SeriesPlan {
+                numbers,
+                ..self.series_plan(found, layout, source_grid, grid, recipe, options.read_options())
+            }),
             steps,
         )
     }
@@ -572,7 +639,9 @@ impl Candidates {
         let layout =
             SeriesLayout { shape: row.shape, dtype, steps: steps.len(), codec: recipe.codec, rollups: recipe.rollups };
         let found = StepPeek { shape: row.shape, dtype: crate::dtype::SourceDtype::Float32 };
+        let numbers = row.numbers.clone();
         let plan = self.series_plan(found, layout, row.grid, row.grid, recipe, ReadOptions::default());
+        let plan = SeriesPlan { numbers, ..plan };
         Decision::Write(Box::new(plan), steps)
     }
 
@@ -598,7 +667,15 @@ impl Candidates {
             grid,
             recipe,
             read,
-            split: self.series.split,
+            split: self.series.split.clone(),
+            numbers: AxisNumbers::default(),
+            npz_arrays: self
+                .steps
+                .values()
+                .filter_map(|candidate| candidate.array.clone())
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .collect(),
         }
     }
 
@@ -616,36 +693,48 @@ impl Candidates {
         sources.into_iter().map(|(step, source)| StepPlan { step, source }).collect()
     }
 
-    /// Finds shape and type of steps whose heads did not tell: from metadata, and if it is silent from the file.
+    /// Finds shape and type of steps whose heads did not tell: from metadata, and if it is silent from the file. Then the numbers of
+    /// their blocks and heads are known, too.
     fn settle_peeks(&mut self, options: &IngestOptions, findings: &mut Findings) {
-        let split = self.series.split;
+        let split = &self.series.split;
         self.steps.retain(|_, candidate| {
-            if candidate.peek.is_some() {
-                return true;
-            }
-            let whole = candidate.files.parts.iter().all(|part| part.block.is_none() && part.head.is_none());
-            candidate.peek = candidate.metadata.claimed_peek().filter(|_| whole);
+            let is_split = candidate.files.is_split();
             if candidate.peek.is_none() {
-                match StepReader::new(options.read_options()).read(&candidate.files, split) {
-                    Ok(step) => candidate.peek = Some(step.array.peek()),
+                candidate.peek = candidate.metadata.claimed_peek().filter(|_| !is_split);
+            }
+            let peek = match candidate.peek {
+                Some(peek) => peek,
+                None => match StepReader::new(options.read_options()).read(&candidate.files, split) {
+                    Ok(step) => *candidate.peek.insert(step.array.peek()),
                     Err(problem) => {
                         findings.problems.push(problem);
                         return false;
                     }
+                },
+            };
+            candidate.numbers = if is_split {
+                split.clone().told_apart()
+            } else {
+                let (numbers, odd) = candidate.metadata.numbers(peek.shape);
+                if let Some(first) = candidate.files.parts.first() {
+                    findings.remark_once(&first.metadata, odd);
                 }
-            }
+                numbers
+            };
             true
         });
     }
 
-    /// Shape and type of most steps; of the most recently modified, if there are as many of several.
-    fn majority(&self) -> Option<StepPeek> {
-        let mut votes: HashMap<StepPeek, (usize, SystemTime)> = HashMap::new();
+    /// Shape, type and numbers of most steps; of the most recently modified, if there are as many of several.
+    fn majority(&self) -> Option<(StepPeek, AxisNumbers)> {
+        let mut votes: HashMap<(StepPeek, &AxisNumbers), (usize, SystemTime)> = HashMap::new();
         for candidate in self.steps.values() {
-            let vote = votes.entry(candidate.peek?).or_insert((0, UNIX_EPOCH));
+            let vote = votes.entry((candidate.peek?, &candidate.numbers)).or_insert((0, UNIX_EPOCH));
             *vote = (vote.0 + 1, vote.1.max(candidate.files.modified()));
         }
-        votes.into_iter().max_by_key(|(peek, vote)| (*vote, peek.shape.axes())).map(|(peek, _)| peek)
+        let most =
+            votes.into_iter().max_by_key(|((peek, numbers), vote)| (*vote, peek.shape.axes(), numbers.to_string()));
+        most.map(|((peek, numbers), _)| (peek, numbers.clone()))
     }
 
     /// Grid of the step files: named by the user, else from the first step's metadata.

@@ -48,7 +48,7 @@ pub(super) struct VideoPrompt {
 /// What the store knows of a word's prompt.
 #[derive(Debug, Clone, PartialEq)]
 struct Stored {
-    prompt: String,
+    prompt: Option<String>,
     prompt_id: Option<String>,
     template: Option<String>,
     variation: Option<i32>,

@@ -113,12 +113,30 @@ pub struct Report {
     /// Whether videos' prompts were found; `None` if there were no prompts to look in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompts: Option<PromptMatches>,
+    /// What the store holds of the dump now; of a watch, `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contents: Option<DumpContents>,
     /// Bytes of the files of the steps that were ingested.
     pub bytes_in: u64,
     /// Bytes written into the store.
     pub bytes_out: u64,
     /// Wall time.
     pub seconds: f64,
+}
+
+/// How much there is of what tells videos apart.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DumpContents {
+    /// Videos.
+    pub videos: u64,
+    /// Different words.
+    pub words: u64,
+    /// Different texts of prompts.
+    pub prompts: u64,
+    /// Different seeds.
+    pub seeds: u64,
+    /// Videos whose seed is not known.
+    pub without_seed: u64,
 }
 
 /// How many videos' prompts were found among those of their batch.

@@ -13,11 +13,14 @@ use super::commit::{WrittenSeries, commit_video};
 use super::options::{IngestOptions, Names, OnError};
 use super::plan::{Candidates, Committed, Decision, Findings, SeriesPlan, StepPlan, VideoPlan};
 use super::prompts::Prompts;
-use super::report::{DryRun, Event, Observer, PromptMatches, Quarantined, Remark, Report};
+use super::report::{DryRun, DumpContents, Event, Observer, PromptMatches, Quarantined, Remark, Report};
 use super::task::{Fragment, ShardTask};
 use super::{IngestError, StepSource, into_inner, lock};
 use crate::dump::{Dump, DumpError, Problem, Video};
 use crate::store::{SeriesLayout, StepRow, Store, StoreError};
+
+/// Files that are named where nothing of a dump is understood.
+const PROBLEMS_NAMED: usize = 5;
 
 pub(super) fn run(
     dumps: &[impl AsRef<Path>],
@@ -32,6 +35,7 @@ pub(super) fn run(
         Some(error) => Err(error),
         None => Ok(Report {
             prompts: PromptMatches::of(&pass.prompts),
+            contents: Some(pass.contents),
             seconds: start.elapsed().as_secs_f64(),
             ..pass.report
         }),
@@ -39,9 +43,20 @@ pub(super) fn run(
 }
 
 fn find(dumps: &[impl AsRef<Path>]) -> Result<Dump, IngestError> {
+    if let Some(store) = dumps.iter().map(AsRef::as_ref).find(|path| Store::is_at(path)) {
+        return Err(IngestError::IsStore { path: store.to_owned() });
+    }
     let dump = Dump::find(dumps)?;
     if dump.videos.is_empty() && dump.problems.is_empty() {
         return Err(IngestError::nothing_found(dumps));
+    }
+    if dump.is_not_understood() {
+        let named =
+            dump.problems.iter().take(PROBLEMS_NAMED).map(DumpError::to_string).collect::<Vec<_>>().join("\n  ");
+        let more = dump.problems.len().saturating_sub(PROBLEMS_NAMED);
+        let more = if more > 0 { format!("\n  and {more} more") } else { String::new() };
+        let path = dumps.first().map(|path| path.as_ref().to_owned()).unwrap_or_default();
+        return Err(IngestError::NothingUnderstood { path, problems: named + &more });
     }
     Ok(dump)
 }
@@ -52,6 +67,8 @@ pub(super) struct Pass {
     pub report: Report,
     /// Whether the prompt of a video was found, where there are prompts to look in.
     pub prompts: HashMap<String, bool>,
+    /// What the store holds of the dump now.
+    pub contents: DumpContents,
     /// Generations that are in no commit any more.
     pub replaced: Vec<PathBuf>,
     /// Why it stopped before its end.
@@ -125,7 +142,7 @@ pub(super) fn dry_run_of(
             outcome.bytes_in += steps.iter().filter(from_files).map(|step| candidates.bytes_of(step.step)).sum::<u64>();
             let raw = (layout.shape.len() * layout.dtype.size() * steps.len()) as u64;
             outcome.bytes_raw += raw;
-            outcome.files_out += layout.files();
+            outcome.files_out += layout.files() + 2 * series.numbers.count() as u64;
         }
         outcome.skip += plan.findings.skipped;
         found.extend(plan.findings.prompt_found.map(|found| (id.clone(), found)));
@@ -216,7 +233,10 @@ struct Selected {
     warnings: Vec<DumpError>,
 }
 
-fn select(dump: Dump, options: &IngestOptions, store: Option<&Store>) -> Result<Selected, IngestError> {
+fn select(mut dump: Dump, options: &IngestOptions, store: Option<&Store>) -> Result<Selected, IngestError> {
+    // One word has one spelling in a store; only characters beyond ASCII have several.
+    let has_spellings = dump.videos.iter().flat_map(|video| &video.series).any(|series| !series.token.is_ascii());
+    dump.unify_spellings(store.filter(|_| has_spellings).map_or_else(HashMap::new, Store::spellings));
     let (videos, tokens) = (Names::new(&options.videos)?, Names::new(&options.tokens)?);
     let nothing_selected = nothing_selected(&dump);
     let found = dump.videos.len();
@@ -269,6 +289,7 @@ struct Session<'a> {
     videos: Mutex<std::vec::IntoIter<(Video, String)>>,
     report: Mutex<Report>,
     prompts_found: Mutex<HashMap<String, bool>>,
+    seen: Mutex<Seen>,
     replaced: Mutex<Vec<PathBuf>>,
     failed: Mutex<Option<IngestError>>,
     stopped: AtomicBool,
@@ -283,6 +304,53 @@ struct VideoRun {
     written: Mutex<Vec<WrittenSeries>>,
     tally: Mutex<Tally>,
     open_series: AtomicUsize,
+}
+
+/// What tells the videos of an ingest apart.
+#[derive(Default)]
+struct Seen {
+    videos: u64,
+    without_seed: u64,
+    words: BTreeSet<String>,
+    prompts: BTreeSet<String>,
+    seeds: BTreeSet<i128>,
+}
+
+impl Seen {
+    fn add<'a>(&mut self, rows: impl Iterator<Item = &'a StepRow>) {
+        let (mut is_empty, mut has_seed) = (true, false);
+        for row in rows {
+            is_empty = false;
+            has_seed |= row.seed.is_some();
+            self.seeds.extend(row.seed);
+            if !self.words.contains(&row.token) {
+                self.words.insert(row.token.clone());
+            }
+            if let Some(prompt) = row.prompt.as_ref().filter(|prompt| !self.prompts.contains(*prompt)) {
+                self.prompts.insert(prompt.clone());
+            }
+        }
+        self.videos += u64::from(!is_empty);
+        self.without_seed += u64::from(!is_empty && !has_seed);
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.videos += other.videos;
+        self.without_seed += other.without_seed;
+        self.words.extend(other.words);
+        self.prompts.extend(other.prompts);
+        self.seeds.extend(other.seeds);
+    }
+
+    fn contents(&self) -> DumpContents {
+        DumpContents {
+            videos: self.videos,
+            words: self.words.len() as u64,
+            prompts: self.prompts.len() as u64,
+            seeds: self.seeds.len() as u64,
+            without_seed: self.without_seed,
+        }
+    }
 }
 
 /// What is added to the report once the video is committed.
@@ -324,6 +392,7 @@ impl<'a> Session<'a> {
             videos: Mutex::new(selected.videos.into_iter()),
             report: Mutex::default(),
             prompts_found: Mutex::default(),
+            seen: Mutex::default(),
             replaced: Mutex::default(),
             failed: Mutex::default(),
             stopped: AtomicBool::new(false),
@@ -349,6 +418,7 @@ impl<'a> Session<'a> {
         Pass {
             report,
             prompts: into_inner(self.prompts_found),
+            contents: into_inner(self.seen).contents(),
             replaced: into_inner(self.replaced),
             failed: into_inner(self.failed),
         }
@@ -534,6 +604,8 @@ impl<'a> Session<'a> {
         let Some(plan) = lock(&run.plan).take() else { return Ok(()) };
         let (mut kept, mut written) = (std::mem::take(&mut *lock(&run.kept)), std::mem::take(&mut *lock(&run.written)));
         let has_news = plan.prompt.fill(&mut kept);
+        let mut seen = Seen::default();
+        seen.add(kept.iter().chain(written.iter().flat_map(WrittenSeries::rows)));
         if plan.touched || has_news || !written.is_empty() {
             for series in &mut written {
                 series.describe(&plan.prompt);
@@ -550,6 +622,7 @@ impl<'a> Session<'a> {
             lock(&self.replaced).extend(replaced);
             self.observer.event(Event::Committed { video_id: &video_id });
         }
+        lock(&self.seen).merge(seen);
         let tally = std::mem::take(&mut *lock(&run.tally));
         let mut report = lock(&self.report);
         report.ingested += tally.ingested;

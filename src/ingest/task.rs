@@ -86,7 +86,7 @@ impl ShardTask {
             .kinds()
             .map(|kind| Ok((kind, ShardWriter::create(&dir, layout, kind, self.shard)?)))
             .collect::<Result<Vec<_>, StoreError>>()?;
-        let mut reader = StepReader::new(self.series.read);
+        let mut reader = StepReader::new(self.series.read.clone());
         // Made once a step was read: until then its shape may be metadata's word alone.
         let mut measurer = None;
         let mut fragment = Fragment::default();
@@ -147,7 +147,7 @@ impl ShardTask {
     fn read_files<'a>(&self, files: &StepFiles, reader: &'a mut StepReader) -> Result<ReadStep<'a>, Failure> {
         let series = &self.series;
         let failed = |problem: DumpError| Failure { step: files.step, problem, observed: None, in_store: false };
-        let step = reader.read(files, series.split).map_err(|problem| {
+        let step = reader.read(files, &series.split).map_err(|problem| {
             // A file that is being written reads as damaged: say the likelier thing.
             failed(StepReader::check_unchanged(files).err().unwrap_or(problem))
         })?;
@@ -158,9 +158,9 @@ impl ShardTask {
             let path = files.parts.first().map(|part| part.path.clone()).unwrap_or_default();
             return Err(Failure { observed: Some(observed), ..failed(problem.at(path)) });
         }
-        let whole = files.parts.iter().all(|part| part.block.is_none() && part.head.is_none());
         let array = transform(step.array, &series.recipe, series.source_grid);
-        let as_in_file = whole && array.shape == observed.shape && array.values.dtype().name() == observed.dtype.name();
+        let as_in_file =
+            !files.is_split() && array.shape == observed.shape && array.values.dtype().name() == observed.dtype.name();
         Ok(ReadStep { array, content_hash: step.content_hash, as_in_file })
     }
 
@@ -173,12 +173,13 @@ impl ShardTask {
         measures: &StepMeasures,
         fragment: &mut Fragment,
     ) {
-        let (shape, grid) = (self.series.layout.shape, self.series.grid);
-        fragment.heads.extend(measures.maps.iter().map(|map| HeadRow::new(plan.step, shape, grid, map)));
+        let SeriesPlan { layout, numbers, grid, .. } = &self.series;
+        fragment
+            .heads
+            .extend(measures.maps.iter().map(|map| HeadRow::new(plan.step, layout.shape, numbers, *grid, map)));
         let mut steps_row = self.row(plan.step, index);
         if let StepSource::Files { files, metadata } = &plan.source {
-            let split = files.parts.iter().any(|part| part.block.is_some() || part.head.is_some());
-            describe_row(&mut steps_row, metadata, split);
+            describe_row(&mut steps_row, metadata, files.is_split());
             steps_row.content_hash.clone_from(&step.content_hash);
             update_source(&mut steps_row, files);
             let except: &[&str] = if step.as_in_file { &[] } else { &ARRAY_KEYS };
@@ -204,23 +205,22 @@ impl ShardTask {
 
 /// Adds what a step's metadata tells to its row.
 pub(super) fn describe_row(row: &mut StepRow, metadata: &StepMetadata, split: bool) {
-    let small = |size: Option<i64>| size.and_then(|size| i32::try_from(size).ok());
-    row.prompt = metadata.prompt.clone().unwrap_or_default();
+    row.prompt.clone_from(&metadata.prompt);
     row.seed = metadata.seed;
     row.cfg_scale = metadata.cfg_scale;
     row.token_ids.clone_from(&metadata.token_ids);
     row.token_texts.clone_from(&metadata.token_texts);
-    row.timestep = metadata.timestep.unwrap_or(f64::NAN);
-    row.total_steps = small(metadata.total_steps).unwrap_or(0);
-    row.aggregation_method = match &metadata.aggregation_method {
-        _ if split => "per_step_full".to_owned(),
-        Some(method) => method.clone(),
-        None => "unknown".to_owned(),
-    };
-    row.video_width = small(metadata.video_width);
-    row.video_height = small(metadata.video_height);
-    row.video_frames = small(metadata.video_frames);
+    row.timestep = metadata.timestep;
+    row.total_steps = metadata.total_steps;
+    row.aggregation_method = if split { Some("per_step_full".to_owned()) } else { metadata.aggregation_method.clone() };
+    row.video_width = metadata.video_width;
+    row.video_height = metadata.video_height;
+    row.video_frames = metadata.video_frames;
     row.threshold_applied = metadata.threshold_applied;
+    let told = &metadata.exported;
+    row.prompt_id = told.prompt_id.clone().or(row.prompt_id.take());
+    row.template = told.template.clone().or(row.template.take());
+    row.variation = told.variation.or(row.variation);
 }
 
 impl SeriesPlan {
@@ -229,7 +229,7 @@ impl SeriesPlan {
         StepRow {
             video_id: self.video_id.clone(),
             prompt_id: self.prompt_id.clone(),
-            prompt: String::new(),
+            prompt: None,
             template: None,
             variation: None,
             seed: None,
@@ -239,10 +239,11 @@ impl SeriesPlan {
             token_texts: Vec::new(),
             weight: self.weight,
             step,
-            timestep: f64::NAN,
-            total_steps: 0,
-            aggregation_method: String::new(),
+            timestep: None,
+            total_steps: None,
+            aggregation_method: None,
             shape: self.layout.shape,
+            numbers: self.numbers.clone(),
             grid: self.grid,
             dtype: self.layout.dtype.name().to_owned(),
             video_width: None,

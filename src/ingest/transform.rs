@@ -8,7 +8,7 @@ use crate::dtype::Dtype;
 use crate::dump::StepArray;
 use crate::grid::Grid;
 use crate::kernel::Element;
-use crate::shape::StepShape;
+use crate::shape::{AxisNumbers, StepShape};
 use crate::store::Recipe;
 use crate::values::{Values, with_values};
 
@@ -28,6 +28,15 @@ impl Recipe {
             ..shape
         };
         (shape, pooled, self.dtype.unwrap_or(dtype))
+    }
+
+    /// Numbers of the blocks and heads of what this makes of a step: an axis that was averaged has none.
+    #[must_use]
+    pub fn numbers(&self, shape: StepShape, numbers: AxisNumbers) -> AxisNumbers {
+        AxisNumbers {
+            blocks: numbers.blocks.filter(|_| !self.average_blocks || shape.blocks == 1),
+            heads: numbers.heads.filter(|_| !self.average_heads || shape.heads == 1),
+        }
     }
 }
 

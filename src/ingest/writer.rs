@@ -14,9 +14,10 @@ use super::options::IngestOptions;
 use super::plan::{Committed, SeriesPlan, micros};
 use super::remove_generation;
 use super::task::{describe_row, write_step};
-use crate::dump::{Problem, ReadOptions, Split, StepArray, StepMetadata, prompt_id};
+use crate::dump::{Problem, ReadOptions, StepArray, StepMetadata, composed, prompt_id};
 use crate::grid::{Grid, infer_grid};
 use crate::kernel::StepMeasurer;
+use crate::shape::AxisNumbers;
 use crate::store::{
     Codec, HeadRow, MetadataPatch, Recipe, SeriesLayout, ShardWriter, StepRow, Store, StoreError, WriterLock,
     has_same_chunking, heads_batch, heads_schema, share_shard,
@@ -128,6 +129,8 @@ pub struct StoreWriter {
     superseded: HashMap<String, PathBuf>,
     /// Generations that this writer made, by word.
     own: HashMap<String, String>,
+    /// How words beyond ASCII are spelled in the store, once one is written.
+    spellings: Option<HashMap<String, String>>,
 }
 
 impl StoreWriter {
@@ -145,7 +148,15 @@ impl StoreWriter {
         let lock = store.lock_for_writing()?;
         store.mend(&video_id)?;
         options.prompt_id = options.prompt_id.or_else(|| prompt_id(&video_id));
-        Ok(Self { store, video_id, options, _lock: lock, superseded: HashMap::new(), own: HashMap::new() })
+        Ok(Self {
+            store,
+            video_id,
+            options,
+            _lock: lock,
+            superseded: HashMap::new(),
+            own: HashMap::new(),
+            spellings: None,
+        })
     }
 
     /// Writes and commits a step. Returns false, and writes nothing, if the store has it already with the same values.
@@ -163,6 +174,8 @@ impl StoreWriter {
         metadata: &StepMetadata,
     ) -> Result<bool, WriteError> {
         let content_hash = format!("{:032x}", xxh3_128(array.values.bytes()));
+        let token = self.spelled(token);
+        let token = token.as_str();
         loop {
             let committed = self.committed()?;
             let (stored, kept): (Vec<StepRow>, Vec<StepRow>) =
@@ -172,7 +185,7 @@ impl StoreWriter {
             {
                 return Ok(false);
             }
-            self.check(token, step, array, &stored, &committed)?;
+            self.check(token, step, array, &metadata.numbers(array.shape).0, &stored, &committed)?;
             let recipe = committed.recipe(token).cloned().unwrap_or_else(|| self.recipe());
             let plan = self.plan(token, weight, array, metadata, recipe, &stored);
             let plan = SeriesPlan { path: self.store.new_series(&self.video_id, token)?, ..plan };
@@ -198,6 +211,15 @@ impl StoreWriter {
             // Another writer committed this video meanwhile: its words are to be kept.
             remove_generation(&self.store.root().join(&plan.path));
         }
+    }
+
+    /// The word as the store spells it already, if the same characters are composed otherwise there.
+    fn spelled(&mut self, token: &str) -> String {
+        if token.is_ascii() {
+            return token.to_owned();
+        }
+        let known = self.spellings.get_or_insert_with(|| self.store.spellings());
+        known.entry(composed(token)).or_insert_with(|| token.to_owned()).clone()
     }
 
     /// The committed state of the video.
@@ -234,6 +256,7 @@ impl StoreWriter {
         token: &str,
         step: i32,
         array: &StepArray<'_>,
+        numbers: &AxisNumbers,
         stored: &[StepRow],
         committed: &Committed,
     ) -> Result<(), WriteError> {
@@ -255,9 +278,11 @@ impl StoreWriter {
         if last.step > step {
             return Err(WriteError::Order { token, step, last: last.step });
         }
-        if last.shape != array.shape || last.dtype != array.values.dtype().name() {
-            let found = format!("{} {}", array.values.dtype(), array.shape);
-            return Err(WriteError::Mixed { token, step, found, expected: format!("{} {}", last.dtype, last.shape) });
+        if last.shape != array.shape || last.dtype != array.values.dtype().name() || last.numbers != *numbers {
+            let of = |numbers: &AxisNumbers| if numbers.count() > 0 { format!(" of {numbers}") } else { String::new() };
+            let found = format!("{} {}{}", array.values.dtype(), array.shape, of(numbers));
+            let expected = format!("{} {}{}", last.dtype, last.shape, of(&last.numbers));
+            return Err(WriteError::Mixed { token, step, found, expected });
         }
         let own = self.recipe();
         match committed.recipe(&token).map(|stored| Recipe { codec: own.codec, grid: own.grid, ..stored.clone() }) {
@@ -313,7 +338,9 @@ impl StoreWriter {
             grid,
             recipe,
             read: ReadOptions::default(),
-            split: Split::default(),
+            split: AxisNumbers::default(),
+            numbers: metadata.numbers(array.shape).0,
+            npz_arrays: Vec::new(),
         }
     }
 
@@ -354,8 +381,11 @@ impl StoreWriter {
             write_step(&array.values, &measures, kind, layout.chunk_len(kind), &mut writer)?;
             writer.finish().map(|_| ())
         })?;
-        let maps: Vec<HeadRow> =
-            measures.maps.iter().map(|map| HeadRow::new(row.step, layout.shape, plan.grid, map)).collect();
+        let maps: Vec<HeadRow> = measures
+            .maps
+            .iter()
+            .map(|map| HeadRow::new(row.step, layout.shape, &plan.numbers, plan.grid, map))
+            .collect();
         let damaged = |found: String| StoreError::Damaged { path: dir.clone(), found };
         let new = heads_batch(&plan.video_id, &plan.token, &maps).map_err(|error| damaged(error.to_string()))?;
         let old_heads = committed.heads.as_ref().and_then(|heads| heads.get(&plan.token));
@@ -397,6 +427,7 @@ impl Drop for StoreWriter {
 mod tests {
     use super::*;
     use crate::dtype::Dtype;
+    use crate::json::Json;
     use crate::query::{self, Average, Filter};
     use crate::values::Values;
     use crate::verify::{self, VerifyOptions};
@@ -413,7 +444,7 @@ mod tests {
     fn metadata(step: i32) -> StepMetadata {
         let object =
             serde_json::json!({"timestep": 1000.0 - f64::from(step), "prompt": "a flower", "seed": 7, "extra": [1, 2]});
-        StepMetadata::from_object(object.as_object().unwrap().clone()).0
+        StepMetadata::from_object(Json::from(object).as_object().unwrap().clone()).0
     }
 
     fn verified(store: &Store) {
@@ -436,7 +467,7 @@ mod tests {
                 assert_eq!(index.rows.len(), 2 * (usize::try_from(number).unwrap() + 1));
                 let row = index.rows.iter().rfind(|row| row.token == "flower").unwrap();
                 assert_eq!((row.prompt_id.as_deref(), row.weight, row.seed), (Some("prompt_003"), Some(2.5), Some(7)));
-                assert_eq!(index.metadata_of(row)["extra"], serde_json::json!([1, 2]));
+                assert_eq!(index.metadata_of(row)["extra"], serde_json::json!([1, 2]).into());
                 let bytes = store.open_array(&row.array).unwrap().read_step(row.row.try_into().unwrap()).unwrap();
                 assert_eq!(bytes, step(axes, number).values.bytes());
             }

@@ -205,7 +205,9 @@ fn write_parquet(answer: &Answer, path: &Path) -> Result<(), OutputError> {
     let table = answer.table_with_values()?;
     stage(path, |staged| {
         let failed = |source| OutputError::Encode { path: path.to_owned(), source };
-        let target = SinkTarget::Path(PlRefPath::try_from_path(staged).map_err(failed)?);
+        // A path is never an address.
+        let staged = std::path::absolute(staged).unwrap_or_else(|_| staged.to_owned());
+        let target = SinkTarget::Path(PlRefPath::try_from_path(&staged).map_err(failed)?);
         let options =
             ParquetWriteOptions { compat_level: Some(CompatLevel::oldest()), ..ParquetWriteOptions::default() };
         let format = FileWriteFormat::Parquet(std::sync::Arc::new(options));
@@ -243,12 +245,14 @@ fn encode(answer: &Answer, format: Format, style: TableStyle, mut to: impl Write
         Format::Table => to.write_all(table::draw(answer, style).as_bytes()).map_err(Encoding::Io)?,
         Format::Csv => CsvWriter::new(to).finish(&mut text::flattened(&answer.table)?)?,
         Format::Json => {
-            let mut table = answer.table.clone();
+            let mut table = text::with_integers(&answer.table)?;
             JsonWriter::new(&mut to).with_json_format(JsonFormat::Json).finish(&mut table)?;
             to.write_all(b"\n").map_err(Encoding::Io)?;
         }
         Format::Jsonl => {
-            JsonWriter::new(to).with_json_format(JsonFormat::JsonLines).finish(&mut answer.table.clone())?;
+            JsonWriter::new(to)
+                .with_json_format(JsonFormat::JsonLines)
+                .finish(&mut text::with_integers(&answer.table)?)?;
         }
         Format::Arrow => IpcWriter::new(to).with_compat_level(CompatLevel::oldest()).finish(&mut with_values()?)?,
         Format::Parquet | Format::Npy | Format::Zarr | Format::Png => {}

@@ -7,6 +7,7 @@ use ndarray_npy::WriteNpyExt;
 use polars::prelude::{JsonFormat, JsonWriter, SerWriter};
 use serde_json::{Value, json};
 
+use super::text::with_integers;
 use super::{Format, OutputError, maps_of, replace};
 use crate::query::Answer;
 
@@ -41,11 +42,12 @@ pub(super) fn write(answer: &Answer, path: &Path) -> Result<Vec<PathBuf>, Output
     replace(path, |file| view.write_npy(file).map_err(|error| OutputError::write(path)(std::io::Error::other(error))))?;
     let mut axes: Vec<&str> = if single { Vec::new() } else { vec!["map"] };
     axes.extend(if shape.len() == 3 { ["frame", "height", "width"].as_slice() } else { &["spatial"] });
+    let encode = |source| OutputError::Encode { path: sidecar.clone(), source };
     let mut rows = Vec::new();
     JsonWriter::new(&mut rows)
         .with_json_format(JsonFormat::Json)
-        .finish(&mut answer.table.clone())
-        .map_err(|source| OutputError::Encode { path: sidecar.clone(), source })?;
+        .finish(&mut with_integers(&answer.table).map_err(encode)?)
+        .map_err(encode)?;
     let rows: Value = serde_json::from_slice(&rows).unwrap_or_default();
     let document = json!({
         "array": name, "dtype": "float32", "shape": stacked,

@@ -49,7 +49,7 @@ pub(super) fn draw(answer: &Answer, style: TableStyle) -> String {
         table.add_row(fitting.iter().map(of_row));
     }
     for (place, &index) in fitting.iter().enumerate() {
-        if shown[index].dtype().is_primitive_numeric()
+        if (shown[index].dtype().is_primitive_numeric() || shown[index].dtype().is_decimal())
             && let Some(drawn) = table.column_mut(place)
         {
             drawn.set_cell_alignment(CellAlignment::Right);

@@ -15,6 +15,15 @@ pub(super) fn flattened(table: &DataFrame) -> PolarsResult<DataFrame> {
     Ok(flat)
 }
 
+/// The table with decimals of whole numbers as integers: as decimals, JSON would have them as texts.
+pub(super) fn with_integers(table: &DataFrame) -> PolarsResult<DataFrame> {
+    let mut plain = table.clone();
+    for column in table.columns().iter().filter(|column| matches!(column.dtype(), DataType::Decimal(_, 0))) {
+        plain.with_column(column.cast(&DataType::Int128)?)?;
+    }
+    Ok(plain)
+}
+
 /// One value as people read it.
 pub(super) fn cell(value: &AnyValue<'_>) -> String {
     match value {

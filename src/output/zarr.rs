@@ -28,6 +28,7 @@ struct Axis {
 enum Labels {
     Text(Vec<String>),
     Int(Vec<i64>),
+    Unsigned(Vec<u64>),
     Float(Vec<f64>),
 }
 
@@ -168,6 +169,7 @@ fn write_labels(
     let (kind, fill, codecs, len) = match labels {
         Labels::Text(values) => ("string", json!(""), json!([{"name": "vlen-utf8"}]), values.len()),
         Labels::Int(values) => ("int64", json!(0), bytes, values.len()),
+        Labels::Unsigned(values) => ("uint64", json!(0), bytes, values.len()),
         Labels::Float(values) => ("float64", json!("NaN"), bytes, values.len()),
     };
     let of = json!({
@@ -177,6 +179,7 @@ fn write_labels(
     match labels {
         Labels::Text(values) => array.store_chunk(&[0], values.clone()),
         Labels::Int(values) => array.store_chunk(&[0], values.as_slice()),
+        Labels::Unsigned(values) => array.store_chunk(&[0], values.as_slice()),
         Labels::Float(values) => array.store_chunk(&[0], values.as_slice()),
     }
     .map_err(|error| error.to_string())
@@ -241,6 +244,17 @@ fn labels(column: &Column, rows: &[usize]) -> Labels {
         }
         DataType::Float64 | DataType::Int32 | DataType::Int64 => {
             Labels::Float(rows.iter().map(|row| value(row).try_extract().unwrap_or(f64::NAN)).collect())
+        }
+        // Seeds, of 64 bits with or without a sign.
+        DataType::Decimal(_, 0) if column.null_count() == 0 => {
+            let numbers: Vec<String> = rows.iter().map(|row| cell(&value(row))).collect();
+            let signed: Result<Vec<i64>, _> = numbers.iter().map(|number| number.parse()).collect();
+            let unsigned: Result<Vec<u64>, _> = numbers.iter().map(|number| number.parse()).collect();
+            match (signed, unsigned) {
+                (Ok(numbers), _) => Labels::Int(numbers),
+                (_, Ok(numbers)) => Labels::Unsigned(numbers),
+                _ => Labels::Text(numbers),
+            }
         }
         _ => Labels::Text(rows.iter().map(|row| cell(&value(row))).collect()),
     }

@@ -12,6 +12,7 @@ use super::expand::{TrackedWord, Variation, parse_weighted};
 use super::parse::PromptError;
 use super::template::Template;
 use super::{as_name, collapse_spaces, places, prompt_id};
+use crate::json::Json;
 
 /// Prompts that are looked up by their texts; further ones are found by their numbers alone.
 const TEXTS: u64 = 1_000_000;
@@ -150,8 +151,8 @@ impl BatchPrompts {
             );
         }
         if ends_in("json") {
-            let json = serde_json::from_str(&text).map_err(|error| prompts.unfit(format!("not JSON: {error}")))?;
-            prompts.add_json(&json)?;
+            let json = Json::parse(text.as_bytes()).map_err(|found| prompts.unfit(format!("not JSON: {found}")))?;
+            prompts.add_json(&json.value.to_value())?;
         } else {
             for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
                 prompts.add_template(line.trim(), index + 1)?;
@@ -394,7 +395,7 @@ impl BatchPrompts {
         let of_file = fs::read_to_string(dir.join("prompt_template.txt")).ok().map(|text| text.trim().to_owned());
         let of_batch = || {
             let text = fs::read_to_string(dir.parent()?.join("batch_metadata.json")).ok()?;
-            let json: Value = serde_json::from_str(&text).ok()?;
+            let json = Json::parse(text.as_bytes()).ok()?.value;
             json.get("batch_info")?.get("template")?.as_str().map(str::to_owned)
         };
         of_file.filter(|text| !text.is_empty()).or_else(of_batch)

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::collapse_spaces;
 use super::parse::PromptError;
-use super::template::{Alternatives, Emphasis, Item, Template, count};
+use super::template::{Alternatives, Emphasis, Item, Template, count, escaped};
 
 /// One of the prompts that a template stands for.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
@@ -113,7 +113,11 @@ impl Variation {
                 Item::Text { text } => variation.prompt.push_str(text),
                 Item::Word(word) => {
                     // Only texts: no emphasis is in another one.
-                    word.items.iter().for_each(|item| variation.prompt.push_str(&item.to_string()));
+                    for item in &word.items {
+                        if let Item::Text { text } = item {
+                            variation.prompt.push_str(text);
+                        }
+                    }
                     let text = collapse_spaces(&variation.prompt[start..]);
                     variation.tokens.push(TrackedWord { word: text, weight: word.weight.unwrap_or(1.0) });
                 }
@@ -151,7 +155,7 @@ impl Writer {
             match item {
                 Item::Text { text } => {
                     self.prompt.push_str(text);
-                    self.weighted.push_str(text);
+                    self.weighted.push_str(&escaped(text));
                 }
                 Item::Word(word) => self.word(word, digit),
                 Item::Choice(choice) => self.choice(choice, digit),
@@ -253,6 +257,18 @@ mod tests {
             Template::parse("a (small  [|red] dog:2)").unwrap().variation(0).unwrap().tokens[0].word,
             "small dog"
         );
+    }
+
+    #[test]
+    fn parentheses_of_the_text_itself_are_escaped() {
+        let only = |template: &str| Template::parse(template).unwrap().variation(0).unwrap();
+        let smiling = only(r"a (cat :1.4) smiling \(happy\) in (a box \(red\):2)");
+        assert_eq!(smiling.prompt, "a cat smiling (happy) in a box (red)");
+        let words: Vec<(&str, f64)> = smiling.tokens.iter().map(|token| (token.word.as_str(), token.weight)).collect();
+        assert_eq!(words, [("cat", 1.4), ("a box (red)", 2.0)]);
+        assert_eq!(smiling.weighted_prompt, r"a (cat:1.4) smiling \(happy\) in (a box \(red\):2)");
+        assert_eq!(parse_weighted(&smiling.weighted_prompt).unwrap().prompt, smiling.prompt);
+        assert_eq!(only(r"C:\dir \\(x\)").prompt, r"C:\dir \(x)");
     }
 
     #[test]

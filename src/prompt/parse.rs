@@ -163,9 +163,22 @@ impl Parser<'_> {
     fn run_of_text(&mut self) -> Item {
         let rest = &self.text[self.at..];
         let is_special = |c: char| matches!(c, '[' | ']' | '(' | ')') || (self.depth > 0 && matches!(c, '|' | '/'));
-        let len = rest.find(is_special).unwrap_or(rest.len());
+        let mut text = String::new();
+        let mut characters = rest.char_indices().peekable();
+        let len = loop {
+            match characters.next() {
+                None => break rest.len(),
+                // An escaped parenthesis is one of the text.
+                Some((_, '\\')) => match characters.next_if(|(_, next)| matches!(next, '(' | ')')) {
+                    Some((_, parenthesis)) => text.push(parenthesis),
+                    None => text.push('\\'),
+                },
+                Some((at, special)) if is_special(special) => break at,
+                Some((_, other)) => text.push(other),
+            }
+        };
         self.at += len;
-        Item::Text { text: rest[..len].to_owned() }
+        Item::Text { text }
     }
 
     fn choice(&mut self, in_word: bool) -> Result<Alternatives, PromptError> {
@@ -231,7 +244,10 @@ impl Parser<'_> {
             && let Some((head, tail)) = text.rsplit_once(':')
             && looks_like_a_number(tail.trim())
         {
-            let at = self.at - tail.len();
+            // What looks like a number has no escapes: it is as long as it was written.
+            let written_behind = tail.trim_start().len();
+            let (head, tail) = (head.trim_end(), tail.trim());
+            let at = self.at - written_behind;
             if !is_plain_number(tail) {
                 return self
                     .error(at, "expected the weight of a word, a number such as 2.5, between the `:` and the `)`");
@@ -307,7 +323,9 @@ mod tests {
         assert_eq!(error("[a:0|b]").0, 3);
         assert_eq!(error("[a:-1|b]").0, 3);
         assert_eq!(error("[a: 2,5|b]").0, 4);
-        assert_eq!(error("(a: 2)").0, 3);
+        assert_eq!(error("(a: 2,5)").0, 4);
+        assert_eq!(error(r"(a\)").0, 0);
+        assert_eq!(error(r"a\(b)").0, 4);
         assert_eq!(error("(a:1e3)").0, 3);
         assert_eq!(error("(:2)").0, 1);
         assert_eq!(error("()").0, 1);
@@ -375,6 +393,10 @@ mod tests {
             "\\PC{0,3}",
             Just("[a|b".to_owned()),
             Just("(word:2.5)".to_owned()),
+            Just("\\(".to_owned()),
+            Just("\\)".to_owned()),
+            Just("\\".to_owned()),
+            Just(" : 1.5)".to_owned()),
             Just("/".to_owned()),
         ];
         proptest::collection::vec(part, 1..24).prop_map(|parts| parts.concat())
@@ -414,7 +436,8 @@ mod tests {
                 for word in &variation.tokens {
                     prop_assert!(collapse_spaces(&variation.prompt).contains(&word.word));
                 }
-                prop_assert!(!variation.prompt.contains(['[', ']', '(', ')']));
+                prop_assert!(!variation.prompt.contains(['[', ']']));
+                prop_assert!(text.contains('\\') || !variation.prompt.contains(['(', ')']));
                 if let Ok(again) = parse_weighted(&variation.weighted_prompt) {
                     prop_assert_eq!((again.prompt, again.tokens), (variation.prompt, variation.tokens));
                 }

@@ -1,5 +1,6 @@
 //! What a prompt template is made of, and how it is printed.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::Serialize;
@@ -21,7 +22,7 @@ pub struct Template {
 pub enum Item {
     /// Text that stands for itself.
     Text {
-        /// At least one character, none of them a bracket or parenthesis.
+        /// At least one character, none of them a bracket. A parenthesis stands for itself: it is written `\(` or `\)`.
         text: String,
     },
     /// `(word:2.5)`.
@@ -103,11 +104,16 @@ impl fmt::Display for Template {
 impl fmt::Display for Item {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Text { text } => f.write_str(text),
+            Self::Text { text } => f.write_str(&escaped(text)),
             Self::Word(word) => word.fmt(f),
             Self::Choice(choice) => choice.fmt(f),
         }
     }
+}
+
+/// A text as it is written in a template.
+pub(super) fn escaped(text: &str) -> Cow<'_, str> {
+    if text.contains(['(', ')']) { text.replace('(', "\\(").replace(')', "\\)").into() } else { text.into() }
 }
 
 impl fmt::Display for Emphasis {

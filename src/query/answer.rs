@@ -3,19 +3,19 @@
 use arrow::array::AsArray;
 use arrow::datatypes::{Float64Type, Int32Type};
 use polars::prelude::{
-    Column, DataFrame, DataType, Expr, IdxSize, IntoLazy, LazyFrame, NULL, NamedFrom, PlSmallStr, Schema, Series,
-    SortMultipleOptions, col, lit,
+    Column, DataFrame, DataType, Expr, IdxSize, Int128Chunked, IntoColumn, IntoLazy, LazyFrame, NULL, NamedFrom,
+    PlSmallStr, Schema, Series, SortMultipleOptions, col, lit,
 };
 use rayon::prelude::*;
 
 use super::QueryError;
-use super::catalog::HEADS;
+use super::catalog::{HEADS, SEED_DIGITS};
 use super::filter::PLACE;
 use super::reduction::{Group, Key, KeyValue};
 use super::run::ReadCount;
 use crate::grid::Grid;
 use crate::kernel::{MapMeasure, MapMeasurer, Sums};
-use crate::shape::StepShape;
+use crate::shape::{AxisNumbers, StepShape};
 use crate::store::{HeadRow, StoreError, heads_batch};
 
 /// What was found.
@@ -253,7 +253,7 @@ fn measure(values: &[f32], grid: Option<Grid>, measurer: &mut Option<Measurer>) 
     let [of_block, of_head] = &mut measurer.sums;
     let statistics = measurer.maps.measure(values, Sums { of_block, of_head });
     let shape = StepShape { blocks: 1, heads: 1, spatial, tokens: 1 };
-    HeadRow::new(0, shape, grid, &MapMeasure { token: 0, block: 0, head: 0, statistics })
+    HeadRow::new(0, shape, &AxisNumbers::default(), grid, &MapMeasure { token: 0, block: 0, head: 0, statistics })
 }
 
 /// The columns of keys, row by row of `groups`.
@@ -283,17 +283,23 @@ pub(super) fn key_column(key: Key, values: &[&KeyValue]) -> Column {
         Key::Video | Key::Prompt | Key::Token => Column::new(name, values.iter().map(text).collect::<Vec<_>>()),
         Key::Weight | Key::Timestep => Column::new(name, values.iter().map(|value| value.as_f64()).collect::<Vec<_>>()),
         Key::Seed => {
-            let long = |value: &&KeyValue| match value {
+            let seed = |value: &&KeyValue| match value {
                 KeyValue::Int(value) => Some(*value),
                 _ => None,
             };
-            Column::new(name, values.iter().map(long).collect::<Vec<_>>())
+            seeds(name, values.iter().map(seed))
         }
         Key::TokenIndex | Key::Step | Key::Block | Key::Head => {
             debug_assert!(PLACE.contains(&key.column()) || key == Key::Step);
             Column::new(name, values.iter().map(int).collect::<Vec<_>>())
         }
     }
+}
+
+/// A column of seeds, of the type that the tables have for them.
+fn seeds(name: PlSmallStr, seeds: impl Iterator<Item = Option<i128>>) -> Column {
+    let integers: Int128Chunked = seeds.collect();
+    integers.into_decimal_unchecked(SEED_DIGITS, 0).into_column().with_name(name)
 }
 
 /// The columns that say what a map is: `n`, `frames`, `height`, `width`, `shape`.

@@ -6,16 +6,25 @@ use std::sync::{Arc, LazyLock};
 use arrow::datatypes as arrow_types;
 use polars::lazy::dsl::ScanSources;
 use polars::prelude::{
-    DataFrame, DataType, Field, IntoLazy, LazyFrame, PlRefPath, PlSmallStr, ScanArgsParquet, Schema, SchemaRef,
-    TimeUnit, TimeZone,
+    DataFrame, DataType, Field, HiveOptions, IntoLazy, LazyFrame, PlRefPath, PlSmallStr, ScanArgsParquet, Schema,
+    SchemaRef, TimeUnit, TimeZone, col,
 };
 use rayon::prelude::*;
 
 use super::QueryError;
 use crate::store::{Store, heads_schema, steps_schema};
 
-/// Columns of `steps`.
-pub(super) static STEPS: LazyLock<SchemaRef> = LazyLock::new(|| to_polars(&steps_schema()));
+/// Digits of a seed in the tables.
+pub(super) const SEED_DIGITS: usize = 20;
+
+/// Columns of `steps`, as questions see them: seeds are integers.
+pub(super) static STEPS: LazyLock<SchemaRef> = LazyLock::new(|| {
+    let mut steps = (**FILES_OF_STEPS).clone();
+    steps.insert(PlSmallStr::from_static("seed"), DataType::Int128);
+    Arc::new(steps)
+});
+/// Columns of `steps`, as files have them.
+static FILES_OF_STEPS: LazyLock<SchemaRef> = LazyLock::new(|| to_polars(&steps_schema()));
 /// Columns of `heads`.
 pub(super) static HEADS: LazyLock<SchemaRef> = LazyLock::new(|| to_polars(&heads_schema()));
 /// Columns of both tables, those of `steps` first.
@@ -43,7 +52,7 @@ impl<'a> Catalog<'a> {
 
     /// The table `steps`.
     pub fn steps(&self) -> Result<LazyFrame, QueryError> {
-        scan(&self.parts, &STEPS)
+        Ok(scan(&self.parts, &FILES_OF_STEPS)?.with_columns([col("seed").cast(DataType::Int128)]))
     }
 
     /// The table `heads`, every part checked to belong to the committed steps.
@@ -57,8 +66,18 @@ fn scan(parts: &[PathBuf], schema: &SchemaRef) -> Result<LazyFrame, QueryError> 
     if parts.is_empty() {
         return Ok(DataFrame::empty_with_schema(schema).lazy());
     }
-    let paths = parts.iter().map(|part| PlRefPath::try_from_path(part)).collect::<Result<Vec<_>, _>>()?;
-    let arguments = ScanArgsParquet { glob: false, schema: Some(schema.clone()), ..ScanArgsParquet::default() };
+    // A path is never data: no pattern, no partition, no address.
+    let path = |part: &PathBuf| {
+        let path = std::path::absolute(part).unwrap_or_else(|_| part.clone());
+        PlRefPath::try_from_path(&path)
+    };
+    let paths = parts.iter().map(path).collect::<Result<Vec<_>, _>>()?;
+    let arguments = ScanArgsParquet {
+        glob: false,
+        hive_options: HiveOptions::new_disabled(),
+        schema: Some(schema.clone()),
+        ..ScanArgsParquet::default()
+    };
     Ok(LazyFrame::scan_parquet_sources(ScanSources::Paths(paths.into_iter().collect()), arguments)?)
 }
 
@@ -69,6 +88,7 @@ fn to_polars(schema: &arrow_types::Schema) -> SchemaRef {
             arrow_types::DataType::Int32 => DataType::Int32,
             arrow_types::DataType::Int64 => DataType::Int64,
             arrow_types::DataType::Float64 => DataType::Float64,
+            arrow_types::DataType::Decimal128(precision, _) => DataType::Decimal((*precision).into(), 0),
             arrow_types::DataType::List(item) => DataType::List(Box::new(kind(item.data_type()))),
             arrow_types::DataType::Timestamp(..) => DataType::Datetime(TimeUnit::Microseconds, Some(TimeZone::UTC)),
             _ => DataType::String,
@@ -86,6 +106,7 @@ pub(super) fn type_name(kind: &DataType) -> String {
         DataType::Int32 => "int32".into(),
         DataType::Int64 => "int64".into(),
         DataType::Float64 => "float64".into(),
+        DataType::Int128 => "integer".into(),
         DataType::List(item) => format!("list<{}>", type_name(item)),
         DataType::Datetime(..) => "timestamp(us, UTC)".into(),
         other => other.to_string(),

@@ -10,7 +10,7 @@ use super::QueryError;
 use super::answer::{Answer, Maps, Statistics, axes, key_column, shape_columns};
 use super::explain::Explain;
 use super::filter::Filter;
-use super::reduction::{Key, KeyValue, Plan, Reduction, few};
+use super::reduction::{Key, KeyValue, Plan, Reduction, few, unknown_grids};
 use super::run::{OnBytes, Reduced};
 use super::selection::{SelectedStep, Selection};
 use crate::grid::Grid;
@@ -162,20 +162,8 @@ impl Compare {
             ));
         }
         let mut notes = Vec::new();
-        if self.across == Across::Weight {
-            let before = selection.steps.len();
-            selection.steps.retain(|step| step.weight.is_some());
-            if selection.steps.is_empty() {
-                return Err(QueryError::NothingSelected {
-                    condition: Some("weight IS NOT NULL".into()),
-                    hint: "no weight is known of these words: ingest again with --prompts FILE, which changes nothing else, or name token directories as in token_flower:2.5".into(),
-                });
-            }
-            if selection.steps.len() < before {
-                notes.push(format!("{} steps of words without a weight are left out", before - selection.steps.len()));
-            }
-        }
-        self.align(&mut selection.steps);
+        self.leave_out_unknown(&mut selection.steps, &mut notes)?;
+        self.align(&mut selection.steps, &mut notes)?;
         let keys: Vec<Key> =
             [Some(self.across.key()), self.by_step().then_some(Key::Step)].into_iter().flatten().collect();
         let mut plan = Plan::new(store, &selection, &keys, self.reduction)?;
@@ -199,9 +187,46 @@ impl Compare {
         if lonely > 0 {
             notes.push(format!("steps that are not in every {name}: {lonely}; there, only those that have them are compared (--align timestep, last or mean matches others)"));
         }
+        let of_unknown_grids: BTreeSet<&str> =
+            selection.steps.iter().filter(|step| step.grid.is_none()).map(|step| &*step.video_id).collect();
+        if of_unknown_grids.len() > 1 {
+            notes.push(unknown_grids(&of_unknown_grids));
+        }
         notes.append(&mut plan.notes);
+        notes.dedup();
         plan.notes = notes;
         Ok(Planned { plan, sides, pairs, awaited })
+    }
+
+    /// Leaves out the steps of which it is not known on which side they are: what is unknown is not equal.
+    fn leave_out_unknown(&self, steps: &mut Vec<SelectedStep>, notes: &mut Vec<String>) -> Result<(), QueryError> {
+        let (is_known, column, hint): (fn(&SelectedStep) -> bool, _, _) = match self.across {
+            Across::Prompt => (|step| step.prompt.is_some(), "prompt", "the dump's metadata has no prompt"),
+            Across::Seed => (
+                |step| step.seed.is_some(),
+                "seed",
+                "the dump's metadata has no seed, or one that is no integer of 64 bits",
+            ),
+            Across::Weight => (
+                |step| step.weight.is_some(),
+                "weight",
+                "no weight is known of these words: ingest again with --prompts FILE, which changes nothing else, or name token directories as in token_flower:2.5",
+            ),
+            Across::Video | Across::Token | Across::Step | Across::Block | Across::Head => return Ok(()),
+        };
+        let unknown: BTreeSet<&str> = steps.iter().filter(|step| !is_known(step)).map(|step| &*step.video_id).collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let count = steps.iter().filter(|step| !is_known(step)).count();
+        let note = format!("{count} steps of which no {column} is known are left out (videos {})", few(&unknown));
+        steps.retain(is_known);
+        if steps.is_empty() {
+            let condition = Some(format!("{column} IS NOT NULL"));
+            return Err(QueryError::NothingSelected { condition, hint: hint.into() });
+        }
+        notes.push(note);
+        Ok(())
     }
 
     /// The pairs to compare: (a, b) as numbers of sides.
@@ -241,7 +266,7 @@ impl Compare {
 
     /// Keeps the steps that are compared, relabelled so that those compared with each other have one number, and ordered so
     /// that all sides of a step come together.
-    fn align(&self, steps: &mut Vec<SelectedStep>) {
+    fn align(&self, steps: &mut Vec<SelectedStep>, notes: &mut Vec<String>) -> Result<(), QueryError> {
         match self.align {
             _ if self.across == Across::Step => {}
             Align::Step | Align::Mean => {}
@@ -256,40 +281,86 @@ impl Compare {
                 );
                 steps.retain(|step| last.get(&step.array) == Some(&step.step));
             }
-            Align::Timestep => *steps = self.nearest_in_time(steps),
+            Align::Timestep => *steps = self.nearest_in_time(steps, notes)?,
         }
         if self.by_step() {
             steps.sort_by_key(|step| step.step);
         }
+        Ok(())
     }
 
-    /// For each timestep of the side that has the fewest, the steps of every video nearest to it, under that side's number.
-    fn nearest_in_time(&self, steps: &[SelectedStep]) -> Vec<SelectedStep> {
+    /// For each timestep of the side that has the fewest, the steps of every video nearest to it, under that side's number. Of a timestep
+    /// that is visited several times, the visits are paired in their order.
+    fn nearest_in_time(
+        &self,
+        steps: &[SelectedStep],
+        notes: &mut Vec<String>,
+    ) -> Result<Vec<SelectedStep>, QueryError> {
         let side = |step: &SelectedStep| match self.across {
-            Across::Prompt => KeyValue::Text(step.prompt.clone()),
+            Across::Prompt => step.prompt.clone().map_or(KeyValue::Null, KeyValue::Text),
             Across::Seed => step.seed.map_or(KeyValue::Null, KeyValue::Int),
             Across::Token => KeyValue::Text(step.token.clone()),
-            Across::Weight => KeyValue::Text(step.weight.map_or_else(String::new, |weight| weight.to_string()).into()),
+            Across::Weight => step.weight.map_or(KeyValue::Null, KeyValue::float),
             _ => KeyValue::Text(step.video_id.clone()),
         };
-        let mut times: BTreeMap<KeyValue, Vec<(i32, f64)>> = BTreeMap::new();
-        for step in steps {
-            let known = times.entry(side(step)).or_default();
-            if !known.iter().any(|(number, _)| *number == step.step) {
-                known.push((step.step, step.timestep));
-            }
-        }
-        let Some(reference) = times.into_values().min_by_key(Vec::len) else { return Vec::new() };
-        let mut aligned = Vec::new();
+        let mut schedules = Vec::new();
+        let mut unusable: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for series in steps.chunk_by(|a, b| a.array == b.array) {
-            for &(number, time) in &reference {
-                let distance = |step: &&SelectedStep| (step.timestep - time).abs();
-                if let Some(nearest) = series.iter().min_by(|a, b| distance(a).total_cmp(&distance(b))) {
-                    aligned.push(SelectedStep { step: number, timestep: time, ..nearest.clone() });
-                }
+            match Schedule::of(series) {
+                Ok(schedule) => schedules.push(schedule),
+                Err(reason) => drop(unusable.entry(reason).or_default().insert(&series[0].video_id)),
             }
         }
-        aligned
+        let of_fewest = |schedule: &&Schedule<'_>| (schedule.times.len(), side(schedule.times[0].0));
+        let Some(reference) = schedules.iter().min_by_key(of_fewest) else {
+            let reasons = unusable.iter().map(|(reason, videos)| format!("{reason} ({})", few(videos)));
+            let reasons = reasons.collect::<Vec<_>>().join("; ");
+            return Err(QueryError::question(
+                format!("nothing can be paired by timestep: {reasons}"),
+                "pair steps by number with --align step, or compare --align last or mean",
+            ));
+        };
+        for (reason, videos) in &unusable {
+            notes.push(format!(
+                "left out of --align timestep: {} videos whose {reason} ({})",
+                videos.len(),
+                few(videos)
+            ));
+        }
+        let own = side(reference.times[0].0);
+        let others =
+            schedules.iter().filter(|schedule| side(schedule.times[0].0) == own && !schedule.has_times_of(reference));
+        let others: BTreeSet<&str> = others.map(|schedule| &*schedule.times[0].0.video_id).collect();
+        if !others.is_empty() {
+            notes.push(format!(
+                "timesteps are those of {}; {} on the same side have others, and their nearest steps are taken",
+                reference.times[0].0.video_id,
+                few(&others)
+            ));
+        }
+        let repeated: BTreeSet<&str> = schedules
+            .iter()
+            .filter(|schedule| {
+                schedule.visits != reference.visits
+                    && schedule.visits.iter().chain(&reference.visits).any(|&visit| visit > 0)
+            })
+            .map(|schedule| &*schedule.times[0].0.video_id)
+            .collect();
+        if !repeated.is_empty() {
+            notes.push(format!(
+                "timesteps are visited several times, and not equally often in {} and {}: the first visits are paired first",
+                reference.times[0].0.video_id,
+                few(&repeated)
+            ));
+        }
+        let mut aligned = Vec::new();
+        for schedule in &schedules {
+            for (&(of, time), &visit) in reference.times.iter().zip(&reference.visits) {
+                let nearest = schedule.nearest(time, visit);
+                aligned.push(SelectedStep { step: of.step, timestep: Some(time), ..nearest.clone() });
+            }
+        }
+        Ok(aligned)
     }
 
     fn step_of(key: &[KeyValue]) -> Option<i32> {
@@ -437,6 +508,44 @@ impl Compare {
             columns.push(Column::new(PlSmallStr::from_string(name), places.iter().map(of).collect::<Vec<_>>()));
         }
         Ok(DataFrame::new(places.len(), columns)?)
+    }
+}
+
+/// The steps of one word of one video with their timesteps, which must tell an order.
+struct Schedule<'a> {
+    times: Vec<(&'a SelectedStep, f64)>,
+    /// How often each timestep was visited before.
+    visits: Vec<usize>,
+}
+
+impl<'a> Schedule<'a> {
+    /// The error says why the steps cannot be told by their times.
+    fn of(series: &'a [SelectedStep]) -> Result<Self, &'static str> {
+        let times: Option<Vec<_>> = series.iter().map(|step| Some((step, step.timestep?))).collect();
+        let times = times.filter(|times| !times.is_empty()).ok_or("timesteps are not all known")?;
+        let ordered = |order: fn(f64, f64) -> bool| times.windows(2).all(|pair| order(pair[0].1, pair[1].1));
+        if times.len() > 1 && ordered(|a, b| a == b) {
+            return Err("timesteps are all the same");
+        }
+        if !ordered(|a, b| a >= b) && !ordered(|a, b| a <= b) {
+            return Err("timesteps neither only fall nor only rise");
+        }
+        let visit = |place: usize| times[..place].iter().rev().take_while(|(_, time)| *time == times[place].1).count();
+        let visits = (0..times.len()).map(visit).collect();
+        Ok(Self { times, visits })
+    }
+
+    fn has_times_of(&self, other: &Self) -> bool {
+        let times = |schedule: &Self| schedule.times.iter().map(|(_, time)| time.to_bits()).collect::<Vec<_>>();
+        times(self) == times(other)
+    }
+
+    /// The step nearest to a time; of several visits to it, that visit or the last before.
+    fn nearest(&self, time: f64, visit: usize) -> &'a SelectedStep {
+        let distance = |place: usize| (self.times[place].1 - time).abs();
+        let first = (0..self.times.len()).min_by(|&a, &b| distance(a).total_cmp(&distance(b))).unwrap_or(0);
+        let again = (first..self.times.len()).take_while(|&place| self.times[place].1 == self.times[first].1).count();
+        self.times[first + visit.min(again - 1)].0
     }
 }
 

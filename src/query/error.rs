@@ -1,5 +1,7 @@
 //! What can go wrong with a question.
 
+use super::exact::is_overflow;
+use super::filter::plain;
 use crate::store::{Store, StoreError};
 
 /// Why a question was not answered.
@@ -56,9 +58,21 @@ pub enum QueryError {
     /// Stopped by whoever asked.
     #[error("stopped before the answer was complete")]
     Cancelled,
+    /// An integer that is beyond 64 bits.
+    #[error("an integer of more than 64 bits comes of it ({found})")]
+    Overflow {
+        /// What polars says.
+        found: String,
+    },
     /// The tables cannot be evaluated.
     #[error("the tables cannot be read: {0}")]
-    Tables(#[from] polars::error::PolarsError),
+    Tables(polars::error::PolarsError),
+}
+
+impl From<polars::error::PolarsError> for QueryError {
+    fn from(error: polars::error::PolarsError) -> Self {
+        if is_overflow(&error) { Self::Overflow { found: plain(&error.to_string()) } } else { Self::Tables(error) }
+    }
 }
 
 impl QueryError {
@@ -77,6 +91,7 @@ impl QueryError {
             }
             Self::Question { hint, .. } | Self::NothingSelected { hint, .. } => Some(hint.clone()),
             Self::UnequalGrids { .. } => Some("select maps of one grid, such as --where \"frames = 15 AND height = 30 AND width = 53\"".into()),
+            Self::Overflow { .. } => Some("compute with floats: CAST(column AS DOUBLE)".into()),
             Self::Store(_) | Self::Tables(_) | Self::Cancelled => None,
         }
     }
@@ -84,7 +99,14 @@ impl QueryError {
     /// Whether it is the question that is wrong, not the store.
     #[must_use]
     pub const fn is_usage(&self) -> bool {
-        matches!(self, Self::UnknownColumn { .. } | Self::Condition { .. } | Self::Sql { .. } | Self::Question { .. })
+        matches!(
+            self,
+            Self::UnknownColumn { .. }
+                | Self::Condition { .. }
+                | Self::Sql { .. }
+                | Self::Question { .. }
+                | Self::Overflow { .. }
+        )
     }
 
     /// The same; where the tables could not be read, with the part that is damaged.

@@ -110,7 +110,7 @@ impl Evolution {
             read.bytes += count.bytes;
             entries.extend(of_word);
         }
-        let timesteps: HashMap<(&str, &str, i32), f64> =
+        let timesteps: HashMap<(&str, &str, i32), Option<f64>> =
             selection.steps.iter().map(|step| ((&*step.video_id, &*step.token, step.step), step.timestep)).collect();
         entries.sort_by(|a, b| a.group.key.cmp(&b.group.key));
         let mut answer = self.table(entries, |group| {
@@ -120,7 +120,7 @@ impl Evolution {
             };
             let step = group.key.last().and_then(KeyValue::as_f64).unwrap_or(f64::NAN);
             #[allow(clippy::cast_possible_truncation)] // it was an i32
-            timesteps.get(&(&*text(0), &*text(1), step as i32)).copied()
+            timesteps.get(&(&*text(0), &*text(1), step as i32)).copied().flatten()
         })?;
         answer.notes = whole.notes;
         answer.read = read;

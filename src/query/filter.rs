@@ -3,11 +3,15 @@
 //! A condition is cut at its ANDs. Each piece is asked as early as it can be: of rows of `steps`, of places (block, head,
 //! token position) in a step array, or of rows of `heads`.
 
+use std::collections::BTreeSet;
+
 use polars::prelude::{DataFrame, DataType, Expr, IntoLazy, NULL, Operator, PlSmallStr, col, lit};
 use polars::sql::sql_expr;
+use unicode_normalization::UnicodeNormalization;
 
 use super::QueryError;
 use super::catalog::{BOTH, HEADS, STEPS, type_name};
+use super::exact::{exact, with_readable_numbers};
 
 /// Columns that say where in a step array a map is.
 pub(super) const PLACE: [&str; 3] = ["token_index", "block", "head"];
@@ -43,7 +47,8 @@ impl Filter {
     /// If it cannot be parsed, names an unknown column, compares what cannot be compared, or is no condition.
     pub fn parse(sql: &str) -> Result<Self, QueryError> {
         let failed = |found: String| QueryError::Condition { condition: sql.to_owned(), found };
-        let whole = sql_expr(sql).map_err(|error| failed(plain(&error.to_string())))?;
+        let readable = with_readable_numbers(sql).map_err(failed)?;
+        let whole = sql_expr(&readable).map_err(|error| failed(plain(&error.to_string())))?;
         let mut pieces = Vec::new();
         split(whole, &mut pieces);
         if pieces.iter().flat_map(IntoIterator::into_iter).any(is_aggregate) {
@@ -51,21 +56,26 @@ impl Filter {
                 "it has an aggregate such as avg(); compute that with `attnkit query sql` and put in the number";
             return Err(failed(found.to_owned()));
         }
-        let conditions: Vec<Condition> = pieces.into_iter().map(Condition::new).collect();
+        let mut conditions: Vec<Condition> = pieces.into_iter().map(Condition::new).collect();
         let unknown = conditions.iter().flat_map(|condition| &condition.columns).find(|name| !BOTH.contains(name));
         if let Some(column) = unknown {
             return Err(QueryError::unknown_column(column, BOTH.iter_names().map(PlSmallStr::as_str)));
         }
-        for condition in &conditions {
+        for condition in &mut conditions {
             condition.check().map_err(failed)?;
+            condition.expr = exact(condition.expr.clone(), &BOTH).map_err(|error| failed(plain(&error.to_string())))?;
         }
         Ok(Self { text: Some(sql.to_owned()), conditions })
     }
 
-    /// The same, and `column` equal to `value`.
+    /// The same, and `column` equal to `value`, however its characters are composed.
     #[must_use]
     pub fn and_text(self, column: &str, value: &str) -> Self {
-        self.and(col(column).eq(lit(value)), format!("{column} = '{}'", value.replace('\'', "''")))
+        let spellings: BTreeSet<String> =
+            [value.to_owned(), value.nfc().collect(), value.nfd().collect()].into_iter().collect();
+        let is_one = spellings.into_iter().map(|spelling| col(column).eq(lit(spelling))).reduce(Expr::or);
+        let is_one = is_one.unwrap_or_else(|| col(column).eq(lit(value)));
+        self.and(is_one, format!("{column} = '{}'", value.replace('\'', "''")))
     }
 
     /// The same, and `column` equal to `value`.

@@ -26,6 +26,7 @@ mod catalog;
 mod compare;
 mod error;
 mod evolution;
+mod exact;
 mod explain;
 mod filter;
 mod map;

@@ -73,18 +73,18 @@ impl Key {
 
     /// Its value for a map.
     fn of(self, step: &SelectedStep, place: Place) -> KeyValue {
-        let index = |size: usize, index: usize| if size > 1 { KeyValue::Int(index as i64) } else { KeyValue::Null };
+        let number = |number: Option<i32>| number.map_or(KeyValue::Null, |number| KeyValue::Int(number.into()));
         match self {
             Self::Video => KeyValue::Text(step.video_id.clone()),
-            Self::Prompt => KeyValue::Text(step.prompt.clone()),
+            Self::Prompt => step.prompt.clone().map_or(KeyValue::Null, KeyValue::Text),
             Self::Seed => step.seed.map_or(KeyValue::Null, KeyValue::Int),
             Self::Token => KeyValue::Text(step.token.clone()),
             Self::Weight => step.weight.map_or(KeyValue::Null, KeyValue::float),
-            Self::TokenIndex => KeyValue::Int(place.token as i64),
+            Self::TokenIndex => KeyValue::Int(place.token as i128),
             Self::Step => KeyValue::Int(step.step.into()),
-            Self::Timestep => KeyValue::float(step.timestep),
-            Self::Block => index(step.shape.blocks, place.block),
-            Self::Head => index(step.shape.heads, place.head),
+            Self::Timestep => step.timestep.map_or(KeyValue::Null, KeyValue::float),
+            Self::Block => number(step.numbers.block(step.shape, place.block)),
+            Self::Head => number(step.numbers.head(step.shape, place.head)),
         }
     }
 }
@@ -103,7 +103,7 @@ pub enum KeyValue {
     /// There is none.
     Null,
     /// A number of something.
-    Int(i64),
+    Int(i128),
     /// A float, as bits that order as it does.
     Float(u64),
     /// A name.
@@ -113,7 +113,7 @@ pub enum KeyValue {
 impl KeyValue {
     const SIGN: u64 = 1 << 63;
 
-    fn float(value: f64) -> Self {
+    pub(super) fn float(value: f64) -> Self {
         let bits = value.to_bits();
         Self::Float(if bits & Self::SIGN == 0 { bits | Self::SIGN } else { !bits })
     }
@@ -214,6 +214,8 @@ impl Plan {
             by_key: HashMap::new(),
             patterns: HashMap::new(),
             is_unequal: false,
+            first_videos: Vec::new(),
+            of_unknown_grids: BTreeSet::new(),
             chunks: HashMap::new(),
             tasks: Vec::new(),
             explain: Explain::default(),
@@ -222,7 +224,10 @@ impl Plan {
         for series in selection.steps.chunk_by(|a, b| a.array == b.array) {
             planner.add_series(series)?;
         }
-        let notes = planner.absent_axes(selection);
+        let mut notes = planner.absent_axes(selection);
+        if !planner.of_unknown_grids.is_empty() {
+            notes.push(unknown_grids(&planner.of_unknown_grids.iter().map(|video| &**video).collect()));
+        }
         planner.check_grids(selection)?;
         planner.split_medians(median_bytes);
         planner.explain.select(selection);
@@ -284,6 +289,9 @@ struct Planner<'a> {
     patterns: HashMap<PatternName, Pattern>,
     /// Whether maps of different grids go into one group.
     is_unequal: bool,
+    /// The video that each group met first, and those whose maps go into a group with others' though their grids are not known.
+    first_videos: Vec<Arc<str>>,
+    of_unknown_grids: BTreeSet<Arc<str>>,
     /// How a step of each array that is read is cut: number of chunks, and elements of one.
     chunks: HashMap<Arc<str>, (usize, usize)>,
     tasks: Vec<Task>,
@@ -495,8 +503,13 @@ impl Planner<'_> {
                 grid: step.grid,
                 last_task: 0,
             });
+            self.first_videos.push(step.video_id.clone());
             (self.groups.len() - 1) as u32
         });
+        let first_video = &self.first_videos[number as usize];
+        if step.grid.is_none() && *first_video != step.video_id {
+            self.of_unknown_grids.extend([first_video.clone(), step.video_id.clone()]);
+        }
         let group = &mut self.groups[number as usize];
         group.maps += maps;
         self.is_unequal |= (group.spatial, group.grid) != (step.shape.spatial, step.grid);
@@ -521,9 +534,9 @@ impl Planner<'_> {
 
     /// What to say where an axis to be reduced was averaged away in the dump.
     fn absent_axes(&self, selection: &Selection) -> Vec<String> {
-        let absent = |key: Key, name: &str, size: fn(StepShape) -> usize| {
+        let absent = |key: Key, name: &str, number: fn(&SelectedStep) -> Option<i32>| {
             let videos: BTreeSet<&str> =
-                selection.steps.iter().filter(|step| size(step.shape) == 1).map(|step| &*step.video_id).collect();
+                selection.steps.iter().filter(|step| number(step).is_none()).map(|step| &*step.video_id).collect();
             (!self.has(key) && !videos.is_empty()).then(|| {
                 format!(
                     "{name}s are averaged in the dump of {}: there, reducing over {name} changes nothing",
@@ -531,10 +544,9 @@ impl Planner<'_> {
                 )
             })
         };
-        [absent(Key::Block, "block", |shape| shape.blocks), absent(Key::Head, "head", |shape| shape.heads)]
-            .into_iter()
-            .flatten()
-            .collect()
+        let block = absent(Key::Block, "block", |step| step.numbers.block(step.shape, 0));
+        let head = absent(Key::Head, "head", |step| step.numbers.head(step.shape, 0));
+        [block, head].into_iter().flatten().collect()
     }
 
     /// Medians need all values of a group: tasks are repeated for one range of positions after the other.
@@ -639,6 +651,16 @@ fn weight(kind: ArrayKind, shape: StepShape) -> u32 {
 
 fn rollup_path(attention: &str, kind: ArrayKind) -> String {
     format!("{}/{}", attention.strip_suffix("/attention").unwrap_or(attention), kind.name())
+}
+
+/// What to say where maps of several videos are taken together position by position, and their grids are not known.
+pub(super) fn unknown_grids(videos: &BTreeSet<&str>) -> String {
+    format!(
+        "the grids of {} videos are not known ({}): their maps are taken together position by position, which is right only if their \
+         grids are the same (name it with `attnkit ingest --grid FxHxW --replace`)",
+        videos.len(),
+        few(videos)
+    )
 }
 
 /// The first few names, and how many more there are.

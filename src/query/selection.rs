@@ -5,7 +5,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use polars::prelude::{
-    Column, DataFrame, Expr, IdxSize, IntoLazy, JoinArgs, JoinType, LazyFrame, MaintainOrderJoin, PlSmallStr, col,
+    Column, DataFrame, DataType, Expr, IdxSize, Int32Chunked, IntoLazy, JoinArgs, JoinType, LazyFrame, ListChunked,
+    MaintainOrderJoin, PlSmallStr, col,
 };
 
 use super::QueryError;
@@ -14,11 +15,11 @@ use super::filter::{Filter, PLACE};
 use super::reduction::few;
 use crate::dtype::Dtype;
 use crate::grid::Grid;
-use crate::shape::StepShape;
+use crate::shape::{AxisNumbers, StepShape};
 use crate::store::{StepRow, Store};
 
 /// Columns of `steps` that selected steps are read from.
-const COLUMNS: [&str; 18] = [
+const COLUMNS: [&str; 20] = [
     "video_id",
     "prompt_id",
     "prompt",
@@ -31,6 +32,8 @@ const COLUMNS: [&str; 18] = [
     "num_heads",
     "spatial",
     "tokens",
+    "block_numbers",
+    "head_numbers",
     "frames",
     "height",
     "width",
@@ -46,13 +49,15 @@ const NUMBER: &str = "attnkit_step_number";
 pub(super) struct SelectedStep {
     pub video_id: Arc<str>,
     /// The prompt's id, or its text where it has none.
-    pub prompt: Arc<str>,
-    pub seed: Option<i64>,
+    pub prompt: Option<Arc<str>>,
+    pub seed: Option<i128>,
     pub token: Arc<str>,
     pub weight: Option<f64>,
     pub step: i32,
-    pub timestep: f64,
+    pub timestep: Option<f64>,
     pub shape: StepShape,
+    /// Of its blocks and heads, where they do not count from 0. Shared by the steps of a word.
+    pub numbers: Arc<AxisNumbers>,
     pub grid: Option<Grid>,
     pub dtype: Dtype,
     /// Path of the attention array below the store.
@@ -130,7 +135,8 @@ impl Selection {
 
 /// What there is to select, in a line.
 fn whats_there(catalog: &Catalog<'_>) -> Result<String, QueryError> {
-    let all = catalog.steps()?.select(["token", "step", "video_id", "num_blocks", "num_heads"].map(col)).collect()?;
+    let columns = ["token", "step", "video_id", "num_blocks", "num_heads", "block_numbers", "head_numbers"];
+    let all = catalog.steps()?.select(columns.map(col)).collect()?;
     if all.height() == 0 {
         return Ok("the store is empty".into());
     }
@@ -139,10 +145,21 @@ fn whats_there(catalog: &Catalog<'_>) -> Result<String, QueryError> {
     };
     let (words, videos) = (names("token")?, names("video_id")?);
     let steps = all.column("step")?.i32()?;
-    let axis = |name: &str, column: &str| -> Result<String, QueryError> {
-        Ok(match all.column(column)?.i32()?.iter().flatten().max().unwrap_or(1) {
-            1 => format!("{name} averaged"),
-            size => format!("{name} 0 to {}", size - 1),
+    let axis = |name: &str, sizes: &str, numbers: &str| -> Result<String, QueryError> {
+        let sizes = all.column(sizes)?.i32()?;
+        let lists = all.column(numbers)?.list()?;
+        let mut known: BTreeSet<i32> = BTreeSet::new();
+        for row in 0..all.height() {
+            match (numbers_of(lists, row)?, sizes.get(row)) {
+                (Some(numbers), _) => known.extend(numbers.iter()),
+                (None, Some(size @ 2..)) => known.extend([0, size - 1]),
+                _ => {}
+            }
+        }
+        Ok(match (known.first(), known.last()) {
+            (Some(first), Some(last)) if first < last => format!("{name}s {first} to {last}"),
+            (Some(only), _) => format!("{name} {only}"),
+            _ => format!("{name}s averaged"),
         })
     };
     Ok(format!(
@@ -150,8 +167,8 @@ fn whats_there(catalog: &Catalog<'_>) -> Result<String, QueryError> {
         few(&words.iter().map(String::as_str).collect()),
         steps.iter().flatten().min().unwrap_or_default(),
         steps.iter().flatten().max().unwrap_or_default(),
-        axis("blocks", "num_blocks")?,
-        axis("heads", "num_heads")?,
+        axis("block", "num_blocks", "block_numbers")?,
+        axis("head", "num_heads", "head_numbers")?,
         few(&videos.iter().map(String::as_str).collect()),
     ))
 }
@@ -182,7 +199,10 @@ fn read_steps(frame: &DataFrame) -> Result<Vec<SelectedStep>, QueryError> {
     let int = |name: &str| Ok::<_, QueryError>(frame.column(name)?.i32()?);
     let float = |name: &str| Ok::<_, QueryError>(frame.column(name)?.f64()?);
     let (video_id, prompt_id, prompt, token) = (text("video_id")?, text("prompt_id")?, text("prompt")?, text("token")?);
-    let (array, dtype, seed) = (text("array")?, text("dtype")?, frame.column("seed")?.i64()?);
+    let (array, dtype) = (text("array")?, text("dtype")?);
+    let seeds = frame.column("seed")?.cast(&DataType::Int128)?;
+    let seed = seeds.i128()?;
+    let lists = [frame.column("block_numbers")?.list()?, frame.column("head_numbers")?.list()?];
     let (weight, timestep, step, row) = (float("weight")?, float("timestep")?, int("step")?, int("row")?);
     let axes = [int("num_blocks")?, int("num_heads")?, int("spatial")?, int("tokens")?];
     let grid = [int("frames")?, int("height")?, int("width")?];
@@ -191,6 +211,7 @@ fn read_steps(frame: &DataFrame) -> Result<Vec<SelectedStep>, QueryError> {
         Some(known) => known.clone(),
         None => names.entry(name.to_owned()).or_insert_with(|| name.into()).clone(),
     };
+    let mut known_numbers = Arc::new(AxisNumbers::default());
     let size = |value: Option<i32>| value.and_then(|value| usize::try_from(value).ok());
     let damaged = |row: usize, what: &str| {
         QueryError::Store(crate::store::StoreError::Damaged {
@@ -200,23 +221,34 @@ fn read_steps(frame: &DataFrame) -> Result<Vec<SelectedStep>, QueryError> {
     };
     (0..frame.height())
         .map(|index| {
-            let shape = axes.iter().map(|axis| size(axis.get(index)).unwrap_or(0)).collect::<Vec<_>>();
+            let axes = axes.iter().map(|axis| size(axis.get(index)).unwrap_or(0)).collect::<Vec<_>>();
+            let shape = StepShape::from_axes(&axes).ok_or_else(|| damaged(index, "an empty axis"))?;
+            let [blocks, heads] = lists.map(|list| numbers_of(list, index));
+            let numbers = AxisNumbers { blocks: blocks?, heads: heads? };
+            if !numbers.fit(shape) {
+                return Err(damaged(index, "numbers of blocks or heads that are not as many as they"));
+            }
+            if *known_numbers != numbers {
+                known_numbers = Arc::new(numbers);
+            }
+            let numbers = known_numbers.clone();
             let grid = match grid.map(|axis| size(axis.get(index))) {
                 [Some(frames), Some(height), Some(width)] => Some(Grid { frames, height, width }),
                 _ => None,
             };
-            if grid.is_some_and(|grid| Some(&grid.spatial()) != shape.get(2)) {
+            if grid.is_some_and(|grid| grid.spatial() != shape.spatial) {
                 return Err(damaged(index, "a grid of another number of positions"));
             }
             Ok(SelectedStep {
                 video_id: shared(video_id.get(index).unwrap_or_default()),
-                prompt: shared(prompt_id.get(index).or(prompt.get(index)).unwrap_or_default()),
+                prompt: prompt_id.get(index).or(prompt.get(index)).map(&mut shared),
                 seed: seed.get(index),
                 token: shared(token.get(index).unwrap_or_default()),
                 weight: weight.get(index),
                 step: step.get(index).unwrap_or_default(),
-                timestep: timestep.get(index).unwrap_or(f64::NAN),
-                shape: StepShape::from_axes(&shape).ok_or_else(|| damaged(index, "an empty axis"))?,
+                timestep: timestep.get(index).filter(|timestep| !timestep.is_nan()),
+                shape,
+                numbers,
                 grid,
                 dtype: dtype.get(index).unwrap_or_default().parse().map_err(|_| damaged(index, "an unknown dtype"))?,
                 array: shared(array.get(index).unwrap_or_default()),
@@ -225,6 +257,12 @@ fn read_steps(frame: &DataFrame) -> Result<Vec<SelectedStep>, QueryError> {
             })
         })
         .collect()
+}
+
+/// The numbers in a list of a row; `None` if it has no list.
+fn numbers_of(lists: &ListChunked, row: usize) -> Result<Option<Arc<[i32]>>, QueryError> {
+    let Some(list) = lists.get_as_series(row) else { return Ok(None) };
+    Ok(Some(list.i32()?.iter().map(Option::unwrap_or_default).collect()))
 }
 
 /// The places of the maps that a filter chooses by their statistics, with the number of the step each is in.
@@ -256,13 +294,19 @@ fn choose(steps: &mut Vec<SelectedStep>, chosen: &DataFrame) -> Result<(), Query
     let (token, block, head) = (token?, block?, head?);
     let mut marks: Vec<Vec<bool>> = vec![Vec::new(); steps.len()];
     for index in 0..chosen.height() {
-        let place = |axis: &polars::prelude::Int32Chunked| usize::try_from(axis.get(index).unwrap_or(0)).unwrap_or(0);
         let Some(number) = number.get(index).map(|number: IdxSize| number as usize) else { continue };
-        let shape = steps[number].shape;
+        let (shape, numbers) = (steps[number].shape, &steps[number].numbers);
+        let place = |numbers: Option<&Arc<[i32]>>, axis: &Int32Chunked| match (axis.get(index), numbers) {
+            (Some(own), Some(numbers)) => numbers.iter().position(|&number| number == own).unwrap_or(usize::MAX),
+            (own, _) => usize::try_from(own.unwrap_or(0)).unwrap_or(usize::MAX),
+        };
+        let (block, head, token) =
+            (place(numbers.blocks.as_ref(), block), place(numbers.heads.as_ref(), head), place(None, token));
         let marks = &mut marks[number];
         marks.resize(shape.blocks * shape.heads * shape.tokens, false);
-        if let Some(mark) = marks.get_mut((place(block) * shape.heads + place(head)) * shape.tokens + place(token)) {
-            *mark = true;
+        // A row of no map of the step marks none: `verify` names it.
+        if block < shape.blocks && head < shape.heads && token < shape.tokens {
+            marks[(block * shape.heads + head) * shape.tokens + token] = true;
         }
     }
     let mut shared: HashMap<Vec<bool>, Arc<[bool]>> = HashMap::new();
@@ -277,12 +321,12 @@ fn choose(steps: &mut Vec<SelectedStep>, chosen: &DataFrame) -> Result<(), Query
 
 /// As [`choose`], for a condition on places alone: it is decided once for each shape.
 fn choose_places(steps: &mut Vec<SelectedStep>, condition: &Expr) -> Result<(), QueryError> {
-    let mut known: HashMap<(usize, usize, usize), Maps> = HashMap::new();
+    let mut known: HashMap<(usize, usize, usize, Arc<AxisNumbers>), Maps> = HashMap::new();
     for step in steps.iter_mut() {
         let StepShape { blocks, heads, tokens, .. } = step.shape;
-        step.maps = match known.entry((blocks, heads, tokens)) {
+        step.maps = match known.entry((blocks, heads, tokens, step.numbers.clone())) {
             Entry::Occupied(known) => known.get().clone(),
-            Entry::Vacant(new) => new.insert(places(step.shape, condition)?).clone(),
+            Entry::Vacant(new) => new.insert(places(step.shape, &step.numbers, condition)?).clone(),
         };
     }
     steps.retain(|step| step.count() > 0);
@@ -290,19 +334,18 @@ fn choose_places(steps: &mut Vec<SelectedStep>, condition: &Expr) -> Result<(), 
 }
 
 #[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)] // axes are checked to be small
-fn places(shape: StepShape, condition: &Expr) -> Result<Maps, QueryError> {
+fn places(shape: StepShape, numbers: &AxisNumbers, condition: &Expr) -> Result<Maps, QueryError> {
     let StepShape { blocks, heads, tokens, .. } = shape;
     let count = blocks * heads * tokens;
-    let axis = |size: usize, stride: usize| -> Vec<Option<i32>> {
-        (0..count).map(|index| (size > 1).then_some((index / stride % size) as i32)).collect()
-    };
+    let of_blocks: Vec<Option<i32>> = (0..count).map(|index| numbers.block(shape, index / (heads * tokens))).collect();
+    let of_heads: Vec<Option<i32>> = (0..count).map(|index| numbers.head(shape, index / tokens % heads)).collect();
     let token: Vec<i32> = (0..count).map(|index| (index % tokens) as i32).collect();
     let frame = DataFrame::new(
         count,
         vec![
             Column::new(PlSmallStr::from_static("token_index"), token),
-            Column::new(PlSmallStr::from_static("block"), axis(blocks, heads * tokens)),
-            Column::new(PlSmallStr::from_static("head"), axis(heads, tokens)),
+            Column::new(PlSmallStr::from_static("block"), of_blocks),
+            Column::new(PlSmallStr::from_static("head"), of_heads),
         ],
     )?;
     let answer = frame.lazy().select([condition.clone().alias("chosen")]).collect()?;

@@ -1,14 +1,16 @@
 //! Questions that the tables answer by themselves: `list` and `sql`.
 
 use polars::prelude::{
-    DataFrame, Expr, IdxSize, IntoLazy, JoinArgs, JoinType, LazyFrame, MaintainOrderJoin, PlSmallStr, PolarsError, col,
+    Column, DataFrame, DataType, Expr, IdxSize, IntoLazy, JoinArgs, JoinType, LazyFrame, MaintainOrderJoin, PlSmallStr,
+    PolarsError, col,
 };
 use polars::sql::SQLContext;
 use serde::{Deserialize, Serialize};
 
 use super::QueryError;
 use super::answer::{Answer, Arrange, check_distinct, sorted};
-use super::catalog::{BOTH, Catalog, HEADS, STEP_KEY, STEPS, type_name};
+use super::catalog::{BOTH, Catalog, HEADS, SEED_DIGITS, STEP_KEY, STEPS, type_name};
+use super::exact::{exact_plan, is_overflow, with_readable_numbers};
 use super::filter::{Filter, plain};
 use super::selection::join;
 use crate::store::Store;
@@ -75,7 +77,11 @@ impl List {
         if let Some(limit) = self.arrange.limit {
             rows = rows.limit(IdxSize::try_from(limit).unwrap_or(IdxSize::MAX));
         }
-        Ok(rows.select(columns.into_iter().map(col).collect::<Vec<Expr>>()))
+        let as_stored = |name: &str| match name {
+            "seed" => col(name).cast(DataType::Decimal(SEED_DIGITS, 0)),
+            _ => col(name),
+        };
+        Ok(rows.select(columns.into_iter().map(as_stored).collect::<Vec<Expr>>()))
     }
 
     fn steps(&self, catalog: &Catalog<'_>) -> Result<LazyFrame, QueryError> {
@@ -148,8 +154,7 @@ pub fn columns() -> Result<Answer, QueryError> {
         .into_iter()
         .flat_map(|(table, schema)| schema.iter().map(move |(name, kind)| (table, name.as_str(), type_name(kind))))
         .collect();
-    let column =
-        |name: &'static str, values: Vec<String>| polars::prelude::Column::new(PlSmallStr::from_static(name), values);
+    let column = |name: &'static str, values: Vec<String>| Column::new(PlSmallStr::from_static(name), values);
     let table = DataFrame::new(
         rows.len(),
         vec![
@@ -167,6 +172,9 @@ pub struct Sql {
     /// `SELECT …`, in the dialect of Polars.
     pub statement: String,
 }
+
+/// Digits of the longest decimal there is.
+const LONGEST_DECIMAL: usize = 38;
 
 /// How statements begin that only read.
 const READING: [&str; 6] = ["SELECT", "WITH", "FROM", "SHOW", "EXPLAIN", "("];
@@ -189,7 +197,9 @@ impl Sql {
         if statement.to_lowercase().contains("heads") {
             context.register("heads", catalog.heads()?);
         }
-        context.execute(statement).map_err(|error| explain_sql(&error))
+        let statement = with_readable_numbers(statement).map_err(|found| QueryError::Sql { found })?;
+        let plan = context.execute(&statement).and_then(|frame| exact_plan(frame.logical_plan));
+        plan.map(LazyFrame::from).map_err(|error| explain_sql(&error))
     }
 
     /// What answering will do, as polars tells it.
@@ -206,9 +216,13 @@ impl Sql {
     /// As [`explain`](Self::explain).
     pub fn run(&self, store: &Store) -> Result<Answer, QueryError> {
         let rows = self.plan(store).and_then(|plan| plan.collect().map_err(|error| explain_sql(&error)));
-        let mut table = rows.map_err(|error| error.located(store))?;
+        let mut table = with_decimals(rows.map_err(|error| error.located(store))?)?;
         let said = self.statement.to_uppercase();
         let says = |word: &str| said.split(|c: char| !c.is_alphanumeric() && c != '_').any(|said| said == word);
+        let mut notes = Vec::new();
+        if says("GROUP") {
+            notes.extend(unknown_groups(&table));
+        }
         if says("GROUP") && !says("ORDER") {
             // Groups come in any order; the same question should have the same answer.
             let by: Vec<(String, bool)> = table
@@ -220,18 +234,43 @@ impl Sql {
             let schema = table.schema().clone();
             table = sorted(table.lazy(), &by, &schema).collect()?;
             if says("LIMIT") {
-                let mut answer = Answer::of_table(table);
-                answer.notes.push("LIMIT without ORDER BY keeps any groups, others each time".into());
-                return Ok(answer);
+                notes.push("LIMIT without ORDER BY keeps any groups, others each time".into());
             }
         }
-        Ok(Answer::of_table(table))
+        Ok(Answer { notes, ..Answer::of_table(table) })
     }
+}
+
+/// What to say of groups of what is unknown: SQL puts all of it into one.
+fn unknown_groups(table: &DataFrame) -> Vec<String> {
+    const COLUMNS: [&str; 9] =
+        ["seed", "weight", "prompt", "prompt_id", "template", "variation", "cfg_scale", "timestep", "total_steps"];
+    let of_unknown = table.columns().iter().filter(|column| COLUMNS.contains(&column.name().as_str()));
+    let of_unknown = of_unknown.filter(|column| column.null_count() > 0);
+    let note = |column: &Column| {
+        format!(
+            "{} rows are of steps whose {name} is not known, which SQL groups as if it were one {name}; leave them out with WHERE {name} IS NOT NULL",
+            column.null_count(),
+            name = column.name()
+        )
+    };
+    of_unknown.map(note).collect()
+}
+
+/// The table with wide integers as decimals, which every format has.
+fn with_decimals(mut table: DataFrame) -> Result<DataFrame, QueryError> {
+    let wide: Vec<Column> =
+        table.columns().iter().filter(|column| column.dtype() == &DataType::Int128).cloned().collect();
+    for column in wide {
+        table.with_column(column.strict_cast(&DataType::Decimal(LONGEST_DECIMAL, 0))?)?;
+    }
+    Ok(table)
 }
 
 /// Polars' complaint about a statement, with the columns near an unknown one.
 fn explain_sql(error: &PolarsError) -> QueryError {
     match error {
+        error if is_overflow(error) => error.clone().into(),
         PolarsError::IO { .. } | PolarsError::ComputeError(_) => QueryError::Tables(error.clone()),
         PolarsError::ColumnNotFound(message) => {
             let name = message.split(['"', '\'', '`']).nth(1).unwrap_or(message);

@@ -22,7 +22,7 @@ use zarrs::metadata::v3::MetadataV3;
 
 use super::{StoreError, durable};
 use crate::dtype::Dtype;
-use crate::shape::StepShape;
+use crate::shape::{AxisNumbers, StepShape};
 
 /// Inner chunks hold whole heads up to this.
 const CHUNK_BYTES: usize = 512 << 10;
@@ -252,6 +252,47 @@ pub(super) fn to_text(document: &Value) -> Vec<u8> {
     text
 }
 
+/// The values along the axes of a word's arrays.
+pub(crate) struct Coordinates<'a> {
+    /// The denoising steps, ascending.
+    pub steps: &'a [i32],
+    /// Their timesteps; NaN: unknown.
+    pub timesteps: &'a [f64],
+    /// Of blocks and heads, where they do not count from 0.
+    pub numbers: &'a AxisNumbers,
+}
+
+/// One of them, as an array.
+pub(crate) struct Coordinate {
+    /// Name of the array.
+    pub name: &'static str,
+    dimension: &'static str,
+    dtype: &'static str,
+    /// Its values, little-endian.
+    pub bytes: Vec<u8>,
+}
+
+impl Coordinates<'_> {
+    /// The arrays there are: blocks and heads have one only where they do not count from 0.
+    pub fn arrays(&self) -> Vec<Coordinate> {
+        let ints = |name, numbers: &[i32]| Coordinate {
+            name,
+            dimension: name,
+            dtype: "int32",
+            bytes: numbers.iter().flat_map(|number| number.to_le_bytes()).collect(),
+        };
+        let timestep = Coordinate {
+            name: "timestep",
+            dimension: "step",
+            dtype: "float64",
+            bytes: self.timesteps.iter().flat_map(|timestep| timestep.to_le_bytes()).collect(),
+        };
+        let block = self.numbers.blocks.as_deref().map(|blocks| ints("block", blocks));
+        let head = self.numbers.heads.as_deref().map(|heads| ints("head", heads));
+        [Some(ints("step", self.steps)), Some(timestep), block, head].into_iter().flatten().collect()
+    }
+}
+
 /// Writes the documents and coordinates of a word's arrays below `dir`, a fresh directory. Returns each `zarr.json` written, with its contents.
 ///
 /// # Errors
@@ -260,22 +301,18 @@ pub(crate) fn write_documents(
     dir: &Path,
     layout: &SeriesLayout,
     attributes: Value,
-    steps: &[i32],
-    timesteps: &[f64],
+    coordinates: &Coordinates<'_>,
 ) -> Result<Vec<(PathBuf, Vec<u8>)>, StoreError> {
     let mut documents = vec![(dir.to_owned(), group_document(attributes))];
     for kind in layout.kinds() {
         documents.push((dir.join(kind.name()), layout.document(kind)));
     }
     let codecs = json!([{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]);
-    let shape = [steps.len()];
-    let step_bytes: Vec<u8> = steps.iter().flat_map(|step| step.to_le_bytes()).collect();
-    let timestep_bytes: Vec<u8> = timesteps.iter().flat_map(|timestep| timestep.to_le_bytes()).collect();
-    for (name, dtype, fill, bytes) in
-        [("step", "int32", json!(0), step_bytes), ("timestep", "float64", json!("NaN"), timestep_bytes)]
-    {
+    for Coordinate { name, dimension, dtype, bytes } in coordinates.arrays() {
         let array = dir.join(name);
-        documents.push((array.clone(), array_document(&shape, &shape, dtype, fill, codecs.clone(), &["step"])));
+        let fill = if dtype == "int32" { json!(0) } else { json!("NaN") };
+        let shape = [bytes.len() / if dtype == "int32" { 4 } else { 8 }];
+        documents.push((array.clone(), array_document(&shape, &shape, dtype, fill, codecs.clone(), &[dimension])));
         let chunk = crc32c(bytes).map_err(|found| StoreError::array(&array, found))?;
         durable::create_dir_all(&array.join("c"))?;
         durable::write(&array.join("c").join("0"), &chunk)?;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::gc::tree_bytes;
-use super::{ArrayKind, Store, StoreError, VideoIndex, document_hash, part, plain_group};
+use super::{ArrayKind, Store, StoreError, UNFINISHED, VideoIndex, document_hash, part, plain_group};
 
 /// Something in a store that is not as it was written.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -25,6 +25,14 @@ pub struct Fault {
     pub error: String,
     /// Whether it is the dump that is not as it was when it was ingested, not the store.
     pub in_dump: bool,
+}
+
+impl Fault {
+    /// Whether it is a commit that was not finished: the next ingest does.
+    #[must_use]
+    pub fn is_unfinished(&self) -> bool {
+        self.error == UNFINISHED
+    }
 }
 
 impl Store {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::encode_name;
+use super::names::{encode_name, encode_name_plainly};
 
 /// The paths of a store.
 #[derive(Debug, Clone)]
@@ -17,7 +17,7 @@ impl Layout {
     }
 
     pub fn video(&self, video_id: &str) -> PathBuf {
-        self.maps().join(encode_name(video_id))
+        named(&self.maps(), video_id, "")
     }
 
     pub fn steps_dir(&self) -> PathBuf {
@@ -29,11 +29,11 @@ impl Layout {
     }
 
     pub fn steps_part(&self, video_id: &str) -> PathBuf {
-        self.steps_dir().join(part_name(video_id))
+        named(&self.steps_dir(), video_id, ".parquet")
     }
 
     pub fn heads_part(&self, video_id: &str) -> PathBuf {
-        self.heads_dir().join(part_name(video_id))
+        self.heads_dir().join(self.steps_part(video_id).file_name().unwrap_or_default())
     }
 
     /// Where the `steps` part of a commit waits for its rename.
@@ -44,6 +44,11 @@ impl Layout {
     /// Where the `heads` part of a commit waits for its rename.
     pub fn staged_heads(&self, video_id: &str, generation: &str) -> PathBuf {
         self.heads_dir().join(format!(".{}.{generation}.heads", encode_name(video_id)))
+    }
+
+    /// Directory of a word's arrays, below the store.
+    pub fn series(&self, video_id: &str, token: &str, generation: &str) -> String {
+        format!("{}/{}@{generation}", self.relative(&self.video(video_id)), encode_name(token))
     }
 
     pub fn writers(&self) -> PathBuf {
@@ -57,13 +62,14 @@ impl Layout {
     }
 }
 
-fn part_name(video_id: &str) -> String {
-    encode_name(video_id) + ".parquet"
-}
-
-/// Directory of a word's arrays, below the store.
-pub(crate) fn series_path(video_id: &str, token: &str, generation: &str) -> String {
-    format!("maps/{}/{}@{generation}", encode_name(video_id), encode_name(token))
+/// What is of a video in a directory. Where a store has it under the name that earlier versions gave it, it stays there.
+fn named(dir: &Path, video_id: &str, extension: &str) -> PathBuf {
+    let name = dir.join(encode_name(video_id) + extension);
+    if !video_id.starts_with('_') {
+        return name;
+    }
+    let plain = dir.join(encode_name_plainly(video_id) + extension);
+    if plain.exists() && !name.exists() { plain } else { name }
 }
 
 /// A new generation: 11 hexadecimal digits of time, 5 at random.

@@ -35,14 +35,14 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::dump::composed;
 pub use arrays::{ArrayKind, Codec, SeriesLayout, StoredArray};
-pub(crate) use arrays::{ShardWriter, has_same_chunking, share_shard, write_documents};
+pub(crate) use arrays::{Coordinates, ShardWriter, has_same_chunking, share_shard, write_documents};
 pub use check::Fault;
 pub use error::StoreError;
 pub use gc::Garbage;
 use layout::Layout;
 pub(crate) use layout::new_generation;
-use layout::series_path;
 pub(crate) use lock::WriterLock;
 pub use names::{decode_name, encode_name};
 pub use part::{Heads, MetadataPatch, Recipe, VideoIndex, VideoRecord};
@@ -52,6 +52,10 @@ pub use tables::{HeadRow, StepRow, heads_schema, steps_schema};
 /// How often a reader looks whether a commit that is under way has ended, and what it waits in between.
 const COMMIT_ATTEMPTS: usize = 5;
 const COMMIT_WAIT: std::time::Duration = std::time::Duration::from_millis(20);
+
+/// What is said of statistics that are not of the commit that the steps are of, and what to do.
+pub(crate) const UNFINISHED: &str = "missing, or of another commit than the steps part: a writer was interrupted, or the store was copied \
+                                     while it was written; the next ingest mends it: run the same `attnkit ingest` again";
 
 /// The version of the format that this crate writes and reads.
 pub const STORE_VERSION: u64 = 1;
@@ -108,6 +112,13 @@ impl Store {
         Ok(store)
     }
 
+    /// Whether there is a store at a path, of whatever version.
+    #[must_use]
+    pub fn is_at(path: &Path) -> bool {
+        let store = Self { layout: Layout { root: path.to_owned() } };
+        !matches!(store.root_attributes(), Err(StoreError::NotAStore { .. } | StoreError::Io { .. }))
+    }
+
     /// Its directory.
     #[must_use]
     pub fn root(&self) -> &Path {
@@ -138,6 +149,16 @@ impl Store {
             Some((video.source_dir()?.to_owned(), video.record.video_id))
         };
         self.parts().unwrap_or_default().par_iter().filter_map(of).collect()
+    }
+
+    /// The spelling of each committed word, by its composed form. Parts that cannot be read are left out.
+    pub(crate) fn spellings(&self) -> HashMap<String, String> {
+        let words = |path: &PathBuf| -> Vec<String> {
+            let rows = part::read_steps_part(path).map(|video| video.rows).unwrap_or_default();
+            rows.into_iter().map(|row| row.token).filter(|token| !token.is_ascii()).collect()
+        };
+        let words = self.parts().unwrap_or_default().par_iter().flat_map_iter(words).collect::<Vec<String>>();
+        words.into_iter().map(|token| (composed(&token), token)).collect()
     }
 
     /// The committed state of all videos, sorted by id.
@@ -231,7 +252,7 @@ impl Store {
         // It may be there already, made by a writer that was interrupted before this.
         durable::sync_dir(&self.layout.maps())?;
         loop {
-            let path = series_path(video_id, token, &new_generation());
+            let path = self.layout.series(video_id, token, &new_generation());
             match fs::create_dir(self.root().join(&path)) {
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(StoreError::io(self.root().join(&path))(error)),
@@ -279,9 +300,7 @@ impl Store {
                 tracing::debug!("{error}");
             }
         }
-        let found = "missing, or of another commit than the steps part: a writer was interrupted; `attnkit gc` finishes its commit, \
-                     or run the ingest again";
-        Err(StoreError::damaged(&heads, found))
+        Err(StoreError::damaged(&heads, UNFINISHED))
     }
 
     /// The first part that cannot be read, and why: for readers that do not say which it was.

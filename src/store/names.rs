@@ -17,6 +17,16 @@ const KEPT: usize = 120;
 /// ```
 #[must_use]
 pub fn encode_name(name: &str) -> String {
+    encode(name, true)
+}
+
+/// As [`encode_name`], but with a `_` at the start left as it is: as stores of the first versions have it.
+pub(super) fn encode_name_plainly(name: &str) -> String {
+    encode(name, false)
+}
+
+/// Readers of directories of Parquet files skip those whose names begin with `_` or `.`.
+fn encode(name: &str, hides_underscore: bool) -> String {
     if name.is_empty() {
         return "~".into();
     }
@@ -26,6 +36,7 @@ pub fn encode_name(name: &str) -> String {
     let mut cut = 0;
     for (index, byte) in name.bytes().enumerate() {
         let plain = match byte {
+            b'_' if index == 0 => !hides_underscore,
             b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' => !(device && index == 0),
             b'.' => index != 0 && index != last,
             _ => false,
@@ -101,16 +112,19 @@ mod tests {
             " ",
             "x\0y",
             "a.",
+            "_x",
+            "__",
         ] {
             let encoded = encode_name(name);
             assert!(
                 encoded.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-.~".contains(&b)),
                 "{encoded}"
             );
-            assert!(!encoded.starts_with('.') && !encoded.ends_with('.') && !is_device(&encoded), "{encoded}");
+            assert!(!encoded.starts_with(['.', '_']) && !encoded.ends_with('.') && !is_device(&encoded), "{encoded}");
             assert_eq!(decode_name(&encoded).as_deref(), Some(name));
         }
         assert_ne!(encode_name("flower"), encode_name("Flower").to_lowercase());
+        assert_eq!((encode_name("_x_"), encode_name_plainly("_x_")), ("~5fx_".into(), "_x_".into()));
     }
 
     #[test]

@@ -22,6 +22,7 @@ use super::tables::{StepRow, heads_by_token, heads_schema, names, steps_batch, s
 use super::{StoreError, durable};
 use crate::dtype::Dtype;
 use crate::dump::Batch;
+use crate::json::Object;
 
 const GENERATION_KEY: &str = "attnkit.generation";
 const CHECKSUM_KEY: &str = "attnkit.checksum";
@@ -35,7 +36,7 @@ pub struct VideoRecord {
     /// The video.
     pub video_id: String,
     /// Its `summary.json`.
-    pub summary: Option<Map<String, Value>>,
+    pub summary: Option<Object>,
     /// By token and step: how the step's metadata differs from what its row reproduces.
     pub metadata: BTreeMap<String, BTreeMap<i32, MetadataPatch>>,
     /// XXH3-128 of each `zarr.json` below the store that belongs to this video.
@@ -57,6 +58,9 @@ pub struct Recipe {
     pub downsample: usize,
     /// Choice in a batch axis.
     pub batch: Option<Batch>,
+    /// Choice among the arrays of an npz.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub array: Option<String>,
     /// Averaged over blocks at ingest.
     pub average_blocks: bool,
     /// Averaged over heads at ingest.
@@ -86,8 +90,8 @@ impl Recipe {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct MetadataPatch {
     /// Keys with another value.
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
-    pub set: Map<String, Value>,
+    #[serde(default, skip_serializing_if = "Object::is_empty")]
+    pub set: Object,
     /// Keys that are not there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unset: Vec<String>,
@@ -96,13 +100,12 @@ pub struct MetadataPatch {
 impl MetadataPatch {
     /// The patch that makes `original` of `reproduced`, but for the keys in `except`.
     #[must_use]
-    pub fn between(reproduced: &Map<String, Value>, original: &Map<String, Value>, except: &[&str]) -> Self {
-        let same = |a: &Value, b: &Value| a == b || matches!((a.as_f64(), b.as_f64()), (Some(a), Some(b)) if a == b);
+    pub fn between(reproduced: &Object, original: &Object, except: &[&str]) -> Self {
         let counts = |key: &String| !except.contains(&key.as_str());
         Self {
             set: original
                 .iter()
-                .filter(|(key, value)| counts(key) && !reproduced.get(*key).is_some_and(|other| same(other, value)))
+                .filter(|(key, value)| counts(key) && reproduced.get(*key) != Some(value))
                 .map(|(key, value)| (key.clone(), value.clone()))
                 .collect(),
             unset: reproduced.keys().filter(|key| counts(key) && !original.contains_key(*key)).cloned().collect(),
@@ -110,9 +113,9 @@ impl MetadataPatch {
     }
 
     /// Applies the patch.
-    pub fn apply(&self, metadata: &mut Map<String, Value>) {
+    pub fn apply(&self, metadata: &mut Object) {
         for key in &self.unset {
-            metadata.remove(key);
+            metadata.shift_remove(key);
         }
         for (key, value) in &self.set {
             metadata.insert(key.clone(), value.clone());
@@ -146,7 +149,7 @@ impl VideoIndex {
 
     /// The step metadata of a row, as it was in its file.
     #[must_use]
-    pub fn metadata_of(&self, row: &StepRow) -> Map<String, Value> {
+    pub fn metadata_of(&self, row: &StepRow) -> Object {
         let mut metadata = row.to_metadata();
         if let Some(patch) = self.record.metadata.get(&row.token).and_then(|patches| patches.get(&row.step)) {
             patch.apply(&mut metadata);
@@ -315,11 +318,12 @@ mod tests {
 
     #[test]
     fn a_patch_gives_back_the_original() {
-        let object = |text: &str| serde_json::from_str::<Map<String, Value>>(text).unwrap();
-        let reproduced = object(r#"{"a": 1.0, "b": null, "c": [1]}"#);
-        let original = object(r#"{"a": 1, "c": [2], "d": "x"}"#);
+        let object = |text: &str| serde_json::from_str::<Object>(text).unwrap();
+        let reproduced = object(r#"{"a": 1.0, "b": null, "c": [1], "e": 0.5}"#);
+        let original = object(r#"{"a": 1, "c": [2], "d": "x", "e": 0.5, "f": 123456789012345678901234567890.10}"#);
         let patch = MetadataPatch::between(&reproduced, &original, &[]);
-        assert!(!patch.set.contains_key("a"));
+        assert_eq!(patch.set.keys().collect::<Vec<_>>(), ["a", "c", "d", "f"]);
+        let patch: MetadataPatch = serde_json::from_str(&serde_json::to_string(&patch).unwrap()).unwrap();
         let mut applied = reproduced.clone();
         patch.apply(&mut applied);
         assert_eq!(MetadataPatch::between(&applied, &original, &[]), MetadataPatch::default());

@@ -6,18 +6,23 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, Float64Array, Int32Array, Int64Array, ListBuilder, PrimitiveBuilder, RecordBatch,
-    StringArray, StringBuilder, TimestampMicrosecondArray,
+    Array, ArrayRef, AsArray, Decimal128Array, Float64Array, Int32Array, Int64Array, ListBuilder, PrimitiveBuilder,
+    RecordBatch, StringArray, StringBuilder, TimestampMicrosecondArray,
 };
 use arrow::compute::concat_batches;
 use arrow::datatypes::{
-    DataType, Field, Float64Type, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType,
+    DataType, Decimal128Type, Field, Float64Type, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit,
+    TimestampMicrosecondType,
 };
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use crate::grid::Grid;
+use crate::json::{Json, Object};
 use crate::kernel::{MapMeasure, MapStatistics};
-use crate::shape::StepShape;
+use crate::shape::{AxisNumbers, StepShape};
+
+/// Digits of a seed: 2^64 - 1 has twenty.
+const SEED_DIGITS: u8 = 20;
 
 /// A row of `steps`: one step of one word in one video. See `schemas/steps.columns.json` for each column.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,13 +32,13 @@ pub struct StepRow {
     /// The part of the name that says which prompt, as in `prompt_000`.
     pub prompt_id: Option<String>,
     /// The prompt as sent to the model.
-    pub prompt: String,
+    pub prompt: Option<String>,
     /// The prompt template that the prompt is a variation of.
     pub template: Option<String>,
     /// Number of the variation within its template, from 0.
     pub variation: Option<i32>,
-    /// Random seed of the video.
-    pub seed: Option<i64>,
+    /// Random seed of the video, from -2^63 to 2^64 - 1.
+    pub seed: Option<i128>,
     /// Strength of classifier-free guidance.
     pub cfg_scale: Option<f64>,
     /// The tracked word.
@@ -47,13 +52,15 @@ pub struct StepRow {
     /// Denoising step, from 0.
     pub step: i32,
     /// The scheduler's timestep.
-    pub timestep: f64,
+    pub timestep: Option<f64>,
     /// Number of denoising steps, as the dump says.
-    pub total_steps: i32,
+    pub total_steps: Option<i32>,
     /// What was averaged, as the dump says.
-    pub aggregation_method: String,
+    pub aggregation_method: Option<String>,
     /// `num_blocks`, `num_heads`, `spatial`, `tokens`: shape of the step array as stored.
     pub shape: StepShape,
+    /// `block_numbers`, `head_numbers`: where the array has chosen blocks or heads only.
+    pub numbers: AxisNumbers,
     /// `frames`, `height`, `width`: the grid, if known.
     pub grid: Option<Grid>,
     /// Data type of the attention array.
@@ -89,8 +96,9 @@ impl StepRow {
 
     /// The step metadata that this row stands for, with every documented key.
     #[must_use]
-    pub fn to_metadata(&self) -> Map<String, Value> {
-        let object = json!({
+    pub fn to_metadata(&self) -> Object {
+        let [block_idx, head_idx] = self.numbers.as_metadata();
+        let known = json!({
             "video_id": self.video_id,
             "step": self.step,
             "timestep": self.timestep,
@@ -104,20 +112,19 @@ impl StepRow {
             "num_blocks": self.shape.blocks,
             "num_heads": self.shape.heads,
             "threshold_applied": self.threshold_applied,
-            "block_idx": null,
-            "head_idx": null,
+            "block_idx": block_idx,
+            "head_idx": head_idx,
             "dtype": format!("torch.{}", self.dtype),
             "prompt": self.prompt,
-            "seed": self.seed,
+            "seed": null,
             "cfg_scale": self.cfg_scale,
             "video_width": self.video_width,
             "video_height": self.video_height,
             "video_frames": self.video_frames,
         });
-        match object {
-            Value::Object(map) => map,
-            _ => Map::new(),
-        }
+        let Json::Object(mut metadata) = known.into() else { return Object::new() };
+        metadata.insert("seed".into(), self.seed.map_or(Json::Null, Json::from));
+        metadata
     }
 }
 
@@ -141,16 +148,15 @@ pub struct HeadRow {
 }
 
 impl HeadRow {
-    /// The row of a map that was measured in a step of `shape` on `grid`.
+    /// The row of a map that was measured in a step of `shape`, with `numbers` along its axes, on `grid`.
     #[must_use]
     #[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)] // axes are below 2^31
-    pub fn new(step: i32, shape: StepShape, grid: Option<Grid>, map: &MapMeasure) -> Self {
-        let index = |size: usize, index: usize| (size > 1).then_some(index as i32);
+    pub fn new(step: i32, shape: StepShape, numbers: &AxisNumbers, grid: Option<Grid>, map: &MapMeasure) -> Self {
         Self {
             step,
             token_index: map.token as i32,
-            block: index(shape.blocks, map.block),
-            head: index(shape.heads, map.head),
+            block: numbers.block(shape, map.block),
+            head: numbers.head(shape, map.head),
             spatial: shape.spatial as i32,
             grid,
             statistics: map.statistics,
@@ -177,28 +183,31 @@ impl HeadRow {
 #[must_use]
 pub fn steps_schema() -> SchemaRef {
     let list = |item: DataType| DataType::List(Arc::new(Field::new("item", item, true)));
+    let seed = DataType::Decimal128(SEED_DIGITS, 0);
     let modified = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
     let (text, int, long, float) = (DataType::Utf8, DataType::Int32, DataType::Int64, DataType::Float64);
     let columns = [
         ("video_id", &text, false),
         ("prompt_id", &text, true),
-        ("prompt", &text, false),
+        ("prompt", &text, true),
         ("template", &text, true),
         ("variation", &int, true),
-        ("seed", &long, true),
+        ("seed", &seed, true),
         ("cfg_scale", &float, true),
         ("token", &text, false),
         ("token_ids", &list(DataType::Int64), false),
         ("token_texts", &list(DataType::Utf8), false),
         ("weight", &float, true),
         ("step", &int, false),
-        ("timestep", &float, false),
-        ("total_steps", &int, false),
-        ("aggregation_method", &text, false),
+        ("timestep", &float, true),
+        ("total_steps", &int, true),
+        ("aggregation_method", &text, true),
         ("num_blocks", &int, false),
         ("num_heads", &int, false),
         ("spatial", &int, false),
         ("tokens", &int, false),
+        ("block_numbers", &list(DataType::Int32), true),
+        ("head_numbers", &list(DataType::Int32), true),
         ("frames", &int, true),
         ("height", &int, true),
         ("width", &int, true),
@@ -254,7 +263,6 @@ pub(super) fn steps_batch(rows: &[StepRow]) -> Result<RecordBatch, arrow::error:
     let text_or_null =
         |get: fn(&StepRow) -> Option<&str>| Arc::new(rows.iter().map(get).collect::<StringArray>()) as ArrayRef;
     let int = |get: fn(&StepRow) -> Option<i32>| Arc::new(rows.iter().map(get).collect::<Int32Array>()) as ArrayRef;
-    let long = |get: fn(&StepRow) -> Option<i64>| Arc::new(rows.iter().map(get).collect::<Int64Array>()) as ArrayRef;
     let float = |get: fn(&StepRow) -> Option<f64>| Arc::new(rows.iter().map(get).collect::<Float64Array>()) as ArrayRef;
     let mut ids = ListBuilder::new(PrimitiveBuilder::<Int64Type>::new());
     let mut texts = ListBuilder::new(StringBuilder::new());
@@ -262,6 +270,14 @@ pub(super) fn steps_batch(rows: &[StepRow]) -> Result<RecordBatch, arrow::error:
         ids.append_value(row.token_ids.iter().copied().map(Some));
         texts.append_value(row.token_texts.iter().map(Some));
     }
+    let numbers = |get: fn(&AxisNumbers) -> Option<&[i32]>| {
+        let mut lists = ListBuilder::new(PrimitiveBuilder::<Int32Type>::new());
+        for row in rows {
+            lists.append_option(get(&row.numbers).map(|numbers| numbers.iter().copied().map(Some)));
+        }
+        Arc::new(lists.finish()) as ArrayRef
+    };
+    let seeds: Decimal128Array = rows.iter().map(|row| row.seed).collect();
     let modified =
         TimestampMicrosecondArray::from_iter_values(rows.iter().map(|row| row.source_modified)).with_timezone("UTC");
     RecordBatch::try_new(
@@ -269,23 +285,25 @@ pub(super) fn steps_batch(rows: &[StepRow]) -> Result<RecordBatch, arrow::error:
         vec![
             text(|row| &row.video_id),
             text_or_null(|row| row.prompt_id.as_deref()),
-            text(|row| &row.prompt),
+            text_or_null(|row| row.prompt.as_deref()),
             text_or_null(|row| row.template.as_deref()),
             int(|row| row.variation),
-            long(|row| row.seed),
+            Arc::new(seeds.with_precision_and_scale(SEED_DIGITS, 0)?),
             float(|row| row.cfg_scale),
             text(|row| &row.token),
             Arc::new(ids.finish()),
             Arc::new(texts.finish()),
             float(|row| row.weight),
             int(|row| Some(row.step)),
-            float(|row| Some(row.timestep)),
-            int(|row| Some(row.total_steps)),
-            text(|row| &row.aggregation_method),
+            float(|row| row.timestep),
+            int(|row| row.total_steps),
+            text_or_null(|row| row.aggregation_method.as_deref()),
             int(|row| Some(axis(row.shape.blocks))),
             int(|row| Some(axis(row.shape.heads))),
             int(|row| Some(axis(row.shape.spatial))),
             int(|row| Some(axis(row.shape.tokens))),
+            numbers(|numbers| numbers.blocks.as_deref()),
+            numbers(|numbers| numbers.heads.as_deref()),
             int(|row| row.grid.map(|grid| axis(grid.frames))),
             int(|row| row.grid.map(|grid| axis(grid.height))),
             int(|row| row.grid.map(|grid| axis(grid.width))),
@@ -297,7 +315,7 @@ pub(super) fn steps_batch(rows: &[StepRow]) -> Result<RecordBatch, arrow::error:
             text(|row| &row.array),
             int(|row| Some(row.row)),
             text(|row| &row.source),
-            long(|row| Some(row.source_bytes)),
+            Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.source_bytes))),
             Arc::new(modified),
             text(|row| &row.content_hash),
         ],
@@ -365,24 +383,35 @@ pub(super) fn steps_from_batch(batch: &RecordBatch) -> Result<Vec<StepRow>, Stri
             let size = |name| int(name).map(|column| usize::try_from(column.value(row)).unwrap_or(0));
             let grid_axis = |name| int_or_null(name).map(|size| size.and_then(|size| usize::try_from(size).ok()));
             let grid = (grid_axis("frames")?, grid_axis("height")?, grid_axis("width")?);
+            let numbers = |name| {
+                column(name).map(|column| {
+                    let lists = column.as_list::<i32>();
+                    lists
+                        .is_valid(row)
+                        .then(|| lists.value(row).as_primitive::<Int32Type>().values().iter().copied().collect())
+                })
+            };
             let ids = column("token_ids")?.as_list::<i32>().value(row);
             let texts = column("token_texts")?.as_list::<i32>().value(row);
             Ok(StepRow {
                 video_id: string("video_id")?,
                 prompt_id: string_or_null("prompt_id")?,
-                prompt: string("prompt")?,
+                prompt: string_or_null("prompt")?,
                 template: string_or_null("template")?,
                 variation: int_or_null("variation")?,
-                seed: long("seed").map(|column| column.is_valid(row).then(|| column.value(row)))?,
+                seed: {
+                    let seeds = column("seed")?.as_primitive::<Decimal128Type>();
+                    seeds.is_valid(row).then(|| seeds.value(row))
+                },
                 cfg_scale: float_or_null("cfg_scale")?,
                 token: string("token")?,
                 token_ids: ids.as_primitive::<Int64Type>().values().to_vec(),
                 token_texts: texts.as_string::<i32>().iter().flatten().map(str::to_owned).collect(),
                 weight: float_or_null("weight")?,
                 step: int("step")?.value(row),
-                timestep: float("timestep")?.value(row),
-                total_steps: int("total_steps")?.value(row),
-                aggregation_method: string("aggregation_method")?,
+                timestep: float_or_null("timestep")?,
+                total_steps: int_or_null("total_steps")?,
+                aggregation_method: string_or_null("aggregation_method")?,
                 shape: StepShape::from_axes(&[
                     size("num_blocks")?,
                     size("num_heads")?,
@@ -390,6 +419,7 @@ pub(super) fn steps_from_batch(batch: &RecordBatch) -> Result<Vec<StepRow>, Stri
                     size("tokens")?,
                 ])
                 .ok_or("a row has an empty axis")?,
+                numbers: AxisNumbers { blocks: numbers("block_numbers")?, heads: numbers("head_numbers")? },
                 grid: match grid {
                     (Some(frames), Some(height), Some(width)) => Some(Grid { frames, height, width }),
                     _ => None,
@@ -439,7 +469,8 @@ mod tests {
     fn columns_are_those_of_the_schemas() {
         for (table, schema) in [("steps", steps_schema()), ("heads", heads_schema())] {
             let path = format!("{}/schemas/{table}.columns.json", env!("CARGO_MANIFEST_DIR"));
-            let documented: Vec<Value> = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+            let documented: Vec<serde_json::Value> =
+                serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
             let written: Vec<(String, String, bool)> = schema
                 .fields()
                 .iter()
@@ -449,7 +480,9 @@ mod tests {
                         DataType::Int32 => "int32".into(),
                         DataType::Int64 => "int64".into(),
                         DataType::Float64 => "float64".into(),
+                        DataType::Decimal128(20, 0) => "decimal(20, 0)".into(),
                         DataType::List(item) if item.data_type() == &DataType::Int64 => "list<int64>".into(),
+                        DataType::List(item) if item.data_type() == &DataType::Int32 => "list<int32>".into(),
                         DataType::List(_) => "list<string>".into(),
                         DataType::Timestamp(..) => "timestamp(us, UTC)".into(),
                         other => format!("{other}"),

@@ -24,6 +24,8 @@ def encode(name):
         chr(byte) if byte in plain or (byte == ord(".") and 0 < at < len(raw) - 1) else f"~{byte:02x}"
         for at, byte in enumerate(raw)
     ]
+    if raw.startswith(b"_"):
+        units[0] = "~5f"
     if "".join(units).split(".")[0] in DEVICES:
         units[0] = f"~{raw[0]:02x}"
     if len("".join(units)) > 160:

@@ -1,0 +1,396 @@
+//! Integers that do not wrap. Polars computes with integers in the type of its operands and wraps in silence; here sums, products and the
+//! like are computed in 128 bits, and a result beyond 64 bits is an error.
+//!
+//! Seeds, which have 64 bits with or without a sign, are integers of 128 bits in questions ("wide"): sums and differences of them stay so.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use polars::error::polars_bail;
+use polars::lazy::dsl::{FunctionExpr, PowFunction};
+use polars::prelude::{
+    AggExpr, DataType, DslPlan, Expr, LazyFrame, Operator, PolarsError, PolarsResult, Schema, SchemaRef, SpecialEq,
+};
+use sqlparser::dialect::GenericDialect;
+use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
+
+/// Digits of an integer in SQL: far below what 128 bits hold, so that sums of a few do not wrap either.
+const LONGEST_INTEGER: usize = 28;
+
+/// An expression over columns of `schema`, computing with integers exactly.
+pub(super) fn exact(expr: Expr, schema: &Schema) -> PolarsResult<Expr> {
+    expr.try_map_expr(|expr| {
+        let kind = |expr: &Expr| Kind::of(expr, schema);
+        Ok(match expr {
+            Expr::BinaryExpr { left, op, right } => {
+                let kinds = kind(&left)?.zip(kind(&right)?);
+                match (op, kinds) {
+                    (Operator::Plus | Operator::Minus | Operator::Modulus | Operator::FloorDivide, Some(kinds)) => {
+                        let (left, right) = (wide(&left), wide(&right));
+                        kinds.0.max(kinds.1).result(binary(left, op, right))
+                    }
+                    // Two factors of 64 bits have a product of 128.
+                    (Operator::Multiply, Some(kinds)) => {
+                        let factor = |expr: &Arc<Expr>, kind: Kind| match kind {
+                            Kind::Narrow => wide(expr),
+                            Kind::Wide => wide(&Arc::new(narrow(expr.as_ref().clone()))),
+                        };
+                        narrow(binary(factor(&left, kinds.0), op, factor(&right, kinds.1)))
+                    }
+                    _ => Expr::BinaryExpr { left, op, right },
+                }
+            }
+            Expr::Agg(AggExpr::Sum(input)) => match kind(&input)? {
+                Some(kind) => kind.result(Expr::Agg(AggExpr::Sum(Arc::new(wide(&input))))),
+                None => Expr::Agg(AggExpr::Sum(input)),
+            },
+            // Of floats: their moments are.
+            Expr::Agg(AggExpr::Mean(input)) => Expr::Agg(AggExpr::Mean(as_float(input, schema)?)),
+            Expr::Agg(AggExpr::Median(input)) => Expr::Agg(AggExpr::Median(as_float(input, schema)?)),
+            Expr::Agg(AggExpr::Std(input, ddof)) => Expr::Agg(AggExpr::Std(as_float(input, schema)?, ddof)),
+            Expr::Agg(AggExpr::Var(input, ddof)) => Expr::Agg(AggExpr::Var(as_float(input, schema)?, ddof)),
+            Expr::Function { input, function } => function_of(input, function, schema)?,
+            Expr::SubPlan(plan, names) => {
+                Expr::SubPlan(SpecialEq::new(Arc::new(exact_plan(plan.as_ref().clone())?)), names)
+            }
+            other => other,
+        })
+    })
+}
+
+/// A function whose result may be beyond its argument's type.
+fn function_of(input: Vec<Expr>, function: FunctionExpr, schema: &Schema) -> PolarsResult<Expr> {
+    let kinds: Vec<Option<Kind>> = input.iter().map(|input| Kind::of(input, schema)).collect::<PolarsResult<_>>()?;
+    let same = |input| Expr::Function { input, function: function.clone() };
+    Ok(match (&function, &kinds[..]) {
+        (FunctionExpr::Negate | FunctionExpr::Abs | FunctionExpr::CumSum { .. }, [Some(kind)]) => {
+            kind.result(same(input.into_iter().map(|input| wide(&Arc::new(input))).collect()))
+        }
+        // As in other databases, powers are floats.
+        (FunctionExpr::Pow(PowFunction::Generic), [Some(_), Some(_)]) => {
+            same(input.into_iter().map(|input| input.cast(DataType::Float64)).collect())
+        }
+        _ => same(input),
+    })
+}
+
+/// A plan with all of its expressions computing exactly.
+pub(super) fn exact_plan(plan: DslPlan) -> PolarsResult<DslPlan> {
+    let below = |plan: Arc<DslPlan>| exact_plan(plan.as_ref().clone()).map(Arc::new);
+    let all = |exprs: Vec<Expr>, schema: &Schema| -> PolarsResult<Vec<Expr>> {
+        exprs.into_iter().map(|expr| exact(expr, schema)).collect()
+    };
+    Ok(match plan {
+        DslPlan::Filter { input, predicate } => {
+            let input = below(input)?;
+            DslPlan::Filter { predicate: exact(predicate, &*schema_of(&input)?)?, input }
+        }
+        DslPlan::Select { expr, input, options } => {
+            let input = below(input)?;
+            DslPlan::Select { expr: all(expr, &*schema_of(&input)?)?, input, options }
+        }
+        DslPlan::HStack { input, exprs, options } => {
+            let input = below(input)?;
+            DslPlan::HStack { exprs: all(exprs, &*schema_of(&input)?)?, input, options }
+        }
+        DslPlan::Sort { input, by_column, slice, sort_options } => {
+            let input = below(input)?;
+            DslPlan::Sort { by_column: all(by_column, &*schema_of(&input)?)?, input, slice, sort_options }
+        }
+        DslPlan::GroupBy { input, keys, predicates, aggs, maintain_order, options, apply } => {
+            let input = below(input)?;
+            let schema = schema_of(&input)?;
+            let (keys, aggs) = (all(keys, &schema)?, all(aggs, &schema)?);
+            let predicates = all(predicates, &schema)?;
+            DslPlan::GroupBy { input, keys, predicates, aggs, maintain_order, options, apply }
+        }
+        DslPlan::Join { input_left, input_right, left_on, right_on, predicates, options } => {
+            let (input_left, input_right) = (below(input_left)?, below(input_right)?);
+            let (left, right) = (schema_of(&input_left)?, schema_of(&input_right)?);
+            let mut both = left.as_ref().clone();
+            both.merge(right.as_ref().clone());
+            let (left_on, right_on) = (all(left_on, &left)?, all(right_on, &right)?);
+            let predicates = all(predicates, &both)?;
+            DslPlan::Join { input_left, input_right, left_on, right_on, predicates, options }
+        }
+        DslPlan::Cache { input, id } => DslPlan::Cache { input: below(input)?, id },
+        DslPlan::Distinct { input, options } => DslPlan::Distinct { input: below(input)?, options },
+        DslPlan::Slice { input, offset, len } => DslPlan::Slice { input: below(input)?, offset, len },
+        DslPlan::MapFunction { input, function } => DslPlan::MapFunction { input: below(input)?, function },
+        DslPlan::Union { inputs, args } => {
+            DslPlan::Union { inputs: inputs.into_iter().map(exact_plan).collect::<PolarsResult<_>>()?, args }
+        }
+        DslPlan::HConcat { inputs, options } => {
+            DslPlan::HConcat { inputs: inputs.into_iter().map(exact_plan).collect::<PolarsResult<_>>()?, options }
+        }
+        DslPlan::ExtContext { input, contexts } => {
+            let contexts = contexts.into_iter().map(exact_plan).collect::<PolarsResult<_>>()?;
+            DslPlan::ExtContext { input: below(input)?, contexts }
+        }
+        DslPlan::MatchToSchema { input, match_schema, per_column, extra_columns } => {
+            DslPlan::MatchToSchema { input: below(input)?, match_schema, per_column, extra_columns }
+        }
+        // A plan whose schema was looked up already.
+        DslPlan::IR { dsl, .. } => exact_plan(dsl.as_ref().clone())?,
+        table @ (DslPlan::Scan { .. } | DslPlan::DataFrameScan { .. }) => table,
+        // Whether its integers wrap cannot be told.
+        _ => polars_bail!(SQLInterface: "this kind of statement is not supported"),
+    })
+}
+
+fn schema_of(plan: &DslPlan) -> PolarsResult<SchemaRef> {
+    LazyFrame::from(plan.clone()).collect_schema()
+}
+
+/// How large an integer may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    /// 64 bits at most.
+    Narrow,
+    /// More.
+    Wide,
+}
+
+impl Kind {
+    /// Of an expression's values; `None` if they are no integers.
+    fn of(expr: &Expr, schema: &Schema) -> PolarsResult<Option<Self>> {
+        Ok(match expr.to_field(schema)?.dtype() {
+            DataType::Int128 | DataType::UInt128 => Some(Self::Wide),
+            kind if kind.is_integer() => Some(Self::Narrow),
+            _ => None,
+        })
+    }
+
+    /// A result of arguments of this kind.
+    fn result(self, expr: Expr) -> Expr {
+        match self {
+            Self::Narrow => narrow(expr),
+            Self::Wide => expr,
+        }
+    }
+}
+
+fn binary(left: Expr, op: Operator, right: Expr) -> Expr {
+    Expr::BinaryExpr { left: Arc::new(left), op, right: Arc::new(right) }
+}
+
+fn wide(expr: &Arc<Expr>) -> Expr {
+    expr.as_ref().clone().cast(DataType::Int128)
+}
+
+/// In 64 bits; an error where it does not fit.
+fn narrow(expr: Expr) -> Expr {
+    expr.strict_cast(DataType::Int64)
+}
+
+/// Wide integers as floats.
+fn as_float(expr: Arc<Expr>, schema: &Schema) -> PolarsResult<Arc<Expr>> {
+    Ok(match Kind::of(&expr, schema)? {
+        Some(Kind::Wide) => Arc::new(expr.as_ref().clone().cast(DataType::Float64)),
+        _ => expr,
+    })
+}
+
+/// Whether polars failed because an integer did not fit into 64 bits.
+pub(super) fn is_overflow(error: &PolarsError) -> bool {
+    let message = error.to_string();
+    message.contains("conversion from `i128` to `i64` failed")
+}
+
+/// SQL with the numbers that polars' parser does not read (integers beyond 64 bits with a sign) written as casts.
+///
+/// # Errors
+/// In words, if an integer is too long.
+pub(super) fn with_readable_numbers(sql: &str) -> Result<Cow<'_, str>, String> {
+    let tokens = match Tokenizer::new(&GenericDialect, sql).tokenize_with_location() {
+        Ok(tokens) if tokens.iter().any(|token| is_large(&token.token)) => tokens,
+        // What cannot be cut into tokens is the parser's to complain of.
+        _ => return Ok(sql.into()),
+    };
+    let tokens: Vec<TokenWithSpan> =
+        tokens.into_iter().filter(|token| !matches!(token.token, Token::Whitespace(_))).collect();
+    let places = Places::new(sql);
+    let mut readable = String::with_capacity(sql.len() + 64);
+    let mut copied = 0;
+    for (at, token) in tokens.iter().enumerate() {
+        let Token::Number(number, _) = &token.token else { continue };
+        // In a list, either all or none.
+        if !is_integer(number)
+            || !(is_large(&token.token) || list_around(&tokens, at).iter().any(|other| is_large(&other.token)))
+        {
+            continue;
+        }
+        if number.len() > LONGEST_INTEGER {
+            return Err(format!("the integer {number} is too long: of {LONGEST_INTEGER} digits at most"));
+        }
+        let behind = |place: usize| at.checked_sub(place).and_then(|place| tokens.get(place));
+        let is_sign = behind(1).is_some_and(|token| token.token == Token::Minus)
+            && behind(2).is_some_and(|token| matches!(token.token, Token::Comma | Token::LParen));
+        let (first, sign) = match behind(1) {
+            Some(minus) if is_sign => (minus, "-"),
+            _ => (token, ""),
+        };
+        let start = places.byte(first.span.start);
+        let end = places.byte(token.span.start) + number.len();
+        readable += &sql[copied..start];
+        readable.extend(["CAST('", sign, number, "' AS INT128)"]);
+        copied = end;
+    }
+    readable += &sql[copied..];
+    Ok(readable.into())
+}
+
+fn is_integer(number: &str) -> bool {
+    number.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn is_large(token: &Token) -> bool {
+    matches!(token, Token::Number(number, _) if is_integer(number) && number.parse::<i64>().is_err())
+}
+
+/// The tokens of the list in parentheses that one of them is in, if it is in one of plain values.
+fn list_around(tokens: &[TokenWithSpan], at: usize) -> &[TokenWithSpan] {
+    let is_plain = |token: &&TokenWithSpan| {
+        matches!(token.token, Token::Number(..) | Token::Comma | Token::Minus | Token::SingleQuotedString(_))
+    };
+    let before = tokens[..at].iter().rev().take_while(is_plain).count();
+    let behind = tokens[at..].iter().take_while(is_plain).count();
+    let (start, end) = (at - before, at + behind);
+    let is_token = |place: Option<usize>, token: Token| {
+        place.and_then(|place| tokens.get(place)).is_some_and(|found| found.token == token)
+    };
+    let is_in_list = is_token(start.checked_sub(1), Token::LParen) && is_token(Some(end), Token::RParen);
+    if is_in_list { &tokens[start..end] } else { &[] }
+}
+
+/// Places of characters, by line and column from 1, as bytes.
+struct Places<'a> {
+    sql: &'a str,
+    lines: Vec<usize>,
+}
+
+impl<'a> Places<'a> {
+    fn new(sql: &'a str) -> Self {
+        let behind = sql.match_indices('\n').map(|(at, _)| at + 1);
+        Self { sql, lines: std::iter::once(0).chain(behind).collect() }
+    }
+
+    fn byte(&self, at: Location) -> usize {
+        let place = |number: u64| usize::try_from(number.saturating_sub(1)).unwrap_or(usize::MAX);
+        let line = self.lines.get(place(at.line)).copied().unwrap_or(self.sql.len());
+        let rest = &self.sql[line..];
+        line + rest.char_indices().nth(place(at.column)).map_or(rest.len(), |(byte, _)| byte)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use polars::prelude::{Column, DataFrame, IntoLazy, PlSmallStr};
+    use polars::sql::{SQLContext, sql_expr};
+
+    use super::*;
+
+    fn table() -> DataFrame {
+        let name = PlSmallStr::from_static;
+        DataFrame::new(
+            2,
+            vec![
+                Column::new(name("small"), [i32::MAX, 5]),
+                Column::new(name("long"), [i64::MAX, 7]),
+                Column::new(name("seed"), [i128::from(u64::MAX), -1]),
+                Column::new(name("real"), [1.5, 2.5]),
+            ],
+        )
+        .unwrap()
+    }
+
+    fn evaluated(condition: &str) -> PolarsResult<Vec<String>> {
+        let frame = table();
+        let expr = exact(sql_expr(with_readable_numbers(condition).unwrap())?, frame.schema())?;
+        let answer = frame.lazy().select([expr.alias("answer")]).collect()?;
+        let column = answer.column("answer")?.clone();
+        Ok((0..answer.height()).map(|row| column.get(row).unwrap().to_string()).collect())
+    }
+
+    fn asked(statement: &str) -> PolarsResult<String> {
+        let mut context = SQLContext::new();
+        context.register("t", table().lazy());
+        let plan = context.execute(&with_readable_numbers(statement).unwrap())?.logical_plan;
+        let answer = LazyFrame::from(exact_plan(plan)?).collect()?;
+        Ok(answer.columns()[0].get(0)?.to_string())
+    }
+
+    #[test]
+    fn arithmetic_is_of_64_bits_at_least_and_never_wraps() {
+        assert_eq!(evaluated("small * small").unwrap(), ["4611686014132420609", "25"]);
+        assert_eq!(evaluated("small + small").unwrap(), ["4294967294", "10"]);
+        assert_eq!(evaluated("-small - small - small").unwrap(), ["-6442450941", "-15"]);
+        assert_eq!(evaluated("long // 2 + small % 4").unwrap(), ["4611686018427387906", "4"]);
+        assert_eq!(evaluated("seed + 1").unwrap(), ["18446744073709551616", "0"]);
+        assert_eq!(evaluated("small * real").unwrap().len(), 2);
+        for beyond in [
+            "long + 1",
+            "long * 2",
+            "small * small * small * small",
+            "-long - 2",
+            "seed * 2",
+            "9223372036854775807 + small",
+        ] {
+            let error = evaluated(beyond).unwrap_err();
+            assert!(is_overflow(&error), "{beyond}: {error}");
+        }
+    }
+
+    #[test]
+    fn aggregates_are_too() {
+        assert_eq!(asked("SELECT SUM(small * 3) FROM t").unwrap(), "6442450956");
+        assert_eq!(asked("SELECT SUM(small) * 2 FROM t").unwrap(), "4294967304");
+        assert_eq!(asked("SELECT SUM(seed) FROM t").unwrap(), "18446744073709551614");
+        assert_eq!(asked("SELECT MAX(seed) FROM t").unwrap(), "18446744073709551615");
+        assert_eq!(asked("SELECT COUNT(*) * 4000000000 FROM t").unwrap(), "8000000000");
+        assert_eq!(asked("SELECT SUM(small) OVER (PARTITION BY real < 9) FROM t").unwrap(), "2147483652");
+        assert_eq!(
+            asked("SELECT SUM(n) FROM (SELECT small * small AS n FROM t WHERE small * 2 > 11) AS u").unwrap(),
+            "4611686014132420609"
+        );
+        assert_eq!(asked("SELECT small * 3 AS n FROM t UNION ALL SELECT 1 AS n").unwrap(), "6442450941");
+        assert_eq!(asked("SELECT DISTINCT small * 3 AS n FROM t ORDER BY n DESC").unwrap(), "6442450941");
+        assert_eq!(
+            asked("SELECT small FROM t WHERE small * 3 IN (SELECT small * 3 FROM t WHERE small > 9)").unwrap(),
+            "2147483647"
+        );
+        assert_eq!(asked("WITH u AS (SELECT small * 2 AS n FROM t) SELECT MAX(n) FROM u").unwrap(), "4294967294");
+        assert_eq!(
+            asked("SELECT small FROM t GROUP BY small HAVING SUM(small * 3) > 6000000000").unwrap(),
+            "2147483647"
+        );
+        assert_eq!(
+            asked("SELECT a.small FROM t AS a JOIN t AS b ON a.small = b.small ORDER BY a.small * -2 LIMIT 1").unwrap(),
+            "2147483647"
+        );
+        for beyond in
+            ["SELECT SUM(long) FROM t", "SELECT SUM(long * 2) FROM t", "SELECT COUNT(*) * 9223372036854775807 FROM t"]
+        {
+            let error = asked(beyond).unwrap_err();
+            assert!(is_overflow(&error), "{beyond}: {error}");
+        }
+    }
+
+    #[test]
+    fn large_integers_are_read_wherever_they_stand() {
+        let readable = |sql| with_readable_numbers(sql).unwrap().into_owned();
+        assert_eq!(readable("seed = 7 AND x IN (1, 2)"), "seed = 7 AND x IN (1, 2)");
+        assert_eq!(readable("seed = 18446744073709551615"), "seed = CAST('18446744073709551615' AS INT128)");
+        assert_eq!(
+            readable("é = 'x' AND\n seed IN (-5, 18446744073709551615) AND step = 3"),
+            "é = 'x' AND\n seed IN (CAST('-5' AS INT128), CAST('18446744073709551615' AS INT128)) AND step = 3"
+        );
+        assert_eq!(readable("'99999999999999999999'"), "'99999999999999999999'");
+        assert!(with_readable_numbers(&format!("seed = {}", "9".repeat(40))).is_err());
+        assert_eq!(evaluated("seed = 18446744073709551615").unwrap(), ["true", "false"]);
+        assert_eq!(evaluated("seed IN (18446744073709551615, 3)").unwrap(), ["true", "false"]);
+        assert_eq!(evaluated("seed IN (-1, 3)").unwrap(), ["false", "true"]);
+        assert_eq!(evaluated("seed BETWEEN -5 AND 18446744073709551614").unwrap(), ["false", "true"]);
+        assert_eq!(evaluated("seed > 9223372036854775807").unwrap(), ["true", "false"]);
+    }
+}
