@@ -77,8 +77,8 @@ class StoreWriter:
         of_maps = _check.sizes("grid", grid, "frames, height, width")
         if seed is not None and not -(2**63) <= seed < 2**64:
             raise ValueError(f"seed: {seed} does not fit into 64 bits")
+        self._more = dict(metadata or {})
         self._metadata = {
-            **(metadata or {}),
             "video_id": video_id,
             "prompt": prompt,
             "seed": None if seed is None else int(seed),
@@ -88,7 +88,7 @@ class StoreWriter:
             "video_height": height,
             "video_width": width,
         }
-        _check.as_json("metadata", self._metadata)
+        _check.as_json("metadata", {**self._more, **self._metadata})
         self._native = _native.StoreWriter(store, video_id, codec, rollups, of_maps, prompt_id, template, variation)
 
     def append(
@@ -121,7 +121,8 @@ class StoreWriter:
         token_ids, token_texts : optional
             Of the word, in the tokenizer's vocabulary.
         metadata : mapping, optional
-            More to keep of this step.
+            More to keep of this step. `block_idx` and `head_idx` are the numbers of the blocks and heads along the array's axes, where they
+            are chosen ones: a number, or a list as long as the axis.
 
         Returns
         -------
@@ -142,6 +143,7 @@ class StoreWriter:
             raise ValueError(f"timestep: {timestep} is not finite")
         averaged = (values.shape[0] == 1, values.shape[-3] == 1) if values.ndim in (4, 5) else (False, False)
         document = {
+            **self._more,
             **(metadata or {}),
             **self._metadata,
             "token_word": token,

@@ -343,3 +343,22 @@ def test_indices_out_of_range_are_refused(
 ) -> None:
     with pytest.raises((IndexError, KeyError)):
         out_of_range(store.xarray(VIDEO, "circle", chunks=None).attention).compute()
+
+
+def test_chosen_blocks_are_selected_by_their_numbers(tmp_path: Path) -> None:
+    maps = np.random.default_rng(0).random((4, 1, 24, 1), dtype=np.float32)
+    chosen = {"block_idx": [6, 8, 10, 12], "head_idx": 3}
+    with attnkit.StoreWriter(tmp_path / "maps.store", VIDEO, "a flower", metadata=chosen) as writer:
+        writer.append("flower", 0, 999, maps)
+        with pytest.raises(attnkit.WriteError, match="of blocks 6, 8, 10, 12, head 3"):
+            writer.append("flower", 1, 998, maps, metadata={"block_idx": [6, 8, 10, 11]})
+    store = attnkit.open(tmp_path / "maps.store")
+    (group,) = (tmp_path / "maps.store/maps" / VIDEO).glob("flower@*")
+    for dataset in (store.xarray(VIDEO, "flower"), xarray.open_zarr(group, consolidated=False)):
+        assert dataset.block.values.tolist() == [6, 8, 10, 12] and dataset["head"].values.tolist() == [3]
+        np.testing.assert_array_equal(dataset.attention.sel(block=10, head=3).values.ravel(), maps[2].ravel())
+    assert sorted(set(zip(store.heads["block"].tolist(), store.heads["head"].tolist()))) == [(6, 3), (8, 3), (10, 3), (12, 3)]
+    answer = store.average(over=["step"], where="block > 8")
+    assert answer["block"].tolist() == [10, 12]
+    np.testing.assert_array_equal(answer.to_numpy().reshape(2, 24), maps[2:].reshape(2, 24))
+    assert store.average(over=["step"]).to_xarray().block.values.tolist() == [6, 8, 10, 12]

@@ -54,6 +54,16 @@ pub enum WriteError {
         /// The step.
         step: i32,
     },
+    /// Numbers of blocks or heads that do not fit the array.
+    #[error("step {step} of `{token}`: {found}")]
+    Numbers {
+        /// The word.
+        token: String,
+        /// The step.
+        step: i32,
+        /// What does not fit.
+        found: String,
+    },
     /// A grid that is not that of the maps.
     #[error("the grid {grid} has {} positions, the maps of `{token}` have {spatial}", grid.spatial())]
     Grid {
@@ -174,6 +184,10 @@ impl StoreWriter {
         metadata: &StepMetadata,
     ) -> Result<bool, WriteError> {
         let content_hash = format!("{:032x}", xxh3_128(array.values.bytes()));
+        let (numbers, mut odd) = metadata.numbers(array.shape);
+        if let Some(found) = odd.pop() {
+            return Err(WriteError::Numbers { token: token.to_owned(), step, found });
+        }
         let token = self.spelled(token);
         let token = token.as_str();
         loop {
@@ -185,10 +199,11 @@ impl StoreWriter {
             {
                 return Ok(false);
             }
-            self.check(token, step, array, &metadata.numbers(array.shape).0, &stored, &committed)?;
+            self.check(token, step, array, &numbers, &stored, &committed)?;
             let recipe = committed.recipe(token).cloned().unwrap_or_else(|| self.recipe());
             let plan = self.plan(token, weight, array, metadata, recipe, &stored);
-            let plan = SeriesPlan { path: self.store.new_series(&self.video_id, token)?, ..plan };
+            let path = self.store.new_series(&self.video_id, token)?;
+            let plan = SeriesPlan { path, numbers: numbers.clone(), ..plan };
             let mut row = plan.row(step, stored.len());
             describe_row(&mut row, metadata, false);
             row.content_hash.clone_from(&content_hash);
@@ -339,7 +354,7 @@ impl StoreWriter {
             recipe,
             read: ReadOptions::default(),
             split: AxisNumbers::default(),
-            numbers: metadata.numbers(array.shape).0,
+            numbers: AxisNumbers::default(),
             npz_arrays: Vec::new(),
         }
     }

@@ -1,7 +1,6 @@
 //! What can go wrong with a question.
 
-use super::exact::is_overflow;
-use super::filter::plain;
+use super::exact::overflow;
 use crate::store::{Store, StoreError};
 
 /// Why a question was not answered.
@@ -59,9 +58,9 @@ pub enum QueryError {
     #[error("stopped before the answer was complete")]
     Cancelled,
     /// An integer that is beyond 64 bits.
-    #[error("an integer of more than 64 bits comes of it ({found})")]
+    #[error("an integer of more than 64 bits comes of it: {found}")]
     Overflow {
-        /// What polars says.
+        /// The integer.
         found: String,
     },
     /// The tables cannot be evaluated.
@@ -71,7 +70,10 @@ pub enum QueryError {
 
 impl From<polars::error::PolarsError> for QueryError {
     fn from(error: polars::error::PolarsError) -> Self {
-        if is_overflow(&error) { Self::Overflow { found: plain(&error.to_string()) } } else { Self::Tables(error) }
+        match overflow(&error) {
+            Some(found) => Self::Overflow { found },
+            None => Self::Tables(error),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use polars::error::polars_bail;
-use polars::lazy::dsl::{FunctionExpr, PowFunction};
+use polars::lazy::dsl::{FunctionExpr, ListFunction, PowFunction};
 use polars::prelude::{
     AggExpr, DataType, DslPlan, Expr, LazyFrame, Operator, PolarsError, PolarsResult, Schema, SchemaRef, SpecialEq,
 };
@@ -49,6 +49,12 @@ pub(super) fn exact(expr: Expr, schema: &Schema) -> PolarsResult<Expr> {
             Expr::Agg(AggExpr::Median(input)) => Expr::Agg(AggExpr::Median(as_float(input, schema)?)),
             Expr::Agg(AggExpr::Std(input, ddof)) => Expr::Agg(AggExpr::Std(as_float(input, schema)?, ddof)),
             Expr::Agg(AggExpr::Var(input, ddof)) => Expr::Agg(AggExpr::Var(as_float(input, schema)?, ddof)),
+            // What polars makes of `//`: beyond 64 bits it would be null.
+            Expr::Cast { expr, .. }
+                if matches!(*expr, Expr::BinaryExpr { op: Operator::FloorDivide, .. }) && kind(&expr)?.is_some() =>
+            {
+                narrow(expr.as_ref().clone())
+            }
             Expr::Function { input, function } => function_of(input, function, schema)?,
             Expr::SubPlan(plan, names) => {
                 Expr::SubPlan(SpecialEq::new(Arc::new(exact_plan(plan.as_ref().clone())?)), names)
@@ -65,6 +71,15 @@ fn function_of(input: Vec<Expr>, function: FunctionExpr, schema: &Schema) -> Pol
     Ok(match (&function, &kinds[..]) {
         (FunctionExpr::Negate | FunctionExpr::Abs | FunctionExpr::CumSum { .. }, [Some(kind)]) => {
             kind.result(same(input.into_iter().map(|input| wide(&Arc::new(input))).collect()))
+        }
+        (FunctionExpr::ListExpr(ListFunction::Sum), _) => {
+            let is_of_integers = |kind: &DataType| kind.inner_dtype().is_some_and(DataType::is_integer);
+            match &input[..] {
+                [list] if is_of_integers(list.to_field(schema)?.dtype()) => {
+                    narrow(same(vec![list.clone().cast(DataType::List(Box::new(DataType::Int128)))]))
+                }
+                _ => same(input),
+            }
         }
         // As in other databases, powers are floats.
         (FunctionExpr::Pow(PowFunction::Generic), [Some(_), Some(_)]) => {
@@ -191,10 +206,12 @@ fn as_float(expr: Arc<Expr>, schema: &Schema) -> PolarsResult<Arc<Expr>> {
     })
 }
 
-/// Whether polars failed because an integer did not fit into 64 bits.
-pub(super) fn is_overflow(error: &PolarsError) -> bool {
+/// The integer that did not fit into 64 bits, if polars failed because of one.
+pub(super) fn overflow(error: &PolarsError) -> Option<String> {
     let message = error.to_string();
-    message.contains("conversion from `i128` to `i64` failed")
+    let (_, behind) = message.split_once("conversion from `i128` to `i64` failed")?;
+    let values = behind.split_once('[').map_or("", |(_, values)| values);
+    Some(values.split([',', ']', '.']).next().unwrap_or_default().to_owned())
 }
 
 /// SQL with the numbers that polars' parser does not read (integers beyond 64 bits with a sign) written as casts.
@@ -335,9 +352,10 @@ mod tests {
             "-long - 2",
             "seed * 2",
             "9223372036854775807 + small",
+            "seed // 1",
         ] {
             let error = evaluated(beyond).unwrap_err();
-            assert!(is_overflow(&error), "{beyond}: {error}");
+            assert!(overflow(&error).is_some(), "{beyond}: {error}");
         }
     }
 
@@ -372,7 +390,7 @@ mod tests {
             ["SELECT SUM(long) FROM t", "SELECT SUM(long * 2) FROM t", "SELECT COUNT(*) * 9223372036854775807 FROM t"]
         {
             let error = asked(beyond).unwrap_err();
-            assert!(is_overflow(&error), "{beyond}: {error}");
+            assert!(overflow(&error).is_some(), "{beyond}: {error}");
         }
     }
 

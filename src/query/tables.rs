@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::QueryError;
 use super::answer::{Answer, Arrange, check_distinct, sorted};
 use super::catalog::{BOTH, Catalog, HEADS, SEED_DIGITS, STEP_KEY, STEPS, type_name};
-use super::exact::{exact_plan, is_overflow, with_readable_numbers};
+use super::exact::{exact_plan, overflow, with_readable_numbers};
 use super::filter::{Filter, plain};
 use super::selection::join;
 use crate::store::Store;
@@ -270,7 +270,7 @@ fn with_decimals(mut table: DataFrame) -> Result<DataFrame, QueryError> {
 /// Polars' complaint about a statement, with the columns near an unknown one.
 fn explain_sql(error: &PolarsError) -> QueryError {
     match error {
-        error if is_overflow(error) => error.clone().into(),
+        error if overflow(error).is_some() => error.clone().into(),
         PolarsError::IO { .. } | PolarsError::ComputeError(_) => QueryError::Tables(error.clone()),
         PolarsError::ColumnNotFound(message) => {
             let name = message.split(['"', '\'', '`']).nth(1).unwrap_or(message);
