@@ -492,3 +492,21 @@ fn a_path_is_neither_data_nor_a_pattern() {
         assert!(plain.path(&answer).is_file());
     }
 }
+
+#[test]
+fn names_on_the_way_to_a_dump_mean_nothing() {
+    let place = Place::new();
+    // A batch that somebody keeps below the name of another prompt, and of a word.
+    for dir in ["prompt_007", "token_dog", "token_dog/attention_maps", "p007_b001_s000"] {
+        Word::new(&place.path(dir), VIDEO, "flower").steps([0]);
+        let _ = fs::remove_dir_all(place.store());
+        place.ingest_from(&[place.path(dir)], &[]).clean();
+        let asked = ["list", "a.store", "--columns", "video_id,prompt_id,token"];
+        assert_eq!(
+            rows(&place, &asked),
+            [json!({"video_id": VIDEO, "prompt_id": "prompt_000", "token": "flower"})],
+            "{dir}"
+        );
+        fs::remove_dir_all(place.path(dir)).unwrap();
+    }
+}

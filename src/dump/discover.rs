@@ -27,11 +27,13 @@ impl Dump {
         let mut walk = Walk::default();
         for path in paths {
             let path = path.as_ref();
-            let dir = named(path).map_err(|error| Problem::from(error).at(path))?;
-            fs::read_dir(&dir).map_err(|error| Problem::from(error).at(path))?;
-            match dir.file_name().and_then(|name| name.to_str()) {
-                Some(name) if name.starts_with(TOKEN_PREFIX) => walk.word(&dir),
-                _ => walk.directory(&dir, 0),
+            let failed = |error| Problem::from(error).at(path);
+            let (dir, resolved) = (named(path).map_err(failed)?, fs::canonicalize(path).map_err(failed)?);
+            fs::read_dir(&dir).map_err(failed)?;
+            // A link of another name may lead to a word's directory, too.
+            match [&dir, &resolved].into_iter().find(|dir| is_word_dir(dir)) {
+                Some(word) => walk.word(word),
+                None => walk.directory(&dir, 0),
             }
         }
         walk.follow_links();
@@ -141,7 +143,7 @@ pub(crate) fn is_dump(dir: &Path) -> bool {
     for _ in 0..MOST_LOOKED_INTO {
         let Some(dir) = level.pop_front() else { return false };
         for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
-            if entry.file_name().as_encoded_bytes().starts_with(TOKEN_PREFIX.as_bytes()) {
+            if is_word_dir(&entry.path()) {
                 return true;
             }
             if !is_foreign(&entry.file_name()) && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -161,6 +163,18 @@ fn named(path: &Path) -> io::Result<PathBuf> {
         }
         _ => fs::canonicalize(path),
     }
+}
+
+/// Whether a directory is one word's, by its name; not if there is nothing in it but other directories.
+fn is_word_dir(dir: &Path) -> bool {
+    let is_named = dir.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(TOKEN_PREFIX.as_bytes()));
+    let holds_directories_only = || {
+        let mut entries =
+            fs::read_dir(dir).into_iter().flatten().flatten().filter(|entry| !is_foreign(&entry.file_name()));
+        let mut kinds = entries.by_ref().map(|entry| entry.path().is_dir());
+        kinds.next() == Some(true) && kinds.all(|is_dir| is_dir)
+    };
+    is_named && !holds_directories_only()
 }
 
 /// The search for video directories.
@@ -208,7 +222,7 @@ impl Walk {
                 continue;
             }
             let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
-            let is_word = name.as_encoded_bytes().starts_with(TOKEN_PREFIX.as_bytes());
+            let is_word = is_word_dir(&path);
             let kind = match fs::metadata(&path) {
                 Ok(kind) => kind,
                 Err(error) => {
@@ -305,6 +319,13 @@ impl VideoDir {
         let mut listing = Listing::default();
         let mut series: Vec<Series> = Vec::new();
         let mut exported_id = None;
+        for dir in std::iter::once(&self.dir).chain(&self.words) {
+            let name = dir.file_name().unwrap_or_default();
+            if name.to_str().is_none() {
+                let remark = format!("its name is not UTF-8; it is taken as `{}`", name.to_string_lossy());
+                listing.warnings.push(Problem::Remark(remark).at(dir));
+            }
+        }
         for dir in &self.words {
             let Some((word, metadata)) = listing.word(dir) else { continue };
             let is_same = |other: &&Series| composed(&other.token) == composed(&word.token);
@@ -320,14 +341,17 @@ impl VideoDir {
             |path: Option<&Path>| path.and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
         let own = name(Some(&self.dir));
         let parent = name(self.dir.parent());
-        let nested = prompt_id(&parent).is_some_and(|prompt| prompt == parent);
+        // A directory above counts only where the video's own name does not say which prompt it is of.
+        let own_prompt = prompt_id(&own);
+        let nested = prompt_id(&parent).is_some_and(|prompt| prompt == parent)
+            && own_prompt.as_ref().is_none_or(|prompt| *prompt == parent);
         let root = self.dir.ancestors().nth(if nested { 2 } else { 1 }).unwrap_or(&self.dir).to_owned();
         let number = own.strip_prefix("vid").map(|rest| rest.trim_start_matches('_')).filter(|rest| is_number(rest));
         let id = match number {
             Some(number) if nested => format!("{parent}_vid{number}"),
             _ => own.clone(),
         };
-        let prompt_id = nested.then_some(parent).or_else(|| prompt_id(&own));
+        let prompt_id = own_prompt.or(nested.then_some(parent));
         let video = Video {
             is_named_by_export: exported_id.is_some(),
             name: exported_id.unwrap_or(id),

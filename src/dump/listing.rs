@@ -18,23 +18,28 @@ const MOST_NUMBERS: usize = 4096;
 const METADATA_TRIED: usize = 3;
 
 /// What systems and tools leave in any directory: never a part of a dump, like whatever begins with a dot.
-const FOREIGN: [&str; 11] = [
+const FOREIGN: [&str; 16] = [
     "__MACOSX",
     "__pycache__",
     "@eaDir",
     "@Recycle",
+    "@sharebin",
+    "@tmp",
     "#recycle",
     "#snapshot",
+    "~snapshot",
     "$RECYCLE.BIN",
     "System Volume Information",
     "lost+found",
     "Thumbs.db",
+    "ehthumbs.db",
     "desktop.ini",
+    "Icon\r",
 ];
 
 /// Whether a name is that of something no generator writes.
 pub(super) fn is_foreign(name: &std::ffi::OsStr) -> bool {
-    name.as_encoded_bytes().starts_with(b".") || FOREIGN.iter().any(|foreign| name == *foreign)
+    name.as_encoded_bytes().starts_with(b".") || FOREIGN.iter().any(|foreign| name.eq_ignore_ascii_case(foreign))
 }
 
 /// A word's directory, with what is odd in it.
@@ -87,8 +92,7 @@ impl Listing {
             }
             return;
         }
-        let is_like_a_step =
-            file.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("step")) || has_tensor_extension(file);
+        let is_like_a_step = is_like_a_step(file) || has_tensor_extension(file);
         let problem = match fs::metadata(path) {
             Ok(kind) if kind.is_file() => None,
             // A named pipe would never end.
@@ -131,10 +135,11 @@ impl Listing {
             if used.contains(stem) || found.unusable.contains(stem) {
                 continue;
             }
-            self.problems.push(match StepName::parse(stem) {
-                Ok(_) => Problem::NoTensor { expected: stem.clone() }.at(path),
-                Err(reason) => Problem::NotAStep { found: reason }.at(path),
-            });
+            match StepName::parse(stem) {
+                Ok(_) => self.problems.push(Problem::NoTensor { expected: stem.clone() }.at(path)),
+                Err(found) if is_like_a_step(stem) => self.problems.push(Problem::NotAStep { found }.at(path)),
+                Err(found) => self.warnings.push(Problem::NotAStep { found }.at(path)),
+            }
         }
         for (stem, problem) in std::mem::take(&mut found.unreadable) {
             if !used.contains(&stem) {
@@ -232,6 +237,11 @@ pub(crate) fn step_of(stem: &str) -> Option<i32> {
 /// Stem and format of a tensor file.
 pub(super) fn tensor_name(file: &str) -> Option<(&str, FileFormat)> {
     FileFormat::ALL.into_iter().find_map(|format| Some((file.strip_suffix(format.extension())?, format)))
+}
+
+/// Whether a name begins as those of step files do, in any spelling.
+fn is_like_a_step(name: &str) -> bool {
+    name.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("step"))
 }
 
 /// Whether a name ends as files of arrays do, in any spelling.

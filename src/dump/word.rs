@@ -106,7 +106,8 @@ fn with_claim(name: &str, claimed: &str, prompt: Option<&str>) -> TrackedWord {
 fn split_weight(name: &str, prompt: Option<&str>) -> TrackedWord {
     let whole = || TrackedWord { word: name.to_owned(), weight: None };
     let Some((word, weight)) = name.rsplit_once(':') else { return whole() };
-    let Some(weight) = as_weight(weight).filter(|_| !word.is_empty()) else { return whole() };
+    let word = word.trim_end();
+    let Some(weight) = as_weight(weight.trim()).filter(|_| !word.is_empty()) else { return whole() };
     let weighted = TrackedWord { word: word.to_owned(), weight: Some(weight) };
     if let Some(prompt) = prompt
         && let Ok(variation) = parse_weighted(prompt)
@@ -123,7 +124,7 @@ fn split_weight(name: &str, prompt: Option<&str>) -> TrackedWord {
 
 /// Whether metadata that claims to be of the word `claimed` is of this word, with its weight behind it or without.
 pub(crate) fn is_word(claimed: &str, word: &str, weight: Option<f64>) -> bool {
-    let is_weighted = |(head, own): (&str, &str)| same_name(head, word) && as_weight(own) == weight;
+    let is_weighted = |(head, own): (&str, &str)| same_name(head.trim_end(), word) && as_weight(own.trim()) == weight;
     same_name(claimed, word) || claimed.rsplit_once(':').is_some_and(is_weighted)
 }
 
@@ -153,6 +154,7 @@ mod tests {
         assert_eq!(word("flower_2.5", Some("flower:2.5"), None), of("flower", Some(2.5)));
         assert_eq!(word("flower_2.5", Some("flower"), None), of("flower", Some(2.5)));
         assert_eq!(word("flower", Some("flower:2.5"), None), of("flower", Some(2.5)));
+        assert_eq!(word("flower _ 2.5", Some("flower : 2.5"), None), of("flower", Some(2.5)));
         assert_eq!(word("two people", Some("two people"), None), of("two people", None));
         assert_eq!(word("a:b", None, None), of("a:b", None));
         assert_eq!(word("x:nan", None, None), of("x:nan", None));

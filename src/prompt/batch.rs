@@ -152,6 +152,7 @@ impl BatchPrompts {
         }
         if ends_in("json") {
             let json = Json::parse(text.as_bytes()).map_err(|found| prompts.unfit(format!("not JSON: {found}")))?;
+            prompts.warnings.extend(json.remarks);
             prompts.add_json(&json.value.to_value())?;
         } else {
             for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
