@@ -222,8 +222,9 @@ impl<'de> Deserialize<'de> for Json {
 
 /// The text of a file; the error says what it is instead.
 fn decode<'a>(bytes: &'a [u8], remarks: &mut Vec<String>) -> Result<std::borrow::Cow<'a, str>, String> {
-    let is_wide = |bytes: &[u8]| matches!(bytes, [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] | [0, b'{', ..] | [b'{', 0, ..]);
-    if is_wide(bytes) || bytes.starts_with(&[0, 0, 0xFE, 0xFF]) {
+    let start = &bytes[..bytes.len().min(4)];
+    let has_zeros = start.contains(&0) && start.iter().any(|byte| *byte != 0);
+    if has_zeros || start.starts_with(&[0xFF, 0xFE]) || start.starts_with(&[0xFE, 0xFF]) {
         return Err("it is UTF-16 or UTF-32, as some editors and PowerShell's `>` write; save it as UTF-8".into());
     }
     let text = match bytes.strip_prefix(b"\xEF\xBB\xBF") {

@@ -11,7 +11,8 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::dump::{
-    Dump, DumpError, Problem, ReadOptions, Series, StepFiles, StepReader, composed, read_step_metadata, step_of,
+    Dump, DumpError, Problem, ReadOptions, Series, StepFiles, StepReader, composed, read_step_metadata, read_summary,
+    step_of,
 };
 use crate::grid::{Grid, infer_grid};
 use crate::ingest::{ARRAY_KEYS, transform};
@@ -19,7 +20,7 @@ use crate::kernel::{StepMeasurer, StepMeasures};
 use crate::query::{Filter, QueryError, StepSet};
 use crate::store::{
     ArrayKind, Coordinates, Fault, HeadRow, MetadataPatch, Recipe, StepRow, Store, StoreError, StoredArray, UNFINISHED,
-    VideoIndex, heads_batch,
+    VideoIndex, VideoRecord, heads_batch,
 };
 use crate::values::{Values, with_values};
 
@@ -155,6 +156,8 @@ impl Checked {
 /// The words of the dump that a store's values are compared with.
 struct Sources {
     series: HashMap<(String, String), Series>,
+    /// The summary of each video that has words.
+    summaries: Vec<(String, PathBuf)>,
     /// What of the dump cannot be used.
     problems: Vec<DumpError>,
 }
@@ -169,17 +172,18 @@ impl Sources {
         let known: HashSet<&String> = ids().collect();
         let sources: HashMap<&Path, &String> =
             index.iter().zip(ids()).filter_map(|(video, id)| Some((video.source_dir()?, id))).collect();
-        let mut series = HashMap::new();
+        let (mut series, mut summaries) = (HashMap::new(), Vec::new());
         for video in dump.videos {
             // Batches are told apart by name only where they are ingested together.
             let by_name = [prefixed(&video.id()), prefixed(&video.name)];
             let by_name = by_name.iter().find(|id| known.contains(id)).unwrap_or(&by_name[0]);
             let id = sources.get(video.dir.as_path()).map_or(by_name, |id| *id).clone();
+            summaries.extend(video.summary.filter(|_| !video.series.is_empty()).map(|path| (id.clone(), path)));
             for word in video.series {
                 series.insert((id.clone(), word.token.clone()), word);
             }
         }
-        Ok(Self { series, problems: dump.problems })
+        Ok(Self { series, summaries, problems: dump.problems })
     }
 
     /// How many steps of the dump no row stands for, and the files that the store lacks.
@@ -206,7 +210,18 @@ impl Sources {
         };
         let unusable = self.problems.iter().filter(|error| !is_in_store(error));
         let unusable = unusable.map(|error| lacking(&error.path, error.problem.to_string()));
-        let mut all: Vec<Lacking> = of_steps.chain(unusable).collect();
+        let records: HashMap<&str, &VideoRecord> =
+            index.iter().map(|video| (&*video.record.video_id, &video.record)).collect();
+        let of_summaries = self.summaries.iter().filter_map(|(video, path)| {
+            let stored = records.get(video.as_str()).and_then(|record| record.summary.as_ref());
+            let reason = match read_summary(path) {
+                Ok((summary, _)) if stored == Some(&summary) => return None,
+                Ok(_) => "the store has no such summary of the video: ingest again".to_owned(),
+                Err(error) => error.problem.to_string(),
+            };
+            Some(lacking(path, reason))
+        });
+        let mut all: Vec<Lacking> = of_steps.chain(unusable).chain(of_summaries).collect();
         all.sort();
         (missing.len() as u64, all)
     }

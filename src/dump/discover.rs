@@ -53,11 +53,14 @@ impl Dump {
     /// Whether there are words, but nothing in them is understood: no file of them is a step's.
     #[must_use]
     pub fn is_not_understood(&self) -> bool {
-        let is_empty = |video: &Video| video.series.iter().all(|series| series.steps.is_empty());
         let is_odd = |error: &DumpError| matches!(error.problem, Problem::NotAStep { .. } | Problem::Astray { .. });
-        self.videos.iter().all(|video| is_empty(video) && (video.summary.is_none() || !video.series.is_empty()))
-            && !self.problems.is_empty()
-            && self.problems.iter().all(is_odd)
+        // A summary and nothing else is a video without words.
+        let has_odd = |video: &Video| self.problems.iter().any(|error| error.path.starts_with(&video.dir));
+        let is_odd_video = |video: &Video| {
+            let is_empty = video.series.iter().all(|series| series.steps.is_empty());
+            is_empty && (video.summary.is_none() || has_odd(video))
+        };
+        self.videos.iter().all(is_odd_video) && !self.problems.is_empty() && self.problems.iter().all(is_odd)
     }
 
     /// Bytes of all step files.

@@ -146,6 +146,12 @@ pub enum Problem {
         /// Names of the missing ones.
         missing: String,
     },
+    /// A split file that most of the word's steps have none like.
+    #[error("the step has a file of {found}, which most steps of the word lack")]
+    SplitBeyond {
+        /// The block or head.
+        found: String,
+    },
     /// A split file that does not fit the others.
     #[error("this part of a split step is {found}; the first part is {expected}")]
     SplitMismatch {

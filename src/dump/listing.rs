@@ -1,8 +1,9 @@
 //! What is in one word's directory: which files are steps, and why the others are not.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::read::signature;
 use super::word::{TrackedWord, recognise};
@@ -182,15 +183,10 @@ impl Listing {
         }
         let steps: Vec<StepFiles> =
             steps.into_iter().map(|(step, parts)| StepFiles { step, parts: self.whole_or_parts(parts) }).collect();
-        let parts = || steps.iter().flat_map(|step| &step.parts);
-        let numbers = |number: fn(&StepFile) -> Option<usize>| {
-            let mut numbers: Vec<i32> =
-                parts().filter_map(number).filter_map(|number| i32::try_from(number).ok()).collect();
-            numbers.sort_unstable();
-            numbers.dedup();
-            (!numbers.is_empty()).then(|| numbers.into())
+        let split = AxisNumbers {
+            blocks: numbers_of_most(&steps, |part| part.block),
+            heads: numbers_of_most(&steps, |part| part.head),
         };
-        let split = AxisNumbers { blocks: numbers(|part| part.block), heads: numbers(|part| part.head) };
         (steps, split)
     }
 
@@ -204,6 +200,24 @@ impl Listing {
         }
         vec![whole]
     }
+}
+
+/// The numbers of the parts that at least half of the split steps have, or of all if there are no such; `None` if none is split on that axis.
+fn numbers_of_most(steps: &[StepFiles], number: fn(&StepFile) -> Option<usize>) -> Option<Arc<[i32]>> {
+    let mut split_steps = 0;
+    let mut votes: BTreeMap<i32, usize> = BTreeMap::new();
+    for step in steps {
+        let own: BTreeSet<i32> =
+            step.parts.iter().filter_map(number).filter_map(|own| i32::try_from(own).ok()).collect();
+        split_steps += usize::from(!own.is_empty());
+        for number in own {
+            *votes.entry(number).or_default() += 1;
+        }
+    }
+    let of_most: Arc<[i32]> =
+        votes.iter().filter(|(_, votes)| *votes * 2 >= split_steps).map(|(number, _)| *number).collect();
+    let all = || votes.keys().copied().collect();
+    (split_steps > 0).then(|| if of_most.is_empty() { all() } else { of_most })
 }
 
 /// The files of a word's directory by what they are.

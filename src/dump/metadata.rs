@@ -16,6 +16,8 @@ use crate::shape::{AxisNumbers, StepShape};
 const JSON_LIMIT: u64 = 16 << 20;
 /// The key of what a store knew beyond the generator's keys, in a dump that it was exported to.
 const EXPORTED_KEY: &str = "attnkit";
+/// Keys that are only compared with the array.
+const MODEL_KEYS: [&str; 2] = ["num_blocks", "num_heads"];
 /// Seeds that the tables hold: integers of 64 bits, with or without a sign.
 const SEEDS: std::ops::RangeInclusive<i128> = i64::MIN as i128..=u64::MAX as i128;
 
@@ -144,6 +146,9 @@ impl StepMetadata {
             exported,
             raw: Object::new(),
         };
+        for key in MODEL_KEYS {
+            reader.get(key, integer::<i64>);
+        }
         let odd = reader.odd;
         metadata.raw = raw;
         (metadata, odd)
@@ -196,7 +201,7 @@ impl StepMetadata {
         {
             remarks.push(format!("metadata says {claimed}, the array is {}; the array counts", found.dtype));
         }
-        for (key, actual) in [("num_blocks", found.shape.blocks), ("num_heads", found.shape.heads)] {
+        for (key, actual) in MODEL_KEYS.into_iter().zip([found.shape.blocks, found.shape.heads]) {
             if let Some(claimed) =
                 self.raw.get(key).and_then(integer::<i64>).filter(|&claimed| usize::try_from(claimed) != Ok(actual))
             {

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufReader, Cursor, Read};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use flate2::bufread::MultiGzDecoder;
@@ -336,32 +337,34 @@ fn whole_shape(shape: StepShape, split: &AxisNumbers) -> StepShape {
     }
 }
 
-/// Checks that a split step has a file for each of the word's blocks and heads.
+/// Checks that a split step has one file for each of the word's blocks and heads, and no other.
 fn check_complete(parts: &[StepFile], split: &AxisNumbers) -> Result<(), DumpError> {
     /// Missing files that are named.
     const NAMED: usize = 5;
-    let axis = |numbers: &Option<std::sync::Arc<[i32]>>| -> Vec<Option<usize>> {
+    let axis = |numbers: &Option<Arc<[i32]>>| -> Vec<Option<usize>> {
         let own = numbers.iter().flat_map(|numbers| numbers.iter());
         let own: Vec<Option<usize>> = own.map(|&number| usize::try_from(number).ok()).collect();
         if own.is_empty() { vec![None] } else { own }
     };
+    let name = |(block, head): (Option<usize>, Option<usize>)| {
+        let axis = |axis: &str, index: Option<usize>| index.map(|index| format!("{axis}_{index:02}"));
+        [axis("block", block), axis("head", head)].into_iter().flatten().collect::<Vec<_>>().join("_")
+    };
     let (blocks, heads) = (axis(&split.blocks), axis(&split.heads));
+    let place_of = |part: &StepFile| (part.block, part.head);
+    if let Some(beyond) = parts.iter().find(|part| !blocks.contains(&part.block) || !heads.contains(&part.head)) {
+        return Err(Problem::SplitBeyond { found: name(place_of(beyond)) }.at(&beyond.path));
+    }
     let expected = blocks.len() * heads.len();
-    let there: HashSet<_> = parts.iter().map(|part| (part.block, part.head)).collect();
+    let there: HashSet<_> = parts.iter().map(place_of).collect();
     let places = blocks.iter().flat_map(|&block| heads.iter().map(move |&head| (block, head)));
-    let missing: Vec<_> = places.filter(|place| !there.contains(place)).take(NAMED).collect();
+    let missing: Vec<String> = places.filter(|place| !there.contains(place)).map(name).collect();
     if missing.is_empty() && parts.len() == expected {
         return Ok(());
     }
-    let name = |axis: &str, index: Option<usize>| index.map(|index| format!("{axis}_{index:02}"));
-    let named: Vec<String> = missing
-        .into_iter()
-        .map(|(block, head)| {
-            [name("block", block), name("head", head)].into_iter().flatten().collect::<Vec<_>>().join("_")
-        })
-        .collect();
-    let more = if expected.saturating_sub(there.len()) > NAMED { " and more" } else { "" };
-    let problem = Problem::SplitIncomplete { found: parts.len(), expected, missing: named.join(", ") + more };
+    let more = if missing.len() > NAMED { " and more" } else { "" };
+    let named = missing.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let problem = Problem::SplitIncomplete { found: parts.len(), expected, missing: named + more };
     Err(problem.at(parts.first().map(|part| part.path.clone()).unwrap_or_default()))
 }
 
@@ -377,7 +380,7 @@ fn place(part: &StepArray<'_>, file: &StepFile, split: &AxisNumbers, whole: &mut
             }
         }
     }
-    let at = |numbers: &Option<std::sync::Arc<[i32]>>, own: Option<usize>| {
+    let at = |numbers: &Option<Arc<[i32]>>, own: Option<usize>| {
         let own = own.and_then(|own| i32::try_from(own).ok());
         own.zip(numbers.as_ref()).and_then(|(own, numbers)| numbers.binary_search(&own).ok()).unwrap_or(0)
     };

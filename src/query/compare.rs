@@ -173,8 +173,9 @@ impl Compare {
         let name = self.across.name();
         if sides.len() < 2 {
             let only = sides.first().map_or_else(|| "none".to_owned(), ToString::to_string);
+            notes.insert(0, format!("there is only one {name} to compare: {only}"));
             return Err(QueryError::question(
-                format!("there is only one {name} to compare: {only}"),
+                notes.join("; "),
                 "select more with --where, or compare across something else",
             ));
         }

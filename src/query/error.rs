@@ -1,6 +1,7 @@
 //! What can go wrong with a question.
 
 use super::exact::overflow;
+use super::filter::plain;
 use crate::store::{Store, StoreError};
 
 /// Why a question was not answered.
@@ -70,8 +71,15 @@ pub enum QueryError {
 
 impl From<polars::error::PolarsError> for QueryError {
     fn from(error: polars::error::PolarsError) -> Self {
-        match overflow(&error) {
-            Some(found) => Self::Overflow { found },
+        if let Some(found) = overflow(&error) {
+            return Self::Overflow { found };
+        }
+        let message = error.to_string();
+        match message.find("conversion from `") {
+            Some(at) => Self::question(
+                format!("a value cannot be cast: {}", plain(&message[at..])),
+                "where no value is to come of it, write TRY_CAST instead of CAST",
+            ),
             None => Self::Tables(error),
         }
     }

@@ -2,6 +2,7 @@
 //! like are computed in 128 bits, and a result beyond 64 bits is an error.
 //!
 //! Seeds, which have 64 bits with or without a sign, are integers of 128 bits in questions ("wide"): sums and differences of them stay so.
+//! Comparisons are of 128 bits too.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -9,7 +10,8 @@ use std::sync::Arc;
 use polars::error::polars_bail;
 use polars::lazy::dsl::{FunctionExpr, ListFunction, PowFunction};
 use polars::prelude::{
-    AggExpr, DataType, DslPlan, Expr, LazyFrame, Operator, PolarsError, PolarsResult, Schema, SchemaRef, SpecialEq,
+    AggExpr, DataType, DslPlan, Expr, LazyFrame, Operator, OptFlags, PolarsError, PolarsResult, Schema, SchemaRef,
+    SpecialEq, col, when,
 };
 use sqlparser::dialect::GenericDialect;
 use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
@@ -37,18 +39,28 @@ pub(super) fn exact(expr: Expr, schema: &Schema) -> PolarsResult<Expr> {
                         };
                         narrow(binary(factor(&left, kinds.0), op, factor(&right, kinds.1)))
                     }
+                    (_, Some(_)) if op.is_comparison() => {
+                        Expr::BinaryExpr { left: widest(left, schema)?, op, right: widest(right, schema)? }
+                    }
                     _ => Expr::BinaryExpr { left, op, right },
                 }
             }
-            Expr::Agg(AggExpr::Sum(input)) => match kind(&input)? {
-                Some(kind) => kind.result(Expr::Agg(AggExpr::Sum(Arc::new(wide(&input))))),
-                None => Expr::Agg(AggExpr::Sum(input)),
-            },
+            Expr::Agg(AggExpr::Sum(input)) => {
+                let input = in_each_row(input, schema);
+                match kind(&input)? {
+                    Some(kind) => kind.result(Expr::Agg(AggExpr::Sum(Arc::new(wide(&input))))),
+                    None => Expr::Agg(AggExpr::Sum(input)),
+                }
+            }
             // Of floats: their moments are.
             Expr::Agg(AggExpr::Mean(input)) => Expr::Agg(AggExpr::Mean(as_float(input, schema)?)),
             Expr::Agg(AggExpr::Median(input)) => Expr::Agg(AggExpr::Median(as_float(input, schema)?)),
-            Expr::Agg(AggExpr::Std(input, ddof)) => Expr::Agg(AggExpr::Std(as_float(input, schema)?, ddof)),
-            Expr::Agg(AggExpr::Var(input, ddof)) => Expr::Agg(AggExpr::Var(as_float(input, schema)?, ddof)),
+            Expr::Agg(AggExpr::Std(input, ddof)) => {
+                Expr::Agg(AggExpr::Std(as_float(in_each_row(input, schema), schema)?, ddof))
+            }
+            Expr::Agg(AggExpr::Var(input, ddof)) => {
+                Expr::Agg(AggExpr::Var(as_float(in_each_row(input, schema), schema)?, ddof))
+            }
             // What polars makes of `//`: beyond 64 bits it would be null.
             Expr::Cast { expr, .. }
                 if matches!(*expr, Expr::BinaryExpr { op: Operator::FloorDivide, .. }) && kind(&expr)?.is_some() =>
@@ -69,8 +81,12 @@ fn function_of(input: Vec<Expr>, function: FunctionExpr, schema: &Schema) -> Pol
     let kinds: Vec<Option<Kind>> = input.iter().map(|input| Kind::of(input, schema)).collect::<PolarsResult<_>>()?;
     let same = |input| Expr::Function { input, function: function.clone() };
     Ok(match (&function, &kinds[..]) {
-        (FunctionExpr::Negate | FunctionExpr::Abs | FunctionExpr::CumSum { .. }, [Some(kind)]) => {
+        (FunctionExpr::Negate | FunctionExpr::Abs, [Some(kind)]) => {
             kind.result(same(input.into_iter().map(|input| wide(&Arc::new(input))).collect()))
+        }
+        (FunctionExpr::CumSum { .. }, [Some(kind)]) => {
+            let in_rows = |input| wide(&in_each_row(Arc::new(input), schema));
+            kind.result(same(input.into_iter().map(in_rows).collect()))
         }
         (FunctionExpr::ListExpr(ListFunction::Sum), _) => {
             let is_of_integers = |kind: &DataType| kind.inner_dtype().is_some_and(DataType::is_integer);
@@ -98,7 +114,8 @@ pub(super) fn exact_plan(plan: DslPlan) -> PolarsResult<DslPlan> {
     Ok(match plan {
         DslPlan::Filter { input, predicate } => {
             let input = below(input)?;
-            DslPlan::Filter { predicate: exact(predicate, &*schema_of(&input)?)?, input }
+            let predicate = exact(predicate, &*schema_of(&input)?)?;
+            filtered(LazyFrame::from(input.as_ref().clone()), Some(predicate)).logical_plan
         }
         DslPlan::Select { expr, input, options } => {
             let input = below(input)?;
@@ -157,6 +174,32 @@ fn schema_of(plan: &DslPlan) -> PolarsResult<SchemaRef> {
     LazyFrame::from(plan.clone()).collect_schema()
 }
 
+/// The rows for which a condition is true; all of them without one.
+///
+/// Polars aborts where a condition fails (an integer does not fit, a text is no number) while it reads Parquet. So what may
+/// fail is asked of rows that were read, and only of those for which all else is true.
+pub(super) fn filtered(rows: LazyFrame, condition: Option<Expr>) -> LazyFrame {
+    let Some(condition) = condition else { return rows };
+    let mut pieces = Vec::new();
+    conjuncts(condition, &mut pieces);
+    let may_fail = |expr: &Expr| matches!(expr, Expr::Cast { options, .. } if options.is_strict());
+    let (failing, safe): (Vec<Expr>, Vec<Expr>) = pieces.into_iter().partition(|piece| piece.into_iter().any(may_fail));
+    let rows = safe.into_iter().reduce(Expr::and).into_iter().fold(rows, LazyFrame::filter);
+    let Some(failing) = failing.into_iter().reduce(Expr::and) else { return rows };
+    rows.map(Ok, OptFlags::PROJECTION_PUSHDOWN, None, Some("ROWS READ")).filter(failing)
+}
+
+/// Cuts a condition at its ANDs.
+pub(super) fn conjuncts(expr: Expr, pieces: &mut Vec<Expr>) {
+    match expr {
+        Expr::BinaryExpr { left, op: Operator::And, right } => {
+            conjuncts(left.as_ref().clone(), pieces);
+            conjuncts(right.as_ref().clone(), pieces);
+        }
+        other => pieces.push(other),
+    }
+}
+
 /// How large an integer may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
@@ -191,6 +234,31 @@ fn binary(left: Expr, op: Operator, right: Expr) -> Expr {
 
 fn wide(expr: &Arc<Expr>) -> Expr {
     expr.as_ref().clone().cast(DataType::Int128)
+}
+
+/// The integer that was made to fit into 64 bits; any other expression as it is.
+fn widest(expr: Arc<Expr>, schema: &Schema) -> PolarsResult<Arc<Expr>> {
+    Ok(match expr.as_ref() {
+        Expr::Cast { expr: inner, options, .. }
+            if options.is_strict()
+                && Kind::of(&expr, schema)?.is_some()
+                && Kind::of(inner, schema)? == Some(Kind::Wide) =>
+        {
+            inner.clone()
+        }
+        _ => expr,
+    })
+}
+
+/// A constant as a column of as many rows as there are: polars has one of it, and would sum it once.
+fn in_each_row(expr: Arc<Expr>, schema: &Schema) -> Arc<Expr> {
+    match schema.iter_names().next() {
+        Some(any) if expr.as_ref().clone().meta().root_names().is_empty() => {
+            let constant = expr.as_ref().clone();
+            Arc::new(when(col(any.clone()).is_null()).then(constant.clone()).otherwise(constant))
+        }
+        _ => expr,
+    }
 }
 
 /// In 64 bits; an error where it does not fit.
@@ -345,9 +413,11 @@ mod tests {
         assert_eq!(evaluated("long // 2 + small % 4").unwrap(), ["4611686018427387906", "4"]);
         assert_eq!(evaluated("seed + 1").unwrap(), ["18446744073709551616", "0"]);
         assert_eq!(evaluated("small * real").unwrap().len(), 2);
+        assert_eq!(evaluated("long * 2 > 14").unwrap(), ["true", "false"]);
+        assert_eq!(evaluated("long + 1 = long + 1").unwrap(), ["true", "true"]);
         for beyond in [
             "long + 1",
-            "long * 2",
+            "long * 2 * 2 > 0",
             "small * small * small * small",
             "-long - 2",
             "seed * 2",
@@ -363,6 +433,12 @@ mod tests {
     fn aggregates_are_too() {
         assert_eq!(asked("SELECT SUM(small * 3) FROM t").unwrap(), "6442450956");
         assert_eq!(asked("SELECT SUM(small) * 2 FROM t").unwrap(), "4294967304");
+        assert_eq!(asked("SELECT SUM(2147483647) FROM t").unwrap(), "4294967294");
+        assert_eq!(asked("SELECT SUM(1.5) FROM t").unwrap(), "3.0");
+        assert_eq!(asked("SELECT SUM(2) FROM t GROUP BY real < 9").unwrap(), "4");
+        assert_eq!(asked("SELECT SUM(2) OVER (PARTITION BY real < 9) FROM t").unwrap(), "4");
+        assert_eq!(asked("SELECT STDDEV(2) FROM t").unwrap(), "0.0");
+        assert_eq!(asked("SELECT SUM(2)").unwrap(), "2");
         assert_eq!(asked("SELECT SUM(seed) FROM t").unwrap(), "18446744073709551614");
         assert_eq!(asked("SELECT MAX(seed) FROM t").unwrap(), "18446744073709551615");
         assert_eq!(asked("SELECT COUNT(*) * 4000000000 FROM t").unwrap(), "8000000000");
@@ -386,9 +462,12 @@ mod tests {
             asked("SELECT a.small FROM t AS a JOIN t AS b ON a.small = b.small ORDER BY a.small * -2 LIMIT 1").unwrap(),
             "2147483647"
         );
-        for beyond in
-            ["SELECT SUM(long) FROM t", "SELECT SUM(long * 2) FROM t", "SELECT COUNT(*) * 9223372036854775807 FROM t"]
-        {
+        for beyond in [
+            "SELECT SUM(long) FROM t",
+            "SELECT SUM(9223372036854775807) FROM t",
+            "SELECT SUM(long * 2) FROM t",
+            "SELECT COUNT(*) * 9223372036854775807 FROM t",
+        ] {
             let error = asked(beyond).unwrap_err();
             assert!(overflow(&error).is_some(), "{beyond}: {error}");
         }

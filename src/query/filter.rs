@@ -5,13 +5,13 @@
 
 use std::collections::BTreeSet;
 
-use polars::prelude::{DataFrame, DataType, Expr, IntoLazy, NULL, Operator, PlSmallStr, col, lit};
+use polars::prelude::{DataFrame, DataType, Expr, IntoLazy, NULL, PlSmallStr, col, lit};
 use polars::sql::sql_expr;
 use unicode_normalization::UnicodeNormalization;
 
 use super::QueryError;
 use super::catalog::{BOTH, HEADS, STEPS, type_name};
-use super::exact::{exact, with_readable_numbers};
+use super::exact::{conjuncts, exact, with_readable_numbers};
 
 /// Columns that say where in a step array a map is.
 pub(super) const PLACE: [&str; 3] = ["token_index", "block", "head"];
@@ -50,7 +50,7 @@ impl Filter {
         let readable = with_readable_numbers(sql).map_err(failed)?;
         let whole = sql_expr(&readable).map_err(|error| failed(plain(&error.to_string())))?;
         let mut pieces = Vec::new();
-        split(whole, &mut pieces);
+        conjuncts(whole, &mut pieces);
         if pieces.iter().flat_map(IntoIterator::into_iter).any(is_aggregate) {
             let found =
                 "it has an aggregate such as avg(); compute that with `attnkit query sql` and put in the number";
@@ -218,17 +218,6 @@ fn is_aggregate(expr: &Expr) -> bool {
             empty.select([expr.clone().alias("value")]).collect().is_ok_and(|value| value.height() > 0)
         }
         _ => false,
-    }
-}
-
-/// Cuts a condition at its ANDs.
-fn split(expr: Expr, pieces: &mut Vec<Expr>) {
-    match expr {
-        Expr::BinaryExpr { left, op: Operator::And, right } => {
-            split(left.as_ref().clone(), pieces);
-            split(right.as_ref().clone(), pieces);
-        }
-        other => pieces.push(other),
     }
 }
 

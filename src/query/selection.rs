@@ -11,6 +11,7 @@ use polars::prelude::{
 
 use super::QueryError;
 use super::catalog::{Catalog, STEP_KEY};
+use super::exact::filtered;
 use super::filter::{Filter, PLACE};
 use super::reduction::few;
 use crate::dtype::Dtype;
@@ -108,10 +109,7 @@ impl Selection {
                 columns.push(name);
             }
         }
-        let mut steps = catalog.steps()?;
-        if let Some(condition) = filter.of_steps() {
-            steps = steps.filter(condition);
-        }
+        let steps = filtered(catalog.steps()?, filter.of_steps());
         let frame = steps.select(columns.into_iter().map(col).collect::<Vec<_>>()).collect()?;
         let mut selected = read_steps(&frame)?;
         if filter.asks_statistics() {
@@ -267,15 +265,9 @@ fn numbers_of(lists: &ListChunked, row: usize) -> Result<Option<Arc<[i32]>>, Que
 
 /// The places of the maps that a filter chooses by their statistics, with the number of the step each is in.
 fn chosen_by_statistics(catalog: &Catalog<'_>, filter: &Filter, steps: DataFrame) -> Result<DataFrame, QueryError> {
-    let mut heads = catalog.heads()?;
-    if let Some(condition) = filter.of_heads() {
-        heads = heads.filter(condition);
-    }
+    let heads = filtered(catalog.heads()?, filter.of_heads());
     let numbered = steps.lazy().with_row_index(NUMBER, None);
-    let mut joined = join(heads, numbered);
-    if let Some(condition) = filter.of_both() {
-        joined = joined.filter(condition);
-    }
+    let joined = filtered(join(heads, numbered), filter.of_both());
     let columns: Vec<Expr> = [NUMBER].into_iter().chain(PLACE).map(col).collect();
     Ok(joined.select(columns).collect()?)
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::QueryError;
 use super::answer::{Answer, Arrange, check_distinct, sorted};
 use super::catalog::{BOTH, Catalog, HEADS, SEED_DIGITS, STEP_KEY, STEPS, type_name};
-use super::exact::{exact_plan, overflow, with_readable_numbers};
+use super::exact::{exact_plan, filtered, overflow, with_readable_numbers};
 use super::filter::{Filter, plain};
 use super::selection::join;
 use crate::store::Store;
@@ -85,19 +85,13 @@ impl List {
     }
 
     fn steps(&self, catalog: &Catalog<'_>) -> Result<LazyFrame, QueryError> {
-        let mut steps = catalog.steps()?;
-        if let Some(condition) = self.filter.of_steps() {
-            steps = steps.filter(condition);
-        }
+        let steps = filtered(catalog.steps()?, self.filter.of_steps());
         if !self.filter.asks_maps() {
             return Ok(steps);
         }
-        let mut heads = catalog.heads()?;
-        if let Some(condition) = self.filter.of_heads() {
-            heads = heads.filter(condition);
-        }
+        let mut heads = filtered(catalog.heads()?, self.filter.of_heads());
         if let Some(condition) = self.filter.of_both() {
-            heads = join(heads, steps.clone()).filter(condition);
+            heads = filtered(join(heads, steps.clone()), Some(condition));
         }
         let key: Vec<Expr> = STEP_KEY.into_iter().map(col).collect();
         let arguments = JoinArgs { maintain_order: MaintainOrderJoin::Left, ..JoinArgs::new(JoinType::Semi) };
@@ -105,26 +99,13 @@ impl List {
     }
 
     fn heads(&self, catalog: &Catalog<'_>, needed: &[&str]) -> Result<LazyFrame, QueryError> {
-        let mut heads = catalog.heads()?;
-        if let Some(condition) = self.filter.of_heads() {
-            heads = heads.filter(condition);
-        }
+        let heads = filtered(catalog.heads()?, self.filter.of_heads());
         let asked_of_steps = self.filter.steps_columns();
         if needed.iter().copied().chain(asked_of_steps).all(|name| HEADS.contains(name)) {
-            return Ok(match self.filter.of_steps() {
-                Some(condition) => heads.filter(condition),
-                None => heads,
-            });
+            return Ok(filtered(heads, self.filter.of_steps()));
         }
-        let mut steps = catalog.steps()?;
-        if let Some(condition) = self.filter.of_steps() {
-            steps = steps.filter(condition);
-        }
-        let joined = join(heads, steps);
-        Ok(match self.filter.of_both() {
-            Some(condition) => joined.filter(condition),
-            None => joined,
-        })
+        let steps = filtered(catalog.steps()?, self.filter.of_steps());
+        Ok(filtered(join(heads, steps), self.filter.of_both()))
     }
 
     /// What answering will do, as polars tells it.

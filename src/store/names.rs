@@ -30,14 +30,14 @@ fn encode(name: &str, hides_underscore: bool) -> String {
     if name.is_empty() {
         return "~".into();
     }
-    let device = is_device(name);
+    let is_taken = is_device(name) || name == "zarr.json";
     let last = name.len() - 1;
     let mut encoded = String::with_capacity(name.len());
     let mut cut = 0;
     for (index, byte) in name.bytes().enumerate() {
         let plain = match byte {
             b'_' if index == 0 => !hides_underscore,
-            b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' => !(device && index == 0),
+            b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' => !(is_taken && index == 0),
             b'.' => index != 0 && index != last,
             _ => false,
         };
@@ -105,6 +105,7 @@ mod tests {
             "../../x",
             "a\\b",
             "nul",
+            "zarr.json",
             "com1.txt",
             "a@b",
             "Flower",

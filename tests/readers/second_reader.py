@@ -26,7 +26,7 @@ def encode(name):
     ]
     if raw.startswith(b"_"):
         units[0] = "~5f"
-    if "".join(units).split(".")[0] in DEVICES:
+    if "".join(units).split(".")[0] in DEVICES or name == "zarr.json":
         units[0] = f"~{raw[0]:02x}"
     if len("".join(units)) > 160:
         while len("".join(units)) > 120:

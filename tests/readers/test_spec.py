@@ -55,6 +55,8 @@ NAMES = {
     ".hidden.": "~2ehidden~2e",
     "con": "~63on",
     "nul.txt": "~6eul.txt",
+    "zarr.json": "~7aarr.json",
+    "zarr.json.x": "zarr.json.x",
     "console": "console",
     "a~b": "a~7eb",
     "": "~",
