@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::listing::{Listing, StepName, TOKEN_PREFIX, is_foreign, is_number, tensor_name};
+use super::foreign::is_foreign;
+use super::listing::{Listing, StepName, TOKEN_PREFIX, is_number, tensor_name};
 use super::word::{as_component, composed};
 use super::{Dump, DumpError, Problem, Series, StepMetadata, Video, read_summary};
 

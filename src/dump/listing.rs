@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::foreign::is_foreign;
 use super::read::signature;
 use super::word::{TrackedWord, recognise};
 use super::{DumpError, FileFormat, Problem, Series, StepFile, StepFiles, StepMetadata, read_step_metadata};
@@ -17,31 +18,6 @@ pub(super) const METADATA_SUFFIX: &str = "_metadata.json";
 const MOST_NUMBERS: usize = 4096;
 /// How many of a word's metadata files are tried, should the first be damaged.
 const METADATA_TRIED: usize = 3;
-
-/// What systems and tools leave in any directory: never a part of a dump, like whatever begins with a dot.
-const FOREIGN: [&str; 16] = [
-    "__MACOSX",
-    "__pycache__",
-    "@eaDir",
-    "@Recycle",
-    "@sharebin",
-    "@tmp",
-    "#recycle",
-    "#snapshot",
-    "~snapshot",
-    "$RECYCLE.BIN",
-    "System Volume Information",
-    "lost+found",
-    "Thumbs.db",
-    "ehthumbs.db",
-    "desktop.ini",
-    "Icon\r",
-];
-
-/// Whether a name is that of something no generator writes.
-pub(super) fn is_foreign(name: &std::ffi::OsStr) -> bool {
-    name.as_encoded_bytes().starts_with(b".") || FOREIGN.iter().any(|foreign| name.eq_ignore_ascii_case(foreign))
-}
 
 /// A word's directory, with what is odd in it.
 #[derive(Default)]
@@ -355,14 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn what_systems_leave_is_told_from_files_of_a_dump() {
-        let foreign = |name: &str| is_foreign(name.as_ref());
-        assert!(
-            [".DS_Store", "._step_000.npy", ".nfs0001", "__MACOSX", "@eaDir", "Thumbs.db"]
-                .iter()
-                .all(|name| foreign(name))
-        );
-        assert!(!["step_000.npy", "_step", "notes.txt", "token_@eaDir"].iter().any(|name| foreign(name)));
+    fn extensions_of_tensors_are_told_in_any_spelling() {
         assert!(has_tensor_extension("x.NPY") && has_tensor_extension("x.Pt.gz") && !has_tensor_extension("x.txt"));
     }
 }

@@ -18,6 +18,7 @@
 mod array;
 mod discover;
 mod error;
+mod foreign;
 mod gzip;
 mod listing;
 mod metadata;

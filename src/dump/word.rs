@@ -2,7 +2,7 @@
 
 use unicode_normalization::UnicodeNormalization;
 
-use super::listing::is_foreign;
+use super::foreign::is_foreign;
 use super::{Exported, StepMetadata};
 use crate::prompt::{parse_weighted, places};
 

@@ -6,11 +6,11 @@ use polars::prelude::{Column, DataFrame, PlSmallStr};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::QueryError;
 use super::answer::{Answer, Maps, Statistics, axes, key_column, shape_columns};
+use super::error::{QueryError, few};
 use super::explain::Explain;
 use super::filter::Filter;
-use super::reduction::{Key, KeyValue, Plan, Reduction, few, unknown_grids};
+use super::reduction::{Key, KeyValue, Plan, Reduction, unknown_grids};
 use super::run::{OnBytes, Reduced};
 use super::selection::{SelectedStep, Selection};
 use crate::grid::Grid;

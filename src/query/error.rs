@@ -1,8 +1,12 @@
 //! What can go wrong with a question.
 
+use std::collections::BTreeSet;
+
 use super::exact::overflow;
-use super::filter::plain;
 use crate::store::{Store, StoreError};
+
+/// Messages of polars are cut to this.
+const MESSAGE_CHARS: usize = 200;
 
 /// Why a question was not answered.
 #[derive(Debug, thiserror::Error)]
@@ -147,4 +151,21 @@ impl QueryError {
 
 fn near_list(near: &[String]) -> String {
     if near.is_empty() { String::new() } else { format!("; near it: {}", near.join(", ")) }
+}
+
+/// The first line of what polars says, without what is for its own developers.
+pub(super) fn plain(message: &str) -> String {
+    let line = message.lines().next().unwrap_or(message).trim_end_matches([':', ' ']);
+    // What follows is its parser's inner representation.
+    let shown: String = line.chars().take(MESSAGE_CHARS).collect();
+    if shown.len() < line.len() { shown + "…" } else { shown }
+}
+
+/// The first few names, and how many more there are.
+pub(super) fn few(names: &BTreeSet<&str>) -> String {
+    let shown: Vec<&str> = names.iter().take(3).copied().collect();
+    match names.len() {
+        ..=3 => shown.join(", "),
+        all => format!("{} and {} more", shown.join(", "), all - 3),
+    }
 }

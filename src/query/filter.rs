@@ -9,15 +9,12 @@ use polars::prelude::{DataFrame, DataType, Expr, IntoLazy, NULL, PlSmallStr, col
 use polars::sql::sql_expr;
 use unicode_normalization::UnicodeNormalization;
 
-use super::QueryError;
 use super::catalog::{BOTH, HEADS, STEPS, type_name};
+use super::error::{QueryError, plain};
 use super::exact::{conjuncts, exact, with_readable_numbers};
 
 /// Columns that say where in a step array a map is.
 pub(super) const PLACE: [&str; 3] = ["token_index", "block", "head"];
-
-/// Messages of polars are cut to this.
-const MESSAGE_CHARS: usize = 200;
 
 /// Which maps a question is about.
 #[derive(Debug, Clone, Default)]
@@ -219,14 +216,6 @@ fn is_aggregate(expr: &Expr) -> bool {
         }
         _ => false,
     }
-}
-
-/// The first line of what polars says, without what is for its own developers.
-pub(super) fn plain(message: &str) -> String {
-    let line = message.lines().next().unwrap_or(message).trim_end_matches([':', ' ']);
-    // What follows is its parser's inner representation.
-    let shown: String = line.chars().take(MESSAGE_CHARS).collect();
-    if shown.len() < line.len() { shown + "…" } else { shown }
 }
 
 #[cfg(test)]

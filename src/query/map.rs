@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::QueryError;
 use super::answer::{Answer, Maps, Statistics, axes, shape_columns};
 use super::average::answer_maps;
+use super::error::{QueryError, few};
 use super::explain::Explain;
 use super::filter::Filter;
-use super::reduction::{Key, Plan, Reduction, few};
+use super::reduction::{Key, Plan, Reduction};
 use super::run::OnBytes;
 use super::selection::Selection;
 use crate::grid::{Grid, VideoSize, infer_grid};

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::QueryError;
+use super::error::{QueryError, few};
 use super::explain::{ArrayUse, Explain};
 use super::selection::{Maps, SelectedStep, Selection};
 use super::task::{Piece, Placed, Task};
@@ -661,13 +661,4 @@ pub(super) fn unknown_grids(videos: &BTreeSet<&str>) -> String {
         videos.len(),
         few(videos)
     )
-}
-
-/// The first few names, and how many more there are.
-pub(super) fn few(names: &BTreeSet<&str>) -> String {
-    let shown: Vec<&str> = names.iter().take(3).copied().collect();
-    match names.len() {
-        ..=3 => shown.join(", "),
-        all => format!("{} and {} more", shown.join(", "), all - 3),
-    }
 }

@@ -9,11 +9,10 @@ use polars::prelude::{
     MaintainOrderJoin, PlSmallStr, col,
 };
 
-use super::QueryError;
 use super::catalog::{Catalog, STEP_KEY};
+use super::error::{QueryError, few};
 use super::exact::filtered;
 use super::filter::{Filter, PLACE};
-use super::reduction::few;
 use crate::dtype::Dtype;
 use crate::grid::Grid;
 use crate::shape::{AxisNumbers, StepShape};

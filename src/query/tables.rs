@@ -7,11 +7,11 @@ use polars::prelude::{
 use polars::sql::SQLContext;
 use serde::{Deserialize, Serialize};
 
-use super::QueryError;
 use super::answer::{Answer, Arrange, check_distinct, sorted};
 use super::catalog::{BOTH, Catalog, HEADS, SEED_DIGITS, STEP_KEY, STEPS, type_name};
+use super::error::{QueryError, plain};
 use super::exact::{exact_plan, filtered, overflow, with_readable_numbers};
-use super::filter::{Filter, plain};
+use super::filter::Filter;
 use super::selection::join;
 use crate::store::Store;
 
