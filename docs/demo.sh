@@ -68,7 +68,7 @@ run attnkit verify "$store" --against fixtures/dataset
 say 'Running it again does only what is new: nothing.'
 run attnkit ingest fixtures/dataset --store "$store"
 
-say 'And back: the dump as it was.'
+say 'And back: the dump again, value by value.'
 run attnkit export "$store" --out "$demo/export" --layout nested --format npy.gz
 
 say 'One video in every form that a generator writes it in. The video ids are the same, so each form gets a prefix.'

@@ -65,10 +65,10 @@ impl fmt::Display for StepShape {
 /// An axis without numbers counts from 0; one of size 1 was averaged.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct AxisNumbers {
-    /// Of the blocks, ascending.
+    /// Of the blocks, each once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocks: Option<Arc<[i32]>>,
-    /// Of the heads, ascending.
+    /// Of the heads, each once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heads: Option<Arc<[i32]>>,
 }

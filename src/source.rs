@@ -23,6 +23,9 @@ use crate::shape::{AxisNumbers, StepShape};
 use crate::store::{ArrayKind, StepRow, Store, StoreError, StoredArray, VideoIndex};
 use crate::values::{Values, with_values};
 
+/// Steps of a word that are named one by one.
+const FEW_STEPS: usize = 12;
+
 /// Why something could not be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -420,9 +423,12 @@ impl Word<'_> {
             SourceError::NotFound {
                 what: format!("step {step}"),
                 place: "this word".into(),
-                known: match (steps.first(), steps.last()) {
-                    (Some(first), Some(last)) => format!("{} steps from {first} to {last}", steps.len()),
-                    _ => "none".into(),
+                known: match &steps[..] {
+                    [] => "none".into(),
+                    [first, .., last] if steps.len() > FEW_STEPS => {
+                        format!("{} steps from {first} to {last}", steps.len())
+                    }
+                    few => few.iter().map(i32::to_string).collect::<Vec<_>>().join(", "),
                 },
             }
         })
@@ -729,7 +735,7 @@ mod tests {
         assert!(said(dump.tokens("nope").unwrap_err()).contains("prompt_000_vid001"));
         assert!(said(dump.steps("prompt_000_vid001", "nope").unwrap_err()).contains("circle"));
         let missing = dump.load("prompt_000_vid001", "circle", Some(&[7]), &silent).unwrap_err();
-        assert!(said(missing).contains("3 steps from 0 to "));
+        assert!(said(missing).contains("there are 0, "));
         let empty = tempfile::tempdir().unwrap();
         let nothing = Source::open(empty.path(), ReadOptions::default()).unwrap_err();
         assert!(matches!(nothing, SourceError::Neither { .. }));

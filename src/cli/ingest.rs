@@ -344,7 +344,7 @@ fn describe(report: &Report, args: &IngestArgs) -> String {
         "{} ingested, {} already there, {} left out",
         steps(report.ingested),
         report.skipped,
-        report.quarantined.len()
+        units::count(report.quarantined.len() as u64, "file")
     )];
     lines.extend(report.contents.filter(|contents| contents.videos > 0).map(describe_contents));
     lines.extend(report.prompts.map(describe_prompts));
@@ -365,8 +365,11 @@ fn describe(report: &Report, args: &IngestArgs) -> String {
         ));
     }
     if !report.warnings.is_empty() {
-        lines
-            .push(format!("{} (--report FILE.json lists them)", units::count(report.warnings.len() as u64, "warning")));
+        let listed = match &args.report {
+            Some(path) => format!("{} lists them", path.display()),
+            None => "--report FILE.json lists them".into(),
+        };
+        lines.push(format!("{} ({listed})", units::count(report.warnings.len() as u64, "warning")));
     }
     if !report.quarantined.is_empty() {
         lines.push("what was left out is named above; mend it and run the same command again".into());

@@ -284,10 +284,7 @@ impl Walk {
     fn lost(&mut self, path: &Path, is_word: bool, is_link: bool, error: io::Error) {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let is_gone = error.kind() == io::ErrorKind::NotFound;
-        let problem = match fs::read_link(path) {
-            Ok(target) if is_gone => Problem::Remark(format!("is a link to {}, which is not there", target.display())),
-            _ => Problem::from(error),
-        };
+        let problem = Problem::of_entry(path, error);
         // What was removed while this looks is no news.
         match (is_word || prompt_id(&name).is_some(), is_link || !is_gone) {
             (_, false) => {}
@@ -334,7 +331,9 @@ impl VideoDir {
             let Some((word, metadata)) = listing.word(dir) else { continue };
             let is_same = |other: &&Series| composed(&other.token) == composed(&word.token);
             if let Some(first) = series.iter().find(is_same) {
-                let problem = Problem::Duplicate { what: format!("word `{}`", word.token), first: first.dir.clone() };
+                let otherwise = if first.token == word.token { "" } else { ", composed of other characters," };
+                let what = format!("word `{}`{otherwise}", word.token);
+                let problem = Problem::Duplicate { what, first: first.dir.clone() };
                 listing.problems.push(problem.at(dir));
                 continue;
             }

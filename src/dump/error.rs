@@ -173,7 +173,7 @@ pub enum Problem {
         expected: String,
     },
     /// JSON that does not parse.
-    #[error("not valid JSON: {found}; expected an object with the keys of step metadata")]
+    #[error("not valid JSON: {found}; expected one object")]
     Json {
         /// What the parser says.
         found: String,
@@ -185,9 +185,7 @@ pub enum Problem {
         found: String,
     },
     /// Step files outside of any word's directory.
-    #[error(
-        "step files in a directory that is no word's ({count} of them); expected them in one such as token_flower/"
-    )]
+    #[error("step files outside of a word's directory ({count}); expected them in one such as token_flower/")]
     Astray {
         /// How many.
         count: usize,
@@ -217,6 +215,16 @@ pub enum Problem {
 }
 
 impl Problem {
+    /// Why an entry of a directory is not there, or cannot be looked at.
+    pub(super) fn of_entry(path: &Path, error: std::io::Error) -> Self {
+        match std::fs::read_link(path) {
+            Ok(target) if error.kind() == std::io::ErrorKind::NotFound => {
+                Self::Remark(format!("is a link to {}, which is not there", target.display()))
+            }
+            _ => error.into(),
+        }
+    }
+
     /// Names the file.
     #[must_use]
     pub fn at(self, path: impl AsRef<Path>) -> DumpError {

@@ -75,7 +75,7 @@ impl Listing {
             // A named pipe would never end.
             Ok(kind) if kind.is_dir() => Some(not_a_step("not a regular file, but a directory".into())),
             Ok(_) => Some(not_a_step("not a regular file".into())),
-            Err(error) => Some(Problem::from(error).at(path)),
+            Err(error) => Some(Problem::of_entry(path, error).at(path)),
         };
         match (problem, stem, tensor) {
             (None, Some(stem), _) => drop(found.metadata.insert(stem.to_owned(), path.to_owned())),

@@ -1,5 +1,6 @@
 //! The JSON beside step files: read leniently, since real metadata lies; whatever disagrees is a remark, not a failure.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -166,11 +167,17 @@ impl StepMetadata {
     pub fn numbers(&self, shape: StepShape) -> (AxisNumbers, Vec<String>) {
         let mut odd = Vec::new();
         let mut axis = |key: &str, numbers: &[i32], size: usize| {
-            let ascends = numbers.windows(2).all(|pair| pair[0] < pair[1]);
-            if numbers.is_empty() || (numbers.len() == size && ascends) {
-                return Some(Arc::from(numbers)).filter(|numbers: &Arc<[i32]>| !numbers.is_empty());
+            if numbers.is_empty() {
+                return None;
             }
-            odd.push(format!("`{key}` is {numbers:?}, the array has {size} on that axis; it is numbered from 0"));
+            let is_distinct = numbers.iter().collect::<BTreeSet<_>>().len() == numbers.len();
+            if numbers.len() == size && is_distinct {
+                return Some(Arc::from(numbers));
+            }
+            odd.push(format!(
+                "`{key}` is {numbers:?}, which does not tell the {size} of the array on that axis apart; they are numbered from 0, \
+                 which need not be the model's numbers"
+            ));
             None
         };
         let numbers = AxisNumbers {
@@ -235,7 +242,7 @@ impl<'a> KeyReader<'a> {
         if read.is_none() {
             // A value may be as long as the file.
             let shown: String = value.to_string().chars().take(120).collect();
-            self.odd.push(format!("key `{key}` has an unexpected value: {shown}"));
+            self.odd.push(format!("key `{key}` has an unexpected value, and is unknown: {shown}"));
         }
         read
     }
@@ -310,7 +317,7 @@ mod tests {
     fn odd_values_are_named_and_nulls_are_not() {
         let (metadata, odd) = parse(r#"{"seed": null, "cfg_scale": "high", "step": 3.0}"#);
         assert_eq!((metadata.seed, metadata.step), (None, Some(3)));
-        assert_eq!(odd, ["key `cfg_scale` has an unexpected value: \"high\""]);
+        assert_eq!(odd, ["key `cfg_scale` has an unexpected value, and is unknown: \"high\""]);
     }
 
     #[test]
@@ -334,7 +341,9 @@ mod tests {
         let numbers = |text: &str| parse(text).0.numbers(shape);
         let (chosen, odd) = numbers(r#"{"block_idx": [6, 8], "head_idx": 3}"#);
         assert_eq!((chosen.block(shape, 1), chosen.head(shape, 0), odd.len()), (Some(8), Some(3), 0));
-        for unfit in [r#"{"block_idx": 6}"#, r#"{"block_idx": [8, 6]}"#, r#"{"block_idx": [1, 2, 3]}"#] {
+        let (reversed, odd) = numbers(r#"{"block_idx": [8, 6]}"#);
+        assert_eq!((reversed.block(shape, 0), reversed.block(shape, 1), odd.len()), (Some(8), Some(6), 0));
+        for unfit in [r#"{"block_idx": 6}"#, r#"{"block_idx": [6, 6]}"#, r#"{"block_idx": [1, 2, 3]}"#] {
             let (numbers, odd) = numbers(unfit);
             assert_eq!((numbers.block(shape, 1), odd.len()), (Some(1), 1), "{unfit}");
         }

@@ -458,7 +458,8 @@ impl Candidates {
         let Series { token, weight, .. } = &self.series;
         let video = metadata.video_id.as_ref().filter(|claimed| !same_name(claimed, own));
         let word = metadata.token_word.as_ref().filter(|claimed| !is_word(claimed, token, *weight));
-        for (key, claimed, own) in [("video_id", video, own), ("token_word", word, token.as_str())] {
+        let directory = self.series.dir.file_name().unwrap_or_default().to_string_lossy();
+        for (key, claimed, own) in [("video_id", video, own), ("token_word", word, &*directory)] {
             if let Some(claimed) = claimed {
                 remarks.push(format!("metadata says {key} `{claimed}`, the directory `{own}`; the directory counts"));
             }

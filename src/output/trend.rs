@@ -59,7 +59,7 @@ fn of_table(table: &DataFrame, keys: &[String]) -> PolarsResult<DataFrame> {
     DataFrame::new(ranges.len(), columns)
 }
 
-/// First value, bars, last value. Bars span the series' own lowest to highest.
+/// First value that there is, bars, last value. Bars span the series' own lowest to highest.
 fn draw(values: &[Option<f64>]) -> String {
     let finite = || values.iter().flatten().copied().filter(|value| value.is_finite());
     let (low, high) = (finite().fold(f64::INFINITY, f64::min), finite().fold(f64::NEG_INFINITY, f64::max));
@@ -70,7 +70,8 @@ fn draw(values: &[Option<f64>]) -> String {
         Some(value) => BARS[(((value - low) / (high - low)) * 7.0).round() as usize],
     };
     let bars: String = values.iter().map(bar).collect();
-    match (finite().next(), finite().next_back()) {
+    let known = || values.iter().flatten().copied();
+    match (known().next(), known().next_back()) {
         (Some(first), Some(last)) => format!("{} {bars} {}", short(first), short(last)),
         _ => bars,
     }
@@ -78,6 +79,7 @@ fn draw(values: &[Option<f64>]) -> String {
 
 fn short(value: f64) -> String {
     match value.abs() {
+        _ if value.is_nan() => "nan".into(),
         0.0 => "0".into(),
         0.001..1000.0 => number((value * 1e4).round() / 1e4),
         _ => format!("{value:.1e}"),
@@ -91,6 +93,7 @@ mod tests {
     #[test]
     fn bars_rise_with_the_values() {
         assert_eq!(draw(&[None, Some(0.0), Some(0.5), Some(1.0)]), "0  ▁▅█ 1");
+        assert_eq!(draw(&[Some(f64::NAN), Some(1.0), Some(3.0)]), "nan  ▁█ 3");
         assert_eq!(draw(&[Some(2.0), Some(2.0)]), "2 ▄▄ 2");
     }
 }

@@ -1,6 +1,6 @@
 //! Comparing groups of maps pair by pair: prompts, videos, seeds, words, weights, steps, blocks or heads.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use polars::prelude::{Column, DataFrame, PlSmallStr};
 use rayon::prelude::*;
@@ -219,8 +219,8 @@ impl Compare {
         if unknown.is_empty() {
             return Ok(());
         }
-        let count = steps.iter().filter(|step| !is_known(step)).count();
-        let note = format!("{count} steps of which no {column} is known are left out (videos {})", few(&unknown));
+        let (count, all) = (steps.iter().filter(|step| !is_known(step)).count(), steps.len());
+        let note = format!("left out: {count} of {all} steps, whose {column} is not known (videos {})", few(&unknown));
         steps.retain(is_known);
         if steps.is_empty() {
             let condition = Some(format!("{column} IS NOT NULL"));
@@ -245,7 +245,7 @@ impl Compare {
                     let names: Vec<String> = sides.iter().map(ToString::to_string).collect();
                     QueryError::question(
                         format!("there is no {} `{name}` among those compared", self.across.name()),
-                        format!("there are: {}", few(&names.iter().map(String::as_str).collect())),
+                        format!("there are: {}", few(&names)),
                     )
                 })?;
                 Some(found)
@@ -321,9 +321,10 @@ impl Compare {
                 "pair steps by number with --align step, or compare --align last or mean",
             ));
         };
+        let all = steps.iter().map(|step| &step.video_id).collect::<HashSet<_>>().len();
         for (reason, videos) in &unusable {
             notes.push(format!(
-                "left out of --align timestep: {} videos whose {reason} ({})",
+                "left out of --align timestep: {} of {all} videos, whose {reason} ({})",
                 videos.len(),
                 few(videos)
             ));
@@ -354,12 +355,24 @@ impl Compare {
                 few(&repeated)
             ));
         }
-        let mut aligned = Vec::new();
+        let mut aligned: Vec<SelectedStep> = Vec::new();
+        let mut stretched: BTreeSet<&str> = BTreeSet::new();
         for schedule in &schedules {
+            let mut taken = HashSet::new();
             for (&(of, time), &visit) in reference.times.iter().zip(&reference.visits) {
                 let nearest = schedule.nearest(time, visit);
+                if !taken.insert(nearest.step) {
+                    stretched.insert(&nearest.video_id);
+                }
                 aligned.push(SelectedStep { step: of.step, timestep: Some(time), ..nearest.clone() });
             }
+        }
+        if !stretched.is_empty() {
+            notes.push(format!(
+                "a step of {} is the nearest to several timesteps of {}, and is compared at each of them",
+                few(&stretched),
+                reference.times[0].0.video_id
+            ));
         }
         Ok(aligned)
     }
@@ -379,9 +392,7 @@ impl Compare {
         if grids.len() < 2 {
             return Ok(());
         }
-        let grids = grids
-            .into_iter()
-            .map(|(grid, sides)| format!("{grid} ({})", few(&sides.iter().map(String::as_str).collect())));
+        let grids = grids.into_iter().map(|(grid, sides)| format!("{grid} ({})", few(&sides)));
         Err(QueryError::UnequalGrids { grids: grids.collect() })
     }
 

@@ -1,7 +1,5 @@
 //! What can go wrong with a question.
 
-use std::collections::BTreeSet;
-
 use super::exact::overflow;
 use crate::store::{Store, StoreError};
 
@@ -63,7 +61,7 @@ pub enum QueryError {
     #[error("stopped before the answer was complete")]
     Cancelled,
     /// An integer that is beyond 64 bits.
-    #[error("an integer of more than 64 bits comes of it: {found}")]
+    #[error("an integer does not fit into 64 bits with a sign: {found}")]
     Overflow {
         /// The integer.
         found: String,
@@ -162,10 +160,13 @@ pub(super) fn plain(message: &str) -> String {
 }
 
 /// The first few names, and how many more there are.
-pub(super) fn few(names: &BTreeSet<&str>) -> String {
-    let shown: Vec<&str> = names.iter().take(3).copied().collect();
+pub(super) fn few<'a, Name: AsRef<str> + 'a>(
+    names: impl IntoIterator<Item = &'a Name, IntoIter: ExactSizeIterator>,
+) -> String {
+    let mut names = names.into_iter();
+    let shown: Vec<&str> = names.by_ref().take(3).map(AsRef::as_ref).collect();
     match names.len() {
-        ..=3 => shown.join(", "),
-        all => format!("{} and {} more", shown.join(", "), all - 3),
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
     }
 }

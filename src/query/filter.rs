@@ -48,6 +48,9 @@ impl Filter {
         let whole = sql_expr(&readable).map_err(|error| failed(plain(&error.to_string())))?;
         let mut pieces = Vec::new();
         conjuncts(whole, &mut pieces);
+        if pieces.iter().flat_map(IntoIterator::into_iter).any(|expr| matches!(expr, Expr::SubPlan(..))) {
+            return Err(failed("it has a SELECT in it; `attnkit query sql` takes whole statements".to_owned()));
+        }
         if pieces.iter().flat_map(IntoIterator::into_iter).any(is_aggregate) {
             let found =
                 "it has an aggregate such as avg(); compute that with `attnkit query sql` and put in the number";

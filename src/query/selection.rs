@@ -161,12 +161,12 @@ fn whats_there(catalog: &Catalog<'_>) -> Result<String, QueryError> {
     };
     Ok(format!(
         "in the store: words {}; steps {} to {}; {}; {}; videos {}",
-        few(&words.iter().map(String::as_str).collect()),
+        few(&words),
         steps.iter().flatten().min().unwrap_or_default(),
         steps.iter().flatten().max().unwrap_or_default(),
         axis("block", "num_blocks", "block_numbers")?,
         axis("head", "num_heads", "head_numbers")?,
-        few(&videos.iter().map(String::as_str).collect()),
+        few(&videos),
     ))
 }
 

@@ -230,8 +230,9 @@ fn unknown_groups(table: &DataFrame) -> Vec<String> {
     let of_unknown = of_unknown.filter(|column| column.null_count() > 0);
     let note = |column: &Column| {
         format!(
-            "{} rows are of steps whose {name} is not known, which SQL groups as if it were one {name}; leave them out with WHERE {name} IS NOT NULL",
+            "of {} of {} rows the {name} is not known, which SQL groups as if it were one {name}; leave them out with WHERE {name} IS NOT NULL",
             column.null_count(),
+            column.len(),
             name = column.name()
         )
     };

@@ -100,13 +100,13 @@ PARTS = [
       OTHERS_LEFT_OUT, says="block 1"),
     M("parts that are others by their metadata", parts([6, 8], block_idx=7), SIX_AND_EIGHT, warns="block_idx"),
     M("parts that metadata does not number", parts([6, 8], block_idx=None), SIX_AND_EIGHT),
-    numbered([6, 8]), numbered([6, 8], [3, 5, 7]),
+    numbered([6, 8]), numbered([6, 8], [3, 5, 7]), numbered([8, 6], [5, 3, 7]), numbered(heads=[2, 1, 0]),
     M("blocks from 0 by metadata", metadata(STEPS, block_idx=[0, 1]), SAME),
     M("one block by metadata", add_word("bird", pack=npy_of(ONE_BLOCK), attention_shape=None, num_blocks=1,
                                         block_idx=6),
       further({"token": "bird", "step": STEP, "array": ONE_BLOCK, "blocks": [6]})),
     *[M(f"two blocks that are {numbers} by metadata", metadata(STEPS, block_idx=numbers), SAME, warns="block_idx")
-      for numbers in (6, [6, 8, 10], [8, 6], [2**31, 2**31 + 1])],
+      for numbers in (6, [6, 8, 10], [6, 6], [2**31, 2**31 + 1])],
     M("blocks of one step by metadata", both(metadata(block_idx=[6, 8]), lambda dump: [dump.tensor()]), LEFT_OUT,
       says="block"),
 ]  # fmt: skip

@@ -68,7 +68,7 @@ def test_what_is_unknown_is_no_side_of_a_comparison(run, answered, directory, ac
     rows = [row for row in rows_of(ran.out) if row["a"] != row["b"]]
     assert {frozenset((row["a"], row["b"])): (float(row["value"]), int(row["n"])) for row in rows} == expected, ran.said
     assert (ran.code == 0) == bool(pairs), ran.said
-    count = f"{3 * sides.count(U)} steps" if places else ""
+    count = f"{3 * sides.count(U)} of {3 * len(sides)} steps" if places else ""
     assert U not in sides or (across in ran.err and count in ran.err), ran.said
 
 
