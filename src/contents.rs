@@ -225,8 +225,7 @@ fn dumped_series(series: &Series) -> SeriesContents {
         total_steps: metadata.as_ref().and_then(|metadata| metadata.total_steps),
         shape: peek.map(|peek| StepShape::axes(peek.shape)),
         numbers: match (peek, &metadata) {
-            (Some(_), _) if first.is_some_and(StepFiles::is_split) => series.split.clone().told_apart(),
-            (Some(peek), Some(metadata)) => metadata.numbers(peek.shape).0,
+            (Some(peek), Some(metadata)) => metadata.numbers(peek.shape, &series.split).0,
             _ => AxisNumbers::default(),
         },
         grid: peek.and_then(|peek| infer_grid(peek.shape.spatial, metadata.as_ref()?.video_size()).ok()),

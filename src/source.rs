@@ -218,12 +218,13 @@ impl Source {
             (_, Word::Store(_, rows)) => Ok(rows[place].to_metadata()),
             (_, Word::Dump(series, _, options)) => {
                 let files = &series.steps[place];
-                let mut metadata = dumped_metadata(files)?.raw;
+                let mut metadata = dumped_metadata(files)?;
                 if files.is_split() {
                     let shape = shape_of(files, series, options)?;
-                    metadata.extend(described_as_whole(shape, &series.split));
+                    let (numbers, _) = metadata.numbers(shape, &series.split);
+                    metadata.raw.extend(described_as_whole(shape, &numbers));
                 }
-                Ok(metadata)
+                Ok(metadata.raw)
             }
         }
     }
@@ -640,8 +641,8 @@ fn shape_of(files: &StepFiles, series: &Series, options: &ReadOptions) -> Result
 }
 
 /// Keys of metadata that speak of one file of a step, for the whole step.
-fn described_as_whole(shape: StepShape, split: &AxisNumbers) -> Object {
-    let [block_idx, head_idx] = split.clone().told_apart().as_metadata();
+fn described_as_whole(shape: StepShape, numbers: &AxisNumbers) -> Object {
+    let [block_idx, head_idx] = numbers.as_metadata();
     let keys = json!({
         "attention_shape": shape.axes(),
         "num_blocks": shape.blocks,

@@ -311,6 +311,24 @@ fn a_changed_metadata_file_is_ingested_anew() {
 }
 
 #[test]
+fn a_tensor_of_the_same_size_that_is_older_than_its_metadata_is_noticed() {
+    let place = Place::new();
+    let word = place.word(VIDEO, "flower").steps([0]);
+    let set = |name: &str, seconds: u64| {
+        let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+        fs::File::options().write(true).open(word.file(name)).unwrap().set_modified(time).unwrap();
+    };
+    set("step_000.npy", 1_000);
+    set("step_000_metadata.json", 9_000);
+    place.ingest(&[]).clean();
+    word.write(0, "npy", &npy_f16(&SHAPE, &word.values(5)));
+    set("step_000.npy", 2_000);
+    set("step_000_metadata.json", 9_000);
+    assert_eq!(place.ingest(&[]).clean().counts(), (1, 0));
+    assert_eq!(place.values(VIDEO, "flower", 0), bytes(&word.values(5)));
+}
+
+#[test]
 fn a_touched_file_with_the_same_contents_is_not_written_again() {
     let place = two_words();
     place.ingest(&[]).clean();

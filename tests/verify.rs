@@ -185,6 +185,23 @@ fn a_missing_or_truncated_file_is_found() {
     place.assert_same_as_dump();
 }
 
+/// Other readers take every file of the directory, and would read its rows twice.
+#[test]
+fn a_copy_that_some_tool_left_beside_a_part_is_named() {
+    let place = small_store();
+    let part = place.store().join("index/steps").join(format!("{VIDEO}.parquet"));
+    for name in [format!("{VIDEO} (1).parquet"), format!("{VIDEO}.sync-conflict-20240331-AB.parquet")] {
+        let copy = part.with_file_name(&name);
+        fs::copy(&part, &copy).unwrap();
+        for command in [vec!["verify", "a.store"], vec!["query", "list", "a.store"], vec!["info", "a.store"]] {
+            let told = place.run(command).ended(1);
+            assert!(told.err.contains(&name) && told.err.contains("its name is no part's"), "{told:?}");
+        }
+        fs::remove_file(copy).unwrap();
+    }
+    assert!(faults(&place.store()).is_empty());
+}
+
 #[test]
 fn arrays_of_two_words_that_were_swapped_are_found() {
     let place = small_store();

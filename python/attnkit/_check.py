@@ -25,6 +25,14 @@ def floats(array: Any) -> np.ndarray[Any, Any]:
     return np.require(values.astype(values.dtype.newbyteorder("="), copy=False), requirements=["C", "A"])
 
 
+def integer(name: str, number: SupportsIndex | None) -> int | None:
+    """A whole number, which a float is not, however round."""
+    try:
+        return None if number is None else index(number)
+    except TypeError:
+        raise TypeError(f"{name}: {number!r} is not an integer") from None
+
+
 def positive(name: str, number: SupportsIndex | None, least: int = 1) -> int | None:
     """A whole number of at least `least`."""
     if number is None:

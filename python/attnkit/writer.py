@@ -75,13 +75,14 @@ class StoreWriter:
     ) -> None:
         frames, height, width = _check.sizes("video_size", video_size, "frames, height, width") or (None, None, None)
         of_maps = _check.sizes("grid", grid, "frames, height, width")
+        seed, total_steps = _check.integer("seed", seed), _check.integer("total_steps", total_steps)
         if seed is not None and not -(2**63) <= seed < 2**64:
             raise ValueError(f"seed: {seed} does not fit into 64 bits")
         self._more = dict(metadata or {})
         self._metadata = {
             "video_id": video_id,
             "prompt": prompt,
-            "seed": None if seed is None else int(seed),
+            "seed": seed,
             "cfg_scale": None if cfg_scale is None else float(cfg_scale),
             "total_steps": total_steps,
             "video_frames": frames,

@@ -131,7 +131,7 @@ def test_a_written_store_is_the_one_that_ingest_makes_of_the_dump(
             writer.append(WORD, step, 999.0 - step, array, token_ids=[93643], token_texts=[WORD])
     assert_holds(written, dict(enumerate(values)))
     testing.assert_frame_equal(table(written, "heads"), table(ingested, "heads"))
-    differing = ["source", "source_bytes", "source_modified", "array", "content_hash"]
+    differing = ["source", "source_bytes", "source_modified", "source_signature", "array", "content_hash"]
     testing.assert_frame_equal(table(written, "steps").drop(differing), table(ingested, "steps").drop(differing))
     of_written, of_ingested = AttentionAnalyzer(written), AttentionAnalyzer(ingested)
     assert of_written.get_video_info(VIDEO) == of_ingested.get_video_info(VIDEO)
@@ -397,6 +397,12 @@ def test_a_batch_is_refused_without_advice_that_append_cannot_follow(tmp_path: P
 )
 def test_options_that_cannot_be_are_refused_before_the_model_runs(tmp_path: Path, option: str, value: Any) -> None:
     with pytest.raises(ValueError, match=option):
+        StoreWriter(tmp_path / "store", VIDEO, "a flower", **{option: value})
+
+
+@pytest.mark.parametrize(("option", "value"), [("seed", 1.5), ("seed", 3.0), ("seed", "3"), ("total_steps", 20.5)])
+def test_whole_numbers_are_not_made_of_others(tmp_path: Path, option: str, value: Any) -> None:
+    with pytest.raises(TypeError, match=f"{option}: {value!r}"):
         StoreWriter(tmp_path / "store", VIDEO, "a flower", **{option: value})
 
 

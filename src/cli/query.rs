@@ -63,7 +63,7 @@ struct SelectArgs {
     #[arg(value_hint = ValueHint::DirPath)]
     store: PathBuf,
     /// SQL condition over the columns of both tables, such as "token = 'flower' AND step < 10 AND entropy < 6"
-    #[arg(long = "where", value_name = "SQL")]
+    #[arg(long = "where", value_name = "SQL", allow_hyphen_values = true)]
     condition: Option<String>,
     /// Only this video
     #[arg(long, value_name = "ID")]
@@ -280,7 +280,7 @@ struct CompareArgs {
     #[arg(long, conflicts_with = "against")]
     matrix: bool,
     /// Compare all with this one
-    #[arg(long, value_name = "GROUP")]
+    #[arg(long, value_name = "GROUP", allow_hyphen_values = true)]
     against: Option<String>,
     /// Also write the difference maps a - b, in a format with maps
     #[arg(long, value_name = "FILE", help_heading = OUTPUT, value_hint = ValueHint::FilePath)]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::foreign::is_foreign;
-use super::listing::{Listing, StepName, TOKEN_PREFIX, is_number, tensor_name};
+use super::listing::{Listing, TOKEN_PREFIX, is_number, is_step_file};
 use super::word::{as_component, composed};
 use super::{Dump, DumpError, Problem, Series, StepMetadata, Video, read_summary};
 
@@ -201,7 +201,10 @@ impl Walk {
             Err(error) => return self.problems.push(Problem::from(error).at(dir)),
         };
         if let Some(known) = self.visited.get(&resolved) {
-            if known != dir && self.videos.contains_key(known) {
+            let has_videos =
+                || self.videos.range(known.clone()..).next().is_some_and(|(video, _)| video.starts_with(known));
+            // A link up to where it is comes to nothing new.
+            if known != dir && !dir.starts_with(known) && has_videos() {
                 let remark = format!("is the same directory as {}, and is read under that name", known.display());
                 self.warnings.push(Problem::Remark(remark).at(dir));
             }
@@ -209,9 +212,10 @@ impl Walk {
         }
         self.visited.insert(resolved, dir.to_owned());
         if depth > MAX_DEPTH {
-            let remark =
-                format!("is {depth} directories below the one that was given; no deeper than {MAX_DEPTH} is searched");
-            return self.warnings.push(Problem::Remark(remark).at(dir));
+            let remark = format!(
+                "is {depth} directories below the one that was given, and is not searched; name a directory that is at most {MAX_DEPTH} above it"
+            );
+            return self.problems.push(Problem::Remark(remark).at(dir));
         }
         let entries = match fs::read_dir(dir).and_then(Iterator::collect::<Result<Vec<_>, _>>) {
             Ok(entries) => entries,
@@ -234,7 +238,13 @@ impl Walk {
                     continue;
                 }
             };
-            if kind.is_dir() {
+            if name == "summary.json" {
+                if kind.is_file() {
+                    video.summary = Some(path);
+                } else {
+                    self.warnings.push(Problem::Remark("is not a regular file, and is not read".into()).at(path));
+                }
+            } else if kind.is_dir() {
                 if is_word {
                     video.words.insert(path);
                 } else if is_link {
@@ -242,8 +252,6 @@ impl Walk {
                 } else {
                     below.insert(path);
                 }
-            } else if kind.is_file() && name == "summary.json" {
-                video.summary = Some(path);
             } else if kind.is_file() && is_step_file(&name) {
                 astray.insert(path);
             }
@@ -300,11 +308,6 @@ impl Walk {
         let video = VideoDir { dir: parent.clone(), words: BTreeSet::new(), summary };
         self.videos.entry(parent).or_insert(video).words.insert(dir.to_owned());
     }
-}
-
-fn is_step_file(name: &std::ffi::OsStr) -> bool {
-    let stem = name.to_str().and_then(tensor_name).map(|(stem, _)| stem);
-    stem.is_some_and(|stem| StepName::parse(stem).is_ok())
 }
 
 /// A video's directory, not yet listed.

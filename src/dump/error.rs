@@ -209,6 +209,16 @@ pub enum Problem {
         /// Where it was found first.
         first: PathBuf,
     },
+    /// A part of a split step that cannot be used, and with it the others.
+    #[error("{problem}; step {step} is left out with all of its {files} files")]
+    OfSplit {
+        /// What is wrong with the part.
+        problem: Box<Problem>,
+        /// The step.
+        step: i32,
+        /// How many parts it has.
+        files: usize,
+    },
     /// A remark in words: for warnings.
     #[error("{0}")]
     Remark(String),

@@ -1,6 +1,7 @@
 //! What is in one word's directory: which files are steps, and why the others are not.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -99,9 +100,11 @@ impl Listing {
                 let not_named = || not_a_step("its name does not end in one of these".into());
                 self.problems.push(problem.unwrap_or_else(not_named));
             }
-            (problem, None, None) => {
-                self.warnings.push(problem.unwrap_or_else(|| not_a_step("it is left aside".into())));
-            }
+            (Some(problem), None, None) => match step_files_below(path, &mut HashSet::new()) {
+                0 => self.warnings.push(problem),
+                count => self.problems.push(Problem::Astray { count }.at(path)),
+            },
+            (None, None, None) => self.warnings.push(not_a_step("it is left aside".into())),
         }
     }
 
@@ -146,7 +149,7 @@ impl Listing {
             };
             match signature(&chosen.path, metadata) {
                 Err(error) => self.problems.push(Problem::from(error).at(&chosen.path)),
-                Ok((bytes, modified)) => steps.entry(name.step).or_default().push(StepFile {
+                Ok((bytes, modified, metadata_modified)) => steps.entry(name.step).or_default().push(StepFile {
                     path: chosen.path.clone(),
                     format: chosen.format,
                     block: name.block,
@@ -154,6 +157,7 @@ impl Listing {
                     metadata: metadata.clone(),
                     bytes,
                     modified,
+                    metadata_modified,
                 }),
             }
         }
@@ -227,6 +231,29 @@ pub(crate) fn step_of(stem: &str) -> Option<i32> {
 /// Stem and format of a tensor file.
 pub(super) fn tensor_name(file: &str) -> Option<(&str, FileFormat)> {
     FileFormat::ALL.into_iter().find_map(|format| Some((file.strip_suffix(format.extension())?, format)))
+}
+
+/// Whether a name is that of a step's tensor file. Archives that were unpacked on another system leave names with directories in them.
+pub(super) fn is_step_file(name: &OsStr) -> bool {
+    let file = name.to_str().and_then(|name| name.rsplit('\\').next());
+    file.and_then(tensor_name).is_some_and(|(stem, _)| StepName::parse(stem).is_ok())
+}
+
+/// How many files of steps are below a directory.
+fn step_files_below(dir: &Path, visited: &mut HashSet<PathBuf>) -> usize {
+    if !fs::canonicalize(dir).is_ok_and(|dir| visited.insert(dir)) {
+        return 0;
+    }
+    let mut count = 0;
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten().filter(|entry| !is_foreign(&entry.file_name())) {
+        let path = entry.path();
+        if path.is_dir() {
+            count += step_files_below(&path, visited);
+        } else {
+            count += usize::from(is_step_file(&entry.file_name()));
+        }
+    }
+    count
 }
 
 /// Whether a name begins as those of step files do, in any spelling.

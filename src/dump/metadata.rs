@@ -19,6 +19,23 @@ const JSON_LIMIT: u64 = 16 << 20;
 const EXPORTED_KEY: &str = "attnkit";
 /// Keys that are only compared with the array.
 const MODEL_KEYS: [&str; 2] = ["num_blocks", "num_heads"];
+/// Keys that are the same for all parts of a step.
+const KEYS_OF_STEP: [&str; 14] = [
+    "video_id",
+    "step",
+    "timestep",
+    "total_steps",
+    "token_word",
+    "token_ids",
+    "token_texts",
+    "threshold_applied",
+    "prompt",
+    "seed",
+    "cfg_scale",
+    "video_width",
+    "video_height",
+    "video_frames",
+];
 /// Seeds that the tables hold: integers of 64 bits, with or without a sign.
 const SEEDS: std::ops::RangeInclusive<i128> = i64::MIN as i128..=u64::MAX as i128;
 
@@ -162,13 +179,23 @@ impl StepMetadata {
         VideoSize { frames: wide(self.video_frames), height: wide(self.video_height), width: wide(self.video_width) }
     }
 
-    /// Numbers of the blocks and heads of an array of this shape that is one file, and what is odd about them.
+    /// Keys that the metadata of another part of the same step has with another value.
+    pub(crate) fn contradictions(&self, other: &Self) -> impl Iterator<Item = &'static str> {
+        let differs = |key: &&str| match (self.raw.get(*key), other.raw.get(*key)) {
+            (Some(own), Some(other)) => own != other,
+            _ => false,
+        };
+        KEYS_OF_STEP.into_iter().filter(differs)
+    }
+
+    /// Numbers of the blocks and heads of a step of this shape, and what is odd about them. Axes that are `split` into files have the
+    /// numbers of these.
     #[must_use]
-    pub fn numbers(&self, shape: StepShape) -> (AxisNumbers, Vec<String>) {
+    pub fn numbers(&self, shape: StepShape, split: &AxisNumbers) -> (AxisNumbers, Vec<String>) {
         let mut odd = Vec::new();
-        let mut axis = |key: &str, numbers: &[i32], size: usize| {
-            if numbers.is_empty() {
-                return None;
+        let mut axis = |key: &str, of_files: &Option<Arc<[i32]>>, numbers: &[i32], size: usize| {
+            if of_files.is_some() || numbers.is_empty() {
+                return of_files.clone();
             }
             let is_distinct = numbers.iter().collect::<BTreeSet<_>>().len() == numbers.len();
             if numbers.len() == size && is_distinct {
@@ -181,8 +208,8 @@ impl StepMetadata {
             None
         };
         let numbers = AxisNumbers {
-            blocks: axis("block_idx", &self.block_idx, shape.blocks),
-            heads: axis("head_idx", &self.head_idx, shape.heads),
+            blocks: axis("block_idx", &split.blocks, &self.block_idx, shape.blocks),
+            heads: axis("head_idx", &split.heads, &self.head_idx, shape.heads),
         };
         (numbers.told_apart(), odd)
     }
@@ -338,9 +365,12 @@ mod tests {
     #[test]
     fn blocks_are_numbered_as_metadata_says_if_that_fits() {
         let shape = StepShape { blocks: 2, heads: 1, spatial: 4, tokens: 1 };
-        let numbers = |text: &str| parse(text).0.numbers(shape);
+        let numbers = |text: &str| parse(text).0.numbers(shape, &AxisNumbers::default());
         let (chosen, odd) = numbers(r#"{"block_idx": [6, 8], "head_idx": 3}"#);
         assert_eq!((chosen.block(shape, 1), chosen.head(shape, 0), odd.len()), (Some(8), Some(3), 0));
+        let split = AxisNumbers { blocks: Some([1, 5].into()), heads: None };
+        let (of_files, odd) = parse(r#"{"block_idx": 1, "head_idx": [3]}"#).0.numbers(shape, &split);
+        assert_eq!((of_files.block(shape, 1), of_files.head(shape, 0), odd.len()), (Some(5), Some(3), 0));
         let (reversed, odd) = numbers(r#"{"block_idx": [8, 6]}"#);
         assert_eq!((reversed.block(shape, 0), reversed.block(shape, 1), odd.len()), (Some(8), Some(6), 0));
         for unfit in [r#"{"block_idx": 6}"#, r#"{"block_idx": [6, 6]}"#, r#"{"block_idx": [1, 2, 3]}"#] {

@@ -28,7 +28,7 @@ mod read;
 mod torch;
 mod word;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 pub use array::{Batch, StepArray};
@@ -42,6 +42,8 @@ pub use read::{ReadOptions, Step, StepPeek, StepReader, content_hash};
 use serde::{Deserialize, Serialize};
 pub use word::{as_component, composed, same_name};
 pub(crate) use word::{beyond, is_word};
+
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::shape::AxisNumbers;
 pub use crate::shape::StepShape;
@@ -131,10 +133,46 @@ impl StepFiles {
         self.parts.iter().any(StepFile::is_part)
     }
 
+    /// The first of its tensor files.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.parts.first().map_or(Path::new(""), |part| part.path.as_path())
+    }
+
     /// Latest modification of its tensor and metadata files.
     #[must_use]
     pub fn modified(&self) -> SystemTime {
-        self.parts.iter().map(|part| part.modified).max().unwrap_or(SystemTime::UNIX_EPOCH)
+        let latest = |part: &StepFile| part.modified.max(part.metadata_modified);
+        self.parts.iter().map(latest).max().unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+
+    /// A problem with one of its files, which says what becomes of the others.
+    pub(crate) fn left_out(&self, problem: DumpError) -> DumpError {
+        let DumpError { path, problem } = problem;
+        let (step, files) = (self.step, self.parts.len());
+        let is_of_all = files < 2 || matches!(problem, Problem::OfSplit { .. } | Problem::Changed);
+        let problem = if is_of_all { problem } else { Problem::OfSplit { problem: Box::new(problem), step, files } };
+        problem.at(path)
+    }
+
+    /// A hash of what the file system says of all its files, 16 hexadecimal digits: if it is the same, none was written since.
+    #[must_use]
+    pub fn signature(&self) -> String {
+        let mut hash = Xxh3::new();
+        for StepFile { bytes, modified, metadata_modified, .. } in &self.parts {
+            hash.update(&bytes.to_le_bytes());
+            hash.update(&micros(*modified).to_le_bytes());
+            hash.update(&micros(*metadata_modified).to_le_bytes());
+        }
+        format!("{:016x}", hash.digest())
+    }
+}
+
+/// Microseconds since 1970, rounded down.
+pub(crate) fn micros(time: SystemTime) -> i64 {
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_micros()).unwrap_or(i64::MAX),
+        Err(before) => -i64::try_from(before.duration().as_nanos().div_ceil(1000)).unwrap_or(i64::MAX),
     }
 }
 
@@ -153,8 +191,10 @@ pub struct StepFile {
     pub metadata: PathBuf,
     /// Size of the tensor file.
     pub bytes: u64,
-    /// Latest modification of the tensor and the metadata file.
+    /// Last modification of the tensor file.
     pub modified: SystemTime,
+    /// Last modification of the metadata file.
+    pub metadata_modified: SystemTime,
 }
 
 impl StepFile {

@@ -1,6 +1,6 @@
 //! `.npz`: a zip archive of npy files. The array named `attention` is taken, or the only one that can be a step.
 
-use std::io::{Read, Seek};
+use std::io::{Read, Seek, SeekFrom};
 
 use zip::ZipArchive;
 
@@ -29,9 +29,14 @@ pub(super) struct Npz<R> {
 }
 
 impl<R: Read + Seek> Npz<R> {
-    pub fn open(file: R) -> Result<Self, Problem> {
+    pub fn open(mut file: R) -> Result<Self, Problem> {
+        let listed = listed_entries(&mut file);
         let archive = ZipArchive::new(file).map_err(|error| unusable(&error))?;
-        Ok(Self { archive })
+        // Of entries of one name the archive has the last.
+        match listed {
+            Some(listed) if listed > archive.len() => Err(unusable(&"it has several arrays of one name")),
+            _ => Ok(Self { archive }),
+        }
     }
 
     /// The array that is meant: the one that is `wanted`, else `attention`, else the only one that can be a step.
@@ -59,6 +64,11 @@ impl<R: Read + Seek> Npz<R> {
         };
         let list = |names: Vec<&str>| names.join(", ");
         let named = |name: &str| arrays.iter().position(|(own, ..)| own == name);
+        if let Some((name, ..)) =
+            arrays.iter().enumerate().find(|(at, (name, ..))| named(name) != Some(*at)).map(|(_, array)| array)
+        {
+            return Err(unusable(&format!("it has several arrays of one name: {name}")));
+        }
         let steps: Vec<usize> = (0..arrays.len()).filter(|&place| can_be_a_step(&arrays[place].2)).collect();
         let chosen = match (wanted, named("attention"), &steps[..]) {
             (Some(wanted), ..) => named(wanted).ok_or_else(|| {
@@ -102,6 +112,16 @@ impl<R: Read + Seek> Npz<R> {
             other => other,
         })
     }
+}
+
+/// How many entries an archive lists at its end; `None` if that is not said where archives without a comment have it.
+fn listed_entries(file: &mut (impl Read + Seek)) -> Option<usize> {
+    let mut end = [0; 22];
+    file.seek(SeekFrom::End(-22)).ok()?;
+    file.read_exact(&mut end).ok()?;
+    let listed = u16::from_le_bytes([end[10], end[11]]);
+    // The highest number stands for more.
+    (end.starts_with(b"PK\x05\x06") && listed < u16::MAX).then_some(listed.into())
 }
 
 fn unusable(error: &dyn std::fmt::Display) -> Problem {

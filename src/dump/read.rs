@@ -209,7 +209,7 @@ impl StepReader {
     pub fn check_unchanged(files: &StepFiles) -> Result<(), DumpError> {
         for part in &files.parts {
             let current = signature(&part.path, &part.metadata).map_err(|error| Problem::from(error).at(&part.path))?;
-            if current != (part.bytes, part.modified) {
+            if current != (part.bytes, part.modified, part.metadata_modified) {
                 return Err(Problem::Changed.at(&part.path));
             }
         }
@@ -238,10 +238,10 @@ fn digest(hash: &Xxh3) -> String {
     format!("{:032x}", hash.digest128())
 }
 
-/// Size of a tensor file, and the latest modification of it and its metadata.
-pub(super) fn signature(tensor: &Path, metadata: &Path) -> std::io::Result<(u64, SystemTime)> {
+/// Size of a tensor file, and the last modifications of it and of its metadata.
+pub(super) fn signature(tensor: &Path, metadata: &Path) -> std::io::Result<(u64, SystemTime, SystemTime)> {
     let (tensor, metadata) = (tensor.metadata()?, metadata.metadata()?);
-    Ok((tensor.len(), tensor.modified()?.max(metadata.modified()?)))
+    Ok((tensor.len(), tensor.modified()?, metadata.modified()?))
 }
 
 fn read_whole(path: &Path, limit: u64, buffer: &mut Vec<u8>) -> Result<(), Problem> {

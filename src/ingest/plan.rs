@@ -11,7 +11,7 @@ use super::prompts::{Prompts, VideoPrompt};
 use super::report::Remark;
 use crate::dump::{
     DumpError, Problem, ReadOptions, Series, StepFiles, StepMetadata, StepPeek, StepReader, Video, content_hash,
-    is_word, read_step_metadata, read_summary, same_name,
+    is_word, micros, read_step_metadata, read_summary, same_name,
 };
 use crate::grid::{Grid, infer_grid};
 use crate::json::{Json, Object};
@@ -377,7 +377,7 @@ fn origin(dir: &Path) -> String {
 }
 
 enum Same {
-    /// Path, size and modification time are those of the row.
+    /// Path, sizes and modification times are those of the row.
     AsListed,
     /// The contents are.
     InContent,
@@ -386,11 +386,7 @@ enum Same {
 }
 
 fn compare(row: &StepRow, files: &StepFiles) -> Same {
-    let first = files.parts.first().map_or(Path::new(""), |part| part.path.as_path());
-    let as_listed = Path::new(&row.source) == first
-        && row.source_bytes == size(files.bytes())
-        && row.source_modified == micros(files.modified());
-    if as_listed {
+    if Path::new(&row.source) == files.path() && row.source_signature == files.signature() {
         return Same::AsListed;
     }
     match content_hash(files) {
@@ -401,21 +397,14 @@ fn compare(row: &StepRow, files: &StepFiles) -> Same {
 
 /// Names the files in a row.
 pub(super) fn update_source(row: &mut StepRow, files: &StepFiles) {
-    row.source = files.parts.first().map(|part| part.path.to_string_lossy().into_owned()).unwrap_or_default();
+    row.source = files.path().to_string_lossy().into_owned();
     row.source_bytes = size(files.bytes());
     row.source_modified = micros(files.modified());
+    row.source_signature = files.signature();
 }
 
 fn size(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
-}
-
-/// Microseconds since 1970, rounded down.
-pub(super) fn micros(time: SystemTime) -> i64 {
-    match time.duration_since(UNIX_EPOCH) {
-        Ok(after) => i64::try_from(after.as_micros()).unwrap_or(i64::MAX),
-        Err(before) => -i64::try_from(before.duration().as_nanos().div_ceil(1000)).unwrap_or(i64::MAX),
-    }
 }
 
 impl Candidates {
@@ -426,7 +415,7 @@ impl Candidates {
         let looked =
             read_step_metadata(&first.metadata).and_then(|read| Ok((read, reader.peek(files, &self.series.split)?)));
         match looked {
-            Err(problem) => findings.problems.push(problem),
+            Err(problem) => findings.problems.push(files.left_out(problem)),
             Ok(((metadata, odd), peek)) => {
                 let mut remarks = odd;
                 remarks.extend(metadata.disagreements(files.step, peek.filter(|_| !first.is_part())));
@@ -575,9 +564,8 @@ impl Candidates {
                     found: described(candidate.peek, &candidate.numbers),
                     expected: described(Some(found), &found_numbers),
                 };
-                findings
-                    .problems
-                    .push(problem.at(candidate.files.parts.first().map(|part| part.path.clone()).unwrap_or_default()));
+                let problem = problem.at(candidate.files.path());
+                findings.problems.push(candidate.files.left_out(problem));
             }
             fits
         });
@@ -607,7 +595,7 @@ impl Candidates {
         let differs = |row: &&StepRow| self.rewrite || is_other(row);
         if let Some(row) = carried().find(differs) {
             let remark = format!(
-                "the store holds steps of this word ({} {}) whose files are gone and which cannot be written as \
+                "the store holds steps of this word ({} {}) that are not in the dump now, or not in this form, and cannot be written as \
                  {dtype} {shape} with these settings; ingest with --prefix NAME to keep both, or with --replace to drop them",
                 row.dtype, row.shape
             );
@@ -708,20 +696,18 @@ impl Candidates {
                 None => match StepReader::new(options.read_options()).read(&candidate.files, split) {
                     Ok(step) => *candidate.peek.insert(step.array.peek()),
                     Err(problem) => {
-                        findings.problems.push(problem);
+                        findings.problems.push(candidate.files.left_out(problem));
                         return false;
                     }
                 },
             };
-            candidate.numbers = if is_split {
-                split.clone().told_apart()
-            } else {
-                let (numbers, odd) = candidate.metadata.numbers(peek.shape);
-                if let Some(first) = candidate.files.parts.first() {
-                    findings.remark_once(&first.metadata, odd);
-                }
-                numbers
-            };
+            // A step that is whole is so also where others of its word are split.
+            let whole = AxisNumbers::default();
+            let (numbers, odd) = candidate.metadata.numbers(peek.shape, if is_split { split } else { &whole });
+            candidate.numbers = numbers;
+            if let Some(first) = candidate.files.parts.first() {
+                findings.remark_once(&first.metadata, odd);
+            }
             true
         });
     }

@@ -107,6 +107,9 @@ impl Prompts {
                         );
                         findings.remarks.push(Remark::new(&video.dir, message));
                     }
+                    if found.is_literal {
+                        known.written.clear();
+                    }
                     known.prompt = Some(found.prompt);
                 }
             }

@@ -1,5 +1,6 @@
 //! One unit of work: the steps of one shard. It needs nothing but itself and the store, and returns the rows to commit.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -7,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::plan::{SeriesPlan, StepPlan, StepSource, update_source};
 use super::transform::transform;
 use crate::dtype::SourceDtype;
-use crate::dump::{DumpError, Problem, StepArray, StepFiles, StepMetadata, StepPeek, StepReader};
+use crate::dump::{
+    DumpError, Problem, StepArray, StepFile, StepFiles, StepMetadata, StepPeek, StepReader, read_step_metadata,
+};
 use crate::kernel::{StepMeasurer, StepMeasures};
 use crate::store::{ArrayKind, HeadRow, MetadataPatch, ShardWriter, StepRow, Store, StoreError, share_shard};
 use crate::values::{Values, with_values};
@@ -146,7 +149,10 @@ impl ShardTask {
 
     fn read_files<'a>(&self, files: &StepFiles, reader: &'a mut StepReader) -> Result<ReadStep<'a>, Failure> {
         let series = &self.series;
-        let failed = |problem: DumpError| Failure { step: files.step, problem, observed: None, in_store: false };
+        let failed = |problem: DumpError| {
+            let problem = files.left_out(problem);
+            Failure { step: files.step, problem, observed: None, in_store: false }
+        };
         let step = reader.read(files, &series.split).map_err(|problem| {
             // A file that is being written reads as damaged: say the likelier thing.
             failed(StepReader::check_unchanged(files).err().unwrap_or(problem))
@@ -155,8 +161,7 @@ impl ShardTask {
         let observed = step.array.peek();
         if observed != series.found {
             let problem = Problem::Mixed { found: observed.to_string(), expected: series.found.to_string() };
-            let path = files.parts.first().map(|part| part.path.clone()).unwrap_or_default();
-            return Err(Failure { observed: Some(observed), ..failed(problem.at(path)) });
+            return Err(Failure { observed: Some(observed), ..failed(problem.at(files.path())) });
         }
         let array = transform(step.array, &series.recipe, series.source_grid);
         let as_in_file =
@@ -187,6 +192,7 @@ impl ShardTask {
             if !patch.is_empty() {
                 fragment.metadata.push((plan.step, patch));
             }
+            fragment.remarks.extend(disagreements(files, metadata));
             let nonfinite: u64 = measures.maps.iter().map(|map| u64::from(map.statistics.nonfinite)).sum();
             if nonfinite > 0 {
                 let remark =
@@ -201,6 +207,32 @@ impl ShardTask {
     fn row(&self, step: i32, index: usize) -> StepRow {
         self.series.row(step, self.shard * self.series.layout.steps_per_shard() + index)
     }
+}
+
+/// What the metadata of further parts of a split step says otherwise than that of the first, which counts.
+fn disagreements(files: &StepFiles, metadata: &StepMetadata) -> Vec<DumpError> {
+    let [first, others @ ..] = &files.parts[..] else { return Vec::new() };
+    let mut remarks = Vec::new();
+    let mut by_key: BTreeMap<&str, (&StepFile, usize)> = BTreeMap::new();
+    for part in others {
+        match read_step_metadata(&part.metadata) {
+            Err(DumpError { path, problem }) => {
+                remarks.push(Problem::Remark(format!("{problem}; that of the first part counts")).at(path));
+            }
+            Ok((other, _)) => {
+                for key in metadata.contradictions(&other) {
+                    by_key.entry(key).or_insert((part, 0)).1 += 1;
+                }
+            }
+        }
+    }
+    remarks.extend(by_key.into_iter().map(|(key, (part, count))| {
+        let name = part.metadata.file_name().unwrap_or_default().to_string_lossy();
+        let remark =
+            format!("its {key} is not that of {count} other parts of the step, such as {name}; this one counts");
+        Problem::Remark(remark).at(&first.metadata)
+    }));
+    remarks
 }
 
 /// Adds what a step's metadata tells to its row.
@@ -255,6 +287,7 @@ impl SeriesPlan {
             source: String::new(),
             source_bytes: 0,
             source_modified: 0,
+            source_signature: String::new(),
             content_hash: String::new(),
         }
     }

@@ -77,7 +77,7 @@ fn pause(time: Duration, observer: &dyn Observer) -> bool {
 }
 
 /// Size and modification time of a file: if both are the same at two looks, it is complete.
-type Signature = (u64, SystemTime);
+type Signature = (u64, SystemTime, SystemTime);
 
 /// A dump, and what was done with it so far.
 struct Watched<'a> {
@@ -282,9 +282,10 @@ fn signatures(video: &Video) -> impl Iterator<Item = (PathBuf, Signature)> + '_ 
     let steps = video.series.iter().flat_map(|series| &series.steps).flat_map(|step| &step.parts);
     let summary = video.summary.iter().filter_map(|path| {
         let found = path.metadata().ok()?;
-        Some((path.clone(), (found.len(), found.modified().ok()?)))
+        let modified = found.modified().ok()?;
+        Some((path.clone(), (found.len(), modified, modified)))
     });
-    steps.map(|part| (part.path.clone(), (part.bytes, part.modified))).chain(summary)
+    steps.map(|part| (part.path.clone(), (part.bytes, part.modified, part.metadata_modified))).chain(summary)
 }
 
 /// The step file that a metadata file is beside.

@@ -11,10 +11,10 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::commit::{WrittenSeries, commit_video};
 use super::options::IngestOptions;
-use super::plan::{Committed, SeriesPlan, micros};
+use super::plan::{Committed, SeriesPlan};
 use super::remove_generation;
 use super::task::{describe_row, write_step};
-use crate::dump::{Problem, ReadOptions, StepArray, StepMetadata, composed, prompt_id};
+use crate::dump::{Problem, ReadOptions, StepArray, StepMetadata, composed, micros, prompt_id};
 use crate::grid::{Grid, infer_grid};
 use crate::kernel::StepMeasurer;
 use crate::shape::AxisNumbers;
@@ -184,7 +184,7 @@ impl StoreWriter {
         metadata: &StepMetadata,
     ) -> Result<bool, WriteError> {
         let content_hash = format!("{:032x}", xxh3_128(array.values.bytes()));
-        let (numbers, mut odd) = metadata.numbers(array.shape);
+        let (numbers, mut odd) = metadata.numbers(array.shape, &AxisNumbers::default());
         if let Some(found) = odd.pop() {
             return Err(WriteError::Numbers { token: token.to_owned(), step, found });
         }

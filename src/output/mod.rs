@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use polars::lazy::dsl::{FileWriteFormat, SinkDestination, SinkTarget, UnifiedSinkArgs};
 use polars::prelude::{
     CompatLevel, CsvWriter, IntoLazy, IpcWriter, JsonFormat, JsonWriter, LazyFrame, ParquetWriteOptions, PlRefPath,
-    SerWriter,
+    PlSmallStr, SerWriter,
 };
 
 use crate::query::{Answer, QueryError};
@@ -243,7 +243,12 @@ fn encode(answer: &Answer, format: Format, style: TableStyle, mut to: impl Write
     let with_values = || answer.table_with_values().map_err(|error| Encoding::Output(error.into()));
     match format {
         Format::Table => to.write_all(table::draw(answer, style).as_bytes()).map_err(Encoding::Io)?,
-        Format::Csv => CsvWriter::new(to).finish(&mut text::flattened(&answer.table)?)?,
+        Format::Csv => {
+            let mut table = text::flattened(&answer.table)?;
+            // Readers skip lines of nothing.
+            let null = if table.width() == 1 { "\"\"" } else { "" };
+            CsvWriter::new(to).with_null_value(PlSmallStr::from_static(null)).finish(&mut table)?;
+        }
         Format::Json => {
             let mut table = text::with_integers(&answer.table)?;
             JsonWriter::new(&mut to).with_json_format(JsonFormat::Json).finish(&mut table)?;

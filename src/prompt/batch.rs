@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::expand::{TrackedWord, Variation, parse_weighted};
 use super::parse::PromptError;
 use super::template::Template;
-use super::{as_name, collapse_spaces, places, prompt_id};
+use super::{as_name, collapse_spaces, comparable, places, prompt_id};
 use crate::json::Json;
 
 /// Prompts that are looked up by their texts; further ones are found by their numbers alone.
@@ -68,6 +68,8 @@ pub struct Found {
     pub prompt: BatchPrompt,
     /// Whether only its text tells: the number in the video's name is that of another prompt, or of none.
     pub is_by_text: bool,
+    /// Whether it is the text as it stands: what looks like emphasis in it are literal parentheses.
+    pub is_literal: bool,
 }
 
 /// Why a file of prompts cannot be used.
@@ -177,9 +179,7 @@ impl BatchPrompts {
 
     /// The text of a file, and the prompts of it that are still to be read.
     fn open(path: &Path) -> Result<(Self, String), BatchPromptsError> {
-        let text =
-            fs::read_to_string(path).map_err(|source| BatchPromptsError::Io { path: path.to_owned(), source })?;
-        let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
+        let bytes = fs::read(path).map_err(|source| BatchPromptsError::Io { path: path.to_owned(), source })?;
         let prompts = Self {
             path: path.to_owned(),
             sources: Vec::new(),
@@ -187,6 +187,11 @@ impl BatchPrompts {
             warnings: Vec::new(),
             by_text: OnceLock::new(),
         };
+        if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+            return Err(prompts.unfit("it is UTF-16; save it as UTF-8".into()));
+        }
+        let text = String::from_utf8(bytes).map_err(|error| prompts.unfit(format!("not UTF-8: {error}")))?;
+        let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
         Ok((prompts, text))
     }
 
@@ -254,19 +259,27 @@ impl BatchPrompts {
     /// In words, why none was found.
     pub fn find(&self, prompt_id: Option<&str>, prompt: Option<&str>, words: &[&str]) -> Result<Found, String> {
         let text = prompt.map(|prompt| {
-            collapse_spaces(&parse_weighted(prompt).map_or_else(|_| prompt.to_owned(), |variation| variation.prompt))
+            comparable(&parse_weighted(prompt).map_or_else(|_| prompt.to_owned(), |variation| variation.prompt))
         });
+        // Escaped parentheses of a template stand without their backslashes in what the model got.
+        let literal = prompt.map(comparable).filter(|literal| text.as_ref() != Some(literal));
         let number = prompt_id.and_then(|id| id.strip_prefix("prompt_")?.parse().ok());
         let numbered = number.and_then(|number| self.prompt(number));
         let of_file = || format!("in {}", self.path.display());
         let Some(text) = text else {
-            return numbered.map(|prompt| Found { prompt, is_by_text: false }).ok_or_else(|| match number {
+            let by_number = |prompt| Found { prompt, is_by_text: false, is_literal: false };
+            return numbered.map(by_number).ok_or_else(|| match number {
                 Some(number) => format!("there is no prompt {number} {}", of_file()),
                 None => "neither its name nor its metadata tells its prompt".into(),
             });
         };
         match numbered {
-            Some(prompt) if prompt.prompt == text => return Ok(Found { prompt, is_by_text: false }),
+            Some(prompt) if comparable(&prompt.prompt) == text => {
+                return Ok(Found { prompt, is_by_text: false, is_literal: false });
+            }
+            Some(prompt) if literal.as_ref().is_some_and(|literal| *literal == comparable(&prompt.prompt)) => {
+                return Ok(Found { prompt, is_by_text: false, is_literal: true });
+            }
             // Another one of its text would have another weight.
             Some(prompt) if prompt.is_unread => {
                 return Err(format!(
@@ -277,13 +290,19 @@ impl BatchPrompts {
             }
             _ => {}
         }
-        let mut alike: Vec<BatchPrompt> =
-            self.by_text().get(&text).into_iter().flatten().filter_map(|&number| self.prompt(number)).collect();
+        let of_text = |text: &String| -> Vec<BatchPrompt> {
+            self.by_text().get(text).into_iter().flatten().filter_map(|&number| self.prompt(number)).collect()
+        };
+        let mut alike = of_text(&text);
+        let is_literal = alike.is_empty() && literal.is_some();
+        if let (true, Some(literal)) = (is_literal, &literal) {
+            alike = of_text(literal);
+        }
         if alike.len() > 1 && alike.iter().any(|prompt| prompt.has_words(words)) {
             alike.retain(|prompt| prompt.has_words(words));
         }
         match &alike[..] {
-            [one] => Ok(Found { prompt: one.clone(), is_by_text: true }),
+            [one] => Ok(Found { prompt: one.clone(), is_by_text: true, is_literal }),
             [] if self.count() > TEXTS => {
                 Err(format!("its prompt `{text}` is none of the first {TEXTS} {}, of {}", of_file(), self.count()))
             }
@@ -306,7 +325,7 @@ impl BatchPrompts {
             let numbers = self.sources.iter().flat_map(Source::numbers);
             for (number, _) in numbers.zip(0..TEXTS) {
                 let Some(prompt) = self.prompt(number) else { continue };
-                by_text.entry(prompt.prompt).or_default().push(number);
+                by_text.entry(comparable(&prompt.prompt)).or_default().push(number);
             }
             by_text
         })
@@ -367,7 +386,7 @@ impl BatchPrompts {
             } else if let Some((parsed, text)) = &template {
                 // Variations of another template are none of this one.
                 let variation = parsed.as_ref().and_then(|template| template.variation(number));
-                if variation.is_some_and(|variation| collapse_spaces(&variation.prompt) == prompt.prompt) {
+                if variation.is_some_and(|variation| comparable(&variation.prompt) == comparable(&prompt.prompt)) {
                     prompt.template = Some(text.clone());
                     prompt.variation = Some(number);
                 } else {
@@ -435,7 +454,7 @@ impl Source {
 mod tests {
     use super::*;
 
-    fn read(name: &str, text: &str) -> Result<BatchPrompts, BatchPromptsError> {
+    fn read(name: &str, text: impl AsRef<[u8]>) -> Result<BatchPrompts, BatchPromptsError> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(name);
         fs::write(&path, text).unwrap();
@@ -466,6 +485,18 @@ mod tests {
         assert!(found(None, Some("a red dog"), &["red dog"]).unwrap_err().contains("2 times"));
         assert!(found(Some("prompt_000"), Some("a cat"), &[]).unwrap_err().contains("none of those"));
         assert!(found(Some("prompt_009"), None, &[]).unwrap_err().contains("no prompt 9"));
+    }
+
+    #[test]
+    fn literal_parentheses_and_spellings_of_characters_make_no_other_text() {
+        let prompts = read("t.txt", "smiling \\(happy\\) (cat:2)\na caf\u{e9}\n").unwrap();
+        let found = |id, text| prompts.find(id, Some(text), &[]).map(|found| (found.prompt.number, found.is_literal));
+        assert_eq!(found(Some("prompt_000"), "smiling (happy) cat"), Ok((0, true)));
+        assert_eq!(found(None, "smiling  (happy) cat"), Ok((0, true)));
+        assert_eq!(found(Some("prompt_000"), "smiling \\(happy\\) (cat:2)"), Ok((0, false)));
+        assert_eq!(found(Some("prompt_001"), "a cafe\u{301}"), Ok((1, false)));
+        assert_eq!(found(None, "a cafe\u{301}"), Ok((1, false)));
+        assert_eq!(prompts.prompt(1).unwrap().weight_of("cafe\u{301}"), Some(1.0));
     }
 
     #[test]
@@ -535,7 +566,7 @@ mod tests {
 
     #[test]
     fn files_that_cannot_be_used_are_named() {
-        let error = |name, text| read(name, text).unwrap_err().to_string();
+        let error = |name, text: &str| read(name, text).unwrap_err().to_string();
         assert!(error("t.txt", "\n").contains("no prompt in it"));
         assert!(error("t.json", "{").contains("not JSON"));
         assert!(error("t.json", r#"[{"id": 1}]"#).contains("no prompt in it"));
@@ -544,6 +575,10 @@ mod tests {
                 .contains("two prompts of the id prompt_000")
         );
         assert!(error("t.csv", "a").contains("--format json"));
+        let of_bytes = |name, bytes: &[u8]| read(name, bytes).unwrap_err().to_string();
+        assert!(
+            of_bytes("t.txt", b"\xff\xfea\0").contains("UTF-16") && of_bytes("t.json", b"a\xff").contains("not UTF-8")
+        );
         assert!(error("t.txt", "a\n[b").contains("t.txt:2: at character 1"));
     }
 }

@@ -26,6 +26,8 @@ pub use tokens::{Occurrence, Piece, TokenizedPrompt, Tokenizer, TokenizerError, 
 
 use std::ops::Range;
 
+use unicode_normalization::UnicodeNormalization;
+
 /// A prompt as generators send it to the model: without line breaks, and with one space where there were several.
 #[must_use]
 pub fn collapse_spaces(prompt: &str) -> String {
@@ -38,10 +40,16 @@ pub fn prompt_id(number: u64) -> String {
     format!("prompt_{number:03}")
 }
 
-/// A word as names of directories have it: with single spaces, and `_` for `:`, `/` and `\`.
+/// A text for comparisons: with single spaces, and its characters composed.
+pub(crate) fn comparable(text: &str) -> String {
+    let text = collapse_spaces(text);
+    if text.is_ascii() { text } else { text.nfc().collect() }
+}
+
+/// A word as names of directories have it: with single spaces, characters composed, and `_` for `:`, `/` and `\`.
 #[must_use]
 pub fn as_name(word: &str) -> String {
-    collapse_spaces(word).replace([':', '/', '\\'], "_")
+    comparable(word).replace([':', '/', '\\'], "_")
 }
 
 /// Where a word is in a text as a word of its own: not as a part of another one.

@@ -213,14 +213,29 @@ impl Compare {
                 "weight",
                 "no weight is known of these words: ingest again with --prompts FILE, which changes nothing else, or name token directories as in token_flower:2.5",
             ),
-            Across::Video | Across::Token | Across::Step | Across::Block | Across::Head => return Ok(()),
+            Across::Block => (
+                |step| step.numbers.block(step.shape, 0).is_some(),
+                "block",
+                "blocks are averaged in the dump: there is one map of all of them",
+            ),
+            Across::Head => (
+                |step| step.numbers.head(step.shape, 0).is_some(),
+                "head",
+                "heads are averaged in the dump: there is one map of all of them",
+            ),
+            Across::Video | Across::Token | Across::Step => return Ok(()),
         };
         let unknown: BTreeSet<&str> = steps.iter().filter(|step| !is_known(step)).map(|step| &*step.video_id).collect();
         if unknown.is_empty() {
             return Ok(());
         }
         let (count, all) = (steps.iter().filter(|step| !is_known(step)).count(), steps.len());
-        let note = format!("left out: {count} of {all} steps, whose {column} is not known (videos {})", few(&unknown));
+        let reason = if matches!(self.across, Across::Block | Across::Head) {
+            format!("{column}s are averaged")
+        } else {
+            format!("{column} is not known")
+        };
+        let note = format!("left out: {count} of {all} steps, whose {reason} (videos {})", few(&unknown));
         steps.retain(is_known);
         if steps.is_empty() {
             let condition = Some(format!("{column} IS NOT NULL"));
@@ -238,9 +253,8 @@ impl Compare {
         }
         let reference = match &self.against {
             Some(name) => {
-                let number: Option<f64> = name.parse().ok();
                 let by_name = sides.iter().position(|side| side.to_string() == *name);
-                let by_number = || sides.iter().position(|side| number.is_some() && side.as_f64() == number);
+                let by_number = || sides.iter().position(|side| side.is_number(name));
                 let found = by_name.or_else(by_number).ok_or_else(|| {
                     let names: Vec<String> = sides.iter().map(ToString::to_string).collect();
                     QueryError::question(

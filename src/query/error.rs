@@ -1,5 +1,9 @@
 //! What can go wrong with a question.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use polars::error::{PolarsError, PolarsResult};
+
 use super::exact::overflow;
 use crate::store::{Store, StoreError};
 
@@ -68,11 +72,11 @@ pub enum QueryError {
     },
     /// The tables cannot be evaluated.
     #[error("the tables cannot be read: {0}")]
-    Tables(polars::error::PolarsError),
+    Tables(PolarsError),
 }
 
-impl From<polars::error::PolarsError> for QueryError {
-    fn from(error: polars::error::PolarsError) -> Self {
+impl From<PolarsError> for QueryError {
+    fn from(error: PolarsError) -> Self {
         if let Some(found) = overflow(&error) {
             return Self::Overflow { found };
         }
@@ -145,6 +149,15 @@ impl QueryError {
         let near = by_likeness.into_iter().take(4).map(|(_, name)| name.to_owned()).collect();
         Self::UnknownColumn { column: column.to_owned(), near }
     }
+}
+
+/// What polars answers; an error where it panics, as it does over expressions and types that it was built without.
+pub(super) fn caught<T>(ask: impl FnOnce() -> PolarsResult<T>) -> PolarsResult<T> {
+    catch_unwind(AssertUnwindSafe(ask)).unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        let found = format!("polars cannot do this: {}", said.unwrap_or("it does not say why"));
+        Err(PolarsError::InvalidOperation(found.into()))
+    })
 }
 
 fn near_list(near: &[String]) -> String {

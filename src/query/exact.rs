@@ -2,22 +2,25 @@
 //! like are computed in 128 bits, and a result beyond 64 bits is an error.
 //!
 //! Seeds, which have 64 bits with or without a sign, are integers of 128 bits in questions ("wide"): sums and differences of them stay so.
-//! Comparisons are of 128 bits too.
+//! Comparisons are of 128 bits too. What could wrap in spite of that (larger integers, decimals, lists) is refused.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use polars::chunked_array::cast::CastOptions;
 use polars::error::polars_bail;
 use polars::lazy::dsl::{FunctionExpr, ListFunction, PowFunction};
 use polars::prelude::{
-    AggExpr, DataType, DslPlan, Expr, LazyFrame, Operator, OptFlags, PolarsError, PolarsResult, Schema, SchemaRef,
-    SpecialEq, col, when,
+    AggExpr, AnyValue, DataType, DataTypeExpr, DslPlan, Expr, LazyFrame, Operator, OptFlags, PolarsError, PolarsResult,
+    Schema, SchemaRef, SpecialEq, col, lit, when,
 };
 use sqlparser::dialect::GenericDialect;
 use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 
 /// Digits of an integer in SQL: far below what 128 bits hold, so that sums of a few do not wrap either.
 const LONGEST_INTEGER: usize = 28;
+/// Floats below this are compared as integers with integers.
+const MOST_OF_FLOAT: f64 = 1e28;
 
 /// An expression over columns of `schema`, computing with integers exactly.
 pub(super) fn exact(expr: Expr, schema: &Schema) -> PolarsResult<Expr> {
@@ -42,10 +45,24 @@ pub(super) fn exact(expr: Expr, schema: &Schema) -> PolarsResult<Expr> {
                     (_, Some(_)) if op.is_comparison() => {
                         Expr::BinaryExpr { left: widest(left, schema)?, op, right: widest(right, schema)? }
                     }
+                    (_, None) if op.is_comparison() => {
+                        let integer = |expr: Arc<Expr>| integer_of(&expr).map_or(expr, |value| Arc::new(lit(value)));
+                        match (kind(&left)?, kind(&right)?) {
+                            (Some(Kind::Wide), None) => Expr::BinaryExpr { left, op, right: integer(right) },
+                            (None, Some(Kind::Wide)) => Expr::BinaryExpr { left: integer(left), op, right },
+                            _ => Expr::BinaryExpr { left, op, right },
+                        }
+                    }
+                    (_, None) if op.is_arithmetic() => {
+                        can_be_computed_with(&left, schema)?;
+                        can_be_computed_with(&right, schema)?;
+                        Expr::BinaryExpr { left, op, right }
+                    }
                     _ => Expr::BinaryExpr { left, op, right },
                 }
             }
             Expr::Agg(AggExpr::Sum(input)) => {
+                can_be_computed_with(&input, schema)?;
                 let input = in_each_row(input, schema);
                 match kind(&input)? {
                     Some(kind) => kind.result(Expr::Agg(AggExpr::Sum(Arc::new(wide(&input))))),
@@ -67,6 +84,7 @@ pub(super) fn exact(expr: Expr, schema: &Schema) -> PolarsResult<Expr> {
             {
                 narrow(expr.as_ref().clone())
             }
+            Expr::Cast { expr, dtype, options } => cast(expr, dtype, options, schema)?,
             Expr::Function { input, function } => function_of(input, function, schema)?,
             Expr::SubPlan(plan, names) => {
                 Expr::SubPlan(SpecialEq::new(Arc::new(exact_plan(plan.as_ref().clone())?)), names)
@@ -83,6 +101,10 @@ fn function_of(input: Vec<Expr>, function: FunctionExpr, schema: &Schema) -> Pol
     Ok(match (&function, &kinds[..]) {
         (FunctionExpr::Negate | FunctionExpr::Abs, [Some(kind)]) => {
             kind.result(same(input.into_iter().map(|input| wide(&Arc::new(input))).collect()))
+        }
+        (FunctionExpr::Negate | FunctionExpr::Abs | FunctionExpr::CumSum { .. }, [None]) => {
+            input.iter().try_for_each(|input| can_be_computed_with(input, schema))?;
+            same(input)
         }
         (FunctionExpr::CumSum { .. }, [Some(kind)]) => {
             let in_rows = |input| wide(&in_each_row(Arc::new(input), schema));
@@ -103,6 +125,48 @@ fn function_of(input: Vec<Expr>, function: FunctionExpr, schema: &Schema) -> Pol
         }
         _ => same(input),
     })
+}
+
+/// A cast to a type whose numbers can be computed with exactly.
+fn cast(
+    expr: Arc<Expr>,
+    to: DataTypeExpr,
+    options: polars::chunked_array::cast::CastOptions,
+    schema: &Schema,
+) -> PolarsResult<Expr> {
+    let same = |expr, dtype| Expr::Cast { expr, dtype, options };
+    Ok(match to.as_literal() {
+        Some(DataType::Int8 | DataType::Int16 | DataType::UInt8 | DataType::UInt16) => {
+            polars_bail!(InvalidOperation: "integers have 32 bits at least: cast to INTEGER or BIGINT")
+        }
+        Some(DataType::UInt64) => same(expr, to).cast(DataType::Int128),
+        Some(DataType::Int128 | DataType::UInt128) => {
+            let is_short = match expr.to_field(schema)?.dtype() {
+                DataType::Decimal(precision, 0) => *precision <= LONGEST_INTEGER,
+                kind if kind.is_integer() => true,
+                _ => text_of(&expr).is_some_and(|text| text.trim_start_matches(['-', '+']).len() <= LONGEST_INTEGER),
+            };
+            if !is_short || to.as_literal() == Some(&DataType::UInt128) {
+                polars_bail!(
+                    InvalidOperation: "only integers, and texts of {} digits at most, can be cast to HUGEINT: cast to BIGINT or DOUBLE",
+                    LONGEST_INTEGER
+                )
+            }
+            same(expr, to)
+        }
+        _ => same(expr, to),
+    })
+}
+
+/// Refuses what polars computes with in a type that may wrap: decimals, and lists element by element.
+fn can_be_computed_with(expr: &Expr, schema: &Schema) -> PolarsResult<()> {
+    match expr.to_field(schema)?.dtype() {
+        DataType::Decimal(..) => {
+            polars_bail!(InvalidOperation: "decimals are not computed with: cast to BIGINT or DOUBLE")
+        }
+        kind if kind.is_nested() => polars_bail!(InvalidOperation: "lists are not computed with"),
+        _ => Ok(()),
+    }
 }
 
 /// A plan with all of its expressions computing exactly.
@@ -248,6 +312,28 @@ fn widest(expr: Arc<Expr>, schema: &Schema) -> PolarsResult<Arc<Expr>> {
         }
         _ => expr,
     })
+}
+
+/// The integer that a constant of another type stands for: as a float, a seed would be compared after it was rounded.
+fn integer_of(expr: &Expr) -> Option<i128> {
+    match expr {
+        Expr::Literal(literal) if literal.is_scalar() => match literal.to_any_value()? {
+            AnyValue::Float64(value) if value.fract() == 0.0 && value.abs() < MOST_OF_FLOAT => Some(value as i128),
+            _ => None,
+        },
+        Expr::Function { input, function: FunctionExpr::Negate } => integer_of(input.first()?).map(|value| -value),
+        _ => None,
+    }
+}
+
+/// The text that a constant is.
+fn text_of(expr: &Expr) -> Option<String> {
+    let Expr::Literal(literal) = expr else { return None };
+    match literal.is_scalar().then(|| literal.to_any_value())?? {
+        AnyValue::String(text) => Some(text.to_owned()),
+        AnyValue::StringOwned(text) => Some(text.to_string()),
+        _ => None,
+    }
 }
 
 /// A constant as a column of as many rows as there are: polars has one of it, and would sum it once.

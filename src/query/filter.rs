@@ -5,12 +5,12 @@
 
 use std::collections::BTreeSet;
 
-use polars::prelude::{DataFrame, DataType, Expr, IntoLazy, NULL, PlSmallStr, col, lit};
+use polars::prelude::{DataFrame, DataType, Expr, IntoLazy, NULL, PlSmallStr, PolarsError, col, lit};
 use polars::sql::sql_expr;
 use unicode_normalization::UnicodeNormalization;
 
 use super::catalog::{BOTH, HEADS, STEPS, type_name};
-use super::error::{QueryError, plain};
+use super::error::{QueryError, caught, plain};
 use super::exact::{conjuncts, exact, with_readable_numbers};
 
 /// Columns that say where in a step array a map is.
@@ -62,8 +62,9 @@ impl Filter {
             return Err(QueryError::unknown_column(column, BOTH.iter_names().map(PlSmallStr::as_str)));
         }
         for condition in &mut conditions {
+            let exact = caught(|| exact(condition.expr.clone(), &BOTH));
+            condition.expr = exact.map_err(|error| failed(condition.typed(&error)))?;
             condition.check().map_err(failed)?;
-            condition.expr = exact(condition.expr.clone(), &BOTH).map_err(|error| failed(plain(&error.to_string())))?;
         }
         Ok(Self { text: Some(sql.to_owned()), conditions })
     }
@@ -187,23 +188,28 @@ impl Condition {
 
     /// Evaluates it on empty tables: that finds what cannot be compared.
     fn check(&self) -> Result<(), String> {
-        let columns = || {
-            let typed = self.columns.iter().map(|name| match BOTH.get(name) {
-                Some(kind) => format!("`{name}` is {}", type_name(kind)),
-                None => format!("`{name}` is unknown"),
-            });
-            typed.collect::<Vec<_>>().join(", ")
-        };
         let empty = DataFrame::empty_with_schema(&BOTH).lazy();
-        let answer = empty
-            .select([self.expr.clone().alias("answer")])
-            .collect()
-            .map_err(|error| format!("{} ({})", plain(&error.to_string()), columns()))?;
+        let answer = caught(|| empty.select([self.expr.clone().alias("answer")]).collect());
+        let answer = answer.map_err(|error| self.typed(&error))?;
         match answer.dtypes().first() {
             Some(DataType::Boolean) => Ok(()),
-            Some(other) => Err(format!("it is not true or false but {} ({})", type_name(other), columns())),
+            Some(other) => Err(format!("it is not true or false but {} ({})", type_name(other), self.types())),
             None => Err("it is empty".into()),
         }
+    }
+
+    /// What polars says of it, with the types of its columns.
+    fn typed(&self, error: &PolarsError) -> String {
+        format!("{} ({})", plain(&error.to_string()), self.types())
+    }
+
+    /// The types of its columns, in words.
+    fn types(&self) -> String {
+        let typed = self.columns.iter().map(|name| match BOTH.get(name) {
+            Some(kind) => format!("`{name}` is {}", type_name(kind)),
+            None => format!("`{name}` is unknown"),
+        });
+        typed.collect::<Vec<_>>().join(", ")
     }
 }
 

@@ -35,6 +35,7 @@ mod run;
 mod selection;
 mod tables;
 mod task;
+mod unknown;
 
 pub use answer::{Answer, Arrange, Maps};
 pub use average::{Average, Dimension};

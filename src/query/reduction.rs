@@ -127,6 +127,18 @@ impl KeyValue {
             Self::Null | Self::Text(_) => None,
         }
     }
+
+    /// Whether it is the number that a text stands for, however that is written (`3`, `3.0`, `3e0`).
+    pub(super) fn is_number(&self, text: &str) -> bool {
+        /// Floats have all integers below this.
+        const EXACT: f64 = 9_007_199_254_740_992.0;
+        match (self, text.parse::<i128>(), text.parse::<f64>()) {
+            (Self::Int(own), Ok(integer), _) => *own == integer,
+            (Self::Int(own), Err(_), Ok(number)) => number.abs() < EXACT && *own as f64 == number,
+            (Self::Float(_), _, Ok(number)) => self.as_f64() == Some(number),
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for KeyValue {

@@ -10,7 +10,7 @@ use polars::prelude::{
 };
 
 use super::catalog::{Catalog, STEP_KEY};
-use super::error::{QueryError, few};
+use super::error::{QueryError, caught, few};
 use super::exact::filtered;
 use super::filter::{Filter, PLACE};
 use crate::dtype::Dtype;
@@ -109,7 +109,7 @@ impl Selection {
             }
         }
         let steps = filtered(catalog.steps()?, filter.of_steps());
-        let frame = steps.select(columns.into_iter().map(col).collect::<Vec<_>>()).collect()?;
+        let frame = caught(|| steps.select(columns.into_iter().map(col).collect::<Vec<_>>()).collect())?;
         let mut selected = read_steps(&frame)?;
         if filter.asks_statistics() {
             let chosen = chosen_by_statistics(&catalog, filter, frame)?;
@@ -268,7 +268,7 @@ fn chosen_by_statistics(catalog: &Catalog<'_>, filter: &Filter, steps: DataFrame
     let numbered = steps.lazy().with_row_index(NUMBER, None);
     let joined = filtered(join(heads, numbered), filter.of_both());
     let columns: Vec<Expr> = [NUMBER].into_iter().chain(PLACE).map(col).collect();
-    Ok(joined.select(columns).collect()?)
+    Ok(caught(|| joined.select(columns).collect())?)
 }
 
 /// Rows of `heads`, each with the row of `steps` that it belongs to.

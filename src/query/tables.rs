@@ -9,10 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use super::answer::{Answer, Arrange, check_distinct, sorted};
 use super::catalog::{BOTH, Catalog, HEADS, SEED_DIGITS, STEP_KEY, STEPS, type_name};
-use super::error::{QueryError, plain};
+use super::error::{QueryError, caught, plain};
 use super::exact::{exact_plan, filtered, overflow, with_readable_numbers};
 use super::filter::Filter;
 use super::selection::join;
+use super::unknown::unknown_groups;
 use crate::store::Store;
 
 /// A table of the store.
@@ -121,7 +122,7 @@ impl List {
     /// # Errors
     /// As [`explain`](Self::explain).
     pub fn run(&self, store: &Store) -> Result<Answer, QueryError> {
-        let rows = self.plan(store).and_then(|plan| Ok(plan.collect()?));
+        let rows = self.plan(store).and_then(|plan| Ok(caught(|| plan.collect())?));
         Ok(Answer::of_table(rows.map_err(|error| error.located(store))?))
     }
 }
@@ -179,7 +180,7 @@ impl Sql {
             context.register("heads", catalog.heads()?);
         }
         let statement = with_readable_numbers(statement).map_err(|found| QueryError::Sql { found })?;
-        let plan = context.execute(&statement).and_then(|frame| exact_plan(frame.logical_plan));
+        let plan = caught(|| context.execute(&statement).and_then(|frame| exact_plan(frame.logical_plan)));
         plan.map(LazyFrame::from).map_err(|error| explain_sql(&error))
     }
 
@@ -196,14 +197,14 @@ impl Sql {
     /// # Errors
     /// As [`explain`](Self::explain).
     pub fn run(&self, store: &Store) -> Result<Answer, QueryError> {
-        let rows = self.plan(store).and_then(|plan| plan.collect().map_err(|error| explain_sql(&error)));
-        let mut table = with_decimals(rows.map_err(|error| error.located(store))?)?;
+        let rows = self.plan(store).and_then(|plan| {
+            let of_unknown = caught(|| unknown_groups(&plan.logical_plan)).map_err(|error| explain_sql(&error))?;
+            Ok((caught(|| plan.collect()).map_err(|error| explain_sql(&error))?, of_unknown))
+        });
+        let (table, mut notes) = rows.map_err(|error| error.located(store))?;
+        let mut table = with_decimals(table)?;
         let said = self.statement.to_uppercase();
         let says = |word: &str| said.split(|c: char| !c.is_alphanumeric() && c != '_').any(|said| said == word);
-        let mut notes = Vec::new();
-        if says("GROUP") {
-            notes.extend(unknown_groups(&table));
-        }
         if says("GROUP") && !says("ORDER") {
             // Groups come in any order; the same question should have the same answer.
             let by: Vec<(String, bool)> = table
@@ -220,23 +221,6 @@ impl Sql {
         }
         Ok(Answer { notes, ..Answer::of_table(table) })
     }
-}
-
-/// What to say of groups of what is unknown: SQL puts all of it into one.
-fn unknown_groups(table: &DataFrame) -> Vec<String> {
-    const COLUMNS: [&str; 9] =
-        ["seed", "weight", "prompt", "prompt_id", "template", "variation", "cfg_scale", "timestep", "total_steps"];
-    let of_unknown = table.columns().iter().filter(|column| COLUMNS.contains(&column.name().as_str()));
-    let of_unknown = of_unknown.filter(|column| column.null_count() > 0);
-    let note = |column: &Column| {
-        format!(
-            "of {} of {} rows the {name} is not known, which SQL groups as if it were one {name}; leave them out with WHERE {name} IS NOT NULL",
-            column.null_count(),
-            column.len(),
-            name = column.name()
-        )
-    };
-    of_unknown.map(note).collect()
 }
 
 /// The table with wide integers as decimals, which every format has.

@@ -28,6 +28,7 @@ mod part;
 mod tables;
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -320,9 +321,14 @@ impl Store {
         for entry in fs::read_dir(&dir).map_err(StoreError::io(&dir))? {
             let path = entry.map_err(StoreError::io(&dir))?.path();
             let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-            if !hidden && path.extension().is_some_and(|extension| extension == "parquet") {
-                parts.push(path);
+            if hidden || path.extension().is_none_or(|extension| extension != "parquet") {
+                continue;
             }
+            if !path.file_stem().and_then(OsStr::to_str).is_some_and(names::is_encoded) {
+                let found = "its name is no part's (is it a copy of one?), and readers of the directory would read it; move it away";
+                return Err(StoreError::damaged(&path, found));
+            }
+            parts.push(path);
         }
         parts.sort();
         Ok(parts)

@@ -56,6 +56,20 @@ fn encode(name: &str, hides_underscore: bool) -> String {
     encoded
 }
 
+/// Whether a name can be an encoding, of this version or an earlier one: no other file of the store is called so.
+pub(super) fn is_encoded(name: &str) -> bool {
+    match name.split_once("~~") {
+        Some((kept, hash)) => {
+            kept.len() <= KEPT
+                && hash.len() == 32
+                && hash.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+        }
+        None => {
+            decode_name(name).is_some_and(|decoded| encode(&decoded, true) == name || encode(&decoded, false) == name)
+        }
+    }
+}
+
 fn hex_digit(digit: u8) -> char {
     char::from_digit(digit.into(), 16).unwrap_or('0')
 }

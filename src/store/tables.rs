@@ -81,8 +81,10 @@ pub struct StepRow {
     pub source: String,
     /// Bytes of all the step's tensor files.
     pub source_bytes: i64,
-    /// Microseconds since 1970, UTC.
+    /// Latest modification of the step's files: microseconds since 1970, UTC.
     pub source_modified: i64,
+    /// By which an ingest tells whether one of the files was written since; empty if the step was written without a dump.
+    pub source_signature: String,
     /// XXH3-128 of the step's files, 32 hexadecimal digits.
     pub content_hash: String,
 }
@@ -221,6 +223,7 @@ pub fn steps_schema() -> SchemaRef {
         ("source", &text, false),
         ("source_bytes", &long, false),
         ("source_modified", &modified, false),
+        ("source_signature", &text, false),
         ("content_hash", &text, false),
     ];
     schema(&columns)
@@ -317,6 +320,7 @@ pub(super) fn steps_batch(rows: &[StepRow]) -> Result<RecordBatch, arrow::error:
             text(|row| &row.source),
             Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.source_bytes))),
             Arc::new(modified),
+            text(|row| &row.source_signature),
             text(|row| &row.content_hash),
         ],
     )
@@ -434,6 +438,7 @@ pub(super) fn steps_from_batch(batch: &RecordBatch) -> Result<Vec<StepRow>, Stri
                 source: string("source")?,
                 source_bytes: long("source_bytes")?.value(row),
                 source_modified: column("source_modified")?.as_primitive::<TimestampMicrosecondType>().value(row),
+                source_signature: string("source_signature")?,
                 content_hash: string("content_hash")?,
             })
         })

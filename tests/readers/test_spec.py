@@ -137,5 +137,6 @@ def test_every_row_says_which_files_it_came_from(dump, store):
             assert row["source_bytes"] == sum(path.stat().st_size for path in tensors)
             latest = max(path.stat().st_mtime_ns for path in (*tensors, *metadata))
             assert microseconds == latest // 1000
+            assert row["source_signature"] == second_reader.signature_of(zip(tensors, metadata))
             content = b"".join(path.read_bytes() for path in (*sorted(tensors), *sorted(metadata)))
             assert row["content_hash"] == xxhash.xxh3_128_hexdigest(content)

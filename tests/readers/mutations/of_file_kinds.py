@@ -89,6 +89,7 @@ KINDS_OF_FILE = [
       warns="same directory"),
     M("two links to a video elsewhere", both(linked(Copy.video), lambda dump: [
         AGAIN(dump).symlink_to(dump.video().readlink()) or AGAIN(dump)]), SAME, warns="same directory"),
+    M("a link to all videos", link(lambda dump: dump.root / "again", "attention_maps"), SAME, warns="same directory"),
     M("a link to a word beside it", link(lambda dump: dump.word("kitten"), "token_cat"),
       (further({"token": "kitten"}, like=WHOLE_WORD), NAMED), warns=ANYTHING),
     M("a step that links to another", instead(Copy.tensor, linking("step_000.npy")),

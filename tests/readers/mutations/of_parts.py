@@ -1,6 +1,7 @@
 """Steps in parts, one for each block or head, and the numbers of chosen blocks and heads."""
 
 import gzip
+import json
 from itertools import product
 
 import numpy as np
@@ -69,6 +70,17 @@ def part_of_block_7(dump):
     return [dump.word()]
 
 
+def part_metadata(content=None, **keys):
+    """The second part of a step has other metadata."""
+
+    def change(dump):
+        paths = [dump.word() / f"step_001_block_0{block}_metadata.json" for block in (0, 1)]
+        paths[1].write_bytes(dumped(json.loads(paths[1].read_bytes()), keys) if content is None else content)
+        return [tuple(paths)]
+
+    return both(parts([0, 1]), change)
+
+
 WHOLE = np.copy
 SIX_AND_EIGHT = changed(WHOLE_WORD, blocks=[6, 8])
 
@@ -82,6 +94,8 @@ PARTS = [
     M("chosen blocks of more", parts([6, 8], num_blocks=30), SIX_AND_EIGHT, warns="30"),
     M("a block is missing of one step", parts([6, 8], missing=["step_001_block_08"]),
       Outcome(lambda steps: LEFT_OUT.holds(SIX_AND_EIGHT.holds(steps)), 3), says="block_08"),
+    M("all other parts are left out with one that is damaged",
+      one_part(lambda path: path.write_bytes(npy(NOT_IT)[:200])), LEFT_OUT, says="step 1 is left out with all of its 2"),
     M("a head is missing of one step", parts(None, [0, 1, 2], missing=["step_001_head_01"]), LEFT_OUT, says="head_01"),
     M("a part is missing of one step", parts([0, 1], [0, 1, 2], missing=["step_001_block_01_head_02"]), LEFT_OUT,
       says="block_01_head_02"),
@@ -100,6 +114,13 @@ PARTS = [
       OTHERS_LEFT_OUT, says="block 1"),
     M("parts that are others by their metadata", parts([6, 8], block_idx=7), SIX_AND_EIGHT, warns="block_idx"),
     M("parts that metadata does not number", parts([6, 8], block_idx=None), SIX_AND_EIGHT),
+    M("files for blocks, and heads by metadata", parts([6, 8], head_idx=[3, 5, 7]),
+      changed(WHOLE_WORD, blocks=[6, 8], heads=[3, 5, 7])),
+    M("files for heads, and blocks by metadata", parts(None, [3, 5, 7], block_idx=[6, 8]),
+      changed(WHOLE_WORD, blocks=[6, 8], heads=[3, 5, 7])),
+    *[M(f"parts of one step whose metadata say another {key}", part_metadata(**{key: value}), SAME, warns=key)
+      for key, value in {"seed": 7, "prompt": "a dog", "timestep": 1.0, "token_ids": [1], "cfg_scale": None}.items()],
+    M("a further part whose metadata is no JSON", part_metadata(content=b"{"), SAME, warns="JSON"),
     numbered([6, 8]), numbered([6, 8], [3, 5, 7]), numbered([8, 6], [5, 3, 7]), numbered(heads=[2, 1, 0]),
     M("blocks from 0 by metadata", metadata(STEPS, block_idx=[0, 1]), SAME),
     M("one block by metadata", add_word("bird", pack=npy_of(ONE_BLOCK), attention_shape=None, num_blocks=1,

@@ -201,3 +201,29 @@ def test_conditions_on_what_64_bits_do_not_hold_are_right_or_an_error(run, integ
     else:
         ran = run("query", question, integers, f"--where={condition}")
     assert ran.code != 0 or len([*rows_of(ran.out)]) == CONDITIONS[condition], ran.said
+
+
+# Types whose numbers polars would wrap, and lists that it would compute with one by one.
+REFUSED = (
+    *("CAST('170141183460469231731687303715884105727' AS HUGEINT) + 1", "CAST(mean AS HUGEINT)", "CAST(1e30 AS INT128)"),
+    *("CAST(step AS TINYINT) * 2", "CAST(step AS SMALLINT)", "CAST(step AS UTINYINT)", "CAST(step AS USMALLINT)"),
+    *("CAST(step AS UHUGEINT)", "CAST(step AS DECIMAL(38, 0)) * CAST(step AS DECIMAL(38, 0))"),
+    *("SUM(CAST(step AS DECIMAL(38, 9)))", "token_ids + 1", "-token_ids", "token_ids * token_ids", "ABS(token_ids)"),
+)
+
+
+@pytest.mark.parametrize("expression", REFUSED)
+def test_what_may_wrap_is_refused(run, integers, expression):
+    columns = "steps JOIN heads USING (video_id, token, step)" if "mean" in expression else "steps"
+    ran = run("query", "sql", integers, f"SELECT {expression} AS n FROM {columns}")
+    assert ran.code == 2 and not ran.out, ran.said
+    if "mean" not in expression and "SUM" not in expression:
+        ran = run("query", "list", integers, f"--where=({expression}) > 0")
+        assert ran.code == 2 and not ran.out, ran.said
+
+
+def test_unsigned_integers_of_64_bits_do_not_wrap(run, integers):
+    ran = run("query", "sql", integers, "SELECT MAX(CAST(seed AS UBIGINT) + CAST(seed AS UBIGINT)) AS n FROM steps")
+    assert ran.code == 0 and one_number(ran) == 2 * LARGE[0], ran.said
+    ran = run("query", "sql", integers, "SELECT MAX(CAST(seed AS UBIGINT) * CAST(seed AS UBIGINT)) AS n FROM steps")
+    assert ran.code != 0 or one_number(ran) == LARGE[0] ** 2, ran.said

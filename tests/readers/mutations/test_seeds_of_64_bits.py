@@ -28,10 +28,14 @@ SEED_CONDITIONS = {
     **{"seed - 1 = 18446744073709551614": "a", "seed = 18446744073709551614 + 1": "a",
        "ABS(seed) = 9223372036854775808": "ch"},
     **{"CAST(seed AS VARCHAR) = '18446744073709551615'": "a"},
+    **{"seed = 18446744073709551615.0": "", "seed = 9007199254740992.0": "", "seed > 9007199254740992.0": "abcde",
+       "seed >= 9223372036854775808.0": "abc", "seed = -9223372036854775808.0": "h"},
+    **{"CAST(seed AS UBIGINT) = 18446744073709551615 AND seed >= 0": "a", "TRY_CAST(seed AS UBIGINT) > 1": "abcde"},
 }
 SEED_STATEMENTS = {
     "SELECT video_id FROM steps ORDER BY seed DESC NULLS LAST": [*"abcdefghi"],
     "SELECT video_id FROM steps ORDER BY seed NULLS LAST": [*"hgfedcbai"],
+    "SELECT seed FROM steps ORDER BY video_id": [*["" if seed is None else str(seed) for seed in BY_SEED.values()]],
     "SELECT COUNT(DISTINCT seed) FROM steps": ["8"],
     "SELECT MAX(seed) FROM steps": [f"{2**64 - 1}"],
     "SELECT MIN(seed) FROM steps": [f"{-(2**63)}"],
@@ -73,3 +77,18 @@ def test_seeds_of_64_bits_are_what_other_readers_find(seeds):
     assert found == {name: seed if seed is None else Decimal(seed) for name, seed in BY_SEED.items()}
     rows = duckdb.sql(f"SELECT video_id, CAST(seed AS VARCHAR) FROM '{seeds}/index/steps/*.parquet'").fetchall()
     assert dict(rows) == {name: seed if seed is None else str(seed) for name, seed in BY_SEED.items()}
+
+
+@pytest.mark.parametrize("against", ["18446744073709551615", "18446744073709551614", "9007199254740993", "-1", "0"])
+def test_a_seed_is_compared_against_by_its_digits(answered, seeds, against):
+    question = ("compare", seeds, "--across", "seed", "--metric", "l2", "--where", "seed IS NOT NULL")
+    rows = [*rows_of(answered("query", *question, "--against", against))]
+    assert {row["b"] for row in rows} == {against}
+    assert {row["a"] for row in rows} == {str(seed) for seed in BY_SEED.values() if seed is not None} - {against}
+
+
+@pytest.mark.parametrize("against", ["9007199254740992", "18446744073709551615.0", "1.8446744073709552e19", "1"])
+def test_a_seed_that_is_only_near_is_none(run, seeds, against):
+    question = ("compare", seeds, "--across", "seed", "--metric", "l2", "--where", "seed IS NOT NULL")
+    ran = run("query", *question, "--against", against)
+    assert ran.code != 0 and against in ran.err, ran.said

@@ -121,3 +121,47 @@ def test_maps_of_several_grids_are_not_taken_together(run, answered, directory, 
     store = store_of_videos(answered, directory, [{}, other])
     ran = run("query", question[0], store, *question[1:])
     assert ran.code != 0 and not ran.out and "grid" in ran.err, ran.said
+
+
+# Statements that put rows into groups; what of them is unknown, and the count of such rows.
+GROUPINGS = {
+    "SELECT seed, COUNT(*) AS n FROM steps GROUP BY seed": ("seed", 6, 9),
+    "SELECT COUNT(*) AS n FROM steps GROUP BY seed": ("seed", 6, 9),
+    "SELECT seed AS s, COUNT(*) AS n FROM steps GROUP BY s": ("s", 6, 9),
+    "SELECT COUNT(*) AS n FROM (SELECT seed AS x FROM steps) AS a GROUP BY x": ("x", 6, 9),
+    "SELECT seed, AVG(mean) AS n FROM heads JOIN steps USING (video_id, token, step) GROUP BY seed": ("seed", 36, 54),
+    "SELECT step, COUNT(*) OVER (PARTITION BY seed) AS n FROM steps": ("seed", 6, 9),
+    "WITH a AS (SELECT prompt, COUNT(*) AS n FROM steps GROUP BY prompt) SELECT n FROM a": ("prompt", 3, 9),
+    "SELECT token, COUNT(*) AS n FROM steps GROUP BY token": None,
+    "SELECT seed, COUNT(*) AS n FROM steps WHERE seed IS NOT NULL GROUP BY seed": None,
+    "SELECT COUNT(*) AS n FROM steps GROUP BY seed IS NULL": None,
+    "SELECT block, COUNT(*) AS n FROM heads GROUP BY block": None,
+}
+
+
+@pytest.mark.parametrize("sql, unknown", GROUPINGS.items(), ids=GROUPINGS)
+def test_sql_says_what_is_unknown_of_its_groups(run, answered, directory, sql, unknown):
+    videos = [{"seed": None, "prompt": None}, {"seed": None}, {"seed": 5}]
+    ran = run("query", "sql", store_of_videos(answered, directory, videos), sql)
+    assert ran.code == 0, ran.said
+    if unknown is None:
+        assert "note" not in ran.err, ran.said
+    else:
+        name, count, rows = unknown
+        assert f"{name} is not known (null) in {count} of {rows} rows" in ran.err, ran.said
+
+
+@pytest.mark.parametrize("axis", ["block", "head"])
+def test_averaged_blocks_and_heads_are_no_side_of_a_comparison(run, answered, directory, axis):
+    arrays = {}
+    for video, is_averaged in {"v0": False, "v1": True}.items():
+        array = maps(0, dtype=np.float32)
+        array = array.mean(axis=("block", "head").index(axis), keepdims=True) if is_averaged else array
+        arrays[video, "cat", 0] = array, {"prompt": "a cat", "video_width": 64, "video_height": 64, "video_frames": 5}
+    answered("ingest", write_dump(directory / "dump", arrays), "--store", directory / "store", "--quiet")
+    ran = run("query", "compare", directory / "store", "--across", axis, "--align", "mean", "--metric", "l2")
+    assert ran.code == 0 and f"1 of 2 steps, whose {axis}s are averaged" in ran.err, ran.said
+    sides = {side for row in rows_of(ran.out) for side in (row["a"], row["b"])}
+    assert sides == {str(number) for number in range(maps(0).shape[("block", "head").index(axis)])}
+    averaged = run("query", "compare", directory / "store", "--across", axis, "--video", "v1", "--align", "mean")
+    assert averaged.code != 0 and f"{axis}s are averaged" in averaged.err, averaged.said
