@@ -558,7 +558,7 @@ mod tests {
     #[test]
     fn many_lines_are_looked_up_at_once() {
         let lines: Vec<String> = (0..50_000).map(|number| format!("a [red|blue] thing {number}")).collect();
-        let prompts = read("t.txt", &lines.join("\n")).unwrap();
+        let prompts = read("t.txt", lines.join("\n")).unwrap();
         assert_eq!(prompts.count(), 100_000);
         assert_eq!(prompts.prompt(99_999).unwrap().prompt, "a blue thing 49999");
         assert_eq!(prompts.find(None, Some("a red thing 7"), &[]).unwrap().prompt.number, 14);

@@ -128,12 +128,7 @@ fn function_of(input: Vec<Expr>, function: FunctionExpr, schema: &Schema) -> Pol
 }
 
 /// A cast to a type whose numbers can be computed with exactly.
-fn cast(
-    expr: Arc<Expr>,
-    to: DataTypeExpr,
-    options: polars::chunked_array::cast::CastOptions,
-    schema: &Schema,
-) -> PolarsResult<Expr> {
+fn cast(expr: Arc<Expr>, to: DataTypeExpr, options: CastOptions, schema: &Schema) -> PolarsResult<Expr> {
     let same = |expr, dtype| Expr::Cast { expr, dtype, options };
     Ok(match to.as_literal() {
         Some(DataType::Int8 | DataType::Int16 | DataType::UInt8 | DataType::UInt16) => {
@@ -318,6 +313,7 @@ fn widest(expr: Arc<Expr>, schema: &Schema) -> PolarsResult<Arc<Expr>> {
 fn integer_of(expr: &Expr) -> Option<i128> {
     match expr {
         Expr::Literal(literal) if literal.is_scalar() => match literal.to_any_value()? {
+            #[allow(clippy::cast_possible_truncation)] // it is whole, and far below 2^127
             AnyValue::Float64(value) if value.fract() == 0.0 && value.abs() < MOST_OF_FLOAT => Some(value as i128),
             _ => None,
         },
