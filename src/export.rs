@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -104,6 +105,13 @@ pub enum ExportError {
     },
 }
 
+/// Where a word is written to.
+struct Word {
+    dir: PathBuf,
+    /// What was lost when it was ingested.
+    lossy: serde_json::Map<String, serde_json::Value>,
+}
+
 /// Writes the store back as a dump below `out`, in `out/attention_maps`. `on_step` is called with (steps done, steps in all).
 ///
 /// Arrays that were ingested without loss are bit for bit those of the dump (bfloat16 as the float32 it was widened to). What the store knows
@@ -150,13 +158,16 @@ pub fn run(
             let word = dir.join(format!("{TOKEN_PREFIX}{}", as_component(&first.token)));
             claim(&mut taken, &word, &format!("word `{}` of {}", first.token, first.video_id))?;
             create_dir(&word)?;
+            let attributes = store.series_attributes(first.series_path()).unwrap_or_default();
+            let word =
+                Arc::new(Word { dir: word, lossy: attributes["lossy"].as_object().cloned().unwrap_or_default() });
             tasks.extend(rows.iter().filter(is_chosen).map(|row| (video, word.clone(), row)));
         }
     }
     let done = std::sync::atomic::AtomicU64::new(0);
     let all = tasks.len() as u64;
-    let write = |(video, dir, row): &(&VideoIndex, PathBuf, &StepRow)| {
-        let bytes = export_step(store, video, row, dir, *format)?;
+    let write = |(video, word, row): &(&VideoIndex, Arc<Word>, &StepRow)| {
+        let bytes = export_step(store, video, row, word, *format)?;
         on_step(done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1, all);
         Ok::<u64, ExportError>(bytes)
     };
@@ -192,7 +203,7 @@ fn export_step(
     store: &Store,
     video: &VideoIndex,
     row: &StepRow,
-    dir: &Path,
+    word: &Word,
     format: Format,
 ) -> Result<u64, ExportError> {
     let array = store.open_array(&row.array)?;
@@ -206,7 +217,7 @@ fn export_step(
     };
     let step = StepArray { shape: row.shape, source_dtype, values: Values::from_ne_bytes(dtype, &bytes) };
     let stem = format!("step_{:03}", row.step);
-    let path = dir.join(match format {
+    let path = word.dir.join(match format {
         Format::Npy => format!("{stem}.npy"),
         Format::NpyGzip => format!("{stem}.npy.gz"),
     });
@@ -220,12 +231,13 @@ fn export_step(
         }
     }
     drop(file);
-    write_file(&dir.join(format!("{stem}_metadata.json")), &Json::Object(metadata_of(video, row)).to_pretty())?;
+    let metadata = Json::Object(metadata_of(video, row, word));
+    write_file(&word.dir.join(format!("{stem}_metadata.json")), &metadata.to_pretty())?;
     fs::metadata(&path).map(|metadata| metadata.len()).map_err(failed)
 }
 
 /// A step's metadata as it was, and what the store knows beyond that.
-fn metadata_of(video: &VideoIndex, row: &StepRow) -> Object {
+fn metadata_of(video: &VideoIndex, row: &StepRow, word: &Word) -> Object {
     let mut metadata = video.metadata_of(row);
     let (own, _) = StepMetadata::from_object(metadata.clone());
     let of_name = row.video_id.rsplit('/').next().unwrap_or_default();
@@ -235,6 +247,7 @@ fn metadata_of(video: &VideoIndex, row: &StepRow) -> Object {
         prompt_id: row.prompt_id.clone().filter(|id| prompt_id(of_name).as_ref() != Some(id)),
         template: row.template.clone(),
         variation: row.variation,
+        lossy: word.lossy.clone(),
         ..beyond(&row.token, row.weight, &own)
     };
     beyond.add_to(&mut metadata);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from operator import index
 from typing import Any, SupportsIndex
@@ -23,6 +24,11 @@ def floats(array: Any) -> np.ndarray[Any, Any]:
         raise TypeError(f"the array is {values.dtype}; expected float16, float32 or float64")
     # Aligned and contiguous too: a field of packed records has strides that no float array has.
     return np.require(values.astype(values.dtype.newbyteorder("="), copy=False), requirements=["C", "A"])
+
+
+def path(path: str | os.PathLike[str]) -> str:
+    """A path as text; `~` at its start is the home directory."""
+    return os.path.expanduser(os.fspath(path))
 
 
 def integer(name: str, number: SupportsIndex | None) -> int | None:

@@ -72,7 +72,7 @@ class AttentionAnalyzer:
             import torch  # noqa: F401  so that it is missed here, not hours later
         self._framework = framework
         self._progress = progress
-        self._path = os.fspath(path)
+        self._path = _check.path(path)
         self._batch = None if batch is None else str(batch)
         self._array = array
         # Found again if the working directory changes.

@@ -145,7 +145,8 @@ def ingest(
     KeyboardInterrupt
         On Ctrl-C; what was committed stays.
     """
-    dumps = [dump] if isinstance(dump, (str, os.PathLike)) else list(dump)
+    dumps = [_check.path(one) for one in ([dump] if isinstance(dump, (str, os.PathLike)) else dump)]
+    file = lambda path: None if path is None else _check.path(path)
     options: dict[str, Any] = {
         "codec": codec,
         "rollups": rollups,
@@ -158,9 +159,9 @@ def ingest(
         "array": array,
         "average": _check.names(average),
         "grid": _check.sizes("grid", grid, "frames, height, width"),
-        "settings": settings,
-        "prompts": prompts,
-        "tokenizer": tokenizer,
+        "settings": file(settings),
+        "prompts": file(prompts),
+        "tokenizer": file(tokenizer),
         "prefix": prefix,
         "replace": replace,
         "threads": _check.positive("threads", threads, least=0) or 0,
@@ -168,5 +169,5 @@ def ingest(
         "max_step_bytes": max_step_bytes,
     }
     with following(progress, "ingest") as report:
-        text = _native.ingest(dumps, store, options, report)
+        text = _native.ingest(dumps, _check.path(store), options, report)
     return IngestReport(**json.loads(text))

@@ -22,7 +22,7 @@ Array = np.ndarray[Any, Any]
 LEADING = {"attention": ("block", "head"), "mean_head": ("block",), "mean_block": ("head",), "mean": ()}
 
 
-def open_dataset(store: Store, video: str, token: str, chunks: Any) -> xarray.Dataset:
+def open_dataset(store: Store, video: str, token: str, chunks: Any, dtype: str | None) -> xarray.Dataset:
     """See `Store.xarray`."""
     rows = store.list("steps", video=video, token=token, sort="step")
     if len(rows) == 0:
@@ -44,8 +44,8 @@ def open_dataset(store: Store, video: str, token: str, chunks: Any) -> xarray.Da
             continue
         dims = ("step", *leading, *positions)
         shape = (len(rows), *(sizes[axis] for axis in leading), *positions.values())
-        dtype = np.dtype(first["dtype"] if kind == "attention" else np.float32)
-        array = StoredArray(store, (video, token, kind), rows["step"].tolist(), shape, dtype, len(leading))
+        stored = np.dtype(first["dtype"] if kind == "attention" else np.float32)
+        array = StoredArray(store, (video, token, kind), rows["step"].tolist(), shape, _wanted(dtype, stored), len(leading))
         variables[kind] = xarray.Variable(dims, indexing.LazilyIndexedArray(array))
     coordinates: dict[str, Any] = {name: np.arange(size) for name, size in {**sizes, **positions}.items()}
     for name in sizes:
@@ -62,6 +62,17 @@ def open_dataset(store: Store, video: str, token: str, chunks: Any) -> xarray.Da
         chunks = {"step": 1} if importlib.util.find_spec("dask") else None
     # Coordinates are in memory already, and stay there.
     return (dataset if chunks is None else dataset.chunk(chunks)).assign_coords(coordinates)
+
+
+def _wanted(dtype: str | None, stored: np.dtype[Any]) -> np.dtype[Any]:
+    """The type of a variable whose array is stored as `stored`: float16 is too narrow for what is computed with it."""
+    if dtype == "stored":
+        return stored
+    if dtype is None:
+        return np.promote_types(stored, np.float32)
+    if dtype not in ("float16", "float32", "float64"):
+        raise ValueError(f"dtype: {dtype!r} is not float16, float32, float64 or 'stored'")
+    return np.dtype(dtype)
 
 
 def _plain(value: Any) -> Any:
@@ -127,4 +138,4 @@ class StoredArray(BackendArray):
         for axis in range(1 + self._leading, values.ndim):
             if len(chosen[axis]) != values.shape[axis] or not np.array_equal(chosen[axis], np.arange(values.shape[axis])):
                 values = values.take(chosen[axis], axis=axis)
-        return values
+        return values.astype(self.dtype, copy=False)

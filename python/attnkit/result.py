@@ -224,7 +224,7 @@ class Result:
         list of Path
             Files written beside it, such as the rows that belong to the maps of a `.npy`.
         """
-        return self._answer.write(path, format)
+        return self._answer.write(_check.path(path), format)
 
     def png(self, vmin: float | None = None, vmax: float | None = None) -> bytes:
         """The picture of a single map, frame beside frame, as the bytes of a PNG file.

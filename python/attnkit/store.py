@@ -110,9 +110,9 @@ class Store:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = os.fspath(path)
+        self._path = _check.path(path)
         # Found again if the working directory changes.
-        self._native = _native.Store(os.path.abspath(path))
+        self._native = _native.Store(os.path.abspath(self._path))
 
     @property
     def path(self) -> str:
@@ -248,6 +248,7 @@ class Store:
         where: str | None = None,
         size: tuple[int, int] | None = None,
         frames: int | None = None,
+        placement: Literal["causal", "even"] = "causal",
         reducer: Reducer = "mean",
         skipna: bool = False,
         rollups: bool = True,
@@ -261,6 +262,9 @@ class Store:
             (height, width) in pixels to resample to, linearly.
         frames : int, optional
             Frames to resample to.
+        placement : str
+            Where latent frames lie among these: `"causal"` as the VAE decodes them (latent frame 0 is frame 0, each further one stands for
+            the next 4, or as many as there are), `"even"` all of one length, interpolated.
 
         Returns
         -------
@@ -271,7 +275,7 @@ class Store:
         pixels = _check.sizes("size", size, "height, width")
         wanted_frames = _check.positive("frames", frames)
         with following(progress, "map") as report:
-            return Result(self._native.map(asked, pixels, wanted_frames, report))
+            return Result(self._native.map(asked, pixels, wanted_frames, placement, report))
 
     def evolution(
         self,
@@ -358,24 +362,29 @@ class Store:
         told_apart = ["a", "b", "step"] if align in ("step", "timestep") and across != "step" else ["a", "b"]
         return Result(answer, [*told_apart, "metric"] if form == "pairs" else told_apart)
 
-    def xarray(self, video: str, token: str, *, chunks: Any = "auto") -> xarray.Dataset:
+    def xarray(self, video: str, token: str, *, chunks: Any = "auto", dtype: str | None = None) -> xarray.Dataset:
         """The arrays of a word as a lazy, labelled Dataset: nothing is read before it is needed.
 
         Parameters
         ----------
+        video, token : str
+            The video's id, and the word.
         chunks : optional
             Dask chunks; `"auto"` makes a chunk of each step where dask is installed, None leaves dask out.
+        dtype : str, optional
+            Type of the variables: `"float32"`, `"float64"`, `"float16"`, or `"stored"` for that of the arrays. By default that of the arrays, but
+            float32 instead of float16, in which sums and means of attention lose most of their digits.
 
         Returns
         -------
         xarray.Dataset
-            `attention` `[step, block, head, frame, height, width, token]` in the type it is stored in, and where the store has them
-            `mean_head`, `mean_block` and `mean`, float32. `spatial` instead of frame, height and width if the grid is not known.
+            `attention` `[step, block, head, frame, height, width, token]`, and where the store has them `mean_head`, `mean_block` and `mean`.
+            `spatial` instead of frame, height and width if the grid is not known.
             Coordinates: `step`, `timestep`, `block`, `head` and positions.
         """
         from .lazy import open_dataset
 
-        return open_dataset(self, video, token, chunks)
+        return open_dataset(self, video, token, chunks, dtype)
 
 
 def _asked(

@@ -90,7 +90,7 @@ class StoreWriter:
             "video_width": width,
         }
         _check.as_json("metadata", {**self._more, **self._metadata})
-        self._native = _native.StoreWriter(store, video_id, codec, rollups, of_maps, prompt_id, template, variation)
+        self._native = _native.StoreWriter(_check.path(store), video_id, codec, rollups, of_maps, prompt_id, template, variation)
 
     def append(
         self,

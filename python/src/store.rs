@@ -142,9 +142,11 @@ impl Store {
         asked: Asked,
         size: Option<(usize, usize)>,
         frames: Option<usize>,
+        placement: &str,
         progress: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Answer> {
-        let map = SpatialMap { filter: asked.filter()?, reduction: asked.reduction()?, size, frames };
+        let placement = choice("placement", placement)?;
+        let map = SpatialMap { filter: asked.filter()?, reduction: asked.reduction()?, size, frames, placement };
         answer(py, progress.as_ref(), |on_bytes| map.run(&self.store, on_bytes))
     }
 

@@ -693,11 +693,19 @@ def test_a_map_is_resampled_to_the_size_of_the_video(
     store: attnkit.Store, options: dict[str, Any], shape: tuple[int, int, int]
 ) -> None:
     latent = store.map(VIDEO, "square", 2, block=3).to_numpy().astype(np.float64)
-    resampled = store.map(VIDEO, "square", 2, block=3, **options)
+    resampled = store.map(VIDEO, "square", 2, block=3, placement="even", **options)
     expected = linearly(linearly(linearly(latent, 0, shape[0]), 1, shape[1]), 2, shape[2])
     assert resampled.to_numpy().shape == shape
     assert [resampled[name].tolist() for name in ("frames", "height", "width")] == [[size] for size in shape]
     np.testing.assert_allclose(resampled.to_numpy(), expected, rtol=2e-7)
+
+
+def test_frames_are_placed_as_the_vae_decodes_them(store: attnkit.Store) -> None:
+    latent = store.map(VIDEO, "square", 2, block=3).to_numpy()
+    frames = [0, *np.repeat([1, 2, 3], 4)]
+    assert np.array_equal(store.map(VIDEO, "square", 2, block=3, frames=13).to_numpy(), latent[frames])
+    with pytest.raises(ValueError, match="12 frames"):
+        store.map(VIDEO, "square", 2, block=3, frames=12)
 
 
 @pytest.mark.parametrize("options", [{"size": (0, 12)}, {"size": (12, 0)}, {"size": (-1, 12)}, {"frames": 0}], ids=str)

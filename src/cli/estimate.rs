@@ -27,7 +27,7 @@ or from a dump that is there (--from), whose compression is then measured on a f
 of the generator's settings store_per_block and store_per_head.")]
 pub(super) struct EstimateArgs {
     /// A dump that is there: its shapes, steps, words and videos
-    #[arg(long, value_name = "DUMP", value_hint = ValueHint::DirPath, conflicts_with_all = ["model", "blocks", "heads", "grid", "steps", "tokens", "videos"])]
+    #[arg(long, value_name = "DUMP", value_hint = ValueHint::DirPath, value_parser = super::path(), conflicts_with_all = ["model", "blocks", "heads", "grid", "steps", "tokens", "videos"])]
     from: Option<PathBuf>,
     /// A model: wan2.1-1.3b (30 blocks x 12 heads), wan2.1-14b (40 x 40) or wan2.2-5b (30 x 24)
     #[arg(long, value_name = "NAME", conflicts_with_all = ["blocks", "heads", "grid"])]

@@ -22,10 +22,10 @@ Examples:
   attnkit export maps.store --out flowers --where \"token = 'flower' AND step < 10\"")]
 pub(super) struct ExportArgs {
     /// The store
-    #[arg(value_hint = ValueHint::DirPath)]
+    #[arg(value_hint = ValueHint::DirPath, value_parser = super::path())]
     store: PathBuf,
     /// A new or empty directory
-    #[arg(long, value_hint = ValueHint::DirPath)]
+    #[arg(long, value_hint = ValueHint::DirPath, value_parser = super::path())]
     out: PathBuf,
     /// Directories as `prompt_000_vid001` (flat) or `prompt_000/vid001` (nested)
     #[arg(long, value_enum, default_value = "flat")]

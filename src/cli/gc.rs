@@ -16,7 +16,7 @@ Examples:
   attnkit gc maps.store")]
 pub(super) struct GcArgs {
     /// The store
-    #[arg(value_hint = ValueHint::DirPath)]
+    #[arg(value_hint = ValueHint::DirPath, value_parser = super::path())]
     store: PathBuf,
     /// Only say what would be removed
     #[arg(long)]

@@ -22,7 +22,7 @@ Examples:
   attnkit info maps.store --json | jq '.videos[].prompt'")]
 pub(super) struct InfoArgs {
     /// A store, or a directory with attention maps in it or below it
-    #[arg(value_hint = ValueHint::DirPath)]
+    #[arg(value_hint = ValueHint::DirPath, value_parser = super::path())]
     path: PathBuf,
     /// Everything, as JSON
     #[arg(long)]

@@ -54,10 +54,10 @@ Exit code: 0 all ingested (or a watch that was ended by Ctrl-C), 3 some files we
 #[command(after_help = AFTER_HELP)]
 pub(super) struct IngestArgs {
     /// Directories to search for attention maps
-    #[arg(required = true, value_name = "DUMP", value_hint = ValueHint::DirPath)]
+    #[arg(required = true, value_name = "DUMP", value_hint = ValueHint::DirPath, value_parser = super::path())]
     dumps: Vec<PathBuf>,
     /// Directory of the store; created if it is not there
-    #[arg(long, value_name = "STORE", value_hint = ValueHint::DirPath)]
+    #[arg(long, value_name = "STORE", value_hint = ValueHint::DirPath, value_parser = super::path())]
     store: PathBuf,
     /// How arrays are compressed
     #[arg(long, value_enum, default_value = "balanced")]
@@ -93,14 +93,14 @@ pub(super) struct IngestArgs {
     #[arg(long, value_name = "FxHxW")]
     grid: Option<Grid>,
     /// Read `attention_analysis_settings` from a generator's YAML and apply them; flags given here count more
-    #[arg(long, value_name = "FILE.yaml", value_hint = ValueHint::FilePath)]
+    #[arg(long, value_name = "FILE.yaml", value_hint = ValueHint::FilePath, value_parser = super::path())]
     settings: Option<PathBuf>,
     /// The prompts that the videos were generated from: templates, one a line, or a JSON of variations; fills `template`, `variation`
     /// and `weight` [default: what the generator left beside the maps]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, value_parser = super::path())]
     prompts: Option<PathBuf>,
     /// Check the dump's `token_ids` against this tokenizer
-    #[arg(long, value_name = "tokenizer.json", value_hint = ValueHint::FilePath)]
+    #[arg(long, value_name = "tokenizer.json", value_hint = ValueHint::FilePath, value_parser = super::path())]
     tokenizer: Option<PathBuf>,
     /// Put NAME/ before every video id, to keep batches with equal ids apart
     #[arg(long, value_name = "NAME")]
@@ -127,7 +127,7 @@ pub(super) struct IngestArgs {
     #[arg(long)]
     dry_run: bool,
     /// Write a report as JSON: ingested, skipped, quarantined, warnings, `bytes_in`, `bytes_out`, seconds
-    #[arg(long, value_name = "FILE.json", value_hint = ValueHint::FilePath)]
+    #[arg(long, value_name = "FILE.json", value_hint = ValueHint::FilePath, value_parser = super::path())]
     report: Option<PathBuf>,
 }
 
@@ -260,7 +260,11 @@ fn lossy_settings(options: &IngestOptions) -> Option<String> {
         options.average_blocks.then(|| "averaged over blocks".to_owned()),
         options.average_heads.then(|| "averaged over heads".to_owned()),
         (options.downsample > 1).then(|| format!("pooled {0} x {0}", options.downsample)),
-        options.dtype.map(|dtype| format!("as {dtype}")),
+        options.dtype.and_then(|dtype| match dtype {
+            Dtype::Float16 => Some("float16, where types are wider".to_owned()),
+            Dtype::Float32 => Some("float32, where types are float64".to_owned()),
+            Dtype::Float64 => None,
+        }),
         (options.every > 1).then(|| format!("steps by {}", options.every)),
     ];
     let settings: Vec<String> = settings.into_iter().flatten().collect();

@@ -17,8 +17,10 @@ mod units;
 mod verify;
 
 use std::io::{BufWriter, IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
 use crate::dump::is_dump;
@@ -166,6 +168,14 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(failure) => failure.say(),
     }
+}
+
+/// A path; `~/` at its start is the home directory, which shells do not see behind an `=` or in quotes.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().map(|path| match (path.strip_prefix("~"), std::env::home_dir()) {
+        (Ok(below), Some(home)) => home.join(below),
+        _ => path,
+    })
 }
 
 /// What clap has to say: help and versions on standard output, which may be full, and what is wrong with the arguments.

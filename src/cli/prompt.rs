@@ -94,7 +94,7 @@ struct TokensArgs {
     #[arg(value_name = "PROMPT")]
     prompt: String,
     /// The tokenizer
-    #[arg(long, value_name = "tokenizer.json", value_hint = ValueHint::FilePath)]
+    #[arg(long, value_name = "tokenizer.json", value_hint = ValueHint::FilePath, value_parser = super::path())]
     tokenizer: PathBuf,
     /// Look for this word, too; may be given several times
     #[arg(long = "word", value_name = "WORD")]

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand, ValueEnum, ValueHint};
 
 use super::progress::Progress;
 use super::{Failure, Global, print, say, units};
-use crate::kernel::Reducer;
+use crate::kernel::{FramePlacement, Reducer};
 use crate::metrics::Metric;
 use crate::output::{self, Format, TableStyle};
 use crate::query::{
@@ -60,7 +60,7 @@ enum Question {
 #[derive(Debug, Args)]
 struct SelectArgs {
     /// The store
-    #[arg(value_hint = ValueHint::DirPath)]
+    #[arg(value_hint = ValueHint::DirPath, value_parser = super::path())]
     store: PathBuf,
     /// SQL condition over the columns of both tables, such as "token = 'flower' AND step < 10 AND entropy < 6"
     #[arg(long = "where", value_name = "SQL", allow_hyphen_values = true)]
@@ -90,7 +90,7 @@ const OUTPUT: &str = "Output";
 #[derive(Debug, Args)]
 struct OutputArgs {
     /// Write to this file
-    #[arg(short, long, value_name = "FILE", help_heading = OUTPUT, value_hint = ValueHint::FilePath)]
+    #[arg(short, long, value_name = "FILE", help_heading = OUTPUT, value_hint = ValueHint::FilePath, value_parser = super::path())]
     output: Option<PathBuf>,
     /// table, csv, json, jsonl, parquet, arrow, npy, zarr or png [default: by the file's extension; a table on a terminal, csv in a pipe]
     #[arg(long, value_name = "FORMAT", help_heading = OUTPUT, hide_possible_values = true)]
@@ -230,10 +230,21 @@ struct MapArgs {
     /// Resample to this number of frames
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     frames: Option<u32>,
+    /// Where latent frames lie among these
+    #[arg(long, value_enum, default_value_t = PlacementArg::Causal, requires = "frames")]
+    placement: PlacementArg,
     #[command(flatten)]
     reduce: ReduceArgs,
     #[command(flatten)]
     output: OutputArgs,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum PlacementArg {
+    /// As a causal VAE decodes them: the first is frame 0, each further one as many frames as the next
+    Causal,
+    /// All of one length, interpolated
+    Even,
 }
 
 /// Groups of maps compared pair by pair: rows of (a, b, step, metric, value, n).
@@ -283,7 +294,7 @@ struct CompareArgs {
     #[arg(long, value_name = "GROUP", allow_hyphen_values = true)]
     against: Option<String>,
     /// Also write the difference maps a - b, in a format with maps
-    #[arg(long, value_name = "FILE", help_heading = OUTPUT, value_hint = ValueHint::FilePath)]
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT, value_hint = ValueHint::FilePath, value_parser = super::path())]
     maps: Option<PathBuf>,
     #[command(flatten)]
     reduce: ReduceArgs,
@@ -326,7 +337,7 @@ Examples:
      GROUP BY seed\"")]
 struct SqlArgs {
     /// The store
-    #[arg(value_hint = ValueHint::DirPath)]
+    #[arg(value_hint = ValueHint::DirPath, value_parser = super::path())]
     store: PathBuf,
     /// SELECT …
     #[arg(value_name = "SQL")]
@@ -426,7 +437,11 @@ fn map(args: &MapArgs, global: &Global) -> Result<(), Failure> {
         }
     }
     let frames = args.frames.map(|frames| frames as usize);
-    let map = SpatialMap { filter, reduction: args.reduce.reduction(), size: args.size, frames };
+    let placement = match args.placement {
+        PlacementArg::Causal => FramePlacement::Causal,
+        PlacementArg::Even => FramePlacement::Even,
+    };
+    let map = SpatialMap { filter, reduction: args.reduce.reduction(), size: args.size, frames, placement };
     if args.output.explain {
         return target.explain(&map.explain(&store)?);
     }

@@ -29,10 +29,10 @@ Examples:
   attnkit verify maps.store --where \"video_id = 'prompt_000_vid001' AND step < 10\"")]
 pub(super) struct VerifyArgs {
     /// The store
-    #[arg(value_hint = ValueHint::DirPath)]
+    #[arg(value_hint = ValueHint::DirPath, value_parser = super::path())]
     store: PathBuf,
     /// Compare every value with this dump, bit for bit; may be given several times
-    #[arg(long, value_name = "DUMP", value_hint = ValueHint::DirPath)]
+    #[arg(long, value_name = "DUMP", value_hint = ValueHint::DirPath, value_parser = super::path())]
     against: Vec<PathBuf>,
     /// The prefix the dump was ingested with
     #[arg(long, value_name = "NAME", requires = "against")]

@@ -108,6 +108,9 @@ pub struct Exported {
     /// Number of the variation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub variation: Option<i32>,
+    /// What was lost when the word was ingested, as the attributes of its group say.
+    #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
+    pub lossy: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Exported {

@@ -51,6 +51,8 @@ pub struct SeriesPlan {
     pub numbers: AxisNumbers,
     /// Names of the arrays that are read of npz archives.
     pub npz_arrays: Vec<String>,
+    /// What was lost before, where the dump was exported from a store.
+    pub lost: serde_json::Map<String, serde_json::Value>,
 }
 
 /// One step to write.
@@ -112,6 +114,8 @@ pub(super) struct Findings {
 pub(super) struct Candidates {
     video_id: String,
     prompt_id: Option<String>,
+    /// What is before the video's own name in its id: prompts of other batches are other ones.
+    batch: String,
     series: Series,
     steps: BTreeMap<i32, Candidate>,
     /// Committed rows of the word, by step.
@@ -217,7 +221,8 @@ impl VideoPlan {
         let of_kept = self.kept.iter().filter_map(|row| row.prompt.as_deref());
         let is_there = |prompt: &&str| !prompt.trim().is_empty();
         let prompts_told = of_new.filter_map(|candidate| candidate.metadata.prompt.as_deref()).chain(of_kept);
-        self.prompt = prompts.of(video, { prompts_told }.find(is_there), rows, &mut self.findings);
+        let batch = batch_of(&self.video_id, video);
+        self.prompt = prompts.of(video, batch, { prompts_told }.find(is_there), rows, &mut self.findings);
         let of_new = self.to_write.iter().flat_map(|candidates| {
             candidates.steps.values().map(|Candidate { files, metadata, .. }| {
                 let path = files.parts.first().map_or(Path::new(""), |part| part.metadata.as_path());
@@ -248,7 +253,7 @@ impl VideoPlan {
         &mut self,
         video: &Video,
         series: &Series,
-        stored: BTreeMap<i32, StepRow>,
+        mut stored: BTreeMap<i32, StepRow>,
         options: &IngestOptions,
         committed: &Committed,
     ) {
@@ -258,11 +263,21 @@ impl VideoPlan {
         let same_recipe = stored_recipe.is_none_or(|stored| Recipe { codec: recipe.codec, ..stored.clone() } == recipe);
         let wanted = |files: &&StepFiles| i64::from(files.step) % i64::from(options.every.max(1)) == 0;
         let mut files: Vec<&StepFiles> = series.steps.iter().filter(wanted).collect();
+        // Steps that are left out now are so in the store, too, if others are there instead.
+        let is_left_out = |files: &&StepFiles| options.replace && !wanted(files);
+        let left_out = series.steps.iter().filter(|step| !files.is_empty() && is_left_out(step));
+        let left_out = left_out.filter_map(|files| stored.remove(&files.step)).count();
+        if left_out > 0 {
+            let remark = format!("{left_out} steps of the store that are no multiple of {} are removed", options.every);
+            self.findings.remarks.push(Remark::new(&series.dir, remark));
+        }
         let lost_heads = !stored.is_empty() && !committed.has_heads(&series.token);
-        let rewrite = !same_recipe && !stored.is_empty() && !files.is_empty();
+        let rewrite = (!same_recipe || left_out > 0) && !stored.is_empty() && !files.is_empty();
+        let batch = batch_of(&self.video_id, video);
         let mut candidates = Candidates {
             video_id: self.video_id.clone(),
-            prompt_id: video.prompt_id.clone(),
+            prompt_id: video.prompt_id.as_ref().map(|id| format!("{batch}{id}")),
+            batch: batch.to_owned(),
             series: series.clone(),
             steps: BTreeMap::new(),
             stored,
@@ -371,6 +386,11 @@ fn other_video(rows: &[StepRow], video: &Video) -> Option<PathBuf> {
     (!rows.iter().any(same)).then(|| elsewhere.to_owned())
 }
 
+/// What is before a video's own name in its id, with a `/` at its end.
+fn batch_of<'a>(video_id: &'a str, video: &Video) -> &'a str {
+    video_id.strip_suffix(&video.name).unwrap_or_default()
+}
+
 /// Where a stored video came from, in words.
 fn origin(dir: &Path) -> String {
     if dir.as_os_str().is_empty() { "written without a dump".into() } else { format!("from {}", dir.display()) }
@@ -416,7 +436,10 @@ impl Candidates {
             read_step_metadata(&first.metadata).and_then(|read| Ok((read, reader.peek(files, &self.series.split)?)));
         match looked {
             Err(problem) => findings.problems.push(files.left_out(problem)),
-            Ok(((metadata, odd), peek)) => {
+            Ok(((mut metadata, odd), peek)) => {
+                if let Some(told) = &mut metadata.exported.prompt_id {
+                    told.insert_str(0, &self.batch);
+                }
                 let mut remarks = odd;
                 remarks.extend(metadata.disagreements(files.step, peek.filter(|_| !first.is_part())));
                 remarks.extend(self.disagreements(files, &metadata));
@@ -579,6 +602,15 @@ impl Candidates {
             findings.problems.push(Problem::Remark(remark).at(&self.series.dir));
             return self.keep();
         }
+        if let Some(uneven) =
+            source_grid.filter(|grid| grid.height % recipe.downsample + grid.width % recipe.downsample > 0)
+        {
+            let remark = format!(
+                "the grid {uneven} is no multiple of {0} x {0}: pooled values at the far edge are sums of fewer positions, and weigh less",
+                recipe.downsample
+            );
+            findings.remark_once(&self.series.dir.join("step"), vec![remark]);
+        }
         let (shape, grid, dtype) = recipe.outcome(found.shape, source_grid, found.dtype.stored());
         let numbers = recipe.numbers(found.shape, found_numbers);
         let is_other = |row: &StepRow| row.shape != shape || row.dtype != dtype.name() || row.numbers != numbers;
@@ -665,6 +697,7 @@ impl Candidates {
                 .collect::<BTreeSet<_>>()
                 .into_iter()
                 .collect(),
+            lost: self.steps.values().next().map(|first| first.metadata.exported.lossy.clone()).unwrap_or_default(),
         }
     }
 

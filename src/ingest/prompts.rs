@@ -37,6 +37,8 @@ struct Beside {
 pub(super) struct VideoPrompt {
     /// The prompt of the batch that it was generated from.
     prompt: Option<BatchPrompt>,
+    /// What ids of prompts begin with, as the video's does.
+    batch: String,
     /// Weights in names of directories, by word.
     named: HashMap<String, f64>,
     /// Words with their weights in the prompt of the metadata.
@@ -76,9 +78,16 @@ impl Prompts {
         changed
     }
 
-    /// What is known of the prompt of a video, whose metadata has `prompt` and which the store has as `rows`. What was not matched is among
-    /// the findings.
-    pub fn of(&self, video: &Video, prompt: Option<&str>, rows: &[StepRow], findings: &mut Findings) -> VideoPrompt {
+    /// What is known of the prompt of a video, whose id has `batch` before its name, whose metadata has `prompt` and which the store has as
+    /// `rows`. What was not matched is among the findings.
+    pub fn of(
+        &self,
+        video: &Video,
+        batch: &str,
+        prompt: Option<&str>,
+        rows: &[StepRow],
+        findings: &mut Findings,
+    ) -> VideoPrompt {
         let mut remark = |message: String| findings.remarks.push(Remark::new(&video.dir, message));
         let written = prompt.map(parse_weighted).transpose().unwrap_or_else(|error| {
             // Many prompts have a parenthesis somewhere; this one is meant as emphasis.
@@ -88,6 +97,7 @@ impl Prompts {
         });
         let mut known = VideoPrompt {
             prompt: None,
+            batch: batch.to_owned(),
             named: video.series.iter().filter_map(|series| Some((series.token.clone(), series.weight?))).collect(),
             written: written.unwrap_or_default().tokens,
             stored: rows.iter().map(|row| (row.token.clone(), Stored::of(row))).collect(),
@@ -201,7 +211,7 @@ impl VideoPrompt {
             }
             let weight = self.weight(&row.token).or(row.weight);
             if let Some(prompt) = &self.prompt {
-                row.prompt_id.get_or_insert_with(|| prompt.prompt_id());
+                row.prompt_id.get_or_insert_with(|| format!("{}{}", self.batch, prompt.prompt_id()));
                 // A template that led to another weight is not this prompt's.
                 if prompt.template.is_some() || weight != row.weight {
                     row.template.clone_from(&prompt.template);

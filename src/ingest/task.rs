@@ -319,16 +319,21 @@ pub(super) fn write_step(
 }
 
 impl SeriesPlan {
-    /// What is lost between the files and the store: `attributes.attnkit.lossy`.
+    /// What is lost between the files and the store, or was before they were exported: `attributes.attnkit.lossy`.
     pub(super) fn lossy(&self) -> serde_json::Value {
         let (recipe, found) = (&self.recipe, self.found);
-        let mut lossy = serde_json::Map::new();
+        let mut lossy = self.lost.clone();
         if recipe.downsample > 1 {
-            lossy.insert("downsample".into(), recipe.downsample.into());
+            let before = lossy.get("downsample").and_then(serde_json::Value::as_u64).unwrap_or(1);
+            lossy.insert("downsample".into(), (before * recipe.downsample as u64).into());
         }
+        let was_averaged = |axis: &str| {
+            let before = lossy.get("average").and_then(serde_json::Value::as_array);
+            before.is_some_and(|axes| axes.iter().any(|before| before == axis))
+        };
         let averaged = [
-            ("block", recipe.average_blocks && found.shape.blocks > 1),
-            ("head", recipe.average_heads && found.shape.heads > 1),
+            ("block", was_averaged("block") || (recipe.average_blocks && found.shape.blocks > 1)),
+            ("head", was_averaged("head") || (recipe.average_heads && found.shape.heads > 1)),
         ];
         let averaged: Vec<&str> =
             averaged.into_iter().filter_map(|(axis, averaged)| averaged.then_some(axis)).collect();

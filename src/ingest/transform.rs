@@ -97,7 +97,8 @@ fn mean_over(values: &[f64], outer: usize, count: usize) -> Vec<f64> {
     means
 }
 
-/// Average pooling of `[…, frame, height, width, token]` by `factor`; windows at the far edges may be smaller.
+/// Average pooling of `[…, frame, height, width, token]` by `factor`. Windows at the far edges may hold fewer positions, and weigh as much
+/// less: a pooled value is the sum of its window over the positions of a whole one, so that a map's mass stays where it was.
 fn pool_grid(values: &[f64], grid: Grid, tokens: usize, factor: usize) -> Vec<f64> {
     let (height, width) = (grid.height.div_ceil(factor), grid.width.div_ceil(factor));
     let plane = grid.plane() * tokens;
@@ -108,12 +109,11 @@ fn pool_grid(values: &[f64], grid: Grid, tokens: usize, factor: usize) -> Vec<f6
                 for token in 0..tokens {
                     let rows = y * factor..((y + 1) * factor).min(grid.height);
                     let columns = x * factor..((x + 1) * factor).min(grid.width);
-                    let count = (rows.len() * columns.len()) as f64;
                     let sum: f64 = rows
                         .flat_map(|row| columns.clone().map(move |column| (row * grid.width + column) * tokens + token))
                         .map(|index| plane[index])
                         .sum();
-                    pooled.push(sum / count);
+                    pooled.push(sum / (factor * factor) as f64);
                 }
             }
         }
@@ -142,12 +142,13 @@ mod tests {
     }
 
     #[test]
-    fn pooling_averages_windows_and_smaller_ones_at_the_edge() {
+    fn pooling_keeps_the_mass_also_at_the_edge() {
         let recipe = IngestOptions { downsample: 2, ..IngestOptions::default() }.recipe();
         let grid = Grid { frames: 1, height: 2, width: 3 };
         let pooled = transform(step([1, 1, 6, 1]), &recipe, Some(grid));
         assert_eq!(pooled.shape.axes(), [1, 1, 2, 1]);
-        assert_eq!((pooled.values.get(0), pooled.values.get(1)), (2.0, 3.5));
+        // [[0, 1, 2], [3, 4, 5]]: sums 8 and 7, over four positions each.
+        assert_eq!((pooled.values.get(0), pooled.values.get(1)), (2.0, 1.75));
     }
 
     #[test]

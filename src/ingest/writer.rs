@@ -74,6 +74,18 @@ pub enum WriteError {
         /// Positions of the maps.
         spatial: usize,
     },
+    /// The video that is there is another one.
+    #[error("video {video_id} is in the store with {what} {stored}, and this is {found}; give the video another id")]
+    OtherVideo {
+        /// The video.
+        video_id: String,
+        /// What differs.
+        what: &'static str,
+        /// That of the store.
+        stored: String,
+        /// That of the step.
+        found: String,
+    },
     /// A step that comes after a later one.
     #[error("step {step} of `{token}` comes after step {last}; the steps of a word are appended in ascending order")]
     Order {
@@ -199,6 +211,7 @@ impl StoreWriter {
             {
                 return Ok(false);
             }
+            self.check_video(array, metadata, committed.rows())?;
             self.check(token, step, array, &numbers, &stored, &committed)?;
             let recipe = committed.recipe(token).cloned().unwrap_or_else(|| self.recipe());
             let plan = self.plan(token, weight, array, metadata, recipe, &stored);
@@ -263,6 +276,35 @@ impl StoreWriter {
         }
         let stored = self.store.open_array(&row.array)?.read_step(u64::try_from(row.row).unwrap_or(u64::MAX))?;
         Ok(stored == array.values.bytes())
+    }
+
+    /// Whether a step is of the video that is there.
+    fn check_video(&self, array: &StepArray<'_>, metadata: &StepMetadata, rows: &[StepRow]) -> Result<(), WriteError> {
+        let other = |what, stored: String, found: String| {
+            let video_id = self.video_id.clone();
+            Err(WriteError::OtherVideo { video_id, what, stored, found })
+        };
+        let spatial = array.shape.spatial;
+        let grid = self.options.grid.or_else(|| infer_grid(spatial, metadata.video_size()).ok());
+        for row in rows {
+            if let (Some(stored), Some(found)) = (&row.prompt, &metadata.prompt)
+                && stored != found
+            {
+                return other("the prompt", format!("`{stored}`"), format!("`{found}`"));
+            }
+            if let (Some(stored), Some(found)) = (row.seed, metadata.seed)
+                && stored != found
+            {
+                return other("seed", stored.to_string(), found.to_string());
+            }
+            if let (Some(stored), Some(found)) = (row.grid, grid)
+                && stored != found
+                && row.shape.spatial == spatial
+            {
+                return other("grid", stored.to_string(), found.to_string());
+            }
+        }
+        Ok(())
     }
 
     /// Whether a step fits behind those that are there.
@@ -356,6 +398,7 @@ impl StoreWriter {
             split: AxisNumbers::default(),
             numbers: AxisNumbers::default(),
             npz_arrays: Vec::new(),
+            lost: serde_json::Map::new(),
         }
     }
 

@@ -38,17 +38,25 @@ pub enum Metric {
     /// from 0 to ln 2 (Lin, *Divergence Measures Based on the Shannon Entropy*, 1991): the square of
     /// `scipy.spatial.distance.jensenshannon`.
     JensenShannon,
-    /// Kullback–Leibler divergence of the masses p of a from the masses q of b, Σ p ln(p / q), in nats; infinite where
-    /// q = 0 < p (Kullback & Leibler, *On Information and Sufficiency*, 1951): `scipy.stats.entropy(p, q)`.
+    /// Kullback–Leibler divergence of the masses p of a from the masses q of b, Σ p ln(p / q), in nats (Kullback & Leibler,
+    /// *On Information and Sufficiency*, 1951): `scipy.stats.entropy(p, q)`.
+    ///
+    /// NaN where q = 0 < p anywhere: there it is infinite, which not every format of tables has.
     KullbackLeibler,
-    /// Intersection over union |A ∩ B| / |A ∪ B| (Jaccard, 1912) of the positions whose value is at least their map's
-    /// quantile, with linear interpolation: `numpy.quantile(map, quantile)`.
+    /// Intersection over union |A ∩ B| / |A ∪ B| (Jaccard, 1912) of the positions whose value is above their map's
+    /// quantile, with linear interpolation: `map > numpy.quantile(map, quantile)`.
+    ///
+    /// Equal values are in or out together: of a map whose highest values are all equal, those are in, and of one with a single value
+    /// above many equal ones, that alone. NaN if a map is constant.
     Iou {
         /// At least 0 and below 1; NaN is the answer to any other.
         quantile: f64,
     },
-    /// Overlap |A ∩ B| / k of the k = ⌈fraction · n⌉ highest positions of each map, of equal values the first: precision
-    /// at k, with one map as the other's truth.
+    /// Overlap |A ∩ B| / max(|A|, |B|) of the k = ⌈fraction · n⌉ highest positions of each map: precision at k, with one map as
+    /// the other's truth.
+    ///
+    /// Equal values are in or out together: where the k-th value and the next are equal, A has those above it, or if there are none
+    /// those equal to it. NaN if a map is constant, unless all positions are meant.
     TopK {
         /// Above 0 and at most 1; NaN is the answer to any other.
         fraction: f64,
@@ -72,7 +80,7 @@ pub enum Metric {
     L2,
     /// Distance √(Δy² + Δx²) of the centroids within frames, in grid cells (see [`Location`]). Needs a grid.
     Centroid,
-    /// Σ a / Σ b of the values as they are: infinite, or NaN, if Σ b = 0.
+    /// Σ a / Σ b of the values as they are. NaN if Σ b = 0.
     MassRatio,
 }
 
@@ -130,7 +138,11 @@ impl Metric {
             }
             Self::KullbackLeibler => {
                 let (mass_a, mass_b) = (of_a.mass()?, of_b.mass()?);
-                sum_over(a.values, b.values, |x, y| divergence(x / mass_a, y / mass_b)).max(0.0)
+                let sum = sum_over(a.values, b.values, |x, y| divergence(x / mass_a, y / mass_b));
+                if sum.is_infinite() {
+                    return None;
+                }
+                sum.max(0.0)
             }
             Self::Iou { quantile } => {
                 let (a, b) = (a.above_quantile(quantile)?, b.above_quantile(quantile)?);
@@ -139,7 +151,7 @@ impl Metric {
             }
             Self::TopK { fraction } => {
                 let (a, b) = (a.highest(fraction)?, b.highest(fraction)?);
-                f64::from(a.shared(&b)) / f64::from(a.count)
+                f64::from(a.shared(&b)) / f64::from(a.count.max(b.count))
             }
             Self::Emd => {
                 let (a, b) = (a.placement()?, b.placement()?);
@@ -153,6 +165,7 @@ impl Metric {
                 let (a, b) = (a.location, b.location);
                 (a.centroid_y - b.centroid_y).hypot(a.centroid_x - b.centroid_x)
             }
+            Self::MassRatio if of_b.sum == 0.0 => return None,
             Self::MassRatio => of_a.sum / of_b.sum,
         };
         Some(value)
@@ -314,12 +327,12 @@ struct Region {
 }
 
 impl Region {
-    fn new(values: &[f32], admits: impl Fn(usize, f32) -> bool) -> Self {
-        let word = |(word, values): (usize, &[f32])| {
+    fn new(values: &[f32], admits: impl Fn(f32) -> bool) -> Self {
+        let word = |values: &[f32]| {
             let bits = values.iter().enumerate();
-            bits.fold(0, |bits, (bit, &value)| bits | (u64::from(admits(64 * word + bit, value)) << bit))
+            bits.fold(0, |bits, (bit, &value)| bits | (u64::from(admits(value)) << bit))
         };
-        let words: Vec<u64> = values.chunks(64).enumerate().map(word).collect();
+        let words: Vec<u64> = values.chunks(64).map(word).collect();
         let count = words.iter().map(|word| word.count_ones()).sum();
         Self { words, count }
     }
@@ -445,7 +458,8 @@ impl<'a> Measured<'a> {
         Some(self.values.iter().map(move |&x| f64::from(x) - mean))
     }
 
-    /// The positions whose value is at least the quantile, which is found as `numpy.quantile` does, to the last bit.
+    /// The positions whose value is above the quantile, which is found as `numpy.quantile` does, to the last bit. `None` if all
+    /// values are the same.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // an index
     fn above_quantile(&self, quantile: f64) -> Option<Arc<Region>> {
         if !(0.0..1.0).contains(&quantile) {
@@ -459,11 +473,12 @@ impl<'a> Measured<'a> {
             let low = f64::from(*low);
             let high = higher.iter().copied().min_by(f32::total_cmp).map_or(low, f64::from);
             let threshold = if part < 0.5 { low + (high - low) * part } else { high - (high - low) * (1.0 - part) };
-            Region::new(self.values, |_, value| f64::from(value) >= threshold)
+            self.above(threshold)
         })
     }
 
-    /// The ⌈fraction · n⌉ positions with the highest values, of equal ones the first.
+    /// The ⌈fraction · n⌉ positions with the highest values, but for those whose value is the next one's, too. `None` if all values are
+    /// the same, and not all are meant.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a count
     fn highest(&self, fraction: f64) -> Option<Arc<Region>> {
         if !(fraction > 0.0 && fraction <= 1.0) {
@@ -472,24 +487,34 @@ impl<'a> Measured<'a> {
         self.region(Metric::TopK { fraction }, || {
             // In binary 0.1 · 30 is a little more than 3: what rounding can have added does not count.
             let count = (fraction * self.values.len() as f64 * (1.0 - 2.0 * f64::EPSILON)).ceil() as usize;
-            let before_last = count.saturating_sub(1);
             let mut values = self.values.to_vec();
-            let (_, lowest, _) = values.select_nth_unstable_by(before_last, |x, y| y.total_cmp(x));
-            let lowest = *lowest;
-            let above = self.values.iter().filter(|&&value| value > lowest).count();
-            let mut equal = self.values.iter().enumerate().filter(|&(_, &value)| value == lowest);
-            let last_equal = equal.nth(before_last - above).map_or(usize::MAX, |(position, _)| position);
-            Region::new(self.values, |position, value| value > lowest || (value == lowest && position <= last_equal))
+            if count >= values.len() {
+                return Some(Region::new(self.values, |_| true));
+            }
+            let (_, next, _) = values.select_nth_unstable_by(count, |x, y| y.total_cmp(x));
+            let next = *next;
+            self.above(next.into())
         })
     }
 
-    fn region(&self, metric: Metric, find: impl FnOnce() -> Region) -> Option<Arc<Region>> {
+    /// The positions whose value is above the threshold, or if none is those that are at it.
+    fn above(&self, threshold: f64) -> Option<Region> {
+        let Totals { min, max, .. } = self.totals()?;
+        let region = || {
+            Region::new(self.values, |value| {
+                if max > threshold { f64::from(value) > threshold } else { f64::from(value) >= max }
+            })
+        };
+        (min < max).then(region)
+    }
+
+    fn region(&self, metric: Metric, find: impl FnOnce() -> Option<Region>) -> Option<Arc<Region>> {
         self.totals()?;
         let mut regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, region)) = regions.iter().find(|(known, _)| *known == metric) {
             return Some(Arc::clone(region));
         }
-        let region = Arc::new(find());
+        let region = Arc::new(find()?);
         regions.push((metric, Arc::clone(&region)));
         Some(region)
     }
@@ -711,20 +736,29 @@ mod tests {
         assert_close(on_line("kl", [1.0; 4], [3.0; 4]), 0.0);
         let apart = [0.0, 0.0, 2.0, 0.0];
         assert_close(on_line("js", a, apart), 2f64.ln());
-        assert_eq!(on_line("kl", a, apart), f64::INFINITY);
+        assert!(on_line("kl", a, apart).is_nan() && on_line("kl", apart, a).is_nan());
     }
 
     #[test]
-    fn the_highest_positions_overlap_and_of_equal_ones_the_first_count() {
+    fn the_highest_positions_overlap_and_equal_ones_are_in_or_out_together() {
         let (a, b) = ([1.0, 2.0, 3.0, 4.0], [4.0, 1.0, 2.0, 3.0]);
         assert_eq!(on_line("topk@0.5", a, b), 0.5);
         assert_eq!(on_line("topk@0.25", a, b), 0.0);
-        assert_eq!(on_line("topk@0.5", [1.0; 4], [5.0, 4.0, 3.0, 2.0]), 1.0);
         assert_eq!(on_line("topk@1", a, b), 1.0);
+        assert!(on_line("topk@0.5", [1.0; 4], a).is_nan() && on_line("iou", [1.0; 4], a).is_nan());
         // A quantile between the second and the third value, and one that is a value.
         assert_eq!(on_line("iou@0.5", a, b), 1.0 / 3.0);
-        assert_eq!(on_line("iou@0", a, b), 1.0);
-        assert_eq!(on_line("iou", [0.0, 0.0, 0.0, 1.0], [0.0; 4]), 0.25);
+        assert_eq!(on_line("iou@0", a, b), 0.5);
+        // Of one value above many, of many highest ones, and of three values.
+        let (first, last) = ([1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]);
+        for name in ["iou@0.5", "iou@0.8", "topk@0.5", "topk@0.25"] {
+            assert_eq!((on_line(name, first, last), on_line(name, first, first)), (0.0, 1.0), "{name}");
+            assert_eq!(
+                on_line(name, [1.0, 1.0, 1.0, 0.0], [0.0, 1.0, 1.0, 1.0]),
+                if name.starts_with("iou") { 0.5 } else { 2.0 / 3.0 }
+            );
+            assert_eq!(on_line(name, [0.0, 1.0, 1.0, 2.0], [2.0, 1.0, 1.0, 0.0]), 0.0, "{name}");
+        }
     }
 
     #[test]
@@ -757,13 +791,12 @@ mod tests {
             names.filter(|name| *name != "ssim" && on_line(name, map, b).is_nan()).collect::<Vec<_>>().join(" ")
         };
         assert_eq!(undefined(map), "");
-        assert_eq!(undefined([0.0; 4]), "cosine pearson spearman js kl emd centroid");
-        assert_eq!(undefined([0.1; 4]), "pearson spearman");
+        assert_eq!(undefined([0.0; 4]), "cosine pearson spearman js kl iou topk emd centroid mass_ratio");
+        assert_eq!(undefined([0.1; 4]), "pearson spearman iou topk");
         assert_eq!(undefined([-1.0, 1.0, 1.0, 1.0]), "js kl emd centroid");
         for value in [f32::NAN, f32::INFINITY] {
             assert_eq!(undefined([value, 1.0, 1.0, 1.0]).split(' ').count(), Metric::NAMES.len() - 1);
         }
-        assert_eq!(on_line("mass_ratio", map, [0.0; 4]), f64::INFINITY);
 
         let nan = |metric: Metric, a: &Measured, b: &Measured| metric.between(a, b).is_nan();
         let (on_grid, flat) = (Measured::new(&map, Some(LINE)), Measured::new(&map, None));

@@ -13,6 +13,7 @@ use super::filter::Filter;
 use super::reduction::{Key, KeyValue, Plan, Reduction, unknown_grids};
 use super::run::{OnBytes, Reduced};
 use super::selection::{SelectedStep, Selection};
+use super::sides;
 use crate::grid::Grid;
 use crate::metrics::{Measured, Metric};
 use crate::store::Store;
@@ -129,6 +130,8 @@ struct Planned {
     plan: Plan,
     sides: Vec<KeyValue>,
     pairs: Vec<(usize, usize)>,
+    /// Where steps are aligned by them: the mean timestep of each side at each step.
+    timesteps: Option<HashMap<(KeyValue, Option<i32>), f64>>,
     /// Groups that each aligned step waits for.
     awaited: BTreeMap<Option<i32>, usize>,
 }
@@ -164,6 +167,9 @@ impl Compare {
         let mut notes = Vec::new();
         self.leave_out_unknown(&mut selection.steps, &mut notes)?;
         self.align(&mut selection.steps, &mut notes)?;
+        let of_sides = sides::notes(self.across, &selection.steps);
+        let is_by_time = self.by_step() && self.align == Align::Timestep;
+        let timesteps = is_by_time.then(|| sides::timesteps(self.across, &selection.steps));
         let keys: Vec<Key> =
             [Some(self.across.key()), self.by_step().then_some(Key::Step)].into_iter().flatten().collect();
         let mut plan = Plan::new(store, &selection, &keys, self.reduction)?;
@@ -194,9 +200,10 @@ impl Compare {
             notes.push(unknown_grids(&of_unknown_grids));
         }
         notes.append(&mut plan.notes);
+        notes.extend(of_sides);
         notes.dedup();
         plan.notes = notes;
-        Ok(Planned { plan, sides, pairs, awaited })
+        Ok(Planned { plan, sides, pairs, timesteps, awaited })
     }
 
     /// Leaves out the steps of which it is not known on which side they are: what is unknown is not equal.
@@ -378,7 +385,7 @@ impl Compare {
                 if !taken.insert(nearest.step) {
                     stretched.insert(&nearest.video_id);
                 }
-                aligned.push(SelectedStep { step: of.step, timestep: Some(time), ..nearest.clone() });
+                aligned.push(SelectedStep { step: of.step, ..nearest.clone() });
             }
         }
         if !stretched.is_empty() {
@@ -458,7 +465,7 @@ impl Compare {
         let mut answer = match form {
             Form::Maps => differences.answer(self.across.key(), &planned.sides)?,
             Form::Matrix => Answer::of_table(self.matrix(&planned.sides, &rows)?),
-            Form::Pairs => Answer::of_table(self.table(&planned.sides, rows)?),
+            Form::Pairs => Answer::of_table(self.table(&planned, rows)?),
         };
         answer.notes = planned.plan.notes;
         answer.read = read;
@@ -483,7 +490,8 @@ impl Compare {
         planned.pairs.par_iter().flat_map_iter(of_pair).collect()
     }
 
-    fn table(&self, sides: &[KeyValue], mut rows: Vec<Row>) -> Result<DataFrame, QueryError> {
+    fn table(&self, planned: &Planned, mut rows: Vec<Row>) -> Result<DataFrame, QueryError> {
+        let sides = &planned.sides;
         rows.sort_by_key(|row| (row.a, row.b, row.metric, row.step));
         let side = |name: &'static str, pick: fn(&Row) -> usize| {
             let values: Vec<&KeyValue> = rows.iter().map(|row| &sides[pick(row)]).collect();
@@ -497,10 +505,18 @@ impl Compare {
             side("a", |row| row.a),
             side("b", |row| row.b),
             Column::new(column("step"), rows.iter().map(|row| row.step).collect::<Vec<_>>()),
+        ];
+        if let Some(timesteps) = &planned.timesteps {
+            for (name, pick) in [("timestep_a", (|row| row.a) as fn(&Row) -> usize), ("timestep_b", |row| row.b)] {
+                let of = |row: &Row| timesteps.get(&(sides[pick(row)].clone(), row.step)).copied();
+                columns.push(Column::new(column(name), rows.iter().map(of).collect::<Vec<_>>()));
+            }
+        }
+        columns.extend([
             Column::new(column("metric"), metrics),
             Column::new(column("value"), rows.iter().map(|row| row.value).collect::<Vec<_>>()),
             Column::new(column("n"), n),
-        ];
+        ]);
         if self.across == Across::Weight {
             let curves = Curve::of(&rows, |side| sides[side].as_f64().unwrap_or(f64::NAN));
             let of = |row: &Row| &curves[&(row.step, row.metric)];

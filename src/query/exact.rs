@@ -4,7 +4,6 @@
 //! Seeds, which have 64 bits with or without a sign, are integers of 128 bits in questions ("wide"): sums and differences of them stay so.
 //! Comparisons are of 128 bits too. What could wrap in spite of that (larger integers, decimals, lists) is refused.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use polars::chunked_array::cast::CastOptions;
@@ -14,11 +13,9 @@ use polars::prelude::{
     AggExpr, AnyValue, DataType, DataTypeExpr, DslPlan, Expr, LazyFrame, Operator, OptFlags, PolarsError, PolarsResult,
     Schema, SchemaRef, SpecialEq, col, lit, when,
 };
-use sqlparser::dialect::GenericDialect;
-use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 
-/// Digits of an integer in SQL: far below what 128 bits hold, so that sums of a few do not wrap either.
-const LONGEST_INTEGER: usize = 28;
+/// Digits of an integer: far below what 128 bits hold, so that sums of a few do not wrap either.
+pub(super) const LONGEST_INTEGER: usize = 28;
 /// Floats below this are compared as integers with integers.
 const MOST_OF_FLOAT: f64 = 1e28;
 
@@ -364,97 +361,12 @@ pub(super) fn overflow(error: &PolarsError) -> Option<String> {
     Some(values.split([',', ']', '.']).next().unwrap_or_default().to_owned())
 }
 
-/// SQL with the numbers that polars' parser does not read (integers beyond 64 bits with a sign) written as casts.
-///
-/// # Errors
-/// In words, if an integer is too long.
-pub(super) fn with_readable_numbers(sql: &str) -> Result<Cow<'_, str>, String> {
-    let tokens = match Tokenizer::new(&GenericDialect, sql).tokenize_with_location() {
-        Ok(tokens) if tokens.iter().any(|token| is_large(&token.token)) => tokens,
-        // What cannot be cut into tokens is the parser's to complain of.
-        _ => return Ok(sql.into()),
-    };
-    let tokens: Vec<TokenWithSpan> =
-        tokens.into_iter().filter(|token| !matches!(token.token, Token::Whitespace(_))).collect();
-    let places = Places::new(sql);
-    let mut readable = String::with_capacity(sql.len() + 64);
-    let mut copied = 0;
-    for (at, token) in tokens.iter().enumerate() {
-        let Token::Number(number, _) = &token.token else { continue };
-        // In a list, either all or none.
-        if !is_integer(number)
-            || !(is_large(&token.token) || list_around(&tokens, at).iter().any(|other| is_large(&other.token)))
-        {
-            continue;
-        }
-        if number.len() > LONGEST_INTEGER {
-            return Err(format!("the integer {number} is too long: of {LONGEST_INTEGER} digits at most"));
-        }
-        let behind = |place: usize| at.checked_sub(place).and_then(|place| tokens.get(place));
-        let is_sign = behind(1).is_some_and(|token| token.token == Token::Minus)
-            && behind(2).is_some_and(|token| matches!(token.token, Token::Comma | Token::LParen));
-        let (first, sign) = match behind(1) {
-            Some(minus) if is_sign => (minus, "-"),
-            _ => (token, ""),
-        };
-        let start = places.byte(first.span.start);
-        let end = places.byte(token.span.start) + number.len();
-        readable += &sql[copied..start];
-        readable.extend(["CAST('", sign, number, "' AS INT128)"]);
-        copied = end;
-    }
-    readable += &sql[copied..];
-    Ok(readable.into())
-}
-
-fn is_integer(number: &str) -> bool {
-    number.bytes().all(|byte| byte.is_ascii_digit())
-}
-
-fn is_large(token: &Token) -> bool {
-    matches!(token, Token::Number(number, _) if is_integer(number) && number.parse::<i64>().is_err())
-}
-
-/// The tokens of the list in parentheses that one of them is in, if it is in one of plain values.
-fn list_around(tokens: &[TokenWithSpan], at: usize) -> &[TokenWithSpan] {
-    let is_plain = |token: &&TokenWithSpan| {
-        matches!(token.token, Token::Number(..) | Token::Comma | Token::Minus | Token::SingleQuotedString(_))
-    };
-    let before = tokens[..at].iter().rev().take_while(is_plain).count();
-    let behind = tokens[at..].iter().take_while(is_plain).count();
-    let (start, end) = (at - before, at + behind);
-    let is_token = |place: Option<usize>, token: Token| {
-        place.and_then(|place| tokens.get(place)).is_some_and(|found| found.token == token)
-    };
-    let is_in_list = is_token(start.checked_sub(1), Token::LParen) && is_token(Some(end), Token::RParen);
-    if is_in_list { &tokens[start..end] } else { &[] }
-}
-
-/// Places of characters, by line and column from 1, as bytes.
-struct Places<'a> {
-    sql: &'a str,
-    lines: Vec<usize>,
-}
-
-impl<'a> Places<'a> {
-    fn new(sql: &'a str) -> Self {
-        let behind = sql.match_indices('\n').map(|(at, _)| at + 1);
-        Self { sql, lines: std::iter::once(0).chain(behind).collect() }
-    }
-
-    fn byte(&self, at: Location) -> usize {
-        let place = |number: u64| usize::try_from(number.saturating_sub(1)).unwrap_or(usize::MAX);
-        let line = self.lines.get(place(at.line)).copied().unwrap_or(self.sql.len());
-        let rest = &self.sql[line..];
-        line + rest.char_indices().nth(place(at.column)).map_or(rest.len(), |(byte, _)| byte)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use polars::prelude::{Column, DataFrame, IntoLazy, PlSmallStr};
     use polars::sql::{SQLContext, sql_expr};
 
+    use super::super::dialect::for_polars;
     use super::*;
 
     fn table() -> DataFrame {
@@ -473,7 +385,7 @@ mod tests {
 
     fn evaluated(condition: &str) -> PolarsResult<Vec<String>> {
         let frame = table();
-        let expr = exact(sql_expr(with_readable_numbers(condition).unwrap())?, frame.schema())?;
+        let expr = exact(sql_expr(for_polars(condition).unwrap())?, frame.schema())?;
         let answer = frame.lazy().select([expr.alias("answer")]).collect()?;
         let column = answer.column("answer")?.clone();
         Ok((0..answer.height()).map(|row| column.get(row).unwrap().to_string()).collect())
@@ -482,7 +394,7 @@ mod tests {
     fn asked(statement: &str) -> PolarsResult<String> {
         let mut context = SQLContext::new();
         context.register("t", table().lazy());
-        let plan = context.execute(&with_readable_numbers(statement).unwrap())?.logical_plan;
+        let plan = context.execute(&for_polars(statement).unwrap())?.logical_plan;
         let answer = LazyFrame::from(exact_plan(plan)?).collect()?;
         Ok(answer.columns()[0].get(0)?.to_string())
     }
@@ -556,16 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn large_integers_are_read_wherever_they_stand() {
-        let readable = |sql| with_readable_numbers(sql).unwrap().into_owned();
-        assert_eq!(readable("seed = 7 AND x IN (1, 2)"), "seed = 7 AND x IN (1, 2)");
-        assert_eq!(readable("seed = 18446744073709551615"), "seed = CAST('18446744073709551615' AS INT128)");
-        assert_eq!(
-            readable("é = 'x' AND\n seed IN (-5, 18446744073709551615) AND step = 3"),
-            "é = 'x' AND\n seed IN (CAST('-5' AS INT128), CAST('18446744073709551615' AS INT128)) AND step = 3"
-        );
-        assert_eq!(readable("'99999999999999999999'"), "'99999999999999999999'");
-        assert!(with_readable_numbers(&format!("seed = {}", "9".repeat(40))).is_err());
+    fn seeds_are_compared_with_all_their_digits() {
         assert_eq!(evaluated("seed = 18446744073709551615").unwrap(), ["true", "false"]);
         assert_eq!(evaluated("seed IN (18446744073709551615, 3)").unwrap(), ["true", "false"]);
         assert_eq!(evaluated("seed IN (-1, 3)").unwrap(), ["false", "true"]);

@@ -10,8 +10,9 @@ use polars::sql::sql_expr;
 use unicode_normalization::UnicodeNormalization;
 
 use super::catalog::{BOTH, HEADS, STEPS, type_name};
+use super::dialect::for_polars;
 use super::error::{QueryError, caught, plain};
-use super::exact::{conjuncts, exact, with_readable_numbers};
+use super::exact::{conjuncts, exact};
 
 /// Columns that say where in a step array a map is.
 pub(super) const PLACE: [&str; 3] = ["token_index", "block", "head"];
@@ -44,7 +45,7 @@ impl Filter {
     /// If it cannot be parsed, names an unknown column, compares what cannot be compared, or is no condition.
     pub fn parse(sql: &str) -> Result<Self, QueryError> {
         let failed = |found: String| QueryError::Condition { condition: sql.to_owned(), found };
-        let readable = with_readable_numbers(sql).map_err(failed)?;
+        let readable = for_polars(sql).map_err(failed)?;
         let whole = sql_expr(&readable).map_err(|error| failed(plain(&error.to_string())))?;
         let mut pieces = Vec::new();
         conjuncts(whole, &mut pieces);

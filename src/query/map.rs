@@ -11,7 +11,7 @@ use super::reduction::{Key, Plan, Reduction};
 use super::run::OnBytes;
 use super::selection::Selection;
 use crate::grid::{Grid, VideoSize, infer_grid};
-use crate::kernel::resample;
+use crate::kernel::{FramePlacement, resample};
 use crate::store::Store;
 
 /// Values of a resampled map, at the most.
@@ -28,6 +28,8 @@ pub struct SpatialMap {
     pub size: Option<(usize, usize)>,
     /// Frames to resample to.
     pub frames: Option<usize>,
+    /// Where latent frames lie among these.
+    pub placement: FramePlacement,
 }
 
 impl SpatialMap {
@@ -55,7 +57,7 @@ impl SpatialMap {
     pub fn explain(&self, store: &Store) -> Result<Explain, QueryError> {
         let mut explain = self.plan(store)?.explain(store)?;
         if self.size.is_some() || self.frames.is_some() {
-            explain.then.push("resample linearly to the size asked for".into());
+            explain.then.push("resample to the size asked for".into());
         }
         Ok(explain)
     }
@@ -84,6 +86,19 @@ impl SpatialMap {
                 "ask for a size of at least 1x1, and 1 frame",
             ));
         }
+        if self.frames.is_some() && !self.placement.fits(grid.frames, target.frames) {
+            return Err(QueryError::question(
+                format!(
+                    "{} latent frames cannot be placed in {} frames as a causal VAE decodes them",
+                    grid.frames, target.frames
+                ),
+                format!(
+                    "such a video has {} (WAN, 4 to a latent frame) or {} (LTX, 8), or any other whole number of them to one; --placement even stretches them",
+                    4 * (grid.frames - 1) + 1,
+                    8 * (grid.frames - 1) + 1
+                ),
+            ));
+        }
         let values = axes.iter().try_fold(1usize, |product, &axis| product.checked_mul(axis));
         if values.is_none_or(|values| values > LARGEST_MAP) {
             return Err(QueryError::question(
@@ -91,7 +106,7 @@ impl SpatialMap {
                 "ask for a smaller --size or fewer --frames",
             ));
         }
-        resampled(answer, grid, target)
+        resampled(answer, grid, target, self.placement)
     }
 
     /// The grid, where the dump did not tell it: from the size asked for, by the conventions of video models.
@@ -112,12 +127,12 @@ impl SpatialMap {
 }
 
 /// The answer with every map resampled, and measured anew.
-fn resampled(mut answer: Answer, from: Grid, to: Grid) -> Result<Answer, QueryError> {
+fn resampled(mut answer: Answer, from: Grid, to: Grid, placement: FramePlacement) -> Result<Answer, QueryError> {
     let old = answer.maps.take().unwrap_or_default();
     let mut maps = Maps::default();
     for index in 0..old.maps.len() {
         let start = maps.values.len();
-        maps.values.extend(resample(old.get(index), from, to));
+        maps.values.extend(resample(old.get(index), from, to, placement));
         maps.maps.push((start..maps.values.len(), axes(Some(to), to.spatial())));
     }
     let shapes = vec![(0, Some(to), to.spatial()); old.maps.len()];

@@ -50,6 +50,8 @@ pub(super) struct SelectedStep {
     pub video_id: Arc<str>,
     /// The prompt's id, or its text where it has none.
     pub prompt: Option<Arc<str>>,
+    /// The prompt's text.
+    pub text: Option<Arc<str>>,
     pub seed: Option<i128>,
     pub token: Arc<str>,
     pub weight: Option<f64>,
@@ -239,6 +241,7 @@ fn read_steps(frame: &DataFrame) -> Result<Vec<SelectedStep>, QueryError> {
             Ok(SelectedStep {
                 video_id: shared(video_id.get(index).unwrap_or_default()),
                 prompt: prompt_id.get(index).or(prompt.get(index)).map(&mut shared),
+                text: prompt.get(index).map(&mut shared),
                 seed: seed.get(index),
                 token: shared(token.get(index).unwrap_or_default()),
                 weight: weight.get(index),

@@ -1,16 +1,17 @@
 //! Questions that the tables answer by themselves: `list` and `sql`.
 
 use polars::prelude::{
-    Column, DataFrame, DataType, Expr, IdxSize, IntoLazy, JoinArgs, JoinType, LazyFrame, MaintainOrderJoin, PlSmallStr,
-    PolarsError, col,
+    Column, DataFrame, DataType, Expr, IdxSize, IntoLazy, JoinArgs, JoinType, LazyFrame, MaintainOrderJoin, NULL,
+    PlSmallStr, PolarsError, Schema, col, lit,
 };
 use polars::sql::SQLContext;
 use serde::{Deserialize, Serialize};
 
 use super::answer::{Answer, Arrange, check_distinct, sorted};
 use super::catalog::{BOTH, Catalog, HEADS, SEED_DIGITS, STEP_KEY, STEPS, type_name};
+use super::dialect::{first_word, for_polars, words};
 use super::error::{QueryError, caught, plain};
-use super::exact::{exact_plan, filtered, overflow, with_readable_numbers};
+use super::exact::{exact_plan, filtered, overflow};
 use super::filter::Filter;
 use super::selection::join;
 use super::unknown::unknown_groups;
@@ -163,11 +164,9 @@ const READING: [&str; 6] = ["SELECT", "WITH", "FROM", "SHOW", "EXPLAIN", "("];
 
 impl Sql {
     fn plan(&self, store: &Store) -> Result<LazyFrame, QueryError> {
-        let statement = self.statement.trim_start();
-        if !READING
-            .iter()
-            .any(|start| statement.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start)))
-        {
+        let statement = self.statement.as_str();
+        let first = first_word(statement);
+        if first.as_deref().is_none_or(|first| !READING.contains(&first)) {
             let first = statement.split_whitespace().next().unwrap_or("nothing");
             return Err(QueryError::Sql {
                 found: format!("it begins with `{first}`; the store is only read, with SELECT"),
@@ -175,11 +174,11 @@ impl Sql {
         }
         let catalog = Catalog::open(store)?;
         let mut context = SQLContext::new();
-        context.register("steps", catalog.steps()?);
+        context.register("steps", without_nan(catalog.steps()?, &STEPS));
         if statement.to_lowercase().contains("heads") {
-            context.register("heads", catalog.heads()?);
+            context.register("heads", without_nan(catalog.heads()?, &HEADS));
         }
-        let statement = with_readable_numbers(statement).map_err(|found| QueryError::Sql { found })?;
+        let statement = for_polars(statement).map_err(|found| QueryError::Sql { found })?;
         let plan = caught(|| context.execute(&statement).and_then(|frame| exact_plan(frame.logical_plan)));
         plan.map(LazyFrame::from).map_err(|error| explain_sql(&error))
     }
@@ -203,8 +202,12 @@ impl Sql {
         });
         let (table, mut notes) = rows.map_err(|error| error.located(store))?;
         let mut table = with_decimals(table)?;
-        let said = self.statement.to_uppercase();
-        let says = |word: &str| said.split(|c: char| !c.is_alphanumeric() && c != '_').any(|said| said == word);
+        let said = words(&self.statement);
+        let says = |word: &str| said.iter().any(|said| said == word);
+        // As SQL calls it, not polars.
+        if !says("LEN") && table.get_column_names().iter().all(|name| name.as_str() != "count") {
+            let _ = table.rename("len", PlSmallStr::from_static("count"));
+        }
         if says("GROUP") && !says("ORDER") {
             // Groups come in any order; the same question should have the same answer.
             let by: Vec<(String, bool)> = table
@@ -221,6 +224,13 @@ impl Sql {
         }
         Ok(Answer { notes, ..Answer::of_table(table) })
     }
+}
+
+/// A table with NaN, which stands for undefined statistics, as null, as `--where` has it.
+fn without_nan(rows: LazyFrame, schema: &Schema) -> LazyFrame {
+    let floats = schema.iter().filter(|(_, kind)| **kind == DataType::Float64);
+    let known: Vec<Expr> = floats.map(|(name, _)| col(name.clone()).fill_nan(lit(NULL))).collect();
+    rows.with_columns(known)
 }
 
 /// The table with wide integers as decimals, which every format has.

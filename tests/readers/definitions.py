@@ -61,10 +61,17 @@ def js(a, b):
     return spatial.distance.jensenshannon(a.ravel(), b.ravel()) ** 2
 
 
+def above(m, threshold):
+    """Where a map is above a threshold, or if it is nowhere, at it; None of a constant map."""
+    if m.min() == m.max():
+        return None
+    return m > threshold if (m > threshold).any() else m == threshold
+
+
 def iou(quantile):
     def metric(a, b):
-        above_a, above_b = a >= np.quantile(a, quantile), b >= np.quantile(b, quantile)
-        return (above_a & above_b).sum() / (above_a | above_b).sum()
+        a, b = above(a, np.quantile(a, quantile)), above(b, np.quantile(b, quantile))
+        return np.nan if a is None or b is None else (a & b).sum() / (a | b).sum()
 
     return metric
 
@@ -72,10 +79,15 @@ def iou(quantile):
 def topk(fraction):
     def metric(a, b):
         k = -(-a.size * round(1000 * fraction) // 1000)
-        highest_a, highest_b = (set(np.argsort(-m.ravel(), kind="stable")[:k]) for m in (a, b))
-        return len(highest_a & highest_b) / k
+        a, b = (above(m, np.sort(m, axis=None)[::-1][k]) for m in (a, b))
+        return np.nan if a is None or b is None else (a & b).sum() / max(a.sum(), b.sum())
 
     return metric
+
+
+def kl(a, b):
+    value = stats.entropy(a.ravel(), b.ravel())
+    return np.nan if np.isinf(value) else value
 
 
 def emd(a, b):
@@ -105,7 +117,7 @@ METRICS = {
     "pearson": lambda a, b: stats.pearsonr(a.ravel(), b.ravel()).statistic,
     "spearman": lambda a, b: stats.spearmanr(a.ravel(), b.ravel()).statistic,
     "js": js,
-    "kl": lambda a, b: stats.entropy(a.ravel(), b.ravel()),
+    "kl": kl,
     "iou@0.8": iou(0.8),
     "iou@0.95": iou(0.95),
     "topk@0.1": topk(0.1),
@@ -113,5 +125,5 @@ METRICS = {
     "ssim": ssim,
     "l2": lambda a, b: np.linalg.norm(a - b),
     "centroid": centroid,
-    "mass_ratio": lambda a, b: a.sum() / b.sum(),
+    "mass_ratio": lambda a, b: a.sum() / b.sum() if b.sum() else np.nan,
 }

@@ -99,15 +99,28 @@ def test_a_map_is_unflattened_to_frames_rows_and_columns(ask, dataset_store, cho
     [(None, (192, 192)), (13, None), (13, (192, 192)), (7, (31, 50)), (2, (5, 7)), (1, (1, 1)), (4, (12, 12)), (9, (12, 40))],
 )
 @pytest.mark.parametrize("choice", ["all", "one map"])
-def test_a_map_is_resampled_as_scipy_zooms(ask, dataset_store, frames, size, choice):
+def test_an_evenly_placed_map_is_resampled_as_scipy_zooms(ask, dataset_store, frames, size, choice):
     options, condition = CHOICES[choice]
     shape = (frames or GRID[0], *(size or GRID[1:]))
-    asked = [*(["--frames", frames] if frames else []), *(["--size", f"{size[0]}x{size[1]}"] if size else [])]
+    asked = [*(["--frames", frames, "--placement", "even"] if frames else []), *(["--size", f"{size[0]}x{size[1]}"] if size else [])]
     found = ask("map", dataset_store, *PLACE, *options, *asked, to="npy")
     factors = [to / of for to, of in zip(shape, GRID)]
     expected = ndimage.zoom(source_map(condition).astype(np.float64), factors, order=1, mode="nearest", grid_mode=True)
     assert found.shape == expected.shape == shape and found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("frames, stride", [(13, 4), (25, 8), (4, 1), (7, 2)])
+def test_frames_lie_where_a_causal_vae_decodes_them(ask, dataset_store, frames, stride):
+    found = ask("map", dataset_store, *PLACE, "--frames", frames, to="npy")
+    latent = [0] + [k for k in range(1, GRID[0]) for _ in range(stride)]
+    assert np.array_equal(found, source_map(CHOICES["all"][1])[latent])
+
+
+@pytest.mark.parametrize("frames", [1, 3, 5, 12, 14])
+def test_frames_that_no_causal_vae_makes_are_refused(finished, dataset_store, frames):
+    refused = finished("query", "map", dataset_store, *PLACE, *CHOICES["all"][0], "--frames", frames)
+    assert refused.returncode == 2 and "--placement even" in refused.stderr
 
 
 def test_a_resampled_map_is_measured_anew(ask, dataset_store):

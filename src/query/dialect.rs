@@ -1,0 +1,231 @@
+//! SQL as people write it, for polars' parser: integers beyond 64 bits, scientific notation, lists of integers and floats, names of columns
+//! in any case, `is_nan`.
+
+use std::borrow::Cow;
+
+use sqlparser::dialect::GenericDialect;
+use sqlparser::keywords::Keyword;
+use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
+
+use super::catalog::BOTH;
+use super::exact::LONGEST_INTEGER;
+
+/// Names of tables.
+const TABLES: [&str; 2] = ["steps", "heads"];
+/// Names of the function that tells whether a number is NaN, which is null in questions.
+const IS_NAN: [&str; 2] = ["is_nan", "isnan"];
+/// Floats below this have all their digits before the point.
+const MOST_WHOLE: f64 = 9_007_199_254_740_992.0;
+
+/// SQL in the words that polars' parser reads.
+///
+/// # Errors
+/// In words, if an integer is too long.
+pub(super) fn for_polars(sql: &str) -> Result<Cow<'_, str>, String> {
+    // What cannot be cut into tokens is the parser's to complain of.
+    let Some(tokens) = tokens(sql) else { return Ok(sql.into()) };
+    let mut changes = Changes { sql, places: Places::new(sql), made: Vec::new() };
+    for at in 0..tokens.len() {
+        match &tokens[at].token {
+            Token::Number(number, _) => changes.number(&tokens, at, number)?,
+            Token::Word(word) if word.quote_style.is_none() => changes.word(&tokens, at, &word.value),
+            _ => {}
+        }
+    }
+    Ok(changes.applied())
+}
+
+/// The first word of a statement, behind comments and in capitals; a parenthesis, if it begins with one.
+pub(super) fn first_word(sql: &str) -> Option<String> {
+    Some(tokens(sql)?.first()?.token.to_string().to_uppercase())
+}
+
+/// The words of a statement, in capitals.
+pub(super) fn words(sql: &str) -> Vec<String> {
+    let word = |token: TokenWithSpan| match token.token {
+        Token::Word(word) if word.quote_style.is_none() => Some(word.value.to_uppercase()),
+        _ => None,
+    };
+    tokens(sql).into_iter().flatten().filter_map(word).collect()
+}
+
+/// All but spaces and comments.
+fn tokens(sql: &str) -> Option<Vec<TokenWithSpan>> {
+    let tokens = Tokenizer::new(&GenericDialect, sql).tokenize_with_location().ok()?;
+    Some(tokens.into_iter().filter(|token| !matches!(token.token, Token::Whitespace(_))).collect())
+}
+
+/// What is written otherwise.
+struct Changes<'a> {
+    sql: &'a str,
+    places: Places<'a>,
+    /// Bytes, and what stands there instead; in any order.
+    made: Vec<(std::ops::Range<usize>, String)>,
+}
+
+impl<'a> Changes<'a> {
+    fn number(&mut self, tokens: &[TokenWithSpan], at: usize, number: &str) -> Result<(), String> {
+        let list = list_around(tokens, at);
+        let in_list = |is: fn(&Token) -> bool| list.iter().any(|other| is(&other.token));
+        // In a list, either all are large or none, and all integers or none.
+        if is_integer(number) && (is_large(&tokens[at].token) || in_list(is_large)) {
+            if number.len() > LONGEST_INTEGER {
+                return Err(format!("the integer {number} is too long: of {LONGEST_INTEGER} digits at most"));
+            }
+            let behind = |place: usize| at.checked_sub(place).and_then(|place| tokens.get(place));
+            let is_sign = behind(1).is_some_and(|token| token.token == Token::Minus)
+                && behind(2).is_some_and(|token| matches!(token.token, Token::Comma | Token::LParen));
+            let (first, sign) = match behind(1) {
+                Some(minus) if is_sign => (minus, "-"),
+                _ => (&tokens[at], ""),
+            };
+            let start = self.places.byte(first.span.start);
+            let end = self.places.byte(tokens[at].span.start) + number.len();
+            self.made.push((start..end, format!("CAST('{sign}{number}' AS INT128)")));
+            return Ok(());
+        }
+        let Some(float) = number.parse::<f64>().ok().filter(|_| !is_integer(number)) else { return Ok(()) };
+        let is_whole = float.fract() == 0.0 && float.abs() < MOST_WHOLE;
+        let is_scientific = number.contains(['e', 'E']);
+        if is_whole && in_list(|token| matches!(token, Token::Number(number, _) if is_integer(number))) {
+            self.replace(&tokens[at], number.len(), format!("{float:.0}"));
+        } else if is_scientific && float.is_finite() {
+            let digits = float.to_string();
+            let point = if digits.contains('.') { "" } else { ".0" };
+            self.replace(&tokens[at], number.len(), digits + point);
+        }
+        Ok(())
+    }
+
+    fn word(&mut self, tokens: &[TokenWithSpan], at: usize, word: &str) {
+        let lower = word.to_lowercase();
+        let is_called = tokens.get(at + 1).is_some_and(|next| next.token == Token::LParen);
+        if IS_NAN.contains(&lower.as_str()) && is_called {
+            if let Some(end) = closing(tokens, at + 1) {
+                let end = self.places.byte(tokens[end].span.start) + 1;
+                self.replace(&tokens[at], word.len(), "(".to_owned());
+                self.made.push((end..end, " IS NULL)".to_owned()));
+            }
+            return;
+        }
+        let is_alias = at
+            .checked_sub(1)
+            .is_some_and(|before| matches!(&tokens[before].token, Token::Word(word) if word.keyword == Keyword::AS));
+        let is_known = TABLES.contains(&lower.as_str()) || BOTH.contains(lower.as_str());
+        if lower != word && is_known && !is_alias && !is_called {
+            self.replace(&tokens[at], word.len(), lower);
+        }
+    }
+
+    fn replace(&mut self, token: &TokenWithSpan, len: usize, by: String) {
+        let start = self.places.byte(token.span.start);
+        self.made.push((start..start + len, by));
+    }
+
+    fn applied(mut self) -> Cow<'a, str> {
+        if self.made.is_empty() {
+            return self.sql.into();
+        }
+        self.made.sort_by_key(|(range, _)| (range.start, range.end));
+        let mut written = String::with_capacity(self.sql.len() + 64);
+        let mut copied = 0;
+        for (range, by) in &self.made {
+            written += &self.sql[copied..range.start];
+            written += by;
+            copied = range.end;
+        }
+        written += &self.sql[copied..];
+        written.into()
+    }
+}
+
+/// The parenthesis that closes the one at a place.
+fn closing(tokens: &[TokenWithSpan], open: usize) -> Option<usize> {
+    let mut depth = 0;
+    for (at, token) in tokens.iter().enumerate().skip(open) {
+        match token.token {
+            Token::LParen => depth += 1,
+            Token::RParen => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return Some(at);
+        }
+    }
+    None
+}
+
+fn is_integer(number: &str) -> bool {
+    number.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn is_large(token: &Token) -> bool {
+    matches!(token, Token::Number(number, _) if is_integer(number) && number.parse::<i64>().is_err())
+}
+
+/// The tokens of the list in parentheses that one of them is in, if it is in one of plain values.
+fn list_around(tokens: &[TokenWithSpan], at: usize) -> &[TokenWithSpan] {
+    let is_plain = |token: &&TokenWithSpan| {
+        matches!(token.token, Token::Number(..) | Token::Comma | Token::Minus | Token::SingleQuotedString(_))
+    };
+    let before = tokens[..at].iter().rev().take_while(is_plain).count();
+    let behind = tokens[at..].iter().take_while(is_plain).count();
+    let (start, end) = (at - before, at + behind);
+    let is_token = |place: Option<usize>, token: Token| {
+        place.and_then(|place| tokens.get(place)).is_some_and(|found| found.token == token)
+    };
+    let is_in_list = is_token(start.checked_sub(1), Token::LParen) && is_token(Some(end), Token::RParen);
+    if is_in_list { &tokens[start..end] } else { &[] }
+}
+
+/// Places of characters, by line and column from 1, as bytes.
+struct Places<'a> {
+    sql: &'a str,
+    lines: Vec<usize>,
+}
+
+impl<'a> Places<'a> {
+    fn new(sql: &'a str) -> Self {
+        let behind = sql.match_indices('\n').map(|(at, _)| at + 1);
+        Self { sql, lines: std::iter::once(0).chain(behind).collect() }
+    }
+
+    fn byte(&self, at: Location) -> usize {
+        let place = |number: u64| usize::try_from(number.saturating_sub(1)).unwrap_or(usize::MAX);
+        let line = self.lines.get(place(at.line)).copied().unwrap_or(self.sql.len());
+        let rest = &self.sql[line..];
+        line + rest.char_indices().nth(place(at.column)).map_or(rest.len(), |(byte, _)| byte)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_integers_are_read_wherever_they_stand() {
+        let readable = |sql| for_polars(sql).unwrap().into_owned();
+        assert_eq!(readable("seed = 7 AND x IN (1, 2)"), "seed = 7 AND x IN (1, 2)");
+        assert_eq!(readable("seed = 18446744073709551615"), "seed = CAST('18446744073709551615' AS INT128)");
+        assert_eq!(
+            readable("é = 'x' AND\n seed IN (-5, 18446744073709551615) AND step = 3"),
+            "é = 'x' AND\n seed IN (CAST('-5' AS INT128), CAST('18446744073709551615' AS INT128)) AND step = 3"
+        );
+        assert_eq!(readable("'99999999999999999999'"), "'99999999999999999999'");
+        assert!(for_polars(&format!("seed = {}", "9".repeat(40))).is_err());
+    }
+
+    #[test]
+    fn numbers_names_and_nan_are_read_as_people_write_them() {
+        let readable = |sql| for_polars(sql).unwrap().into_owned();
+        assert_eq!(readable("a < 1e-6 AND b > -2.5E3"), "a < 0.000001 AND b > -2500.0");
+        assert_eq!(readable("seed IN (11, 22.0)"), "seed IN (11, 22)");
+        assert_eq!(readable("weight IN (1.5, 2.0)"), "weight IN (1.5, 2.0)");
+        assert_eq!(
+            readable("SELECT Token, MAX(Top5) AS Top5 FROM Heads WHERE BLOCK = 'BLOCK'"),
+            "SELECT token, MAX(top5) AS Top5 FROM heads WHERE block = 'BLOCK'"
+        );
+        assert_eq!(readable("NOT is_nan(a + (b)) AND ISNAN(c)"), "NOT ((a + (b)) IS NULL) AND ((c) IS NULL)");
+        assert_eq!(first_word("-- a comment\n /* another */ select 1").as_deref(), Some("SELECT"));
+    }
+}
