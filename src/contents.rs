@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::dump::{Dump, DumpError, ReadOptions, Series, StepFiles, StepReader, Video, read_step_metadata};
-use crate::grid::{Grid, infer_grid};
+use crate::grid::Grid;
 use crate::ingest::Quarantined;
 use crate::shape::{AxisNumbers, StepShape};
 use crate::store::{StepRow, Store, StoreError};
@@ -228,7 +228,7 @@ fn dumped_series(series: &Series) -> SeriesContents {
             (Some(peek), Some(metadata)) => metadata.numbers(peek.shape, &series.split).0,
             _ => AxisNumbers::default(),
         },
-        grid: peek.and_then(|peek| infer_grid(peek.shape.spatial, metadata.as_ref()?.video_size()).ok()),
+        grid: peek.and_then(|peek| metadata.as_ref()?.grid(peek.shape.spatial).ok()),
         dtype: peek.map(|peek| peek.dtype.name().to_owned()),
         lossy: serde_json::json!({}),
         bytes: Bytes {

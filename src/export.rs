@@ -247,6 +247,7 @@ fn metadata_of(video: &VideoIndex, row: &StepRow, word: &Word) -> Object {
         prompt_id: row.prompt_id.clone().filter(|id| prompt_id(of_name).as_ref() != Some(id)),
         template: row.template.clone(),
         variation: row.variation,
+        grid: row.grid.filter(|grid| own.grid(row.shape.spatial).ok() != Some(*grid)),
         lossy: word.lossy.clone(),
         ..beyond(&row.token, row.weight, &own)
     };

@@ -16,7 +16,7 @@ use crate::dump::{
     Dump, DumpError, ReadOptions, Series, StepFiles, StepMetadata, StepReader, Video, composed, read_step_metadata,
     read_summary,
 };
-use crate::grid::{Grid, infer_grid};
+use crate::grid::Grid;
 use crate::json::{Json, Object};
 use crate::kernel::{Accumulator, Element, Reducer};
 use crate::shape::{AxisNumbers, StepShape};
@@ -266,7 +266,7 @@ impl Source {
             Word::Dump(series, _, options) => {
                 let of = |files: &StepFiles| {
                     let spatial = shape_of(files, series, &options).ok()?.spatial;
-                    infer_grid(spatial, dumped_metadata(files).ok()?.video_size()).ok()
+                    dumped_metadata(files).ok()?.grid(spatial).ok()
                 };
                 Ok(series.steps.iter().find_map(of))
             }

@@ -14,7 +14,7 @@ use crate::dump::{
     Dump, DumpError, Problem, ReadOptions, Series, StepFiles, StepReader, composed, read_step_metadata, read_summary,
     step_of,
 };
-use crate::grid::{Grid, infer_grid};
+use crate::grid::Grid;
 use crate::ingest::{ARRAY_KEYS, transform};
 use crate::kernel::{StepMeasurer, StepMeasures};
 use crate::query::{Filter, QueryError, StepSet};
@@ -555,6 +555,6 @@ fn source_grid(recipe: &Recipe, spatial: usize, files: &StepFiles) -> Option<Gri
     let named = recipe.grid.filter(|grid| grid.spatial() == spatial);
     named.or_else(|| {
         let (metadata, _) = read_step_metadata(&files.parts.first()?.metadata).ok()?;
-        infer_grid(spatial, metadata.video_size()).ok()
+        metadata.grid(spatial).ok()
     })
 }

@@ -329,6 +329,85 @@ fn a_tensor_of_the_same_size_that_is_older_than_its_metadata_is_noticed() {
 }
 
 #[test]
+fn metadata_of_another_size_is_noticed() {
+    let place = Place::new();
+    let word = place.word(VIDEO, "flower").steps([0]);
+    let set = |seconds| {
+        for name in ["step_000.npy", "step_000_metadata.json"] {
+            let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+            fs::File::options().write(true).open(word.file(name)).unwrap().set_modified(time).unwrap();
+        }
+    };
+    set(1_000);
+    place.ingest(&[]).clean();
+    place.word(VIDEO, "flower").with_key("seed", 1_234_567).write_metadata(0);
+    set(1_000);
+    assert_eq!(place.ingest(&[]).clean().counts(), (1, 0));
+    assert_eq!(place.contents()["videos"][0]["seed"], 1_234_567);
+}
+
+#[test]
+fn another_run_in_the_same_directory_is_not_mixed_with_the_first() {
+    let place = Place::new();
+    place.word(VIDEO, "flower").with_key("seed", 11).steps(0..5);
+    place.ingest(&[]).clean();
+    fs::remove_dir_all(place.dump()).unwrap();
+    place.word(VIDEO, "flower").with_key("seed", 12).steps(0..3);
+    place.ingest(&[]).ended(3).says("of another run (seed 11, now 12)").says("--prefix").says("--replace");
+    assert_eq!((place.steps(VIDEO)["flower"].len(), &place.contents()["videos"][0]["seed"]), (5, &json!(11)));
+    place.ingest(&["--replace"]).clean();
+    assert_eq!((place.steps(VIDEO)["flower"].len(), &place.contents()["videos"][0]["seed"]), (3, &json!(12)));
+}
+
+#[test]
+fn steps_of_two_runs_in_one_directory_are_told() {
+    let place = Place::new();
+    place.word(VIDEO, "flower").with_key("seed", 11).steps(0..2);
+    place.word(VIDEO, "flower").with_key("seed", 12).with_key("prompt", "a rose").steps(2..4);
+    let warnings = place.ingest(&[]).clean().warnings().join("\n");
+    assert!(warnings.contains("differ in seed (11, 12)") && warnings.contains("differ in prompt"), "{warnings}");
+}
+
+#[test]
+fn another_video_of_the_same_id_is_refused_even_if_some_steps_are_alike() {
+    let place = Place::new();
+    place.word(VIDEO, "flower").steps(0..3);
+    place.ingest(&[]).clean();
+    let other = place.path("other");
+    fs::rename(place.dump(), &other).unwrap();
+    let moved = other.join(VIDEO).join("token_flower/step_001.npy");
+    fs::copy(other.join(VIDEO).join("token_flower/step_000.npy"), moved).unwrap();
+    let told = place.run(["ingest", "other", "--store", "a.store"]).ended(3);
+    assert!(told.err.contains("is in the store already, with other contents"), "{told:?}");
+}
+
+#[test]
+fn steps_of_another_grid_are_left_out() {
+    let place = Place::new();
+    let size = |width: u32, height: u32| {
+        place.word(VIDEO, "flower").with_key("video_width", width).with_key("video_height", height)
+    };
+    size(64, 48).steps(0..3);
+    let odd = size(48, 64).steps([3]);
+    let ingested = place.ingest(&[]).ended(3).says("on the grid 2x4x3").says("on the grid 2x3x4");
+    assert_eq!(ingested.left_out()[0].0, odd.file("step_003.npy"));
+    assert_eq!(place.steps(VIDEO)["flower"], [0, 1, 2]);
+}
+
+#[test]
+fn a_selection_of_steps_replaces_all_of_them() {
+    let place = Place::new();
+    place.word(VIDEO, "flower").steps(0..8);
+    place.ingest(&[]).clean();
+    place.ingest(&["--every", "4"]).clean();
+    assert_eq!(place.steps(VIDEO)["flower"].len(), 8);
+    let replaced = place.ingest(&["--every", "4", "--replace"]).clean();
+    assert!(replaced.warnings().iter().any(|warning| warning.contains("6 steps of the store")), "{replaced:?}");
+    assert_eq!(place.steps(VIDEO)["flower"], [0, 4]);
+    place.assert_sound();
+}
+
+#[test]
 fn a_touched_file_with_the_same_contents_is_not_written_again() {
     let place = two_words();
     place.ingest(&[]).clean();
@@ -514,13 +593,14 @@ fn averaging_downsampling_and_narrowing_are_marked_as_lossy() {
     let word = place.word(VIDEO, "flower").with_key("dtype", "torch.float32");
     let values: Vec<f32> = (0..144u8).map(f32::from).collect();
     word.write(0, "npy", &npy_f32(&SHAPE, &values));
-    place.ingest(&["--average", "blocks,heads", "--downsample", "2", "--dtype", "float16"]).clean();
+    let ingested = place.ingest(&["--average", "blocks,heads", "--downsample", "2", "--dtype", "float16"]).ended(0);
+    assert!(ingested.warnings()[0].contains("no multiple of 2 x 2"), "{ingested:?}");
     let series = place.series(VIDEO, "flower");
     assert_eq!(series["shape"], json!([1, 1, 8, 1]));
     assert_eq!(series["grid"], json!({"frames": 2, "height": 2, "width": 2}));
     assert_eq!(series["lossy"], json!({"average": ["block", "head"], "downsample": 2, "dtype": "float16"}));
-    // Blocks and heads add 60 on average; windows are 2x2, and 1x2 at the lower edge.
-    let expected = [62.5f32, 64.5, 68.5, 70.5, 74.5, 76.5, 80.5, 82.5].map(f16::from_f32);
+    // Blocks and heads add 60 on average; windows are 2x2, and at the lower edge 1x2, which weigh half.
+    let expected = [62.5f32, 64.5, 34.25, 35.25, 74.5, 76.5, 40.25, 41.25].map(f16::from_f32);
     assert_eq!(place.values(VIDEO, "flower", 0), bytes(&expected));
     place.assert_same_as_dump();
 }

@@ -190,7 +190,8 @@ fn a_missing_or_truncated_file_is_found() {
 fn a_copy_that_some_tool_left_beside_a_part_is_named() {
     let place = small_store();
     let part = place.store().join("index/steps").join(format!("{VIDEO}.parquet"));
-    for name in [format!("{VIDEO} (1).parquet"), format!("{VIDEO}.sync-conflict-20240331-AB.parquet")] {
+    let copies = [" (1)", ".sync-conflict-20240331-AB", "-laptop", "-1", ".parquet"];
+    for name in copies.map(|copy| format!("{VIDEO}{copy}.parquet")).into_iter().chain([format!("_{VIDEO}.parquet")]) {
         let copy = part.with_file_name(&name);
         fs::copy(&part, &copy).unwrap();
         for command in [vec!["verify", "a.store"], vec!["query", "list", "a.store"], vec!["info", "a.store"]] {

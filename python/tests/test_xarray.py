@@ -198,8 +198,20 @@ def test_a_part_of_the_array_is_that_of_the_files(
 ) -> None:
     expected = xarray.DataArray(values, dims=list(SIZES)).isel(indexers)
     found = store.xarray(VIDEO, "circle", chunks=chunks).attention.isel(indexers)
-    assert found.dims == expected.dims and found.dtype == np.float16
+    assert found.dims == expected.dims and found.dtype == np.float32
     np.testing.assert_array_equal(found.values, expected.values)
+
+
+def test_variables_have_the_type_asked_for(store: attnkit.Store, values: np.ndarray) -> None:
+    mean = values.astype(np.float64).mean()
+    assert float(store.xarray(VIDEO, "circle").attention.mean()) == pytest.approx(mean, rel=1e-6)
+    for dtype, expected in (("stored", np.float16), ("float64", np.float64), ("float32", np.float32)):
+        dataset = store.xarray(VIDEO, "circle", dtype=dtype)
+        assert dataset.attention.dtype == expected
+        np.testing.assert_array_equal(dataset.attention.values, values.astype(expected))
+        assert dataset["mean"].dtype == (np.float64 if dtype == "float64" else np.float32)
+    with pytest.raises(ValueError, match="int8"):
+        store.xarray(VIDEO, "circle", dtype="int8")
 
 
 @pytest.mark.parametrize("chunks", [None, "auto"])
@@ -207,7 +219,7 @@ def test_points_parts_of_parts_and_labels_are_those_of_the_files(
     store: attnkit.Store, values: np.ndarray, chunks: Any
 ) -> None:
     found = store.xarray(VIDEO, "circle", chunks=chunks).attention
-    expected = xarray.DataArray(values, found.coords, dims=list(SIZES), name="attention")
+    expected = xarray.DataArray(values.astype(np.float32), found.coords, dims=list(SIZES), name="attention")
     points = {"step": xarray.DataArray([9, 0, 4], dims="point"), "block": xarray.DataArray([1, 1, 5], dims="point")}
     for part in (
         lambda array: array.isel(points),

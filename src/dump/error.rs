@@ -160,6 +160,20 @@ pub enum Problem {
         /// Shape and type of the first part.
         expected: String,
     },
+    /// A split file whose blocks or heads are others than those of the first, on the axis that is not split.
+    #[error(
+        "metadata of this part has {key} {found:?}, that of the first part {expected:?}: the same place would be another {axis}"
+    )]
+    SplitNumbers {
+        /// The key.
+        key: &'static str,
+        /// What it numbers.
+        axis: &'static str,
+        /// The numbers found.
+        found: Vec<i32>,
+        /// Those of the first part.
+        expected: Vec<i32>,
+    },
     /// Tensor without metadata.
     #[error("no metadata beside it; expected {expected} (a step without it counts as not yet complete)")]
     NoMetadata {

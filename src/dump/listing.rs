@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::foreign::is_foreign;
-use super::read::signature;
 use super::word::{TrackedWord, recognise};
-use super::{DumpError, FileFormat, Problem, Series, StepFile, StepFiles, StepMetadata, read_step_metadata};
+use super::{
+    DumpError, FileFormat, FileSignature, Problem, Series, StepFile, StepFiles, StepMetadata, read_step_metadata,
+};
 use crate::shape::AxisNumbers;
 
 pub(super) const TOKEN_PREFIX: &str = "token_";
@@ -63,7 +64,7 @@ impl Listing {
         };
         let stem = file.strip_suffix(METADATA_SUFFIX);
         let tensor = tensor_name(file);
-        if file.starts_with("aggregate") {
+        if file.starts_with("aggregate") && path.is_file() {
             // Means over all steps, with their metadata: derived from the steps.
             if stem.is_none() {
                 found.aggregates.push(path.to_owned());
@@ -147,17 +148,16 @@ impl Listing {
                 self.problems.push(Problem::NoMetadata { expected }.at(&chosen.path));
                 continue;
             };
-            match signature(&chosen.path, metadata) {
+            match FileSignature::of(&chosen.path).and_then(|tensor| Ok((tensor, FileSignature::of(metadata)?))) {
                 Err(error) => self.problems.push(Problem::from(error).at(&chosen.path)),
-                Ok((bytes, modified, metadata_modified)) => steps.entry(name.step).or_default().push(StepFile {
+                Ok((tensor, described)) => steps.entry(name.step).or_default().push(StepFile {
                     path: chosen.path.clone(),
                     format: chosen.format,
                     block: name.block,
                     head: name.head,
                     metadata: metadata.clone(),
-                    bytes,
-                    modified,
-                    metadata_modified,
+                    tensor,
+                    described,
                 }),
             }
         }

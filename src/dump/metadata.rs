@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{DumpError, Problem, StepPeek};
-use crate::grid::VideoSize;
+use crate::grid::{Grid, GridError, VideoSize, infer_grid};
 use crate::json::{Json, Object, Parsed};
 use crate::shape::{AxisNumbers, StepShape};
 
@@ -19,23 +19,9 @@ const JSON_LIMIT: u64 = 16 << 20;
 const EXPORTED_KEY: &str = "attnkit";
 /// Keys that are only compared with the array.
 const MODEL_KEYS: [&str; 2] = ["num_blocks", "num_heads"];
-/// Keys that are the same for all parts of a step.
-const KEYS_OF_STEP: [&str; 14] = [
-    "video_id",
-    "step",
-    "timestep",
-    "total_steps",
-    "token_word",
-    "token_ids",
-    "token_texts",
-    "threshold_applied",
-    "prompt",
-    "seed",
-    "cfg_scale",
-    "video_width",
-    "video_height",
-    "video_frames",
-];
+/// Keys that speak of one part of a split step.
+const KEYS_OF_PART: [&str; 7] =
+    ["block_idx", "head_idx", "num_blocks", "num_heads", "attention_shape", "spatial_resolution", "aggregation_method"];
 /// Seeds that the tables hold: integers of 64 bits, with or without a sign.
 const SEEDS: std::ops::RangeInclusive<i128> = i64::MIN as i128..=u64::MAX as i128;
 
@@ -108,6 +94,9 @@ pub struct Exported {
     /// Number of the variation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub variation: Option<i32>,
+    /// The grid, if the size of the video does not tell it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grid: Option<Grid>,
     /// What was lost when the word was ingested, as the attributes of its group say.
     #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
     pub lossy: serde_json::Map<String, serde_json::Value>,
@@ -175,6 +164,15 @@ impl StepMetadata {
         (metadata, odd)
     }
 
+    /// The grid of maps of that many positions: as a store had it, else by the size of the video.
+    ///
+    /// # Errors
+    /// If the size is not known, or does not tell it.
+    pub fn grid(&self, spatial: usize) -> Result<Grid, GridError> {
+        let exported = self.exported.grid.filter(|grid| grid.spatial() == spatial);
+        exported.map_or_else(|| infer_grid(spatial, self.video_size()), Ok)
+    }
+
     /// Size of the generated video.
     #[must_use]
     pub fn video_size(&self) -> VideoSize {
@@ -182,13 +180,19 @@ impl StepMetadata {
         VideoSize { frames: wide(self.video_frames), height: wide(self.video_height), width: wide(self.video_width) }
     }
 
-    /// Keys that the metadata of another part of the same step has with another value.
-    pub(crate) fn contradictions(&self, other: &Self) -> impl Iterator<Item = &'static str> {
-        let differs = |key: &&str| match (self.raw.get(*key), other.raw.get(*key)) {
-            (Some(own), Some(other)) => own != other,
-            _ => false,
-        };
-        KEYS_OF_STEP.into_iter().filter(differs)
+    /// Keys that the metadata of another part of the same step has with another value, or alone; but for those that speak of one part.
+    pub(crate) fn contradictions(&self, other: &Self) -> Vec<String> {
+        let is_of_step = |key: &&String| !KEYS_OF_PART.contains(&key.as_str());
+        let differs = |key: &&String| self.raw.get(*key) != other.raw.get(*key);
+        let alone = other.raw.keys().filter(|key| !self.raw.contains_key(*key));
+        self.raw
+            .keys()
+            .filter(|key| other.raw.contains_key(*key))
+            .chain(alone)
+            .filter(is_of_step)
+            .filter(differs)
+            .cloned()
+            .collect()
     }
 
     /// Numbers of the blocks and heads of a step of this shape, and what is odd about them. Axes that are `split` into files have the

@@ -124,7 +124,7 @@ impl StepFiles {
     /// Bytes of the tensor files.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.parts.iter().map(|part| part.bytes).sum()
+        self.parts.iter().map(|part| part.tensor.bytes).sum()
     }
 
     /// Whether it is split by block or head.
@@ -142,7 +142,7 @@ impl StepFiles {
     /// Latest modification of its tensor and metadata files.
     #[must_use]
     pub fn modified(&self) -> SystemTime {
-        let latest = |part: &StepFile| part.modified.max(part.metadata_modified);
+        let latest = |part: &StepFile| part.tensor.modified.max(part.described.modified);
         self.parts.iter().map(latest).max().unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
@@ -159,12 +159,33 @@ impl StepFiles {
     #[must_use]
     pub fn signature(&self) -> String {
         let mut hash = Xxh3::new();
-        for StepFile { bytes, modified, metadata_modified, .. } in &self.parts {
-            hash.update(&bytes.to_le_bytes());
-            hash.update(&micros(*modified).to_le_bytes());
-            hash.update(&micros(*metadata_modified).to_le_bytes());
+        for part in &self.parts {
+            for FileSignature { bytes, modified } in [part.tensor, part.described] {
+                hash.update(&bytes.to_le_bytes());
+                hash.update(&micros(modified).to_le_bytes());
+            }
         }
         format!("{:016x}", hash.digest())
+    }
+}
+
+/// What the file system says of a file: if it is the same at two looks, the file was not written between them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileSignature {
+    /// Size.
+    pub bytes: u64,
+    /// Last modification.
+    pub modified: SystemTime,
+}
+
+impl FileSignature {
+    /// Of the file at a path, links followed.
+    ///
+    /// # Errors
+    /// If it cannot be looked at.
+    pub fn of(path: &Path) -> std::io::Result<Self> {
+        let found = path.metadata()?;
+        Ok(Self { bytes: found.len(), modified: found.modified()? })
     }
 }
 
@@ -189,12 +210,10 @@ pub struct StepFile {
     pub head: Option<usize>,
     /// Its metadata file.
     pub metadata: PathBuf,
-    /// Size of the tensor file.
-    pub bytes: u64,
-    /// Last modification of the tensor file.
-    pub modified: SystemTime,
-    /// Last modification of the metadata file.
-    pub metadata_modified: SystemTime,
+    /// What the file system says of the tensor file.
+    pub tensor: FileSignature,
+    /// What it says of the metadata file.
+    pub described: FileSignature,
 }
 
 impl StepFile {

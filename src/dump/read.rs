@@ -5,7 +5,6 @@ use std::fs::File;
 use std::io::{BufReader, Cursor, Read};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use flate2::bufread::MultiGzDecoder;
 use serde::{Deserialize, Serialize};
@@ -17,7 +16,7 @@ use super::gzip::Gunzip;
 use super::npy::{HEADER_LIMIT, NpyHeader, read_npy};
 use super::npz::{Npz, NpzArray, read_promised};
 use super::torch::{TorchDtype, read_tensor};
-use super::{Batch, DumpError, FileFormat, Problem, StepArray, StepFile, StepFiles, StepShape};
+use super::{Batch, DumpError, FileFormat, FileSignature, Problem, StepArray, StepFile, StepFiles, StepShape};
 use crate::dtype::SourceDtype;
 use crate::shape::AxisNumbers;
 use crate::values::Values;
@@ -174,7 +173,7 @@ impl StepReader {
             FileFormat::Npy => {
                 open.take(HEADER_LIMIT as u64).read_to_end(&mut head)?;
                 let header = NpyHeader::parse(&head)?;
-                header.check_size(file.bytes, limit)?;
+                header.check_size(file.tensor.bytes, limit)?;
                 header
             }
             FileFormat::NpyGzip => {
@@ -191,7 +190,7 @@ impl StepReader {
                     (Err(problem), Ok(_)) => return Err(problem),
                 }
             }
-            FileFormat::Npz if file.bytes == 0 => return Err(Problem::Empty { expected: "an npz archive" }),
+            FileFormat::Npz if file.tensor.bytes == 0 => return Err(Problem::Empty { expected: "an npz archive" }),
             FileFormat::Npz => Npz::open(BufReader::new(open))?.choose(self.options.array.as_deref())?.header,
             FileFormat::Torch | FileFormat::TorchGzip => return Ok(None),
         };
@@ -208,9 +207,11 @@ impl StepReader {
     /// If one has gone or has another size or modification time.
     pub fn check_unchanged(files: &StepFiles) -> Result<(), DumpError> {
         for part in &files.parts {
-            let current = signature(&part.path, &part.metadata).map_err(|error| Problem::from(error).at(&part.path))?;
-            if current != (part.bytes, part.modified, part.metadata_modified) {
-                return Err(Problem::Changed.at(&part.path));
+            for (path, known) in [(&part.path, part.tensor), (&part.metadata, part.described)] {
+                let current = FileSignature::of(path).map_err(|error| Problem::from(error).at(path))?;
+                if current != known {
+                    return Err(Problem::Changed.at(&part.path));
+                }
             }
         }
         Ok(())
@@ -236,12 +237,6 @@ fn hash_metadata(files: &StepFiles, hash: &mut Xxh3) -> Result<(), DumpError> {
 
 fn digest(hash: &Xxh3) -> String {
     format!("{:032x}", hash.digest128())
-}
-
-/// Size of a tensor file, and the last modifications of it and of its metadata.
-pub(super) fn signature(tensor: &Path, metadata: &Path) -> std::io::Result<(u64, SystemTime, SystemTime)> {
-    let (tensor, metadata) = (tensor.metadata()?, metadata.metadata()?);
-    Ok((tensor.len(), tensor.modified()?, metadata.modified()?))
 }
 
 fn read_whole(path: &Path, limit: u64, buffer: &mut Vec<u8>) -> Result<(), Problem> {

@@ -1,6 +1,7 @@
 //! What is to do for one video: which words are new or changed, from where each of their steps comes, and how it will be laid out.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::Hash;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,7 +14,7 @@ use crate::dump::{
     DumpError, Problem, ReadOptions, Series, StepFiles, StepMetadata, StepPeek, StepReader, Video, content_hash,
     is_word, micros, read_step_metadata, read_summary, same_name,
 };
-use crate::grid::{Grid, infer_grid};
+use crate::grid::{Grid, GridError};
 use crate::json::{Json, Object};
 use crate::shape::AxisNumbers;
 use crate::store::{Heads, Recipe, SeriesLayout, StepRow, Store, VideoIndex, has_same_chunking};
@@ -134,6 +135,8 @@ struct Candidate {
     peek: Option<StepPeek>,
     /// Numbers of its blocks and heads, once its shape is known.
     numbers: AxisNumbers,
+    /// Its grid, if its metadata tells it.
+    grid: Option<Grid>,
     /// Name of its array, of an npz.
     array: Option<String>,
     is_new: bool,
@@ -370,25 +373,53 @@ impl Committed {
     }
 }
 
-/// Where the stored rows came from, if they are of another video than that of the dump: none was read from its directory, and
-/// no step that both have is the same.
+/// Where the stored rows came from, if they are of another video than that of the dump: none was read from its directory, and of
+/// the steps that both have one has other contents, or there are no such.
 fn other_video(rows: &[StepRow], video: &Video) -> Option<PathBuf> {
     let first = rows.first()?;
     if rows.iter().any(|row| Path::new(&row.source).starts_with(&video.dir)) {
         return None;
     }
-    let same = |row: &StepRow| {
-        let series = video.series.iter().find(|series| series.token == row.token);
-        let files = series.and_then(|series| series.steps.iter().find(|files| files.step == row.step));
-        files.is_some_and(|files| !matches!(compare(row, files), Same::Not))
+    let words: HashMap<&str, &Series> = video.series.iter().map(|series| (series.token.as_str(), series)).collect();
+    let files_of = |row: &StepRow| {
+        let steps = &words.get(row.token.as_str())?.steps;
+        Some(&steps[steps.binary_search_by_key(&row.step, |files| files.step).ok()?])
     };
+    let mut common = rows.iter().filter_map(|row| Some((row, files_of(row)?))).peekable();
+    // A file that cannot be read tells nothing.
+    let differs = |(row, files): (&StepRow, &StepFiles)| content_hash(files).is_ok_and(|hash| hash != row.content_hash);
     let elsewhere = Path::new(&first.source).ancestors().nth(2).unwrap_or(Path::new(&first.source));
-    (!rows.iter().any(same)).then(|| elsewhere.to_owned())
+    (common.peek().is_none() || common.any(differs)).then(|| elsewhere.to_owned())
 }
 
 /// What is before a video's own name in its id, with a `/` at its end.
 fn batch_of<'a>(video_id: &'a str, video: &Video) -> &'a str {
     video_id.strip_suffix(&video.name).unwrap_or_default()
+}
+
+/// What has most votes; of several with as many, what was voted for last, and then what ranks highest.
+fn most_voted<T: Eq + Hash>(
+    votes: impl IntoIterator<Item = (T, SystemTime)>,
+    rank: impl Fn(&T) -> String,
+) -> Option<T> {
+    let mut counts: HashMap<T, (usize, SystemTime)> = HashMap::new();
+    for (of, time) in votes {
+        let count = counts.entry(of).or_insert((0, UNIX_EPOCH));
+        *count = (count.0 + 1, count.1.max(time));
+    }
+    counts.into_iter().max_by_key(|(of, count)| (*count, rank(of))).map(|(of, _)| of)
+}
+
+/// In what a step of the store is of another run than one of the dump.
+fn other_run(row: &StepRow, metadata: &StepMetadata) -> Option<String> {
+    fn differ<T: PartialEq + ToString>(key: &str, stored: Option<&T>, found: Option<&T>) -> Option<String> {
+        let (stored, found) = stored.zip(found).filter(|(stored, found)| stored != found)?;
+        Some(format!("{key} {}, now {}", stored.to_string(), found.to_string()))
+    }
+    differ("seed", row.seed.as_ref(), metadata.seed.as_ref())
+        .or_else(|| differ("prompt", row.prompt.as_ref(), metadata.prompt.as_ref()))
+        .or_else(|| differ("cfg_scale", row.cfg_scale.as_ref(), metadata.cfg_scale.as_ref()))
+        .or_else(|| differ("total_steps", row.total_steps.as_ref(), metadata.total_steps.as_ref()))
 }
 
 /// Where a stored video came from, in words.
@@ -455,6 +486,7 @@ impl Candidates {
                     metadata,
                     peek,
                     numbers: AxisNumbers::default(),
+                    grid: None,
                     array: npz_array.map(|array| array.name),
                     is_new,
                 };
@@ -575,17 +607,20 @@ impl Candidates {
     /// Decides what is written. Steps that differ from most others are dropped, and found among the problems.
     pub fn decide(&mut self, options: &IngestOptions, findings: &mut Findings) -> Decision {
         self.settle_peeks(options, findings);
-        let Some((found, found_numbers)) = self.majority() else { return self.keep() };
+        let Some((found, found_numbers, found_grid)) = self.majority() else { return self.keep() };
         self.steps.retain(|_, candidate| {
-            let fits = candidate.peek == Some(found) && candidate.numbers == found_numbers;
+            let is_of_grid = candidate.grid.is_none() || candidate.grid == found_grid;
+            let fits = candidate.peek == Some(found) && candidate.numbers == found_numbers && is_of_grid;
             if !fits {
-                let described = |peek: Option<StepPeek>, numbers: &AxisNumbers| {
+                let described = |peek: Option<StepPeek>, numbers: &AxisNumbers, grid: Option<Grid>| {
                     let of = if *numbers == AxisNumbers::default() { String::new() } else { format!(" of {numbers}") };
-                    format!("{}{of}", peek.map(|peek| peek.to_string()).unwrap_or_default())
+                    let on =
+                        grid.filter(|_| !is_of_grid).map(|grid| format!(" on the grid {grid}")).unwrap_or_default();
+                    format!("{}{of}{on}", peek.map(|peek| peek.to_string()).unwrap_or_default())
                 };
                 let problem = Problem::Mixed {
-                    found: described(candidate.peek, &candidate.numbers),
-                    expected: described(Some(found), &found_numbers),
+                    found: described(candidate.peek, &candidate.numbers, candidate.grid),
+                    expected: described(Some(found), &found_numbers, found_grid),
                 };
                 let problem = problem.at(candidate.files.path());
                 findings.problems.push(candidate.files.left_out(problem));
@@ -595,7 +630,8 @@ impl Candidates {
         if !self.is_forced() && !self.steps.values().any(|candidate| candidate.is_new) {
             return Decision::Keep;
         }
-        let source_grid = self.source_grid(found, options, findings);
+        self.compare_runs(findings);
+        let source_grid = self.source_grid(found.shape.spatial, found_grid, options, findings);
         let recipe = options.recipe();
         if recipe.downsample > 1 && source_grid.is_none() {
             let remark = "cannot be downsampled: its grid is not known (name it with --grid FxHxW)".to_owned();
@@ -613,17 +649,33 @@ impl Candidates {
         }
         let (shape, grid, dtype) = recipe.outcome(found.shape, source_grid, found.dtype.stored());
         let numbers = recipe.numbers(found.shape, found_numbers);
-        let is_other = |row: &StepRow| row.shape != shape || row.dtype != dtype.name() || row.numbers != numbers;
+        let is_other_grid = |row: &StepRow| row.grid.is_some_and(|stored| grid.is_some_and(|grid| grid != stored));
+        let is_other = |row: &StepRow| {
+            row.shape != shape || row.dtype != dtype.name() || row.numbers != numbers || is_other_grid(row)
+        };
+        let first = self.steps.values().next();
+        let of_other_run = |row: &StepRow| first.and_then(|first| other_run(row, &first.metadata));
         if options.replace {
-            let is_gone = |row: &&StepRow| !self.steps.contains_key(&row.step) && is_other(row);
+            let is_gone =
+                |row: &&StepRow| !self.steps.contains_key(&row.step) && (is_other(row) || of_other_run(row).is_some());
             let gone: Vec<i32> = self.stored.values().filter(is_gone).map(|row| row.step).collect();
             if !gone.is_empty() {
                 self.stored.retain(|step, _| !gone.contains(step));
-                let remark = format!("steps of another shape or type, whose files are gone, are replaced: {gone:?}");
+                let remark =
+                    format!("steps of another shape, type or run, whose files are gone, are replaced: {gone:?}");
                 findings.remarks.push(Remark::new(&self.series.dir, remark));
             }
         }
         let carried = || self.stored.values().filter(|row| !self.steps.contains_key(&row.step));
+        if let Some((row, difference)) = carried().find_map(|row| Some((row, of_other_run(row)?))) {
+            let remark = format!(
+                "the store holds step {} of this word, which is not in the dump now and is of another run ({difference}); ingest with \
+                 --prefix NAME to keep both, or with --replace to drop what is gone",
+                row.step
+            );
+            findings.problems.push(Problem::Remark(remark).at(&self.series.dir));
+            return self.keep();
+        }
         let differs = |row: &&StepRow| self.rewrite || is_other(row);
         if let Some(row) = carried().find(differs) {
             let remark = format!(
@@ -635,6 +687,12 @@ impl Candidates {
             return self.keep();
         }
         let steps = self.step_plans();
+        let arrays: BTreeSet<&str> = self.steps.values().filter_map(|candidate| candidate.array.as_deref()).collect();
+        if arrays.len() > 1 {
+            let named = arrays.into_iter().collect::<Vec<_>>().join(", ");
+            let remark = format!("its steps are arrays of several names: {named}; --array NAME takes one of them");
+            findings.remarks.push(Remark::new(&self.series.dir, remark));
+        }
         let layout = SeriesLayout { shape, dtype, steps: steps.len(), codec: options.codec, rollups: options.rollups };
         Decision::Write(
             Box::new(SeriesPlan {
@@ -738,6 +796,7 @@ impl Candidates {
             let whole = AxisNumbers::default();
             let (numbers, odd) = candidate.metadata.numbers(peek.shape, if is_split { split } else { &whole });
             candidate.numbers = numbers;
+            candidate.grid = candidate.metadata.grid(peek.shape.spatial).ok().filter(|_| options.grid.is_none());
             if let Some(first) = candidate.files.parts.first() {
                 findings.remark_once(&first.metadata, odd);
             }
@@ -745,37 +804,66 @@ impl Candidates {
         });
     }
 
-    /// Shape, type and numbers of most steps; of the most recently modified, if there are as many of several.
-    fn majority(&self) -> Option<(StepPeek, AxisNumbers)> {
-        let mut votes: HashMap<(StepPeek, &AxisNumbers), (usize, SystemTime)> = HashMap::new();
-        for candidate in self.steps.values() {
-            let vote = votes.entry((candidate.peek?, &candidate.numbers)).or_insert((0, UNIX_EPOCH));
-            *vote = (vote.0 + 1, vote.1.max(candidate.files.modified()));
-        }
-        let most =
-            votes.into_iter().max_by_key(|((peek, numbers), vote)| (*vote, peek.shape.axes(), numbers.to_string()));
-        most.map(|((peek, numbers), _)| (peek, numbers.clone()))
+    /// Shape, type and numbers of most steps, and the grid of most of these that tell one; of the most recently modified, if there are
+    /// as many of several.
+    fn majority(&self) -> Option<(StepPeek, AxisNumbers, Option<Grid>)> {
+        let shapes = self.steps.values().map(|step| Some(((step.peek?, step.numbers.clone()), step.files.modified())));
+        let shapes: Vec<_> = shapes.collect::<Option<_>>()?;
+        let (peek, numbers) = most_voted(shapes, |(peek, numbers)| format!("{:?} {numbers}", peek.shape.axes()))?;
+        let alike = self.steps.values().filter(|step| step.peek == Some(peek) && step.numbers == numbers);
+        let grids = alike.filter_map(|step| Some((step.grid?, step.files.modified())));
+        let grid = most_voted(grids, Grid::to_string);
+        Some((peek, numbers, grid))
     }
 
-    /// Grid of the step files: named by the user, else from the first step's metadata.
-    fn source_grid(&self, found: StepPeek, options: &IngestOptions, findings: &mut Findings) -> Option<Grid> {
-        let first = self.steps.values().next()?;
-        let path = &first.files.parts.first()?.metadata;
-        let spatial = found.shape.spatial;
+    /// Grid of the step files: named by the user, else that of most.
+    fn source_grid(
+        &self,
+        spatial: usize,
+        of_most: Option<Grid>,
+        options: &IngestOptions,
+        findings: &mut Findings,
+    ) -> Option<Grid> {
+        let of_metadata = |candidate: &Candidate| candidate.files.parts.first().map(|part| part.metadata.clone());
         match options.grid {
             Some(grid) if grid.spatial() == spatial => return Some(grid),
             Some(grid) => {
                 let message =
                     format!("--grid {grid} has {} positions, the maps have {spatial}; it is not used", grid.spatial());
-                findings.remark_once(path, vec![message]);
+                let path = self.steps.values().next().and_then(of_metadata);
+                findings.remark_once(&path.unwrap_or_default(), vec![message]);
             }
             None => {}
         }
-        match infer_grid(spatial, first.metadata.video_size()) {
-            Ok(grid) => Some(grid),
-            Err(error) => {
-                findings.remark_once(path, vec![error.to_string()]);
-                None
+        for candidate in self.steps.values() {
+            let Err(error) = candidate.metadata.grid(spatial) else { continue };
+            // Where others tell it, silence is nothing odd.
+            if of_most.is_none() || !matches!(error, GridError::UnknownSize { .. }) {
+                findings.remark_once(&of_metadata(candidate).unwrap_or_default(), vec![error.to_string()]);
+            }
+        }
+        of_most
+    }
+
+    /// Says in what the steps of the dump differ that are of one run elsewhere.
+    fn compare_runs(&self, findings: &mut Findings) {
+        let values = |of: fn(&StepMetadata) -> Option<String>| -> BTreeSet<String> {
+            self.steps.values().filter_map(|candidate| of(&candidate.metadata)).collect()
+        };
+        let keys: [(&str, fn(&StepMetadata) -> Option<String>); 4] = [
+            ("seed", |metadata| metadata.seed.map(|seed| seed.to_string())),
+            ("prompt", |metadata| metadata.prompt.clone()),
+            ("cfg_scale", |metadata| metadata.cfg_scale.map(|scale| scale.to_string())),
+            ("total_steps", |metadata| metadata.total_steps.map(|steps| steps.to_string())),
+        ];
+        for (key, of) in keys {
+            let values = values(of);
+            if values.len() > 1 {
+                let named: Vec<&str> = values.iter().take(3).map(String::as_str).collect();
+                let more = if values.len() > named.len() { ", …" } else { "" };
+                let remark =
+                    format!("its steps differ in {key} ({}{more}): two runs in one directory?", named.join(", "));
+                findings.remarks.push(Remark::new(&self.series.dir, remark));
             }
         }
     }

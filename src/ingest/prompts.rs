@@ -243,6 +243,16 @@ impl VideoPrompt {
             return Some(format!("`{word}` has weight {weight} and also {written} in its prompt; {weight} counts"));
         }
         let prompt = self.prompt.as_ref()?;
+        let name = as_name(word);
+        let mut others = prompt.tokens.iter().filter(|token| as_name(&token.word) == name).map(|token| token.weight);
+        if let (Some(weight), Some(other)) = (weight, others.find(|&other| Some(other) != weight))
+            && Some(weight) == prompt.weight_of(word)
+        {
+            return Some(format!(
+                "`{word}` has weight {weight} and also {other} in {}; {weight} counts",
+                prompt.prompt_id()
+            ));
+        }
         match (prompt.weight_of(word), weight) {
             (None, None) => Some(format!("`{word}` is not in the prompt `{}`: its weight is not known", prompt.prompt)),
             (Some(of_batch), Some(weight)) if of_batch != weight => Some(format!(

@@ -97,14 +97,14 @@ impl ShardTask {
             match self.read(plan, store, &mut reader) {
                 // After a failure the shard is lost, but the other files are still looked at.
                 Ok(_) if !fragment.failures.is_empty() => {}
-                Ok(step) => {
+                Ok(mut step) => {
                     let measures = with_values!(&step.array.values, values => measurer
                         .get_or_insert_with(|| StepMeasurer::new(layout.shape, self.series.grid))
                         .measure(values));
                     for (kind, writer) in &mut writers {
                         write_step(&step.array.values, &measures, *kind, layout.chunk_len(*kind), writer)?;
                     }
-                    self.describe(plan, index, &step, &measures, &mut fragment);
+                    self.describe(plan, index, &mut step, &measures, &mut fragment);
                 }
                 Err(failure) => fragment.failures.push(failure),
             }
@@ -131,7 +131,7 @@ impl ShardTask {
     fn read<'a>(&self, plan: &StepPlan, store: &Store, reader: &'a mut StepReader) -> Result<ReadStep<'a>, Failure> {
         match &plan.source {
             StepSource::Stored { array, row } => self.read_stored(plan.step, array, *row, store),
-            StepSource::Files { files, .. } => self.read_files(files, reader),
+            StepSource::Files { files, metadata } => self.read_files(files, metadata, reader),
         }
     }
 
@@ -144,10 +144,15 @@ impl ShardTask {
         })?;
         let values = Values::from_ne_bytes(self.series.layout.dtype, &bytes).into_owned();
         let array = StepArray { shape: self.series.layout.shape, source_dtype: self.series.found.dtype, values };
-        Ok(ReadStep { array, content_hash: String::new(), as_in_file: true })
+        Ok(ReadStep { array, content_hash: String::new(), as_in_file: true, remarks: Vec::new() })
     }
 
-    fn read_files<'a>(&self, files: &StepFiles, reader: &'a mut StepReader) -> Result<ReadStep<'a>, Failure> {
+    fn read_files<'a>(
+        &self,
+        files: &StepFiles,
+        metadata: &StepMetadata,
+        reader: &'a mut StepReader,
+    ) -> Result<ReadStep<'a>, Failure> {
         let series = &self.series;
         let failed = |problem: DumpError| {
             let problem = files.left_out(problem);
@@ -157,6 +162,7 @@ impl ShardTask {
             // A file that is being written reads as damaged: say the likelier thing.
             failed(StepReader::check_unchanged(files).err().unwrap_or(problem))
         })?;
+        let remarks = disagreements(files, metadata).map_err(failed)?;
         StepReader::check_unchanged(files).map_err(failed)?;
         let observed = step.array.peek();
         if observed != series.found {
@@ -166,7 +172,7 @@ impl ShardTask {
         let array = transform(step.array, &series.recipe, series.source_grid);
         let as_in_file =
             !files.is_split() && array.shape == observed.shape && array.values.dtype().name() == observed.dtype.name();
-        Ok(ReadStep { array, content_hash: step.content_hash, as_in_file })
+        Ok(ReadStep { array, content_hash: step.content_hash, as_in_file, remarks })
     }
 
     /// Adds the step's rows to the fragment.
@@ -174,11 +180,12 @@ impl ShardTask {
         &self,
         plan: &StepPlan,
         index: usize,
-        step: &ReadStep<'_>,
+        step: &mut ReadStep<'_>,
         measures: &StepMeasures,
         fragment: &mut Fragment,
     ) {
         let SeriesPlan { layout, numbers, grid, .. } = &self.series;
+        fragment.remarks.append(&mut step.remarks);
         fragment
             .heads
             .extend(measures.maps.iter().map(|map| HeadRow::new(plan.step, layout.shape, numbers, *grid, map)));
@@ -192,7 +199,6 @@ impl ShardTask {
             if !patch.is_empty() {
                 fragment.metadata.push((plan.step, patch));
             }
-            fragment.remarks.extend(disagreements(files, metadata));
             let nonfinite: u64 = measures.maps.iter().map(|map| u64::from(map.statistics.nonfinite)).sum();
             if nonfinite > 0 {
                 let remark =
@@ -210,20 +216,33 @@ impl ShardTask {
 }
 
 /// What the metadata of further parts of a split step says otherwise than that of the first, which counts.
-fn disagreements(files: &StepFiles, metadata: &StepMetadata) -> Vec<DumpError> {
-    let [first, others @ ..] = &files.parts[..] else { return Vec::new() };
+///
+/// # Errors
+/// If they number the blocks or heads of their arrays otherwise.
+fn disagreements(files: &StepFiles, metadata: &StepMetadata) -> Result<Vec<DumpError>, DumpError> {
+    let [first, others @ ..] = &files.parts[..] else { return Ok(Vec::new()) };
     let mut remarks = Vec::new();
-    let mut by_key: BTreeMap<&str, (&StepFile, usize)> = BTreeMap::new();
+    let mut by_key: BTreeMap<String, (&StepFile, usize)> = BTreeMap::new();
     for part in others {
-        match read_step_metadata(&part.metadata) {
+        let other = match read_step_metadata(&part.metadata) {
+            Ok((other, _)) => other,
             Err(DumpError { path, problem }) => {
                 remarks.push(Problem::Remark(format!("{problem}; that of the first part counts")).at(path));
+                continue;
             }
-            Ok((other, _)) => {
-                for key in metadata.contradictions(&other) {
-                    by_key.entry(key).or_insert((part, 0)).1 += 1;
-                }
+        };
+        let axes = [
+            ("block_idx", "block", part.block, &other.block_idx, &metadata.block_idx),
+            ("head_idx", "head", part.head, &other.head_idx, &metadata.head_idx),
+        ];
+        for (key, axis, of_file, found, expected) in axes {
+            if of_file.is_none() && found != expected {
+                let (found, expected) = (found.clone(), expected.clone());
+                return Err(Problem::SplitNumbers { key, axis, found, expected }.at(&part.metadata));
             }
+        }
+        for key in metadata.contradictions(&other) {
+            by_key.entry(key).or_insert((part, 0)).1 += 1;
         }
     }
     remarks.extend(by_key.into_iter().map(|(key, (part, count))| {
@@ -232,7 +251,7 @@ fn disagreements(files: &StepFiles, metadata: &StepMetadata) -> Vec<DumpError> {
             format!("its {key} is not that of {count} other parts of the step, such as {name}; this one counts");
         Problem::Remark(remark).at(&first.metadata)
     }));
-    remarks
+    Ok(remarks)
 }
 
 /// Adds what a step's metadata tells to its row.
@@ -299,6 +318,8 @@ struct ReadStep<'a> {
     content_hash: String,
     /// Whether shape and type are those of its one file.
     as_in_file: bool,
+    /// What is odd about its files.
+    remarks: Vec<DumpError>,
 }
 
 /// Writes one step's chunks of one array.

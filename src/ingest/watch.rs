@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::prompts::Prompts;
 use super::schedule;
@@ -11,7 +11,7 @@ use super::{
     Event, IngestError, IngestOptions, Observer, PromptMatches, Quarantined, Remark, Report, WatchOptions, into_inner,
     lock, remove_generation,
 };
-use crate::dump::{Dump, Series, StepFiles, Video};
+use crate::dump::{Dump, FileSignature, Series, StepFiles, Video};
 
 /// How long what a commit replaced stays, for whoever is reading it.
 const GRACE: Duration = Duration::from_mins(5);
@@ -76,8 +76,8 @@ fn pause(time: Duration, observer: &dyn Observer) -> bool {
     !observer.is_cancelled()
 }
 
-/// Size and modification time of a file: if both are the same at two looks, it is complete.
-type Signature = (u64, SystemTime, SystemTime);
+/// Of a tensor and its metadata, or of a summary twice: if it is the same at two looks, it is complete.
+type Signature = [FileSignature; 2];
 
 /// A dump, and what was done with it so far.
 struct Watched<'a> {
@@ -280,12 +280,8 @@ fn paths(video: &Video) -> impl Iterator<Item = &Path> {
 /// These files with their signatures; that of a step file is of its metadata, too.
 fn signatures(video: &Video) -> impl Iterator<Item = (PathBuf, Signature)> + '_ {
     let steps = video.series.iter().flat_map(|series| &series.steps).flat_map(|step| &step.parts);
-    let summary = video.summary.iter().filter_map(|path| {
-        let found = path.metadata().ok()?;
-        let modified = found.modified().ok()?;
-        Some((path.clone(), (found.len(), modified, modified)))
-    });
-    steps.map(|part| (part.path.clone(), (part.bytes, part.modified, part.metadata_modified))).chain(summary)
+    let summary = video.summary.iter().filter_map(|path| Some((path.clone(), [FileSignature::of(path).ok()?; 2])));
+    steps.map(|part| (part.path.clone(), [part.tensor, part.described])).chain(summary)
 }
 
 /// The step file that a metadata file is beside.

@@ -15,7 +15,7 @@ use super::plan::{Committed, SeriesPlan};
 use super::remove_generation;
 use super::task::{describe_row, write_step};
 use crate::dump::{Problem, ReadOptions, StepArray, StepMetadata, composed, micros, prompt_id};
-use crate::grid::{Grid, infer_grid};
+use crate::grid::Grid;
 use crate::kernel::StepMeasurer;
 use crate::shape::AxisNumbers;
 use crate::store::{
@@ -285,7 +285,7 @@ impl StoreWriter {
             Err(WriteError::OtherVideo { video_id, what, stored, found })
         };
         let spatial = array.shape.spatial;
-        let grid = self.options.grid.or_else(|| infer_grid(spatial, metadata.video_size()).ok());
+        let grid = self.options.grid.or_else(|| metadata.grid(spatial).ok());
         for row in rows {
             if let (Some(stored), Some(found)) = (&row.prompt, &metadata.prompt)
                 && stored != found
@@ -374,7 +374,7 @@ impl StoreWriter {
         let spatial = array.shape.spatial;
         let grid = match stored.first() {
             Some(row) => row.grid,
-            None => self.options.grid.or_else(|| infer_grid(spatial, metadata.video_size()).ok()),
+            None => self.options.grid.or_else(|| metadata.grid(spatial).ok()),
         };
         SeriesPlan {
             video_id: self.video_id.clone(),

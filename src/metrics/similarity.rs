@@ -843,11 +843,13 @@ mod tests {
     fn maps_can_be_compared_from_several_threads() {
         let grid = Grid { frames: 2, height: 8, width: 9 };
         let (a, b) = (shuffled(grid, 50), shuffled(grid, 7));
-        let expected = Metric::NAMES.map(|(name, _)| between(name, &a, &b, grid));
+        let expected = Metric::NAMES.map(|(name, _)| between(name, &a, &b, grid).to_bits());
         let (a, b) = (Measured::new(&a, Some(grid)), Measured::new(&b, Some(grid)));
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| assert_eq!(Metric::NAMES.map(|(name, _)| metric(name).between(&a, &b)), expected));
+                scope.spawn(|| {
+                    assert_eq!(Metric::NAMES.map(|(name, _)| metric(name).between(&a, &b).to_bits()), expected)
+                });
             }
         });
     }

@@ -87,7 +87,10 @@ impl<'a> Changes<'a> {
         let Some(float) = number.parse::<f64>().ok().filter(|_| !is_integer(number)) else { return Ok(()) };
         let is_whole = float.fract() == 0.0 && float.abs() < MOST_WHOLE;
         let is_scientific = number.contains(['e', 'E']);
-        if is_whole && in_list(|token| matches!(token, Token::Number(number, _) if is_integer(number))) {
+        let is_of_seeds = || !list.is_empty() && is_list_of_seeds(tokens, at);
+        if is_whole
+            && (in_list(|token| matches!(token, Token::Number(number, _) if is_integer(number))) || is_of_seeds())
+        {
             self.replace(&tokens[at], number.len(), format!("{float:.0}"));
         } else if is_scientific && float.is_finite() {
             let digits = float.to_string();
@@ -176,6 +179,17 @@ fn list_around(tokens: &[TokenWithSpan], at: usize) -> &[TokenWithSpan] {
     };
     let is_in_list = is_token(start.checked_sub(1), Token::LParen) && is_token(Some(end), Token::RParen);
     if is_in_list { &tokens[start..end] } else { &[] }
+}
+
+/// Whether the list that a token is in stands behind `seed IN`.
+fn is_list_of_seeds(tokens: &[TokenWithSpan], at: usize) -> bool {
+    let before = tokens[..at].iter().rev().skip_while(|token| token.token != Token::LParen).skip(1);
+    let words: Vec<String> = before.take(3).map(|token| token.token.to_string().to_lowercase()).collect();
+    match &words[..] {
+        [within, not, seed] if within == "in" && not == "not" => seed == "seed",
+        [within, seed, ..] => within == "in" && seed == "seed",
+        _ => false,
+    }
 }
 
 /// Places of characters, by line and column from 1, as bytes.

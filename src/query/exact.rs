@@ -45,8 +45,16 @@ pub(super) fn exact(expr: Expr, schema: &Schema) -> PolarsResult<Expr> {
                     (_, None) if op.is_comparison() => {
                         let integer = |expr: Arc<Expr>| integer_of(&expr).map_or(expr, |value| Arc::new(lit(value)));
                         match (kind(&left)?, kind(&right)?) {
-                            (Some(Kind::Wide), None) => Expr::BinaryExpr { left, op, right: integer(right) },
-                            (None, Some(Kind::Wide)) => Expr::BinaryExpr { left: integer(left), op, right },
+                            (Some(Kind::Wide), None) => {
+                                let right = integer(right);
+                                not_mixed([left.as_ref(), right.as_ref()], schema)?;
+                                Expr::BinaryExpr { left, op, right }
+                            }
+                            (None, Some(Kind::Wide)) => {
+                                let left = integer(left);
+                                not_mixed([left.as_ref(), right.as_ref()], schema)?;
+                                Expr::BinaryExpr { left, op, right }
+                            }
                             _ => Expr::BinaryExpr { left, op, right },
                         }
                     }
@@ -82,7 +90,14 @@ pub(super) fn exact(expr: Expr, schema: &Schema) -> PolarsResult<Expr> {
                 narrow(expr.as_ref().clone())
             }
             Expr::Cast { expr, dtype, options } => cast(expr, dtype, options, schema)?,
-            Expr::Function { input, function } => function_of(input, function, schema)?,
+            Expr::Function { input, function } => {
+                not_mixed(&input, schema)?;
+                function_of(input, function, schema)?
+            }
+            Expr::Ternary { predicate, truthy, falsy } => {
+                not_mixed([truthy.as_ref(), falsy.as_ref()], schema)?;
+                Expr::Ternary { predicate, truthy, falsy }
+            }
             Expr::SubPlan(plan, names) => {
                 Expr::SubPlan(SpecialEq::new(Arc::new(exact_plan(plan.as_ref().clone())?)), names)
             }
@@ -150,6 +165,21 @@ fn cast(expr: Arc<Expr>, to: DataTypeExpr, options: CastOptions, schema: &Schema
     })
 }
 
+/// Refuses seeds together with floats, which would round them: but for constants that are no integers, and so equal none.
+fn not_mixed<'a>(exprs: impl IntoIterator<Item = &'a Expr>, schema: &Schema) -> PolarsResult<()> {
+    let mut kinds = Vec::new();
+    for expr in exprs {
+        let is_constant = matches!(expr, Expr::Literal(literal) if literal.is_scalar());
+        let kind = expr.to_field(schema)?.dtype().clone();
+        kinds.extend((!is_constant).then(|| kind.inner_dtype().cloned().unwrap_or(kind)));
+    }
+    let is_seed = |kind: &DataType| matches!(kind, DataType::Int128);
+    if kinds.iter().any(is_seed) && kinds.iter().any(DataType::is_float) {
+        polars_bail!(InvalidOperation: "seeds together with floats would be rounded: cast the floats to BIGINT, or the seeds to DOUBLE")
+    }
+    Ok(())
+}
+
 /// Refuses what polars computes with in a type that may wrap: decimals, and lists element by element.
 fn can_be_computed_with(expr: &Expr, schema: &Schema) -> PolarsResult<()> {
     match expr.to_field(schema)?.dtype() {
@@ -206,7 +236,16 @@ pub(super) fn exact_plan(plan: DslPlan) -> PolarsResult<DslPlan> {
         DslPlan::Slice { input, offset, len } => DslPlan::Slice { input: below(input)?, offset, len },
         DslPlan::MapFunction { input, function } => DslPlan::MapFunction { input: below(input)?, function },
         DslPlan::Union { inputs, args } => {
-            DslPlan::Union { inputs: inputs.into_iter().map(exact_plan).collect::<PolarsResult<_>>()?, args }
+            let inputs = inputs.into_iter().map(exact_plan).collect::<PolarsResult<Vec<_>>>()?;
+            let schemas = inputs.iter().map(schema_of).collect::<PolarsResult<Vec<_>>>()?;
+            let columns = schemas.iter().map(|schema| schema.len()).min().unwrap_or(0);
+            for column in 0..columns {
+                let kinds = || schemas.iter().filter_map(|schema| Some(schema.get_at_index(column)?.1));
+                if kinds().any(|kind| matches!(kind, DataType::Int128)) && kinds().any(DataType::is_float) {
+                    polars_bail!(InvalidOperation: "a union of seeds and floats would round them: cast the floats to BIGINT, or the seeds to DOUBLE")
+                }
+            }
+            DslPlan::Union { inputs, args }
         }
         DslPlan::HConcat { inputs, options } => {
             DslPlan::HConcat { inputs: inputs.into_iter().map(exact_plan).collect::<PolarsResult<_>>()?, options }

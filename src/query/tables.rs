@@ -233,8 +233,13 @@ fn without_nan(rows: LazyFrame, schema: &Schema) -> LazyFrame {
     rows.with_columns(known)
 }
 
-/// The table with wide integers as decimals, which every format has.
+/// The table with wide integers as decimals, which every format has, and counts as integers of 64 bits.
 fn with_decimals(mut table: DataFrame) -> Result<DataFrame, QueryError> {
+    let counts: Vec<Column> =
+        table.columns().iter().filter(|column| column.dtype() == &DataType::UInt32).cloned().collect();
+    for column in counts {
+        table.with_column(column.strict_cast(&DataType::Int64)?)?;
+    }
     let wide: Vec<Column> =
         table.columns().iter().filter(|column| column.dtype() == &DataType::Int128).cloned().collect();
     for column in wide {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::LazyLock;
 
-use polars::prelude::{DslPlan, Expr, LazyFrame, PolarsResult, len};
+use polars::prelude::{DslPlan, Expr, LazyFrame, PolarsResult, col, len};
 
 use crate::store::{heads_schema, steps_schema};
 
@@ -42,6 +42,15 @@ fn look(plan: &DslPlan, notes: &mut Vec<String>) -> PolarsResult<()> {
             count(input, &windows(exprs), notes)?;
             look(input, notes)
         }
+        DslPlan::Distinct { input, options } => {
+            let all = || LazyFrame::from(input.as_ref().clone()).collect_schema();
+            let keys = match &options.subset {
+                Some(subset) => subset.clone(),
+                None => all()?.iter_names().map(|name| col(name.clone())).collect(),
+            };
+            count(input, &keys, notes)?;
+            look(input, notes)
+        }
         DslPlan::Join { input_left, input_right, .. } => {
             look(input_left, notes)?;
             look(input_right, notes)
@@ -51,7 +60,6 @@ fn look(plan: &DslPlan, notes: &mut Vec<String>) -> PolarsResult<()> {
         }
         DslPlan::Filter { input, .. }
         | DslPlan::Cache { input, .. }
-        | DslPlan::Distinct { input, .. }
         | DslPlan::Sort { input, .. }
         | DslPlan::Slice { input, .. }
         | DslPlan::MapFunction { input, .. }

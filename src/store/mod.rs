@@ -325,13 +325,35 @@ impl Store {
                 continue;
             }
             if !path.file_stem().and_then(OsStr::to_str).is_some_and(names::is_encoded) {
-                let found = "its name is no part's (is it a copy of one?), and readers of the directory would read it; move it away";
-                return Err(StoreError::damaged(&path, found));
+                return Err(StoreError::damaged(&path, NOT_A_PART));
             }
             parts.push(path);
         }
         parts.sort();
+        self.check_names(&parts)?;
         Ok(parts)
+    }
+
+    /// Checks that parts whose names are those of others and something more are of the videos that they are called after: tools that
+    /// synchronise directories leave such copies, whose rows would be there twice.
+    fn check_names(&self, parts: &[PathBuf]) -> Result<(), StoreError> {
+        let stem = |path: &PathBuf| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let mut stems: Vec<(String, &PathBuf)> = parts.iter().map(|part| (stem(part), part)).collect();
+        stems.sort();
+        let mut shorter: Vec<&str> = Vec::new();
+        for (name, part) in &stems {
+            while shorter.last().is_some_and(|shorter| !name.starts_with(shorter)) {
+                shorter.pop();
+            }
+            if !shorter.is_empty() || name.starts_with('_') {
+                let video = part::part_video(part)?;
+                if video.is_some_and(|video| self.layout.steps_part(&video) != **part) {
+                    return Err(StoreError::damaged(part, NOT_A_PART));
+                }
+            }
+            shorter.push(name);
+        }
+        Ok(())
     }
 
     /// `attributes.attnkit` of the root group, with the version checked.
@@ -354,6 +376,9 @@ impl Store {
         }
     }
 }
+
+/// What is wrong with a file among the parts that is of no video, or of another one.
+const NOT_A_PART: &str = "its name is no part's (is it a copy of one?), and readers of the directory would read its rows again; move it away";
 
 /// The hash by which a document is known.
 pub(crate) fn document_hash(text: &[u8]) -> String {

@@ -267,6 +267,16 @@ pub(super) fn read_heads_part(path: &Path) -> Result<(String, Heads), StoreError
 
 /// Generation of a part, from its footer alone.
 pub(super) fn part_generation(path: &Path) -> Result<Option<String>, StoreError> {
+    footer_value(path, GENERATION_KEY)
+}
+
+/// The video that a `steps` part is of, from its footer alone.
+pub(super) fn part_video(path: &Path) -> Result<Option<String>, StoreError> {
+    let record = footer_value(path, VIDEO_KEY)?;
+    Ok(record.and_then(|record| serde_json::from_str::<VideoRecord>(&record).ok()).map(|record| record.video_id))
+}
+
+fn footer_value(path: &Path, wanted: &str) -> Result<Option<String>, StoreError> {
     let file = match fs::File::open(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(StoreError::io(path))?,
@@ -274,7 +284,7 @@ pub(super) fn part_generation(path: &Path) -> Result<Option<String>, StoreError>
     let builder = ParquetRecordBatchReaderBuilder::try_new(file)
         .map_err(|source| StoreError::Parquet { path: path.to_owned(), source })?;
     let keys = builder.metadata().file_metadata().key_value_metadata().cloned().unwrap_or_default();
-    Ok(keys.into_iter().find(|pair| pair.key == GENERATION_KEY).and_then(|pair| pair.value))
+    Ok(keys.into_iter().find(|pair| pair.key == wanted).and_then(|pair| pair.value))
 }
 
 fn read_part(path: &Path) -> Result<(Vec<RecordBatch>, BTreeMap<String, String>), StoreError> {

@@ -56,9 +56,8 @@ def signature_of(files):
     """XXH3-64 over the sizes and times of a step's files, each given as its tensor and its metadata."""
     hashed = xxhash.xxh3_64()
     for tensor, metadata in files:
-        found = tensor.stat()
-        times = [found.st_mtime_ns // 1000, metadata.stat().st_mtime_ns // 1000]
-        hashed.update(struct.pack("<Qqq", found.st_size, *times))
+        for path in (tensor, metadata):
+            hashed.update(struct.pack("<Qq", path.stat().st_size, path.stat().st_mtime_ns // 1000))
     return hashed.hexdigest()
 
 

@@ -119,8 +119,8 @@ def test_frames_lie_where_a_causal_vae_decodes_them(ask, dataset_store, frames, 
 
 @pytest.mark.parametrize("frames", [1, 3, 5, 12, 14])
 def test_frames_that_no_causal_vae_makes_are_refused(finished, dataset_store, frames):
-    refused = finished("query", "map", dataset_store, *PLACE, *CHOICES["all"][0], "--frames", frames)
-    assert refused.returncode == 2 and "--placement even" in refused.stderr
+    refused = finished("query", "map", dataset_store, *PLACE, *CHOICES["all"][0], "--frames", frames, code=2)
+    assert "--placement even" in refused.stderr
 
 
 def test_a_resampled_map_is_measured_anew(ask, dataset_store):

@@ -4,6 +4,7 @@ import os
 import socket
 from pathlib import Path
 
+from additions import add_step
 from changes import Copy, both, instead
 from good_dump import ARRAYS, VIDEO, WORD
 from mutation import M
@@ -94,6 +95,9 @@ KINDS_OF_FILE = [
       (further({"token": "kitten"}, like=WHOLE_WORD), NAMED), warns=ANYTHING),
     M("a step that links to another", instead(Copy.tensor, linking("step_000.npy")),
       changed(array=lambda _: ARRAYS[VIDEO, WORD, 0])),
+    M("a directory called like aggregates, with a step in it", lambda dump: [
+        (dump.word() / "aggregates").mkdir() or add_step(dump.word() / "aggregates", 0) and dump.word() / "aggregates"],
+      OTHERS_LEFT_OUT, says="outside"),
     M("a directory instead of a tensor", instead(Copy.tensor, Path.mkdir), LEFT_OUT, says="directory"),
     M("a pipe instead of a tensor", instead(Copy.tensor, os.mkfifo), LEFT_OUT, says="regular"),
     M("a pipe instead of metadata", of_step(instead(Copy.metadata, os.mkfifo)), LEFT_OUT, says="metadata"),

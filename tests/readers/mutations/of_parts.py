@@ -78,7 +78,7 @@ def part_metadata(content=None, **keys):
         paths[1].write_bytes(dumped(json.loads(paths[1].read_bytes()), keys) if content is None else content)
         return [tuple(paths)]
 
-    return both(parts([0, 1]), change)
+    return change
 
 
 WHOLE = np.copy
@@ -118,9 +118,15 @@ PARTS = [
       changed(WHOLE_WORD, blocks=[6, 8], heads=[3, 5, 7])),
     M("files for heads, and blocks by metadata", parts(None, [3, 5, 7], block_idx=[6, 8]),
       changed(WHOLE_WORD, blocks=[6, 8], heads=[3, 5, 7])),
-    *[M(f"parts of one step whose metadata say another {key}", part_metadata(**{key: value}), SAME, warns=key)
+    *[M(f"parts of one step whose metadata say another {key}", both(parts([0, 1]), part_metadata(**{key: value})), SAME, warns=key)
       for key, value in {"seed": 7, "prompt": "a dog", "timestep": 1.0, "token_ids": [1], "cfg_scale": None}.items()],
-    M("a further part whose metadata is no JSON", part_metadata(content=b"{"), SAME, warns="JSON"),
+    M("parts whose heads are in another order by metadata", both(parts([0, 1], head_idx=[3, 5, 7]),
+                                                                 part_metadata(head_idx=[5, 3, 7])),
+      Outcome(lambda steps: LEFT_OUT.holds(changed(WHOLE_WORD, heads=[3, 5, 7]).holds(steps)), 3), says="head_idx"),
+    M("parts of which one alone numbers its heads", both(parts([0, 1]), part_metadata(head_idx=[3, 5, 7])), LEFT_OUT,
+      says="head_idx"),
+    M("parts with another key that is not documented", both(parts([0, 1]), part_metadata(host="a")), SAME, warns="host"),
+    M("a further part whose metadata is no JSON", both(parts([0, 1]), part_metadata(content=b"{")), SAME, warns="JSON"),
     numbered([6, 8]), numbered([6, 8], [3, 5, 7]), numbered([8, 6], [5, 3, 7]), numbered(heads=[2, 1, 0]),
     M("blocks from 0 by metadata", metadata(STEPS, block_idx=[0, 1]), SAME),
     M("one block by metadata", add_word("bird", pack=npy_of(ONE_BLOCK), attention_shape=None, num_blocks=1,

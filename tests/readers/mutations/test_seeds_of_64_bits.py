@@ -30,6 +30,7 @@ SEED_CONDITIONS = {
     **{"CAST(seed AS VARCHAR) = '18446744073709551615'": "a"},
     **{"seed = 18446744073709551615.0": "", "seed = 9007199254740992.0": "", "seed > 9007199254740992.0": "abcde",
        "seed >= 9223372036854775808.0": "abc", "seed = -9223372036854775808.0": "h"},
+    **{"seed IN (9007199254740993, 9007199254740992.0)": "e", "seed IN (0.0, 1.0)": "f", "seed NOT IN (0.0)": "abcdegh"},
     **{"CAST(seed AS UBIGINT) = 18446744073709551615 AND seed >= 0": "a", "TRY_CAST(seed AS UBIGINT) > 1": "abcde"},
 }
 SEED_STATEMENTS = {
@@ -92,3 +93,21 @@ def test_a_seed_that_is_only_near_is_none(run, seeds, against):
     question = ("compare", seeds, "--across", "seed", "--metric", "l2", "--where", "seed IS NOT NULL")
     ran = run("query", *question, "--against", against)
     assert ran.code != 0 and against in ran.err, ran.said
+
+
+# With floats beside them seeds would be rounded.
+ROUNDING = [
+    "SELECT video_id FROM steps WHERE seed IN (9007199254740992.5)",
+    "SELECT video_id FROM steps WHERE seed IN (SELECT 9007199254740992.0 AS x)",
+    "SELECT video_id FROM steps WHERE seed = 9007199254740992 + 0.0",
+    "SELECT seed AS x FROM steps UNION SELECT cfg_scale AS x FROM steps",
+    "SELECT COALESCE(seed, cfg_scale) AS x FROM steps",
+    "SELECT CASE WHEN seed IS NULL THEN cfg_scale ELSE seed END AS x FROM steps",
+    "SELECT GREATEST(seed, cfg_scale) AS x FROM steps",
+]
+
+
+@pytest.mark.parametrize("sql", ROUNDING)
+def test_seeds_are_not_mixed_with_floats(run, seeds, sql):
+    ran = run("query", "sql", seeds, sql)
+    assert ran.code == 2 and not ran.out, ran.said

@@ -132,6 +132,8 @@ GROUPINGS = {
     "SELECT seed, AVG(mean) AS n FROM heads JOIN steps USING (video_id, token, step) GROUP BY seed": ("seed", 36, 54),
     "SELECT step, COUNT(*) OVER (PARTITION BY seed) AS n FROM steps": ("seed", 6, 9),
     "WITH a AS (SELECT prompt, COUNT(*) AS n FROM steps GROUP BY prompt) SELECT n FROM a": ("prompt", 3, 9),
+    "SELECT DISTINCT seed FROM steps": ("seed", 6, 9),
+    "SELECT COUNT(*) AS n FROM (SELECT DISTINCT seed FROM steps) AS a": ("seed", 6, 9),
     "SELECT token, COUNT(*) AS n FROM steps GROUP BY token": None,
     "SELECT seed, COUNT(*) AS n FROM steps WHERE seed IS NOT NULL GROUP BY seed": None,
     "SELECT COUNT(*) AS n FROM steps GROUP BY seed IS NULL": None,
