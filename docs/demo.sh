@@ -46,7 +46,7 @@ say 'The mean over such heads alone, over all steps, as an array of one map per 
 run attnkit query average "$store" --over block,head,step --where "token = 'circle' AND top5 > 0.15" -o "$demo/circle.npy"
 
 say 'How alike is the word in different prompts?'
-run attnkit query compare "$store" --across prompt --token circle --align mean --matrix --metric cosine --format table
+run attnkit query compare "$store" --across prompt --token circle --where "seed = 11" --align mean --matrix --metric cosine --format table
 
 say 'What does a weight in the prompt do to a word? The templates of the prompts tell the weights; only the tables are written again.'
 run attnkit prompt expand fixtures/dataset/templates.txt --format table

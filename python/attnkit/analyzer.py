@@ -95,15 +95,32 @@ class AttentionAnalyzer:
         return self._source.videos()
 
     def get_available_tokens(self, video_id: str) -> list[str]:
-        """The tracked words of a video, sorted."""
+        """The tracked words of a video, sorted.
+
+        Parameters
+        ----------
+        video_id : str
+            The video.
+        """
         return self._source.tokens(video_id)
 
     def get_available_steps(self, video_id: str, token_word: str) -> list[int]:
-        """The steps that are there of a word, ascending."""
+        """The steps that are there of a word, ascending.
+
+        Parameters
+        ----------
+        video_id, token_word : str
+            The video, and the word.
+        """
         return self._source.steps(video_id, token_word)
 
     def get_video_info(self, video_id: str) -> dict[str, Any]:
         """What is known of a video.
+
+        Parameters
+        ----------
+        video_id : str
+            The video.
 
         Returns
         -------
@@ -132,7 +149,15 @@ class AttentionAnalyzer:
         }
 
     def load_metadata(self, video_id: str, token_word: str, step: int) -> dict[str, Any]:
-        """The metadata of a step, with the keys of its JSON file."""
+        """The metadata of a step, with the keys of its JSON file.
+
+        Parameters
+        ----------
+        video_id, token_word : str
+            The video, and the word.
+        step : int
+            The step, by its number.
+        """
         metadata: dict[str, Any] = json.loads(self._source.metadata(video_id, token_word, step))
         return metadata
 
@@ -143,8 +168,10 @@ class AttentionAnalyzer:
 
         Parameters
         ----------
-        video_id, token_word, step
-            Which.
+        video_id, token_word : str
+            The video, and the word.
+        step : int
+            The step, by its number.
         with_metadata : bool
             Return (array, metadata).
 
@@ -172,6 +199,15 @@ class AttentionAnalyzer:
     ) -> Array:
         """The arrays of all steps, or of those given: all of them in memory, read in parallel.
 
+        Parameters
+        ----------
+        video_id, token_word : str
+            The video, and the word.
+        steps : sequence of int, optional
+            Their numbers; default: all.
+        with_metadata : bool
+            Return (array, list of metadata).
+
         Returns
         -------
         array
@@ -193,25 +229,55 @@ class AttentionAnalyzer:
     # Means of arrays in memory.
 
     def aggregate_blocks(self, attention: Array) -> Array:
-        """Mean over blocks: `[..., block, head, spatial, token]` becomes `[..., head, spatial, token]`, float32."""
+        """Mean over blocks: `[..., block, head, spatial, token]` becomes `[..., head, spatial, token]`, float32.
+
+        Parameters
+        ----------
+        attention : array or tensor
+            `[..., block, head, spatial, token]`, of any float type.
+        """
         return self._mean(attention, -4, "blocks")
 
     def aggregate_heads(self, attention: Array) -> Array:
-        """Mean over heads: `[..., head, spatial, token]` becomes `[..., spatial, token]`, float32."""
+        """Mean over heads: `[..., head, spatial, token]` becomes `[..., spatial, token]`, float32.
+
+        Parameters
+        ----------
+        attention : array or tensor
+            `[..., head, spatial, token]`, of any float type.
+        """
         return self._mean(attention, -3, "heads")
 
     def aggregate_tokens(self, attention: Array) -> Array:
-        """Mean over token positions: `[..., spatial, token]` becomes `[..., spatial]`, float32."""
+        """Mean over token positions: `[..., spatial, token]` becomes `[..., spatial]`, float32.
+
+        Parameters
+        ----------
+        attention : array or tensor
+            `[..., spatial, token]`, of any float type.
+        """
         return self._mean(attention, -1, "tokens")
 
     def aggregate_steps(self, attention: Array) -> Array:
-        """Mean over steps: `[step, ...]` becomes `[...]`, float32."""
+        """Mean over steps: `[step, ...]` becomes `[...]`, float32.
+
+        Parameters
+        ----------
+        attention : array or tensor
+            `[step, ...]`, of any float type.
+        """
         return self._mean(attention, -max(attention.ndim, 1), "steps")
 
     # Means of what is on disk.
 
     def get_temporal_evolution(self, video_id: str, token_word: str) -> Array:
-        """The mean map of every step, over blocks and heads: `[step, spatial, token]`, float32."""
+        """The mean map of every step, over blocks and heads: `[step, spatial, token]`, float32.
+
+        Parameters
+        ----------
+        video_id, token_word : str
+            The video, and the word.
+        """
         return self._as_framework(self._read_mean(video_id, token_word, None, blocks=True, heads=True)[:, 0, 0])
 
     def get_spatial_attention_map(
@@ -227,6 +293,8 @@ class AttentionAnalyzer:
 
         Parameters
         ----------
+        video_id, token_word : str
+            The video, and the word.
         step : int, optional
             One step; default: all.
         height, width, frames : int, optional
@@ -263,17 +331,41 @@ class AttentionAnalyzer:
         return self._as_framework(flat.reshape(len(flat), *grid))
 
     def get_layer_analysis(self, video_id: str, token_word: str, step: SupportsIndex | None = None) -> Array:
-        """The mean over heads, block by block: `[step, block, spatial, token]`, or `[block, spatial, token]` of one step; float32."""
+        """The mean over heads, block by block: `[step, block, spatial, token]`, or `[block, spatial, token]` of one step; float32.
+
+        Parameters
+        ----------
+        video_id, token_word : str
+            The video, and the word.
+        step : int, optional
+            One step; default: all.
+        """
         means = self._read_mean(video_id, token_word, None if step is None else [index(step)], heads=True)[:, :, 0]
         return self._as_framework(means if step is None else means[0])
 
     def get_head_analysis(self, video_id: str, token_word: str, step: SupportsIndex | None = None) -> Array:
-        """The mean over blocks, head by head: `[step, head, spatial, token]`, or `[head, spatial, token]` of one step; float32."""
+        """The mean over blocks, head by head: `[step, head, spatial, token]`, or `[head, spatial, token]` of one step; float32.
+
+        Parameters
+        ----------
+        video_id, token_word : str
+            The video, and the word.
+        step : int, optional
+            One step; default: all.
+        """
         means = self._read_mean(video_id, token_word, None if step is None else [index(step)], blocks=True)[:, 0]
         return self._as_framework(means if step is None else means[0])
 
     def compute_average_attention(self, video_id: str, token_word: str, steps: Sequence[SupportsIndex] | None = None) -> Array:
-        """The mean over blocks, heads and all steps, or those given: `[spatial, token]`, float32. Holds a few steps at a time."""
+        """The mean over blocks, heads and all steps, or those given: `[spatial, token]`, float32. Holds a few steps at a time.
+
+        Parameters
+        ----------
+        video_id, token_word : str
+            The video, and the word.
+        steps : sequence of int, optional
+            Their numbers; default: all.
+        """
         chosen = None if steps is None else [index(step) for step in steps]
         means = self._read_mean(video_id, token_word, chosen, steps_too=True, blocks=True, heads=True)
         return self._as_framework(means[0, 0, 0])

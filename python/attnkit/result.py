@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from . import _native
+from . import _check, _native
 from .ingest import Path
 
 if TYPE_CHECKING:
@@ -241,9 +241,9 @@ class Result:
             If there are several maps, or none.
         """
         maps = self.maps
-        if len(maps) != 1:
+        if len(maps) != 1 and not (maps and self._answer.is_single_map):
             raise ValueError(f"a picture is of one map; there are {len(maps)}")
-        return _picture(maps[0], vmin, vmax)
+        return _picture(np.stack(maps), vmin, vmax)
 
     def __repr__(self) -> str:
         return self._answer.to_text("table", ROWS_SHOWN, shutil.get_terminal_size((120, 24)).columns).rstrip("\n")
@@ -261,17 +261,18 @@ class Result:
             whole = self.maps[0]
             # A page need not hold every frame of a video.
             every = -(-whole.shape[0] // FRAMES_SHOWN) if whole.ndim == 3 and whole.shape[0] * whole.shape[1] > HEIGHT_SHOWN else 1
-            picture = base64.b64encode(_picture(whole[::every])).decode()
+            picture = base64.b64encode(_picture(whole[None, ::every])).decode()
             return f'<img src="data:image/png;base64,{picture}" alt="attention map"/>{table}'
         return table
 
 
-def _picture(map: Array, vmin: float | None = None, vmax: float | None = None) -> bytes:
-    grid = map.shape if map.ndim == 3 else (1, 1, map.size)
+def _picture(maps: Array, vmin: float | None = None, vmax: float | None = None) -> bytes:
+    """Of `[map, frame, height, width]` or `[map, spatial]`: map below map."""
+    grid = maps.shape[1:] if maps.ndim == 4 else (1, 1, maps.shape[1])
     span = None
     if vmin is not None or vmax is not None:
-        span = (float(np.nanmin(map)) if vmin is None else vmin, float(np.nanmax(map)) if vmax is None else vmax)
-    return _native.heatmap(np.ascontiguousarray(map).ravel(), grid, span)
+        span = (float(np.nanmin(maps)) if vmin is None else vmin, float(np.nanmax(maps)) if vmax is None else vmax)
+    return _native.heatmap(np.ascontiguousarray(maps).ravel(), grid, span)
 
 
 def _column(answer: _native.Answer, name: str) -> Array:

@@ -25,6 +25,11 @@ Sort = Union[str, Sequence[str], None]
 def open(path: Path) -> Store:
     """Open a store for reading.
 
+    Parameters
+    ----------
+    path : path
+        Its directory.
+
     Raises
     ------
     NotAStoreError
@@ -107,6 +112,11 @@ class Store:
 
     `skipna` leaves out NaN and infinite values, which propagate otherwise; `rollups=False` computes means from the full arrays even
     where a stored mean has them. `progress` is True for a tqdm bar, a tqdm class, or a function of (bytes done, bytes in all).
+
+    Parameters
+    ----------
+    path : path
+        Directory of the store.
     """
 
     def __init__(self, path: Path) -> None:
@@ -168,6 +178,14 @@ class Store:
 
         Parameters
         ----------
+        table : str
+            `"steps"`, one row for each step, or `"heads"`, one for each map.
+        where : str, optional
+            SQL condition over the columns of both tables, such as `"step < 10 AND top5 > 0.3"`.
+        video, token : str, optional
+            Only this video, only this word.
+        step, block, head : int, optional
+            Only this step, block or head, by its number.
         columns : sequence of str, optional
             Of either table; default: all of `table`.
         sort : str or sequence of str, optional
@@ -183,6 +201,11 @@ class Store:
 
     def sql(self, statement: str) -> Result:
         """Rows of a SELECT over the tables `steps` and `heads`, in the dialect of Polars.
+
+        Parameters
+        ----------
+        statement : str
+            `SELECT …`; the store is only read.
 
         Examples
         --------
@@ -216,10 +239,26 @@ class Store:
         ----------
         over : str or sequence of str
             Any of `block`, `head`, `step`, `video`, `token`, `token_index`.
+        where : str, optional
+            SQL condition over the columns of both tables, such as `"step < 10 AND top5 > 0.3"`.
+        video, token : str, optional
+            Only this video, only this word.
+        step, block, head : int, optional
+            Only this step, block or head, by its number.
         reducer : str
             What becomes of the values at a position: `mean`, `sum`, `max`, `min`, `std` (of the population) or `median`.
         values : bool
             Keep the maps; if not, only their statistics.
+        sort : str or sequence of str, optional
+            Columns to sort by; `"entropy:desc"` descends.
+        limit : int, optional
+            Keep the first rows.
+        skipna : bool
+            Leave out NaN and infinite values, which propagate otherwise.
+        rollups : bool
+            Take stored means where they answer exactly; False computes from the full arrays.
+        progress : bool, tqdm class or function of (bytes done, bytes in all)
+            Show or tell the progress.
 
         Returns
         -------
@@ -258,6 +297,12 @@ class Store:
 
         Parameters
         ----------
+        where : str, optional
+            SQL condition over the columns of both tables, such as `"step < 10 AND top5 > 0.3"`.
+        video, token : str, optional
+            The video and the word.
+        step, block, head : int, optional
+            Only this step, block or head, by its number.
         size : tuple of int, optional
             (height, width) in pixels to resample to, linearly.
         frames : int, optional
@@ -265,6 +310,14 @@ class Store:
         placement : str
             Where latent frames lie among these: `"causal"` as the VAE decodes them (latent frame 0 is frame 0, each further one stands for
             the next 4, or as many as there are), `"even"` all of one length, interpolated.
+        reducer : str
+            What becomes of the values at a position: `mean`, `sum`, `max`, `min`, `std` (of the population) or `median`.
+        skipna : bool
+            Leave out NaN and infinite values, which propagate otherwise.
+        rollups : bool
+            Take stored means where they answer exactly; False computes from the full arrays.
+        progress : bool, tqdm class or function of (bytes done, bytes in all)
+            Show or tell the progress.
 
         Returns
         -------
@@ -296,8 +349,22 @@ class Store:
 
         Parameters
         ----------
+        where : str, optional
+            SQL condition over the columns of both tables, such as `"step < 10 AND top5 > 0.3"`.
+        video, token : str, optional
+            Only this video, only this word.
+        step, block, head : int, optional
+            Only this step, block or head, by its number.
         by : str, optional
             A series for each `block` or `head` instead of the mean over all.
+        reducer : str
+            What becomes of the values at a position: `mean`, `sum`, `max`, `min`, `std` (of the population) or `median`.
+        skipna : bool
+            Leave out NaN and infinite values, which propagate otherwise.
+        rollups : bool
+            Take stored means where they answer exactly; False computes from the full arrays.
+        progress : bool, tqdm class or function of (bytes done, bytes in all)
+            Show or tell the progress.
 
         Returns
         -------
@@ -334,6 +401,12 @@ class Store:
         ----------
         across : str
             What distinguishes the two sides.
+        where : str, optional
+            SQL condition over the columns of both tables, such as `"step < 10 AND top5 > 0.3"`.
+        video, token : str, optional
+            Only this video, only this word.
+        step, block, head : int, optional
+            Only this step, block or head, by its number.
         metric : str or sequence of str
             Any of `cosine`, `pearson`, `spearman`, `js`, `kl`, `iou@0.8`, `topk@0.1`, `emd`, `ssim`, `l2`, `centroid`, `mass_ratio`.
         align : str
@@ -344,6 +417,14 @@ class Store:
         form : str
             `pairs`: a row for each pair, step and metric; `matrix`: for each metric a square table of means over the steps; `maps`:
             the difference maps a - b.
+        reducer : str
+            What becomes of the values at a position: `mean`, `sum`, `max`, `min`, `std` (of the population) or `median`.
+        skipna : bool
+            Leave out NaN and infinite values, which propagate otherwise.
+        rollups : bool
+            Take stored means where they answer exactly; False computes from the full arrays.
+        progress : bool, tqdm class or function of (bytes done, bytes in all)
+            Show or tell the progress.
 
         Returns
         -------

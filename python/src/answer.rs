@@ -190,7 +190,7 @@ fn chunks(mut table: DataFrame, level: CompatLevel) -> (Field, Vec<Box<dyn Array
     (Field::new(PlSmallStr::EMPTY, dtype, false), structs)
 }
 
-/// The PNG of a map `[frame, height, width]`, frame beside frame.
+/// The PNG of maps `[frame, height, width]` one behind the other: frame beside frame, map below map.
 ///
 /// # Errors
 /// `ValueError` if the map has not so many values.
@@ -203,7 +203,7 @@ pub fn heatmap<'py>(
 ) -> PyResult<Bound<'py, PyBytes>> {
     let values = map.as_slice()?;
     let grid = Grid { frames: grid.0, height: grid.1, width: grid.2 };
-    if grid.spatial() != values.len() || values.is_empty() {
+    if grid.spatial() == 0 || values.is_empty() || !values.len().is_multiple_of(grid.spatial()) {
         return Err(PyValueError::new_err(format!("a map of {} values is not {grid}", values.len())));
     }
     let png = attnkit::render::heatmap(values, grid, range).to_png();

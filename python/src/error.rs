@@ -140,7 +140,7 @@ fn said(error: &impl std::fmt::Display) -> String {
 /// Text of the library that speaks of options of the command line, with the arguments of Python instead.
 pub fn in_python(text: &str) -> String {
     /// Options whose value is a word.
-    const CHOICES: [&str; 5] = ["align", "across", "batch", "on_error", "table"];
+    const CHOICES: [&str; 6] = ["align", "across", "batch", "on_error", "placement", "table"];
     let text = text
         .replace("attnkit query list STORE --columns help", "store.columns()")
         .replace("`attnkit query average`", "Store.average");

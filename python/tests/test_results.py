@@ -284,12 +284,23 @@ def test_an_npy_has_its_rows_beside_it(average: attnkit.Result, tmp_path: Path) 
 
 def test_a_zarr_is_the_labelled_array(average: attnkit.Result, tmp_path: Path) -> None:
     average.write(tmp_path / "answer.zarr")
-    opened = xarray.open_zarr(tmp_path / "answer.zarr")["attention"].squeeze("token_index")
-    labelled = average.to_xarray()
-    assert opened.dims == labelled.dims
-    np.testing.assert_array_equal(opened.values, labelled.values)
-    for name in ("token", "step"):
-        assert opened[name].values.tolist() == labelled[name].values.tolist()
+    opened = xarray.open_zarr(tmp_path / "answer.zarr")["attention"]
+    assert_same_labels(opened, average.to_xarray())
+
+
+def test_a_zarr_of_one_map_has_its_keys_without_a_dimension(store: attnkit.Store, tmp_path: Path) -> None:
+    single = store.map(VIDEO, "circle", 9, block=4)
+    single.write(tmp_path / "map.zarr")
+    assert_same_labels(xarray.open_zarr(tmp_path / "map.zarr")["attention"], single.to_xarray())
+
+
+def assert_same_labels(found: xarray.DataArray, expected: xarray.DataArray) -> None:
+    assert found.dims == expected.dims
+    np.testing.assert_array_equal(found.values, expected.values)
+    assert set(found.coords) == set(expected.coords)
+    for name in expected.coords:
+        assert found[name].dims == expected[name].dims
+        assert found[name].values.tolist() == expected[name].values.tolist(), name
 
 
 def test_a_single_map_is_written_without_an_axis_of_maps(single: attnkit.Result, tmp_path: Path) -> None:
@@ -330,13 +341,24 @@ def test_a_format_that_does_not_fit_is_refused(
 # Pictures.
 
 
+def test_a_word_of_several_pieces_has_their_pictures_below_each_other(tmp_path: Path) -> None:
+    write_dump(tmp_path / "dump", 1, (2, 3, 576, 2), video_frames=13, video_height=192, video_width=192)
+    attnkit.ingest(tmp_path / "dump", tmp_path / "maps.store")
+    result = attnkit.open(tmp_path / "maps.store").map(step=0)
+    result.write(tmp_path / "map.png")
+    assert (tmp_path / "map.png").read_bytes() == result.png()
+    one = attnkit.open(tmp_path / "maps.store").map(step=0, where="token_index = 1")
+    both, alone = (np.asarray(Image.open(io.BytesIO(of.png()))) for of in (result, one))
+    assert both.shape[1:] == alone.shape[1:] and both.shape[0] == 2 * alone.shape[0] + 16
+
+
 @pytest.mark.parametrize(
     ("frames", "size"), [(None, None), (1, (8, 20)), (2, (7, 5))], ids=["4x12x12", "1x8x20", "2x7x5"]
 )
 def test_a_picture_is_brightest_where_the_map_is(
     store: attnkit.Store, frames: int | None, size: tuple[int, int] | None
 ) -> None:
-    result = store.map(VIDEO, "circle", 9, block=4, head=0, frames=frames, size=size)
+    result = store.map(VIDEO, "circle", 9, block=4, head=0, frames=frames, size=size, placement="even")
     maps = result.to_numpy()
     picture = Image.open(io.BytesIO(result.png()))
     assert (picture.format, picture.mode) == ("PNG", "RGB")

@@ -766,8 +766,8 @@ METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "js": js,
     "kl": lambda a, b: float(stats.entropy(a, b)),
     "iou@0.8": lambda a, b: float(
-        np.sum((a >= np.quantile(a, 0.8)) & (b >= np.quantile(b, 0.8)))
-        / np.sum((a >= np.quantile(a, 0.8)) | (b >= np.quantile(b, 0.8)))
+        np.sum((a > np.quantile(a, 0.8)) & (b > np.quantile(b, 0.8)))
+        / np.sum((a > np.quantile(a, 0.8)) | (b > np.quantile(b, 0.8)))
     ),
     "topk@0.1": lambda a, b: len({*np.argsort(-a, kind="stable")[:58]} & {*np.argsort(-b, kind="stable")[:58]}) / 58,
     "l2": lambda a, b: float(np.linalg.norm(a - b)),

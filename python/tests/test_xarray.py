@@ -118,9 +118,9 @@ def test_positions_of_a_word_and_flat_maps_have_their_dimensions(uneven: attnkit
 
 
 def test_a_single_map_is_labelled_with_what_it_is(store: attnkit.Store) -> None:
-    result = store.map(VIDEO, "circle", 7, size=(24, 36), frames=8)
+    result = store.map(VIDEO, "circle", 7, size=(24, 36), frames=13)
     labelled = result.to_xarray()
-    assert labelled.dims == tuple(SPACE) and labelled.shape == (8, 24, 36)
+    assert labelled.dims == tuple(SPACE) and labelled.shape == (13, 24, 36)
     assert {key: labelled[key].item() for key in ("video_id", "token", "step")} == {
         "video_id": VIDEO, "token": "circle", "step": 7,
     }  # fmt: skip

@@ -79,7 +79,9 @@ impl Progress {
         };
         Lines::now_and_then(lines, |lines| {
             let (done, total) = (self.bar.position(), self.bar.length().unwrap_or(0));
-            format!("{} done ({}) after {} s", units::percent(done, total), remark(), lines.start.elapsed().as_secs())
+            let remark = Some(remark()).filter(|remark| !remark.is_empty()).map(|remark| format!(" ({remark})"));
+            let seconds = lines.start.elapsed().as_secs();
+            format!("{} done{} after {seconds} s", units::percent(done, total), remark.unwrap_or_default())
         });
     }
 

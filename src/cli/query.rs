@@ -34,7 +34,7 @@ Examples (more: attnkit query average --help, and the other questions):
   attnkit query average maps.store --over block,head,step -o words.npy
   attnkit query average maps.store --where \"token = 'flower' AND top5 > 0.3\"
   attnkit query map maps.store --video v1 --token flower --step 9 -o map.npy
-  attnkit query compare maps.store --across prompt --token flower --matrix
+  attnkit query compare maps.store --across prompt --token flower --where \"seed = 11\" --matrix
   attnkit query list maps.store --table heads --sort top5:desc --limit 10
   attnkit query sql maps.store \"SELECT token, avg(gini) FROM heads GROUP BY token\"
 
@@ -99,7 +99,7 @@ struct OutputArgs {
     #[arg(long, value_name = "COLUMN[:desc]", help_heading = OUTPUT, value_parser = parse_sort)]
     sort: Vec<(String, bool)>,
     /// Keep these columns, in this order (of `list`: columns of either table; `help` lists them)
-    #[arg(long, value_name = "COLUMN,…", help_heading = OUTPUT, value_delimiter = ',')]
+    #[arg(long, value_name = "COLUMN,…", help_heading = OUTPUT, value_delimiter = ',', value_parser = parse_name)]
     columns: Option<Vec<String>>,
     /// Keep the first rows
     #[arg(long, value_name = "N", help_heading = OUTPUT)]
@@ -150,8 +150,10 @@ struct AverageArgs {
     #[command(flatten)]
     select: SelectArgs,
     /// What to reduce over: any of block, head, step, video, token, `token_index`
-    #[arg(long, value_name = "DIMENSION,…", value_delimiter = ',', default_value = "block,head")]
-    over: Vec<Dimension>,
+    ///
+    /// none: nothing, a row for each map
+    #[arg(long, value_name = "DIMENSION,…", default_value = "block,head", value_parser = parse_over)]
+    over: Over,
     /// What becomes of the values at a position
     #[arg(long, value_enum, value_name = "REDUCER", default_value = "mean")]
     with: ReducerArg,
@@ -249,7 +251,7 @@ enum PlacementArg {
 
 /// Groups of maps compared pair by pair: rows of (a, b, step, metric, value, n).
 ///
-/// The maps of each side are averaged, step by step. n counts the maps of both sides. Across weights, every weight is compared with
+/// The maps of each side are averaged, step by step, over all its videos: what else the sides differ in is said. n counts the maps of both sides. Across weights, every weight is compared with
 /// the one nearest to 1 (or --against), and slope and trend tell how the metric responds to the weight.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -264,12 +266,14 @@ Metrics (names with @ take a parameter):
   mass_ratio                 sum of a over sum of b
 
 Examples:
-  attnkit query compare maps.store --across prompt --token flower
+  attnkit query compare maps.store --across prompt --token flower --where \"seed = 11\"
   attnkit query compare maps.store --across token --video v1 --matrix
-  attnkit query compare maps.store --across weight --token flower --align mean
+  attnkit query compare maps.store --across weight --token flower --align mean \\
+      --where \"prompt = 'a flower near a tree'\"
   attnkit query compare maps.store --across head --align last --against 3 \\
-      --token flower --metric iou@0.9,emd
-  attnkit query compare maps.store --across seed --maps differences.npy")]
+      --token flower --video v1 --metric iou@0.9,emd
+  attnkit query compare maps.store --across seed --where \"prompt_id = 'prompt_000'\" \\
+      --token flower --maps differences.npy")]
 struct CompareArgs {
     #[command(flatten)]
     select: SelectArgs,
@@ -284,7 +288,8 @@ struct CompareArgs {
         long,
         value_name = "METRIC,…",
         value_delimiter = ',',
-        default_value = "cosine,js,iou@0.8,centroid,mass_ratio"
+        default_value = "cosine,js,iou@0.8,centroid,mass_ratio",
+        value_parser = parse_metric
     )]
     metric: Vec<Metric>,
     /// For each metric a square table, of means over the steps
@@ -393,7 +398,7 @@ fn average(args: &AverageArgs, global: &Global) -> Result<(), Failure> {
     };
     let average = Average {
         filter: args.select.filter()?,
-        over: args.over.clone(),
+        over: args.over.0.clone(),
         reduction: Reduction { reducer, ..args.reduce.reduction() },
         values: target.format.has_values(),
     };
@@ -658,6 +663,25 @@ impl Bar {
     fn finish(&self) {
         self.progress.finish();
     }
+}
+
+/// What is reduced over: may be nothing.
+#[derive(Debug, Clone)]
+struct Over(Vec<Dimension>);
+
+fn parse_over(text: &str) -> Result<Over, String> {
+    match text.trim() {
+        "" | "none" => Ok(Over(Vec::new())),
+        some => some.split(',').map(|name| name.trim().parse()).collect::<Result<_, _>>().map(Over),
+    }
+}
+
+fn parse_name(text: &str) -> Result<String, String> {
+    Ok(text.trim().to_owned())
+}
+
+fn parse_metric(text: &str) -> Result<Metric, String> {
+    text.trim().parse()
 }
 
 fn parse_sort(text: &str) -> Result<(String, bool), String> {

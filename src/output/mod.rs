@@ -44,7 +44,7 @@ pub enum Format {
     Npy,
     /// The maps as a labelled Zarr array.
     Zarr,
-    /// A single map as a picture, frame beside frame.
+    /// A single map as a picture, frame beside frame; of a word of several pieces theirs, one below the other.
     Png,
 }
 

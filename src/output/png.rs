@@ -8,13 +8,14 @@ use crate::grid::Grid;
 use crate::query::Answer;
 use crate::render::{Picture, heatmap};
 
-/// The picture of an answer that is one map.
+/// The picture of an answer that is one map, or one for each piece of a word.
 ///
 /// # Errors
-/// If the answer has no maps, or several.
+/// If the answer has no maps, or others.
 pub fn picture(answer: &Answer) -> Result<Picture, OutputError> {
     let maps = maps_of(answer, Format::Png)?;
-    let [(_, shape)] = &maps.maps[..] else {
+    let shape = maps.common_shape().filter(|_| answer.is_single_map || maps.maps.len() == 1);
+    let Some(shape) = shape else {
         return Err(OutputError::Unfit {
             found: format!("a picture is of one map; the answer has {}", maps.maps.len()),
             hint: "ask for one with `query map`, or write all as npy or zarr".into(),
@@ -24,7 +25,7 @@ pub fn picture(answer: &Answer) -> Result<Picture, OutputError> {
         [frames, height, width] => Grid { frames, height, width },
         _ => Grid { frames: 1, height: 1, width: shape.iter().product() },
     };
-    Ok(heatmap(maps.get(0), grid, None))
+    Ok(heatmap(&maps.stacked(), grid, None))
 }
 
 pub(super) fn write(answer: &Answer, path: &Path) -> Result<(), OutputError> {

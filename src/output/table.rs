@@ -35,7 +35,9 @@ pub(super) fn draw(answer: &Answer, style: TableStyle) -> String {
     let cells: Vec<Vec<String>> = shown
         .iter()
         .map(|column| {
-            let cell = |row| column.get(row).map_or_else(|_| "-".into(), |value| cell(&value));
+            // A row stays one, whatever a prompt has in it.
+            let in_line = |text: String| text.replace(['\n', '\r', '\t'], " ");
+            let cell = |row| column.get(row).map_or_else(|_| "-".into(), |value| in_line(cell(&value)));
             (0..rows.min(style.rows)).map(cell).collect()
         })
         .collect();
@@ -85,11 +87,15 @@ pub(super) fn telling(answer: &Answer) -> Vec<&Column> {
     answer.table.columns().iter().filter(|column| is_shown(answer, column)).collect()
 }
 
-/// The columns that fit side by side into `width`, each as wide as its widest cell and the gap beside it; always the first.
+/// The columns that fit side by side into `width`, each as wide as its widest cell and the gap beside it; always the first. Where not
+/// all fit, those that tell the rows apart and those that answer the question come before others.
 fn fitting(columns: &[&Column], cells: &[Vec<String>], width: Option<usize>) -> Vec<usize> {
     let wide = |text: &str| text.chars().count() + 2;
     let mut left = width.unwrap_or(usize::MAX);
-    (0..columns.len())
+    let mut by_rank: Vec<usize> = (0..columns.len()).collect();
+    by_rank.sort_by_key(|&index| (index > 0, rank(columns[index].name()), index));
+    let mut fitting: Vec<usize> = by_rank
+        .into_iter()
         .filter(|&index| {
             let own = cells[index].iter().map(|cell| wide(cell)).max().unwrap_or(0).max(wide(columns[index].name()));
             let fits = index == 0 || own <= left;
@@ -98,7 +104,24 @@ fn fitting(columns: &[&Column], cells: &[Vec<String>], width: Option<usize>) -> 
             }
             fits
         })
-        .collect()
+        .collect();
+    fitting.sort_unstable();
+    fitting
+}
+
+/// How soon a column is wanted: keys, what a question is about, its main statistics, the rest.
+fn rank(name: &str) -> usize {
+    const KEYS: [&str; 10] = ["video_id", "token", "token_index", "step", "block", "head", "a", "b", "metric", "value"];
+    const MAIN: [&str; 6] = ["mean", "entropy_norm", "top5", "spread", "seed", "weight"];
+    if KEYS.contains(&name) {
+        0
+    } else if name.ends_with("_previous") || name.ends_with("_last") {
+        1
+    } else if MAIN.contains(&name) {
+        2
+    } else {
+        3
+    }
 }
 
 fn is_shown(answer: &Answer, column: &Column) -> bool {

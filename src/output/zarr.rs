@@ -42,7 +42,22 @@ pub(super) fn write(answer: &Answer, path: &Path) -> Result<(), OutputError> {
         found: "the maps have different shapes, so they are no array".into(),
         hint: "select those of one shape with --where, or write parquet".into(),
     })?;
-    let (axes, order) = axes(answer);
+    // A single map has its keys as coordinates without a dimension.
+    let is_single = answer.is_single_map && answer.table.height() == 1;
+    let (axes, order) = if is_single { (Vec::new(), vec![0]) } else { axes(answer) };
+    let scalars: Vec<&Column> =
+        keys(answer).into_iter().filter(|column| is_single || is_of_one_piece(column)).collect();
+    let places = ["frame", "height", "width"];
+    let positions: Vec<Axis> = places
+        .into_iter()
+        .zip(shape)
+        .filter(|_| shape.len() == 3)
+        .map(|(name, &len)| Axis {
+            name: name.into(),
+            labels: vec![(name.into(), Labels::Int((0..).take(len).collect()))],
+            len,
+        })
+        .collect();
     check_place(path)?;
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let staged = tempfile::Builder::new().prefix(".attnkit-").tempdir_in(dir).map_err(OutputError::write(path))?;
@@ -61,7 +76,8 @@ pub(super) fn write(answer: &Answer, path: &Path) -> Result<(), OutputError> {
     ]);
     // By the conventions for climate data, which xarray follows: labels that are no dimension of their own.
     let labels = axes.iter().flat_map(|axis| axis.labels.iter().filter(|(name, _)| *name != axis.name));
-    let labels: Vec<&str> = labels.map(|(name, _)| name.as_str()).collect();
+    let labels = labels.map(|(name, _)| name.as_str());
+    let labels: Vec<&str> = labels.chain(scalars.iter().map(|column| column.name().as_str())).collect();
     let attributes = if labels.is_empty() { json!({}) } else { json!({"coordinates": labels.join(" ")}) };
     let array = create(staged.path(), &store, &mut metadata, "attention", json!({
         "shape": lens, "data_type": "float32", "chunk": chunk, "fill_value": "NaN", "codecs": codecs, "names": names,
@@ -85,11 +101,15 @@ pub(super) fn write(answer: &Answer, path: &Path) -> Result<(), OutputError> {
         let indices: Vec<u64> = corner.iter().map(|&at| at as u64).chain(shape.iter().map(|_| 0)).collect();
         array.store_chunk(&indices, values.as_slice()).map_err(|error| failed(path, error))?;
     }
-    for axis in &axes {
+    for axis in axes.iter().chain(&positions) {
         for (name, labels) in &axis.labels {
-            write_labels(staged.path(), &store, &mut metadata, name, &axis.name, labels)
+            write_labels(staged.path(), &store, &mut metadata, name, Some(&axis.name), labels)
                 .map_err(|error| failed(path, error))?;
         }
+    }
+    for column in scalars {
+        write_labels(staged.path(), &store, &mut metadata, column.name(), None, &self::labels(column, &[0]))
+            .map_err(|error| failed(path, error))?;
     }
     let group = json!({
         "zarr_format": 3, "node_type": "group", "attributes": {"attnkit_answer": true},
@@ -162,7 +182,7 @@ fn write_labels(
     store: &Arc<FilesystemStore>,
     metadata: &mut Map<String, Value>,
     name: &str,
-    axis: &str,
+    axis: Option<&str>,
     labels: &Labels,
 ) -> Result<(), String> {
     let bytes = json!([{"name": "bytes", "configuration": {"endian": "little"}}]);
@@ -172,15 +192,19 @@ fn write_labels(
         Labels::Unsigned(values) => ("uint64", json!(0), bytes, values.len()),
         Labels::Float(values) => ("float64", json!("NaN"), bytes, values.len()),
     };
+    let lens: Vec<usize> = axis.iter().map(|_| len).collect();
+    let chunk: Vec<usize> = lens.iter().map(|&len| len.max(1)).collect();
+    let names: Vec<&str> = axis.into_iter().collect();
     let of = json!({
-        "shape": [len], "data_type": kind, "chunk": [len.max(1)], "fill_value": fill, "codecs": codecs, "names": [axis],
+        "shape": lens, "data_type": kind, "chunk": chunk, "fill_value": fill, "codecs": codecs, "names": names,
     });
     let array = create(dir, store, metadata, name, of)?;
+    let first: Vec<u64> = lens.iter().map(|_| 0).collect();
     match labels {
-        Labels::Text(values) => array.store_chunk(&[0], values.clone()),
-        Labels::Int(values) => array.store_chunk(&[0], values.as_slice()),
-        Labels::Unsigned(values) => array.store_chunk(&[0], values.as_slice()),
-        Labels::Float(values) => array.store_chunk(&[0], values.as_slice()),
+        Labels::Text(values) => array.store_chunk(&first, values.clone()),
+        Labels::Int(values) => array.store_chunk(&first, values.as_slice()),
+        Labels::Unsigned(values) => array.store_chunk(&first, values.as_slice()),
+        Labels::Float(values) => array.store_chunk(&first, values.as_slice()),
     }
     .map_err(|error| error.to_string())
 }
@@ -188,12 +212,7 @@ fn write_labels(
 /// The labelled axes in front of a map's own, and the row at each place.
 fn axes(answer: &Answer) -> (Vec<Axis>, Vec<usize>) {
     let rows = answer.table.height();
-    let keys: Vec<&Column> = answer
-        .keys
-        .iter()
-        .filter_map(|key| answer.table.column(key).ok())
-        .filter(|column| column.null_count() < column.len())
-        .collect();
+    let keys: Vec<&Column> = keys(answer).into_iter().filter(|column| !is_of_one_piece(column)).collect();
     let names = |column: &Column| -> Vec<String> {
         (0..rows).map(|row| column.get(row).map_or_else(|_| String::new(), |value| cell(&value))).collect()
     };
@@ -234,6 +253,17 @@ fn axes(answer: &Answer) -> (Vec<Axis>, Vec<usize>) {
     let all: Vec<usize> = (0..rows).collect();
     let of_rows = keys.iter().map(|column| (column.name().to_string(), labels(column, &all))).collect();
     (vec![Axis { name: "map".into(), labels: of_rows, len: rows }], all)
+}
+
+/// The columns that tell maps apart.
+fn keys(answer: &Answer) -> Vec<&Column> {
+    let keys = answer.keys.iter().filter_map(|key| answer.table.column(key).ok());
+    keys.filter(|column| column.null_count() < column.len()).collect()
+}
+
+/// Whether it says of every map that its word has no further pieces: that is no axis.
+fn is_of_one_piece(column: &Column) -> bool {
+    column.name() == "token_index" && column.i32().is_ok_and(|pieces| pieces.iter().all(|piece| piece == Some(0)))
 }
 
 fn labels(column: &Column, rows: &[usize]) -> Labels {

@@ -85,13 +85,16 @@ impl<'a> Changes<'a> {
             return Ok(());
         }
         let Some(float) = number.parse::<f64>().ok().filter(|_| !is_integer(number)) else { return Ok(()) };
-        let is_whole = float.fract() == 0.0 && float.abs() < MOST_WHOLE;
         let is_scientific = number.contains(['e', 'E']);
-        let is_of_seeds = || !list.is_empty() && is_list_of_seeds(tokens, at);
-        if is_whole
-            && (in_list(|token| matches!(token, Token::Number(number, _) if is_integer(number))) || is_of_seeds())
-        {
-            self.replace(&tokens[at], number.len(), format!("{float:.0}"));
+        let whole = match number.split_once('.') {
+            _ if is_scientific => (float.fract() == 0.0 && float < MOST_WHOLE).then(|| format!("{float:.0}")),
+            Some((whole, fraction)) => fraction.bytes().all(|digit| digit == b'0').then(|| whole.to_owned()),
+            None => None,
+        };
+        let is_beside_integers = in_list(|token| matches!(token, Token::Number(number, _) if is_integer(number)));
+        let is_of_integers = is_beside_integers || (!list.is_empty() && is_list_of_seeds(tokens, at));
+        if let Some(whole) = whole.filter(|whole| is_of_integers && whole.parse::<i64>().is_ok()) {
+            self.replace(&tokens[at], number.len(), whole);
         } else if is_scientific && float.is_finite() {
             let digits = float.to_string();
             let point = if digits.contains('.') { "" } else { ".0" };

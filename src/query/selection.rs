@@ -133,7 +133,7 @@ impl Selection {
 }
 
 /// What there is to select, in a line.
-fn whats_there(catalog: &Catalog<'_>) -> Result<String, QueryError> {
+pub(super) fn whats_there(catalog: &Catalog<'_>) -> Result<String, QueryError> {
     let columns = ["token", "step", "video_id", "num_blocks", "num_heads", "block_numbers", "head_numbers"];
     let all = catalog.steps()?.select(columns.map(col)).collect()?;
     if all.height() == 0 {

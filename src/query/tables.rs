@@ -13,7 +13,7 @@ use super::dialect::{first_word, for_polars, words};
 use super::error::{QueryError, caught, plain};
 use super::exact::{exact_plan, filtered, overflow};
 use super::filter::Filter;
-use super::selection::join;
+use super::selection::{join, whats_there};
 use super::unknown::unknown_groups;
 use crate::store::Store;
 
@@ -124,7 +124,12 @@ impl List {
     /// As [`explain`](Self::explain).
     pub fn run(&self, store: &Store) -> Result<Answer, QueryError> {
         let rows = self.plan(store).and_then(|plan| Ok(caught(|| plan.collect())?));
-        Ok(Answer::of_table(rows.map_err(|error| error.located(store))?))
+        let mut answer = Answer::of_table(rows.map_err(|error| error.located(store))?);
+        if answer.table.height() == 0 && self.arrange.limit != Some(0) {
+            let asked = self.filter.text().map(|text| format!(" matches `{text}`")).unwrap_or_default();
+            answer.notes.push(format!("no row{asked}; {}", whats_there(&Catalog::open(store)?)?));
+        }
+        Ok(answer)
     }
 }
 

@@ -17,17 +17,26 @@ const BACKGROUND: Rgb = [255; 3];
 /// Where a value is NaN or infinite.
 const NOT_A_NUMBER: Rgb = [160; 3];
 
-/// Draws `map` (`[frame, height, width]`, C order), frame by frame from left to right and from top to bottom.
+/// Between maps.
+const LARGE_GAP: usize = 4 * GAP;
+
+/// Draws maps (each `[frame, height, width]`, C order, one behind the other), frame by frame from left to right and from top to bottom, map
+/// below map.
 ///
-/// The colours, those of viridis, go from the lowest to the highest finite value of the whole map, or over the range given; values beyond it have
+/// The colours, those of viridis, go from the lowest to the highest finite value of all, or over the range given; values beyond it have
 /// the colour at its end. Where there are negative values, as in differences of maps, they go from blue through white at 0 to red.
 #[must_use]
-pub fn heatmap(map: &[f32], grid: Grid, range: Option<(f32, f32)>) -> Picture {
-    let scale = Scale::of(map, range);
+pub fn heatmap(maps: &[f32], grid: Grid, range: Option<(f32, f32)>) -> Picture {
+    let scale = Scale::of(maps, range);
     let sheet = Sheet::of(grid);
-    let mut picture = Picture::filled(sheet.width(), sheet.height(), BACKGROUND);
-    for (index, &value) in map.iter().enumerate().take(grid.spatial()) {
-        picture.fill(sheet.place(index), (sheet.cell, sheet.cell), scale.colour(value));
+    let below = sheet.height() + LARGE_GAP;
+    let count = (maps.len() / grid.spatial()).max(1);
+    let mut picture = Picture::filled(sheet.width(), count * below - LARGE_GAP, BACKGROUND);
+    for (number, map) in maps.chunks_exact(grid.spatial()).enumerate() {
+        for (index, &value) in map.iter().enumerate() {
+            let (x, y) = sheet.place(index);
+            picture.fill((x, number * below + y), (sheet.cell, sheet.cell), scale.colour(value));
+        }
     }
     picture
 }

@@ -205,3 +205,8 @@ def test_commands_that_are_not_run_have_options_that_exist(attnkit, document):
         known = re.findall(r"(?<![\w-])--?[a-z][\w-]*", attnkit(*[word for word in subcommand if not word.startswith("-")], "--help"))
         unknown = [word for word in words[1:] if re.match(r"--?[a-z]", word) and word.split("=")[0] not in known]
         assert not unknown, f"{document}: `{text}`: there is no {', '.join(unknown)}"
+
+
+def test_the_fixtures_are_as_their_script_finds_them():
+    finds = subprocess.run([sys.executable, "fixtures/lift.py"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert finds.stdout in (REPOSITORY / "fixtures" / "README.md").read_text()

@@ -48,10 +48,10 @@ def reads(**keys):
     cases = [(key, text, value) for key, texts in keys.items() for text, value in texts.items()]
     name = f"{', '.join(keys)} that are {several(Literal(text) for _, text, _ in cases)}"
     steps = [{key: Literal(text)} for key, text, _ in cases]
-    return M(name, add_steps(*steps), further(*[{key: value} for key, _, value in cases]))
+    return M(name, add_steps(*steps), further(*[{key: value} for key, _, value in cases]), warns=ANYTHING)
 
 
-def prompts(name, texts, warns=None):
+def prompts(name, texts, warns=ANYTHING):
     """Prompts as their bytes are written, and as they may be read."""
     steps = [{"edit": replaced(json.dumps(PROMPT).encode(), text)} for text in texts]
     return M(name, add_steps(*steps), further(*[{"prompt": prompt} for prompt in texts.values()]), warns=warns)

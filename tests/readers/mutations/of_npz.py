@@ -61,7 +61,7 @@ NPZ = [
           lambda a: npz(attention=a, compressed=True), lambda a: npz(attention=a[:, None]),
           lambda a: npz(np.asfortranarray(a.astype(">f2"))),
           lambda a: zipped(("maps/attention.npy", npy(a))), lambda a: zipped(("attention", npy(a))),
-          lambda a: zipped(("readme.txt", b"text"), ("attention.npy", npy(a))), extension=".npz"),
+          lambda a: zipped(("readme.txt", b"text"), ("attention.npy", npy(a))), extension=".npz", warns=ANYTHING),
     forms("npz with attention beside others", lambda a: npz(a=NOT_IT, attention=a),
           lambda a: npz(attention=a, z=NOT_IT),
           lambda a: npz(NOT_IT, NOT_IT, attention=a, Attention=NOT_IT), extension=".npz", warns=["attention"] * 3),

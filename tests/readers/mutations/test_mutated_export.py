@@ -50,6 +50,8 @@ def test_export_gives_every_number_back_digit_for_digit(answered, copy, key):
     answered("export", copy.store, "--out", copy.place / "exported")
     exported = copy.place / "exported" / "attention_maps" / VIDEO / "token_cat"
     found = {path.name: with_digits((exported / path.name).read_bytes()) for path in described}
+    for document in found.values():
+        document.pop("attnkit", None)  # what the store knows beyond the generator's keys: here the grid
     assert found == {path.name: with_digits(path.read_bytes()) for path in described}
 
 
