@@ -99,7 +99,7 @@ struct OutputArgs {
     #[arg(long, value_name = "COLUMN[:desc]", help_heading = OUTPUT, value_parser = parse_sort)]
     sort: Vec<(String, bool)>,
     /// Keep these columns, in this order (of `list`: columns of either table; `help` lists them)
-    #[arg(long, value_name = "COLUMN,…", help_heading = OUTPUT, value_delimiter = ',', value_parser = parse_name)]
+    #[arg(long, value_name = "COLUMN,…", help_heading = OUTPUT, value_delimiter = ',', value_parser = parse_column)]
     columns: Option<Vec<String>>,
     /// Keep the first rows
     #[arg(long, value_name = "N", help_heading = OUTPUT)]
@@ -676,8 +676,9 @@ fn parse_over(text: &str) -> Result<Over, String> {
     }
 }
 
-fn parse_name(text: &str) -> Result<String, String> {
-    Ok(text.trim().to_owned())
+fn parse_column(text: &str) -> Result<String, String> {
+    let name = text.trim();
+    if name.is_empty() { Err("a name of a column is missing".to_owned()) } else { Ok(name.to_owned()) }
 }
 
 fn parse_metric(text: &str) -> Result<Metric, String> {

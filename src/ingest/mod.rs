@@ -3,6 +3,7 @@
 //! Killed at any instant, an ingest leaves the store as it was before or after each video's commit; run again, it does
 //! what is still to do.
 
+mod agreement;
 mod commit;
 mod options;
 mod plan;

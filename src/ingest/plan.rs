@@ -1,12 +1,11 @@
 //! What is to do for one video: which words are new or changed, from where each of their steps comes, and how it will be laid out.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::Hash;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::agreement::{differences_of_runs, most_voted, other_run};
 use super::options::{IngestOptions, Names};
 use super::prompts::{Prompts, VideoPrompt};
 use super::report::Remark;
@@ -397,31 +396,6 @@ fn batch_of<'a>(video_id: &'a str, video: &Video) -> &'a str {
     video_id.strip_suffix(&video.name).unwrap_or_default()
 }
 
-/// What has most votes; of several with as many, what was voted for last, and then what ranks highest.
-fn most_voted<T: Eq + Hash>(
-    votes: impl IntoIterator<Item = (T, SystemTime)>,
-    rank: impl Fn(&T) -> String,
-) -> Option<T> {
-    let mut counts: HashMap<T, (usize, SystemTime)> = HashMap::new();
-    for (of, time) in votes {
-        let count = counts.entry(of).or_insert((0, UNIX_EPOCH));
-        *count = (count.0 + 1, count.1.max(time));
-    }
-    counts.into_iter().max_by_key(|(of, count)| (*count, rank(of))).map(|(of, _)| of)
-}
-
-/// In what a step of the store is of another run than one of the dump.
-fn other_run(row: &StepRow, metadata: &StepMetadata) -> Option<String> {
-    fn differ<T: PartialEq + ToString>(key: &str, stored: Option<&T>, found: Option<&T>) -> Option<String> {
-        let (stored, found) = stored.zip(found).filter(|(stored, found)| stored != found)?;
-        Some(format!("{key} {}, now {}", stored.to_string(), found.to_string()))
-    }
-    differ("seed", row.seed.as_ref(), metadata.seed.as_ref())
-        .or_else(|| differ("prompt", row.prompt.as_ref(), metadata.prompt.as_ref()))
-        .or_else(|| differ("cfg_scale", row.cfg_scale.as_ref(), metadata.cfg_scale.as_ref()))
-        .or_else(|| differ("total_steps", row.total_steps.as_ref(), metadata.total_steps.as_ref()))
-}
-
 /// Where a stored video came from, in words.
 fn origin(dir: &Path) -> String {
     if dir.as_os_str().is_empty() { "written without a dump".into() } else { format!("from {}", dir.display()) }
@@ -630,7 +604,9 @@ impl Candidates {
         if !self.is_forced() && !self.steps.values().any(|candidate| candidate.is_new) {
             return Decision::Keep;
         }
-        self.compare_runs(findings);
+        let described = self.steps.values().map(|candidate| &candidate.metadata);
+        let differences = differences_of_runs(&described.collect::<Vec<_>>());
+        findings.remarks.extend(differences.into_iter().map(|message| Remark::new(&self.series.dir, message)));
         let source_grid = self.source_grid(found.shape.spatial, found_grid, options, findings);
         let recipe = options.recipe();
         if recipe.downsample > 1 && source_grid.is_none() {
@@ -843,29 +819,6 @@ impl Candidates {
             }
         }
         of_most
-    }
-
-    /// Says in what the steps of the dump differ that are of one run elsewhere.
-    fn compare_runs(&self, findings: &mut Findings) {
-        let values = |of: fn(&StepMetadata) -> Option<String>| -> BTreeSet<String> {
-            self.steps.values().filter_map(|candidate| of(&candidate.metadata)).collect()
-        };
-        let keys: [(&str, fn(&StepMetadata) -> Option<String>); 4] = [
-            ("seed", |metadata| metadata.seed.map(|seed| seed.to_string())),
-            ("prompt", |metadata| metadata.prompt.clone()),
-            ("cfg_scale", |metadata| metadata.cfg_scale.map(|scale| scale.to_string())),
-            ("total_steps", |metadata| metadata.total_steps.map(|steps| steps.to_string())),
-        ];
-        for (key, of) in keys {
-            let values = values(of);
-            if values.len() > 1 {
-                let named: Vec<&str> = values.iter().take(3).map(String::as_str).collect();
-                let more = if values.len() > named.len() { ", …" } else { "" };
-                let remark =
-                    format!("its steps differ in {key} ({}{more}): two runs in one directory?", named.join(", "));
-                findings.remarks.push(Remark::new(&self.series.dir, remark));
-            }
-        }
     }
 }
 

@@ -1,16 +1,14 @@
 //! One unit of work: the steps of one shard. It needs nothing but itself and the store, and returns the rows to commit.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::agreement::disagreements_of_parts;
 use super::plan::{SeriesPlan, StepPlan, StepSource, update_source};
 use super::transform::transform;
 use crate::dtype::SourceDtype;
-use crate::dump::{
-    DumpError, Problem, StepArray, StepFile, StepFiles, StepMetadata, StepPeek, StepReader, read_step_metadata,
-};
+use crate::dump::{DumpError, Problem, StepArray, StepFiles, StepMetadata, StepPeek, StepReader};
 use crate::kernel::{StepMeasurer, StepMeasures};
 use crate::store::{ArrayKind, HeadRow, MetadataPatch, ShardWriter, StepRow, Store, StoreError, share_shard};
 use crate::values::{Values, with_values};
@@ -162,7 +160,7 @@ impl ShardTask {
             // A file that is being written reads as damaged: say the likelier thing.
             failed(StepReader::check_unchanged(files).err().unwrap_or(problem))
         })?;
-        let remarks = disagreements(files, metadata).map_err(failed)?;
+        let remarks = disagreements_of_parts(files, metadata).map_err(failed)?;
         StepReader::check_unchanged(files).map_err(failed)?;
         let observed = step.array.peek();
         if observed != series.found {
@@ -213,45 +211,6 @@ impl ShardTask {
     fn row(&self, step: i32, index: usize) -> StepRow {
         self.series.row(step, self.shard * self.series.layout.steps_per_shard() + index)
     }
-}
-
-/// What the metadata of further parts of a split step says otherwise than that of the first, which counts.
-///
-/// # Errors
-/// If they number the blocks or heads of their arrays otherwise.
-fn disagreements(files: &StepFiles, metadata: &StepMetadata) -> Result<Vec<DumpError>, DumpError> {
-    let [first, others @ ..] = &files.parts[..] else { return Ok(Vec::new()) };
-    let mut remarks = Vec::new();
-    let mut by_key: BTreeMap<String, (&StepFile, usize)> = BTreeMap::new();
-    for part in others {
-        let other = match read_step_metadata(&part.metadata) {
-            Ok((other, _)) => other,
-            Err(DumpError { path, problem }) => {
-                remarks.push(Problem::Remark(format!("{problem}; that of the first part counts")).at(path));
-                continue;
-            }
-        };
-        let axes = [
-            ("block_idx", "block", part.block, &other.block_idx, &metadata.block_idx),
-            ("head_idx", "head", part.head, &other.head_idx, &metadata.head_idx),
-        ];
-        for (key, axis, of_file, found, expected) in axes {
-            if of_file.is_none() && found != expected {
-                let (found, expected) = (found.clone(), expected.clone());
-                return Err(Problem::SplitNumbers { key, axis, found, expected }.at(&part.metadata));
-            }
-        }
-        for key in metadata.contradictions(&other) {
-            by_key.entry(key).or_insert((part, 0)).1 += 1;
-        }
-    }
-    remarks.extend(by_key.into_iter().map(|(key, (part, count))| {
-        let name = part.metadata.file_name().unwrap_or_default().to_string_lossy();
-        let remark =
-            format!("its {key} is not that of {count} other parts of the step, such as {name}; this one counts");
-        Problem::Remark(remark).at(&first.metadata)
-    }));
-    Ok(remarks)
 }
 
 /// Adds what a step's metadata tells to its row.

@@ -848,7 +848,7 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    assert_eq!(Metric::NAMES.map(|(name, _)| metric(name).between(&a, &b).to_bits()), expected)
+                    assert_eq!(Metric::NAMES.map(|(name, _)| metric(name).between(&a, &b).to_bits()), expected);
                 });
             }
         });

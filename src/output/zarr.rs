@@ -47,12 +47,11 @@ pub(super) fn write(answer: &Answer, path: &Path) -> Result<(), OutputError> {
     let (axes, order) = if is_single { (Vec::new(), vec![0]) } else { axes(answer) };
     let scalars: Vec<&Column> =
         keys(answer).into_iter().filter(|column| is_single || is_of_one_piece(column)).collect();
-    let places = ["frame", "height", "width"];
+    let places: &[&str] = if shape.len() == 3 { &["frame", "height", "width"] } else { &["spatial"] };
     let positions: Vec<Axis> = places
-        .into_iter()
+        .iter()
         .zip(shape)
-        .filter(|_| shape.len() == 3)
-        .map(|(name, &len)| Axis {
+        .map(|(&name, &len)| Axis {
             name: name.into(),
             labels: vec![(name.into(), Labels::Int((0..).take(len).collect()))],
             len,
@@ -64,7 +63,7 @@ pub(super) fn write(answer: &Answer, path: &Path) -> Result<(), OutputError> {
     let store = Arc::new(FilesystemStore::new(staged.path()).map_err(|error| failed(path, error))?);
     let mut metadata = Map::new();
     let mut names: Vec<&str> = axes.iter().map(|axis| axis.name.as_str()).collect();
-    names.extend(if shape.len() == 3 { ["frame", "height", "width"].as_slice() } else { &["spatial"] });
+    names.extend(places);
     let lens: Vec<usize> = axes.iter().map(|axis| axis.len).chain(shape.iter().copied()).collect();
     let in_front: Vec<usize> = axes.iter().map(|axis| axis.len).collect();
     let map_len: usize = shape.iter().product();

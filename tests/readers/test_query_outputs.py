@@ -83,16 +83,17 @@ def open_without_warnings(path):
 def test_xarray_opens_a_full_product_with_a_dimension_for_each_key(ask, dataset_store):
     rows, maps = (ask("average", dataset_store, *PRODUCT, to=format) for format in ("parquet", "npy"))
     dataset = open_without_warnings(ask("average", dataset_store, *PRODUCT, to="zarr"))
-    assert dataset.attention.dims == ("video_id", "token", "token_index", "step", "frame", "height", "width")
+    assert dataset.attention.dims == ("video_id", "token", "step", "frame", "height", "width")
     assert dataset.attention.dtype == np.float32
     assert {name: values.tolist() for name, values in dataset.indexes.items()} == {
         "video_id": ["prompt_000_vid001"],
         "token": ["circle", "square"],
-        "token_index": [0],
         "step": [0, 4, 9],
+        **{axis: list(range(size)) for axis, size in zip(("frame", "height", "width"), GRID)},
     }
+    assert dataset["token_index"].dims == () and dataset["token_index"] == 0
     for row, expected in zip(rows.to_dict("records"), maps):
-        assert np.array_equal(dataset.attention.sel({key: row[key] for key in dataset.indexes}), expected)
+        assert np.array_equal(dataset.attention.sel({key: row[key] for key in ("video_id", "token", "step")}), expected)
 
 
 def test_xarray_opens_other_answers_with_a_row_for_each_map(ask, dataset_store):
@@ -100,17 +101,18 @@ def test_xarray_opens_other_answers_with_a_row_for_each_map(ask, dataset_store):
     dataset = open_without_warnings(ask("average", dataset_store, *NO_PRODUCT, to="zarr"))
     assert dataset.attention.dims == ("map", "frame", "height", "width")
     assert np.array_equal(dataset.attention, maps)
-    assert set(dataset.coords) == {"video_id", "token", "token_index", "step"}
-    for key, coordinate in dataset.coords.items():
-        assert coordinate.dims == ("map",) and coordinate.values.tolist() == rows[key].tolist()
+    assert set(dataset.coords) == {"video_id", "token", "token_index", "step", "frame", "height", "width"}
+    for key in ("video_id", "token", "step"):
+        assert dataset[key].dims == ("map",) and dataset[key].values.tolist() == rows[key].tolist()
+    assert dataset["token_index"].dims == () and set(rows["token_index"]) == {0}
 
 
 @pytest.mark.parametrize(
     "variant, over, dimensions",
     [
-        ("averaged", "step", ("video_id", "token", "token_index")),
-        ("per_head", "step", ("video_id", "token", "token_index", "head")),
-        ("split", "step", ("video_id", "token", "token_index", "block", "head")),
+        ("averaged", "step", ("video_id", "token")),
+        ("per_head", "step", ("video_id", "token", "head")),
+        ("split", "step", ("video_id", "token", "block", "head")),
         ("split", "video,token,step,block,head", ()),
     ],
 )
@@ -129,8 +131,8 @@ def test_maps_of_an_unknown_grid_stay_flat(ask, store_of, tmp_path):
     assert maps.shape == (2, 30)
     assert json.loads((tmp_path / "answer.json").read_bytes())["dimensions"] == ["map", "spatial"]
     dataset = open_without_warnings(ask("average", store, to="zarr"))
-    assert dataset.attention.dims == ("video_id", "token", "token_index", "step", "spatial")
-    assert np.array_equal(dataset.attention[0, 0, 0], maps)
+    assert dataset.attention.dims == ("video_id", "token", "step", "spatial")
+    assert np.array_equal(dataset.attention[0, 0], maps)
     answer = ask("average", store)
     assert answer[["frames", "height", "width", "argmax_y", "centroid_x", "spread"]].isna().all(axis=None) and (answer["shape"] == "30").all()
 
