@@ -606,9 +606,46 @@ fn averaging_downsampling_and_narrowing_are_marked_as_lossy() {
 }
 
 #[test]
+fn what_was_lost_is_known_after_an_export_too() {
+    let place = Place::new();
+    place.word(VIDEO, "flower").with_key("seed", 7).steps(0..2);
+    place.ingest(&["--average", "heads", "--downsample", "2", "--grid", "3x4x2", "--prefix", "run1"]).ended(0);
+    let id = format!("run1/{VIDEO}");
+    let lossy = place.series(&id, "flower")["lossy"].clone();
+    assert_eq!(lossy, json!({"average": ["head"], "downsample": 2}));
+    place.run(["export", "a.store", "--out", "exported"]).succeeded();
+    place.run(["ingest", "exported", "--store", "b.store", "--average", "blocks"]).succeeded();
+    let told = place.run(["info", "b.store", "--json"]).succeeded();
+    let again: serde_json::Value = serde_json::from_str(&told.out).unwrap();
+    let word = &again["videos"][0]["tokens"][0];
+    assert_eq!(again["videos"][0]["video_id"], id.as_str());
+    let told = place.run(["query", "list", "b.store", "--columns", "prompt_id", "--limit", "1"]).succeeded();
+    assert_eq!(told.out, "prompt_id\nrun1/prompt_000\n");
+    assert_eq!(word["lossy"], json!({"average": ["block", "head"], "downsample": 2}));
+    assert_eq!(word["grid"], place.series(&id, "flower")["grid"]);
+}
+
+#[test]
+fn a_tilde_behind_an_equals_sign_is_the_home_directory() {
+    let place = two_words();
+    let home = place.path("home");
+    fs::create_dir(&home).unwrap();
+    let told = std::process::Command::new(support::program())
+        .args(["ingest", "dump", "--store=~/a.store", "--report=~/report.json"])
+        .current_dir(place.path(""))
+        .env("HOME", &home)
+        .output()
+        .unwrap();
+    assert!(told.status.success(), "{told:?}");
+    assert!(home.join("a.store/zarr.json").is_file() && home.join("report.json").is_file());
+    assert!(!place.path("~").exists());
+}
+
+#[test]
 fn dtype_float32_widens_without_loss() {
     let place = two_words();
-    place.ingest(&["--dtype", "float32"]).clean();
+    let ingested = place.ingest(&["--dtype", "float32"]).clean();
+    assert!(!ingested.told.err.contains("as float32"), "{ingested:?}");
     let series = place.series(VIDEO, "flower");
     assert_eq!((&series["dtype"], &series["lossy"]), (&json!("float32"), &json!({})));
     place.assert_same_as_dump();

@@ -31,6 +31,11 @@ def path(path: str | os.PathLike[str]) -> str:
     return os.path.expanduser(os.fspath(path))
 
 
+def optional_path(given: str | os.PathLike[str] | None) -> str | None:
+    """The same, if there is one."""
+    return None if given is None else path(given)
+
+
 def integer(name: str, number: SupportsIndex | None) -> int | None:
     """A whole number, which a float is not, however round."""
     try:

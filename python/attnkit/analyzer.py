@@ -76,7 +76,7 @@ class AttentionAnalyzer:
         self._batch = None if batch is None else str(batch)
         self._array = array
         # Found again if the working directory changes.
-        self._source = _native.Source(os.path.abspath(path), self._batch, self._array, None)
+        self._source = _native.Source(os.path.abspath(self._path), self._batch, self._array, None)
 
     def __repr__(self) -> str:
         return f"<attnkit.AttentionAnalyzer {self._path}: {len(self._source.videos())} videos>"

@@ -146,7 +146,6 @@ def ingest(
         On Ctrl-C; what was committed stays.
     """
     dumps = [_check.path(one) for one in ([dump] if isinstance(dump, (str, os.PathLike)) else dump)]
-    file = lambda path: None if path is None else _check.path(path)
     options: dict[str, Any] = {
         "codec": codec,
         "rollups": rollups,
@@ -159,9 +158,9 @@ def ingest(
         "array": array,
         "average": _check.names(average),
         "grid": _check.sizes("grid", grid, "frames, height, width"),
-        "settings": file(settings),
-        "prompts": file(prompts),
-        "tokenizer": file(tokenizer),
+        "settings": _check.optional_path(settings),
+        "prompts": _check.optional_path(prompts),
+        "tokenizer": _check.optional_path(tokenizer),
         "prefix": prefix,
         "replace": replace,
         "threads": _check.positive("threads", threads, least=0) or 0,

@@ -400,6 +400,34 @@ def test_options_that_cannot_be_are_refused_before_the_model_runs(tmp_path: Path
         StoreWriter(tmp_path / "store", VIDEO, "a flower", **{option: value})
 
 
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [({"prompt": "a tree"}, "the prompt `a flower`"), ({"seed": 4}, "seed 3"), ({"grid": (2, 4, 3)}, "grid 2x3x4")],
+    ids=str,
+)
+@pytest.mark.parametrize("word", [WORD, "tree"])
+def test_another_video_of_the_same_id_is_refused(tmp_path: Path, other: dict[str, Any], said: str, word: str) -> None:
+    first: dict[str, Any] = {"prompt": "a flower", "seed": 3, "grid": (2, 3, 4)}
+    with StoreWriter(tmp_path / "store", VIDEO, **first) as writer:
+        writer.append(WORD, 0, 999, maps(0, (2, 3, 24, 1)))
+    with StoreWriter(tmp_path / "store", VIDEO, **{**first, **other}) as writer:
+        with pytest.raises(attnkit.WriteError, match=said):
+            writer.append(word, 1, 998, maps(1, (2, 3, 24, 1)))
+    with StoreWriter(tmp_path / "store", VIDEO, **first) as writer:
+        assert writer.append(word, 1, 998, maps(1, (2, 3, 24, 1)))
+
+
+def test_a_tilde_is_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with StoreWriter("~/maps.store", VIDEO, "a flower") as writer:
+        writer.append(WORD, 0, 999, maps(0))
+    result = attnkit.open("~/maps.store").list()
+    result.write("~/rows.csv")
+    assert (tmp_path / "rows.csv").is_file() and not (tmp_path / "~").exists()
+    assert AttentionAnalyzer("~/maps.store").get_available_videos() == [VIDEO]
+
+
 @pytest.mark.parametrize(("option", "value"), [("seed", 1.5), ("seed", 3.0), ("seed", "3"), ("total_steps", 20.5)])
 def test_whole_numbers_are_not_made_of_others(tmp_path: Path, option: str, value: Any) -> None:
     with pytest.raises(TypeError, match=f"{option}: {value!r}"):

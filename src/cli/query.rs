@@ -345,7 +345,7 @@ struct SqlArgs {
     #[arg(value_hint = ValueHint::DirPath, value_parser = super::path())]
     store: PathBuf,
     /// SELECT …
-    #[arg(value_name = "SQL")]
+    #[arg(value_name = "SQL", allow_hyphen_values = true)]
     statement: String,
     #[command(flatten)]
     output: OutputArgs,

@@ -91,6 +91,8 @@ def kl(a, b):
 
 
 def emd(a, b):
+    if not (a.sum() and b.sum()):
+        return np.nan
     total = 0
     for axis in range(3):
         others = tuple({0, 1, 2} - {axis})
@@ -102,6 +104,8 @@ def emd(a, b):
 def ssim(a, b):
     size = max(odd for odd in (3, 5, 7) if odd <= min(a.shape[1:]))
     scale = max(a.max(), b.max()) - min(a.min(), b.min())
+    if scale == 0:
+        return 1.0
     return np.mean([structural_similarity(x, y, win_size=size, data_range=scale) for x, y in zip(a, b)])
 
 

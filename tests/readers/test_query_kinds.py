@@ -1,0 +1,195 @@
+"""Every question and every grouping over dumps of several kinds: sides that differ, that are of one member or lack steps, maps with ties and
+zeros, unknown seeds. Values are numpy's and scipy's, from the dump itself; notes say what is not as it seems.
+"""
+
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from asking import GRID, KEYS, chosen, grouped, source_maps, values_of
+from source_dump import write_dump
+from test_query_compare import ALL_METRICS, assert_measured, measured
+from test_query_series import assert_series
+
+TEXTS = {"prompt_000": "a cat and a dog", "prompt_001": "two cats"}
+VIDEOS = ("prompt_000_vid001", "prompt_000_vid002", "prompt_001_vid001", "prompt_001_vid002")
+WEIGHTS = {"prompt_000": "1.0", "prompt_001": "2.0"}
+SIZE = {"video_frames": 13, "video_height": 192, "video_width": 192}
+
+
+def smooth(random):
+    return random.gamma(0.3, 1e-2, (2, 3, 576, 1)).astype(np.float32)
+
+
+def with_ties(random):
+    return random.integers(0, 3, (2, 3, 576, 1)).astype(np.float32)
+
+
+def one_hot(random):
+    maps = np.zeros((2, 3, 576, 1), np.float32)
+    maps[:, :, random.integers(0, 576)] = 1
+    return maps
+
+
+def write(directory, make=smooth, without=lambda video, word, step: False, seeds=(1, 2, 1, 2)):
+    """Four videos, of two texts, weights and seeds, with two words and three steps; but for those left out."""
+    random, arrays = np.random.default_rng(5), {}
+    for video, seed in zip(VIDEOS, seeds):
+        prompt = video[:10]
+        for word in ("cat", "dog"):
+            for step in range(3):
+                known = {"seed": seed, "prompt": TEXTS[prompt], "timestep": 900 - 300 * step}
+                if not without(video, word, step):
+                    arrays[video, f"{word}:{WEIGHTS[prompt]}", step] = make(random), known
+    return write_dump(directory, arrays, **SIZE)
+
+
+KINDS = {
+    "alike": {},
+    "a word in some videos": {"without": lambda video, word, step: word == "dog" and video != VIDEOS[0]},
+    "one video a side": {"without": lambda video, word, step: video in (VIDEOS[1], VIDEOS[2])},
+    "a step in some videos": {"without": lambda video, word, step: step == 2 and video.startswith("prompt_001")},
+    "ties": {"make": with_ties},
+    "one position each": {"make": one_hot},
+    "zeros": {"make": lambda random: smooth(random) * (random.random() > 0.4)},
+    "an unknown seed": {"seeds": (1, 2, None, 2)},
+}
+# Sides, with the column that tells them apart, and the words that are selected.
+ACROSS = {
+    "prompt": ("prompt", "cat"), "video": ("video_id", "cat"), "seed": ("seed", "cat"), "token": ("token", None),
+    "weight": ("weight", "cat"), "step": ("step", "cat"), "block": ("block", "cat"), "head": ("head", "cat"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def dump(request, tmp_path_factory):
+    return write(tmp_path_factory.mktemp("kinds") / request.param.replace(" ", "_"), **KINDS[request.param])
+
+
+def of_words(dump, word):
+    maps = source_maps(dump)
+    return chosen(maps, f"token == '{word}'") if word else maps
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("align", ["step", "mean"])
+@pytest.mark.parametrize("across", ACROSS)
+def test_sides_are_compared_as_numpy_does(ask, store_of, dump, across, align):
+    key, word = ACROSS[across]
+    maps = of_words(dump, word)
+    if across == "seed":
+        maps = chosen(maps, "seed == seed")
+    if across == "weight":  # each against the one nearest to 1
+        pairs = lambda sides: [(side, 1.0) for side in sides]
+    else:
+        pairs = lambda sides: combinations(sides, 2)
+    expected = measured(maps, key, steps=across != "step" and align == "step", pairs=pairs)
+    options = ["--across", across, "--align", align, "--no-rollups", *ALL_METRICS, *(["--token", word] if word else [])]
+    answer = ask("compare", store_of(dump), *options)
+    assert_measured(answer, expected)
+
+
+OVER = ["none", "block,head", "video", "token", "step", "video,block,head", "video,token,step,block,head", "head"]
+
+
+@pytest.mark.parametrize("reducer", ["mean", "median"])
+@pytest.mark.parametrize("over", OVER)
+def test_averages_are_those_of_numpy(ask, store_of, dump, over, reducer):
+    gone = [{"video": "video_id"}.get(name, name) for name in over.split(",")]
+    keys = [key for key in KEYS if key not in gone and not (key == "token_index" and "token" in gone)]
+    answer = ask("average", store_of(dump), "--over", over, "--with", reducer, "--no-rollups")
+    rows, groups = grouped(source_maps(dump), keys)
+    pd.testing.assert_frame_equal(answer[[*keys, "n"]], rows[[*keys, "n"]], check_dtype=False)
+    expected = np.stack([getattr(np, reducer)(group, axis=0) for group in groups])
+    np.testing.assert_allclose(values_of(answer), expected, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("by", [None, "block", "head"])
+def test_series_are_those_of_numpy(ask, store_of, dump, by):
+    answer = ask("evolution", store_of(dump), "--no-rollups", *(["--by", by] if by else []))
+    assert_series(answer, source_maps(dump), by)
+
+
+@pytest.mark.parametrize("block, head", [(None, None), (1, None), (None, 2), (0, 1)])
+def test_maps_are_those_of_numpy(ask, store_of, dump, block, head):
+    places = [*(["--block", block] if block is not None else []), *(["--head", head] if head is not None else [])]
+    found = ask("map", store_of(dump), "--video", VIDEOS[0], "--token", "cat", "--step", 1, *places, to="npy")
+    condition = f"video_id == '{VIDEOS[0]}' and token == 'cat' and step == 1"
+    condition += f" and block == {block}" * (block is not None) + f" and head == {head}" * (head is not None)
+    _, values = chosen(source_maps(dump), condition)
+    np.testing.assert_allclose(found.ravel(), values.mean(axis=0), rtol=1e-6, atol=1e-12)
+    assert found.shape == GRID
+
+
+# What is said of sides: for each kind, of which comparisons.
+DIFFERING = "the sides differ in more than the"
+SAID = {
+    ("alike", "token"): "each side is one mean map, taken over up to 4 videos (2 texts, 2 seeds)",
+    ("alike", "prompt"): f"{DIFFERING} prompt: weights of the word (prompt_000 has 1, prompt_001 has 1; all have 0 in common)",
+    ("alike", "seed"): "each side is one mean map, taken over up to 2 videos (2 texts, 1 seed)",
+    ("alike", "weight"): f"{DIFFERING} weight: texts (1 has 1, 2 has 1; all have 0 in common)",
+    ("alike", "step"): "each side is one mean map, taken over up to 4 videos (2 texts, 2 seeds)",
+    ("alike", "block"): "each side is one mean map, taken over up to 4 videos (2 texts, 2 seeds)",
+    ("a word in some videos", "token"): f"{DIFFERING} word: videos (cat has 4, dog has 1; all have 1 in common); texts (cat has 2, dog has 1",
+    ("one video a side", "prompt"): f"{DIFFERING} prompt: seeds (prompt_000 has 1, prompt_001 has 1; all have 0 in common)",
+    ("one video a side", "seed"): f"{DIFFERING} seed: texts (1 has 1, 2 has 1; all have 0 in common)",
+    ("a step in some videos", "step"): f"{DIFFERING} step: videos (0 has 4, 1 has 4, 2 has 2; all have 2 in common)",
+    ("an unknown seed", "prompt"): f"{DIFFERING} prompt: seeds (prompt_000 has 2, prompt_001 has 2; all have 1 in common)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind, across", SAID, ids=str)
+def test_what_else_the_sides_differ_in_is_said(finished, store_of, tmp_path_factory, kind, across):
+    dump = write(tmp_path_factory.mktemp("said") / "dump", **KINDS[kind])
+    _, word = ACROSS[across]
+    told = finished("query", "compare", store_of(dump), "--across", across, *(["--token", word] if word else [])).stderr
+    assert SAID[kind, across] in told
+
+
+PAIRED = [
+    ("token", ["--video", VIDEOS[0]]),
+    ("seed", ["--token", "cat", "--where", "prompt_id = 'prompt_000'"]),
+    ("block", ["--token", "cat", "--video", VIDEOS[0]]),
+    ("step", ["--token", "cat", "--video", VIDEOS[0]]),
+    ("weight", ["--token", "cat", "--where", f"video_id IN ('{VIDEOS[0]}', 'same_text')"]),
+]
+
+
+@pytest.mark.parametrize("across, options", PAIRED, ids=str)
+def test_of_sides_that_differ_in_nothing_else_nothing_is_said(finished, attnkit, tmp_path, across, options):
+    dump = write(tmp_path / "dump")
+    array, known = smooth(np.random.default_rng(1)), {"seed": 1, "prompt": "a (cat:2) and a dog", "timestep": 900}
+    write_dump(dump, {("same_text", "cat:2.0", 0): (array, known)}, **SIZE)
+    attnkit("ingest", dump, "--store", tmp_path / "store")
+    assert "sides" not in finished("query", "compare", tmp_path / "store", "--across", across, *options).stderr
+
+
+def test_steps_aligned_by_time_have_the_timesteps_of_both_sides(ask, attnkit, tmp_path):
+    random, arrays = np.random.default_rng(3), {}
+    for video, timesteps in {"a": (999.0, 500.0, 20.0), "b": (990.0, 700.0, 510.0, 30.0)}.items():
+        for step, timestep in enumerate(timesteps):
+            arrays[video, "cat", step] = smooth(random), {"seed": 1, "timestep": timestep}
+    attnkit("ingest", write_dump(tmp_path / "dump", arrays, **SIZE), "--store", tmp_path / "store")
+    answer = ask("compare", tmp_path / "store", "--across", "video", "--align", "timestep", "--metric", "l2")
+    assert answer[["step", "timestep_a", "timestep_b"]].to_numpy().tolist() == [[0, 999, 990], [1, 500, 510], [2, 20, 30]]
+
+
+def test_prompts_of_two_batches_are_two_prompts(ask, attnkit, tmp_path):
+    random = np.random.default_rng(4)
+    for batch, text in {"one": "a cat", "two": "cats and dogs"}.items():
+        arrays = {("prompt_000_vid001", "cat", 0): (smooth(random), {"seed": 1, "prompt": text, "timestep": 1})}
+        write_dump(tmp_path / "dumps" / batch / "attention_maps", arrays, **SIZE)
+    attnkit("ingest", tmp_path / "dumps", "--store", tmp_path / "together")
+    for batch in ("one", "two"):
+        attnkit("ingest", tmp_path / "dumps" / batch, "--store", tmp_path / "prefixed", "--prefix", batch)
+    for store in ("together", "prefixed"):
+        rows = ask("list", tmp_path / store)
+        assert rows["prompt_id"].tolist() == ["one/prompt_000", "two/prompt_000"]
+        answer = ask("compare", tmp_path / store, "--across", "prompt", "--metric", "l2")
+        assert answer[["a", "b", "n"]].to_numpy().tolist() == [["one/prompt_000", "two/prompt_000", 12]]
+        attnkit("export", tmp_path / store, "--out", tmp_path / f"{store}_exported")
+        attnkit("ingest", tmp_path / f"{store}_exported", "--store", tmp_path / f"{store}_again")
+        assert ask("list", tmp_path / f"{store}_again")["prompt_id"].tolist() == ["one/prompt_000", "two/prompt_000"]
