@@ -234,6 +234,48 @@ fn a_failed_answer_leaves_the_file_that_was_there() {
 }
 
 #[test]
+fn nothing_is_written_into_the_store_or_over_the_dump() {
+    let place = Place::new();
+    let word = place.word("a", "flower").steps(0..2);
+    place.ingest(&[]).clean();
+    let (store, dump) = (support::tree(&place.store()), support::tree(&place.dump()));
+    for target in ["a.store/zarr.json", "a.store/index/steps/a.parquet", "a.store/new.csv", "a.store/maps/../x.csv"] {
+        ask(&place, "list", &["-o", target, "--format", "csv"]).ended(2).says("is in the store");
+    }
+    std::os::unix::fs::symlink(place.store().join("zarr.json"), place.path("link.json")).unwrap();
+    ask(&place, "list", &["-o", "link.json"]).ended(2).says("is in the store");
+    place
+        .run(["ingest", "dump", "--store", "a.store", "--report", "a.store/zarr.json"])
+        .ended(2)
+        .says("is in the store");
+    let step = word.file("step_000_metadata.json").display().to_string();
+    place.run(["ingest", "dump", "--store", "a.store", "--report", &step]).ended(2).says("is a file of a dump");
+    assert_eq!((support::tree(&place.store()), support::tree(&place.dump())), (store, dump));
+}
+
+#[test]
+fn sql_sees_the_two_tables_alone() {
+    let place = Place::new();
+    place.word("a", "flower").steps(0..2);
+    place.ingest(&[]).clean();
+    std::fs::write(place.path("secret.csv"), "a\nsecret\n").unwrap();
+    for sql in [
+        "SELECT * FROM read_csv('secret.csv')",
+        "SELECT * FROM steps JOIN Read_CSV ('secret.csv') AS s ON true",
+        "WITH s AS (SELECT * FROM read_parquet('http://localhost/x')) SELECT * FROM s",
+        "SELECT * FROM 'secret.csv'",
+        "SELECT * FROM \"secret.csv\"",
+        "SELECT * FROM steps WHERE step IN (SELECT a FROM read_json('secret.csv'))",
+    ] {
+        let told = place.run(["query", "sql", "a.store", sql]).ended(2);
+        assert!(!told.out.contains("secret\n") && told.out.is_empty(), "{told:?}");
+    }
+    let long = ["step = 1"; 300].join(" OR ");
+    ask(&place, "list", &["--where", &format!("{long} OR {long}")]).ended(2).says("operators").says("IN");
+    assert_eq!(rows(&place, "list", &["--where", &["step = 1"; 100].join(" OR ")]).len(), 1);
+}
+
+#[test]
 fn maps_of_different_grids_are_not_averaged_silently() {
     let place = Place::new();
     place.word("a", "flower").steps(0..2);

@@ -185,6 +185,26 @@ fn a_missing_or_truncated_file_is_found() {
     place.assert_same_as_dump();
 }
 
+/// What a link leads to is not the store's to clean up.
+#[test]
+fn links_where_directories_of_the_store_should_be_are_refused() {
+    for dir in ["maps", "index", "index/steps", "index/heads", ".writers"] {
+        let place = small_store();
+        let (own, elsewhere) = (place.store().join(dir), place.path("elsewhere"));
+        fs::rename(&own, &elsewhere).unwrap();
+        fs::create_dir_all(elsewhere.join(".hidden")).unwrap();
+        fs::write(elsewhere.join("photo.jpg"), "x").unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &own).unwrap();
+        let before = support::tree(&elsewhere);
+        for command in [vec!["gc", "a.store"], vec!["verify", "a.store"], vec!["info", "a.store"]] {
+            let told = place.run(command).ended(1);
+            assert!(told.err.contains("is a link") || told.err.contains("a link, where"), "{told:?}");
+        }
+        place.run(["ingest", "dump", "--store", "a.store"]).ended(1);
+        assert_eq!(support::tree(&elsewhere), before, "{dir}");
+    }
+}
+
 /// Other readers take every file of the directory, and would read its rows twice.
 #[test]
 fn a_copy_that_some_tool_left_beside_a_part_is_named() {

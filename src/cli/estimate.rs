@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueHint};
 
-use super::{Failure, print, table, units};
+use super::{Failure, print, show, table, units};
 use crate::contents::Contents;
 use crate::dtype::SourceDtype;
 use crate::estimate::{Compression, Estimate, Generation, Model, Setting, measure};
@@ -113,7 +113,7 @@ pub(super) fn run(args: &EstimateArgs) -> Result<ExitCode, Failure> {
     if args.json {
         print(&(serde_json::to_string_pretty(&estimate)? + "\n"))?;
     } else {
-        print(&describe(&estimate, &what, is_measured, args))?;
+        show(&describe(&estimate, &what, is_measured, args))?;
     }
     Ok(ExitCode::SUCCESS)
 }

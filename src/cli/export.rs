@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum, ValueHint};
 
 use super::progress::Progress;
-use super::{Failure, Global, print, units};
+use super::{Failure, Global, show, units};
 use crate::export::{self, ExportOptions, Format, Layout};
 use crate::query::Filter;
 use crate::store::Store;
@@ -70,7 +70,7 @@ pub(super) fn run(args: &ExportArgs, global: &Global) -> Result<ExitCode, Failur
     })?;
     progress.finish();
     if !global.quiet {
-        print(&format!(
+        show(&format!(
             "{}, {}, {} written to {}\n",
             units::count(report.videos, "video"),
             units::count(report.steps, "step"),

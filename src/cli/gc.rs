@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueHint};
 
-use super::{Failure, Global, print, units};
+use super::{Failure, Global, show, units};
 use crate::store::{Store, StoreError};
 
 /// Remove from a store what no commit names: old versions of changed videos, and what an interrupted ingest left.
@@ -38,14 +38,14 @@ pub(super) fn run(args: &GcArgs, global: &Global) -> Result<ExitCode, Failure> {
     let verb = if args.dry_run { "would remove" } else { "removed" };
     if !global.quiet {
         for item in &garbage {
-            print(&format!("{verb} {} ({})\n", item.path.display(), units::bytes(item.bytes)))?;
+            show(&format!("{verb} {} ({})\n", item.path.display(), units::bytes(item.bytes)))?;
         }
         let bytes = garbage.iter().map(|item| item.bytes).sum();
         if garbage.is_empty() {
-            print("nothing to remove\n")?;
+            show("nothing to remove\n")?;
             return Ok(ExitCode::SUCCESS);
         }
-        print(&format!("{verb} {} in {}\n", units::bytes(bytes), units::count(garbage.len() as u64, "place")))?;
+        show(&format!("{verb} {} in {}\n", units::bytes(bytes), units::count(garbage.len() as u64, "place")))?;
     }
     Ok(ExitCode::SUCCESS)
 }

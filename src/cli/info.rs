@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::{Failure, print, table, units};
+use super::{Failure, print, show, table, units};
 use crate::contents::{Contents, Kind, SeriesContents};
 use crate::dump::DumpError;
+use crate::output::visible;
 use crate::store::{Store, StoreError};
 use clap::{Args, ValueHint};
 
@@ -50,7 +51,7 @@ pub(super) fn run(args: &InfoArgs) -> Result<ExitCode, Failure> {
             "a dump has directories such as prompt_000_vid001/token_flower/ with step_000.npy in them",
         ));
     }
-    print(&describe(&contents, args.all))?;
+    show(&describe(&contents, args.all))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -128,12 +129,9 @@ fn describe(contents: &Contents, all: bool) -> String {
             units::count(unfinished as u64, "video")
         ));
     }
-    lines.extend(
-        contents
-            .problems
-            .iter()
-            .map(|problem| format!("cannot be used: {}: {}", problem.path.display(), problem.error)),
-    );
+    lines.extend(contents.problems.iter().map(|problem| {
+        visible(&format!("cannot be used: {}: {}", problem.path.display(), problem.error)).into_owned()
+    }));
     lines.join("\n") + "\n"
 }
 

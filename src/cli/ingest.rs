@@ -1,6 +1,6 @@
 //! `attnkit ingest`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum, ValueHint};
 
 use super::progress::Progress;
-use super::{Failure, Global, interrupt, print, units};
+use super::{Failure, Global, check_outside, interrupt, show, units};
 use crate::dtype::Dtype;
 use crate::dump::{Batch, is_dump};
 use crate::grid::Grid;
@@ -223,6 +223,8 @@ pub(super) fn run(args: &IngestArgs, global: &Global) -> Result<ExitCode, Failur
         progress.bar.note(&format!("lossy settings: {lossy}"));
     }
     if let Some(path) = &args.report {
+        check_outside(path, &args.store)?;
+        check_no_step(path)?;
         // Noticed now rather than after hours of work.
         std::fs::write(path, "{}\n").map_err(|error| {
             Failure::usage(format!("{}: {error}", path.display()), "name a file that can be written")
@@ -232,7 +234,7 @@ pub(super) fn run(args: &IngestArgs, global: &Global) -> Result<ExitCode, Failur
         let outcome =
             ingest::dry_run(&args.dumps, &args.store, &options, &progress).map_err(|error| explain(error, args))?;
         progress.bar.finish();
-        print(&describe_dry_run(&outcome))?;
+        show(&describe_dry_run(&outcome))?;
         return write_report(args, &outcome).map(|()| exit_code(outcome.quarantined.is_empty()));
     }
     interrupt::listen();
@@ -248,10 +250,21 @@ pub(super) fn run(args: &IngestArgs, global: &Global) -> Result<ExitCode, Failur
     })?;
     progress.bar.finish();
     if !global.quiet {
-        print(&describe(&report, args))?;
+        show(&describe(&report, args))?;
     }
     write_report(args, &report)?;
     Ok(exit_code(report.quarantined.is_empty()))
+}
+
+/// Refuses to write a report over a file of a dump.
+fn check_no_step(report: &Path) -> Result<(), Failure> {
+    let name = report.file_name().unwrap_or_default().to_string_lossy();
+    let is_of_dump = name == "summary.json" || name.starts_with("step_");
+    if is_of_dump && report.exists() {
+        let found = format!("{}: is a file of a dump, which is not modified", report.display());
+        return Err(Failure::usage(found, "name a file elsewhere"));
+    }
+    Ok(())
 }
 
 /// The settings that lose something, in words.

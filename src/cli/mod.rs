@@ -17,7 +17,7 @@ mod units;
 mod verify;
 
 use std::io::{BufWriter, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
@@ -25,7 +25,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::dump::is_dump;
 use crate::export::ExportError;
-use crate::output::OutputError;
+use crate::output::{OutputError, visible, visible_lines};
 use crate::query::QueryError;
 use crate::store::StoreError;
 use crate::verify::VerifyError;
@@ -178,6 +178,19 @@ fn path() -> impl TypedValueParser<Value = PathBuf> {
     })
 }
 
+/// Refuses to write into a store.
+fn check_outside(output: &Path, store: &Path) -> Result<(), Failure> {
+    let absolute = std::path::absolute(output).unwrap_or_else(|_| output.to_owned());
+    let Ok(store) = store.canonicalize() else { return Ok(()) };
+    let known = absolute.ancestors().find_map(|ancestor| ancestor.canonicalize().ok());
+    if known.is_some_and(|known| known.starts_with(&store)) {
+        let found =
+            format!("{}: is in the store {}, which nothing else is written into", output.display(), store.display());
+        return Err(Failure::usage(found, "name a file elsewhere"));
+    }
+    Ok(())
+}
+
 /// What clap has to say: help and versions on standard output, which may be full, and what is wrong with the arguments.
 fn help_or_usage(error: &clap::Error) -> ExitCode {
     let printed = error.print().and_then(|()| std::io::stdout().flush());
@@ -188,9 +201,14 @@ fn help_or_usage(error: &clap::Error) -> ExitCode {
     }
 }
 
-/// Prints a line to standard error, if it can be printed at all.
+/// Prints a line to standard error, if it can be printed at all; whatever a name in it holds, it stays one line.
 fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = writeln!(std::io::stderr(), "{}", visible(line));
+}
+
+/// Prints text for people to standard output.
+fn show(text: &str) -> Result<(), Failure> {
+    print(&visible_lines(text))
 }
 
 /// Prints to standard output; a reader that went away is no failure.

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 use serde::Serialize;
 
-use super::{Failure, Global, print, say, table, units, write_out};
+use super::{Failure, Global, print, say, show, table, units, write_out};
 use crate::prompt::{Item, MAX_DEPTH, Template, Tokenizer, Variation, WordTokens, parse_weighted, prompt_id};
 
 const GRAMMAR: &str = "[a|b] are alternatives, (word:2.5) is a word and its weight; docs/prompts.md has the grammar";
@@ -188,7 +188,7 @@ fn expand(args: &ExpandArgs, global: &Global) -> Result<(), Failure> {
                 };
                 lines.push(format!("… {all} in all (--limit shows more or fewer, --format csv or json has all)\n"));
             }
-            print(&lines.concat())
+            show(&lines.concat())
         }
     }
 }
@@ -324,7 +324,7 @@ fn parse(args: &ParseArgs, global: &Global) -> Result<(), Failure> {
                 let all = units::count(template.count(), "variation");
                 lines.push(format!("{all}: `attnkit prompt expand` lists them\n"));
             }
-            print(&lines.concat())
+            show(&lines.concat())
         }
     }
 }
@@ -370,7 +370,7 @@ the first with the ids of the word alone
                 lines.push(format!("\n{}", table::draw(&WORDS, words)));
                 lines.push(WORDS_NOTE.to_owned());
             }
-            print(&lines.concat())
+            show(&lines.concat())
         }
     }
 }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 
 use super::progress::Progress;
-use super::{Failure, Global, print, say, units};
+use super::{Failure, Global, check_outside, print, say, show, units};
 use crate::kernel::{FramePlacement, Reducer};
 use crate::metrics::Metric;
 use crate::output::{self, Format, TableStyle};
@@ -364,7 +364,7 @@ pub(super) fn run(args: &QueryArgs, global: &Global) -> Result<ExitCode, Failure
 }
 
 fn list(args: &ListArgs, global: &Global) -> Result<(), Failure> {
-    let target = Target::of(&args.output)?;
+    let target = Target::of(&args.output, &args.select.store)?;
     if args.output.columns.as_ref().is_some_and(|columns| columns == &["help"]) {
         return target.write(query::columns()?, global);
     }
@@ -380,13 +380,13 @@ fn list(args: &ListArgs, global: &Global) -> Result<(), Failure> {
         arrange: args.output.arrange(),
     };
     if args.output.explain {
-        return print(&list.explain(&store)?);
+        return show(&list.explain(&store)?);
     }
     target.write(list.run(&store)?, global)
 }
 
 fn average(args: &AverageArgs, global: &Global) -> Result<(), Failure> {
-    let target = Target::of(&args.output)?;
+    let target = Target::of(&args.output, &args.select.store)?;
     let store = Store::open(&args.select.store)?;
     let reducer = match args.with {
         ReducerArg::Mean => Reducer::Mean,
@@ -412,7 +412,7 @@ fn average(args: &AverageArgs, global: &Global) -> Result<(), Failure> {
 }
 
 fn evolution(args: &EvolutionArgs, global: &Global) -> Result<(), Failure> {
-    let target = Target::of(&args.output)?;
+    let target = Target::of(&args.output, &args.select.store)?;
     let store = Store::open(&args.select.store)?;
     target.of_rows()?;
     let by = args.by.map(|by| match by {
@@ -433,7 +433,7 @@ fn evolution(args: &EvolutionArgs, global: &Global) -> Result<(), Failure> {
 }
 
 fn map(args: &MapArgs, global: &Global) -> Result<(), Failure> {
-    let target = Target::of(&args.output)?;
+    let target = Target::of(&args.output, &args.select.store)?;
     let store = Store::open(&args.select.store)?;
     let mut filter = args.select.filter()?;
     for (column, value) in [("step", args.step), ("block", args.block), ("head", args.head)] {
@@ -455,9 +455,12 @@ fn map(args: &MapArgs, global: &Global) -> Result<(), Failure> {
 }
 
 fn compare(args: &CompareArgs, global: &Global) -> Result<(), Failure> {
-    let target = Target::of(&args.output)?;
+    let target = Target::of(&args.output, &args.select.store)?;
     target.of_rows()?;
     let maps = args.maps.as_deref().map(maps_target).transpose()?;
+    if let Some(maps) = &args.maps {
+        check_outside(maps, &args.select.store)?;
+    }
     let beside = args.maps.as_ref().map(|maps| maps.with_extension("json"));
     if beside.is_some() && beside == args.output.output {
         return Err(Failure::usage(
@@ -506,12 +509,12 @@ fn compare(args: &CompareArgs, global: &Global) -> Result<(), Failure> {
 }
 
 fn sql(args: &SqlArgs, global: &Global) -> Result<(), Failure> {
-    let target = Target::of(&args.output)?;
+    let target = Target::of(&args.output, &args.store)?;
     let store = Store::open(&args.store)?;
     target.of_rows()?;
     let sql = Sql { statement: args.statement.clone() };
     if args.output.explain {
-        return print(&sql.explain(&store)?);
+        return show(&sql.explain(&store)?);
     }
     target.write(args.output.arranged(sql.run(&store)?)?, global)
 }
@@ -562,7 +565,10 @@ struct Target {
 }
 
 impl Target {
-    fn of(args: &OutputArgs) -> Result<Self, Failure> {
+    fn of(args: &OutputArgs, store: &Path) -> Result<Self, Failure> {
+        if let Some(output) = &args.output {
+            check_outside(output, store)?;
+        }
         let terminal = std::io::stdout().is_terminal() && args.output.is_none();
         let format = match (args.format, &args.output) {
             (Some(format), _) => format,
@@ -623,7 +629,7 @@ impl Target {
         if matches!(self.format, Format::Json | Format::Jsonl) {
             return print(&(serde_json::to_string_pretty(explain)? + "\n"));
         }
-        print(&explain.to_string())
+        show(&explain.to_string())
     }
 }
 

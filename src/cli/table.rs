@@ -4,6 +4,8 @@ use std::io::{self, IsTerminal, Write};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
+use crate::output::visible;
+
 /// A table for people, with numbers to the right; on a terminal its cells are wrapped to fit.
 pub(super) fn draw<R>(header: &[&str], rows: impl IntoIterator<Item = R>) -> String
 where
@@ -15,7 +17,8 @@ where
         table.set_content_arrangement(ContentArrangement::Dynamic);
     }
     table.set_header(header);
-    let rows: Vec<Vec<String>> = rows.into_iter().map(|row| row.into_iter().collect()).collect();
+    let shown = |cell: String| visible(&cell).into_owned();
+    let rows: Vec<Vec<String>> = rows.into_iter().map(|row| row.into_iter().map(shown).collect()).collect();
     let first = |cell: &String| {
         cell.trim_start_matches("< ").split(' ').next().unwrap_or_default().trim_end_matches('x').to_owned()
     };

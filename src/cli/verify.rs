@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueHint};
 
 use super::progress::Progress;
-use super::{Failure, Global, print, units};
+use super::{Failure, Global, print, show, units};
 use crate::query::Filter;
 use crate::store::Store;
 use crate::verify::{self, VerifyOptions, VerifyReport};
@@ -80,9 +80,9 @@ pub(super) fn run(args: &VerifyArgs, global: &Global) -> Result<ExitCode, Failur
             _ if fault.is_unfinished() => "not finished",
             _ => "damaged",
         };
-        print(&format!("{what}: {place}{}: {}\n", fault.path, fault.error))?;
+        show(&format!("{what}: {place}{}: {}\n", fault.path, fault.error))?;
     }
-    print(&describe_lacking(&report))?;
+    show(&describe_lacking(&report))?;
     if !global.quiet || !report.faults.is_empty() {
         let mut lines = vec![format!(
             "{}, {}: {} decoded in {:.1} s ({}), {}",
@@ -113,7 +113,7 @@ pub(super) fn run(args: &VerifyArgs, global: &Global) -> Result<ExitCode, Failur
         if report.faults.iter().any(|fault| fault.in_dump) {
             lines.push("the dump is not as it was ingested: files changed there are taken over by `attnkit ingest`, damaged ones are not".into());
         }
-        print(&(lines.join("\n") + "\n"))?;
+        show(&(lines.join("\n") + "\n"))?;
     }
     Ok(code)
 }

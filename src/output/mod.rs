@@ -23,6 +23,7 @@ use polars::prelude::{
 use crate::query::{Answer, QueryError};
 
 pub use png::picture;
+pub(crate) use text::{visible, visible_lines};
 pub use trend::trends;
 
 /// How an answer is written.

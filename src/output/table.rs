@@ -4,7 +4,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use polars::prelude::{AnyValue, Column};
 
 use super::TableStyle;
-use super::text::cell;
+use super::text::{cell, visible};
 use crate::query::Answer;
 
 /// What of the many statistics is shown.
@@ -36,8 +36,7 @@ pub(super) fn draw(answer: &Answer, style: TableStyle) -> String {
         .iter()
         .map(|column| {
             // A row stays one, whatever a prompt has in it.
-            let in_line = |text: String| text.replace(['\n', '\r', '\t'], " ");
-            let cell = |row| column.get(row).map_or_else(|_| "-".into(), |value| in_line(cell(&value)));
+            let cell = |row| column.get(row).map_or_else(|_| "-".into(), |value| visible(&cell(&value)).into_owned());
             (0..rows.min(style.rows)).map(cell).collect()
         })
         .collect();
@@ -45,7 +44,7 @@ pub(super) fn draw(answer: &Answer, style: TableStyle) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(fitting.iter().map(|&index| shown[index].name().as_str()));
+    table.set_header(fitting.iter().map(|&index| visible(shown[index].name())));
     for row in 0..rows.min(style.rows) {
         let of_row = |&index: &usize| cells.get(index).and_then(|column| column.get(row)).map_or("", String::as_str);
         table.add_row(fitting.iter().map(of_row));

@@ -1,5 +1,7 @@
 //! Cells as text.
 
+use std::borrow::Cow;
+
 use polars::prelude::{AnyValue, Column, DataFrame, DataType, PlSmallStr, PolarsResult};
 
 /// The table with lists written as JSON text: CSV has no lists.
@@ -22,6 +24,28 @@ pub(super) fn with_integers(table: &DataFrame) -> PolarsResult<DataFrame> {
         plain.with_column(column.cast(&DataType::Int128)?)?;
     }
     Ok(plain)
+}
+
+/// Text for people: what would move the cursor, break lines or turn the direction of what follows is written as escapes.
+pub(crate) fn visible(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_raw) {
+        return text.into();
+    }
+    let escaped = |c: char| if is_raw(c) { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(escaped).collect::<String>().into()
+}
+
+/// The same for text of several lines.
+pub(crate) fn visible_lines(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(|c| c != '\n' && is_raw(c)) {
+        return text.into();
+    }
+    text.split('\n').map(visible).collect::<Vec<_>>().join("\n").into()
+}
+
+/// Control characters, line separators, and marks that override the direction of text.
+fn is_raw(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// One value as people read it.
@@ -72,6 +96,12 @@ pub(super) fn column(name: &str, cells: Vec<String>) -> Column {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_terminals_would_obey_is_escaped() {
+        assert_eq!(visible("a\u{1b}[31m\nb\u{202e}c\u{7f}é"), "a\\u{1b}[31m\\nb\\u{202e}c\\u{7f}é");
+        assert_eq!(visible_lines("a\r\n\tb\n"), "a\\r\n\\tb\n");
+    }
 
     #[test]
     fn numbers_keep_what_matters() {

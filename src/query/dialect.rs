@@ -24,6 +24,7 @@ const MOST_WHOLE: f64 = 9_007_199_254_740_992.0;
 pub(super) fn for_polars(sql: &str) -> Result<Cow<'_, str>, String> {
     // What cannot be cut into tokens is the parser's to complain of.
     let Some(tokens) = tokens(sql) else { return Ok(sql.into()) };
+    check_bounds(&tokens)?;
     let mut changes = Changes { sql, places: Places::new(sql), made: Vec::new() };
     for at in 0..tokens.len() {
         match &tokens[at].token {
@@ -47,6 +48,69 @@ pub(super) fn words(sql: &str) -> Vec<String> {
         _ => None,
     };
     tokens(sql).into_iter().flatten().filter_map(word).collect()
+}
+
+/// Operators in one condition or statement, at most: what evaluates them nests as deeply as there are.
+const MOST_OPERATORS: usize = 400;
+/// Parentheses within each other, at most.
+const MOST_DEPTH: usize = 64;
+
+/// Refuses what would read files, and what would need more than a stack or a memory holds.
+fn check_bounds(tokens: &[TokenWithSpan]) -> Result<(), String> {
+    let (mut operators, mut depth) = (0, 0_usize);
+    for (at, token) in tokens.iter().enumerate() {
+        let before = at.checked_sub(1).map(|before| &tokens[before].token);
+        let next = tokens.get(at + 1).map(|next| &next.token);
+        match &token.token {
+            Token::Word(word) if next == Some(&Token::LParen) && is_reader(&word.value) => {
+                return Err(format!("`{}` reads files; there are the tables `steps` and `heads` alone", word.value));
+            }
+            Token::SingleQuotedString(file) if before.is_some_and(is_before_a_table) => {
+                return Err(format!("'{file}' is a text, and no table; there are `steps` and `heads` alone"));
+            }
+            // A sign of a value in a list.
+            Token::Minus if matches!(before, Some(Token::Comma | Token::LParen)) => {}
+            Token::LParen => depth += 1,
+            Token::RParen => depth = depth.saturating_sub(1),
+            token => operators += usize::from(is_operator(token)),
+        }
+        if depth > MOST_DEPTH {
+            return Err(format!("more than {MOST_DEPTH} parentheses are within each other"));
+        }
+    }
+    if operators > MOST_OPERATORS {
+        return Err(format!(
+            "it has {operators} operators, and at most {MOST_OPERATORS} can be asked for at once: lists of values are written as x IN (…)"
+        ));
+    }
+    Ok(())
+}
+
+fn is_reader(function: &str) -> bool {
+    let function = function.to_lowercase();
+    ["read_", "scan_", "glob"].iter().any(|start| function.starts_with(start))
+}
+
+fn is_before_a_table(token: &Token) -> bool {
+    matches!(token, Token::Word(word) if matches!(word.keyword, Keyword::FROM | Keyword::JOIN))
+}
+
+fn is_operator(token: &Token) -> bool {
+    const WORDS: [Keyword; 8] = [
+        Keyword::AND,
+        Keyword::OR,
+        Keyword::NOT,
+        Keyword::XOR,
+        Keyword::LIKE,
+        Keyword::ILIKE,
+        Keyword::CASE,
+        Keyword::UNION,
+    ];
+    let is_sign = |text: &str| text.chars().all(|c| "+-*/%=<>!|&^".contains(c));
+    match token {
+        Token::Word(word) => WORDS.contains(&word.keyword),
+        token => is_sign(&token.to_string()),
+    }
 }
 
 /// All but spaces and comments.
@@ -243,6 +307,17 @@ mod tests {
             "SELECT token, MAX(top5) AS Top5 FROM heads WHERE block = 'BLOCK'"
         );
         assert_eq!(readable("NOT is_nan(a + (b)) AND ISNAN(c)"), "NOT ((a + (b)) IS NULL) AND ((c) IS NULL)");
+        for refused in [
+            "SELECT * FROM read_csv('a.csv')",
+            "SELECT * FROM steps JOIN READ_PARQUET ('a') AS a ON true",
+            "SELECT * FROM 'a.csv'",
+            &vec!["step = 1"; 5000].join(" OR "),
+            &"(".repeat(100),
+        ] {
+            assert!(for_polars(refused).is_err(), "{refused}");
+        }
+        let many: Vec<String> = (0..20_000).map(|number| format!("-{number}")).collect();
+        assert!(for_polars(&format!("step IN ({})", many.join(", "))).is_ok());
         assert_eq!(first_word("-- a comment\n /* another */ select 1").as_deref(), Some("SELECT"));
     }
 }

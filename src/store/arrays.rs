@@ -19,6 +19,7 @@ use zarrs::array::{
 };
 use zarrs::filesystem::FilesystemStore;
 use zarrs::metadata::v3::MetadataV3;
+use zarrs::storage::byte_range::ByteRange;
 
 use super::{StoreError, durable};
 use crate::dtype::Dtype;
@@ -583,6 +584,7 @@ impl StoredArray {
     /// If there is no such step, the array is a coordinate, or the chunk is missing or damaged.
     pub fn read_chunk<R>(&self, row: u64, number: usize, visit: impl FnOnce(&[u8]) -> R) -> Result<R, StoreError> {
         let (chunks, place) = self.place(row, number)?;
+        self.check_range(chunks, &place)?;
         let encoded = self
             .array
             .retrieve_encoded_subchunk(&chunks.shards, &place)
@@ -593,6 +595,24 @@ impl StoredArray {
             return Err(self.failed(format!("chunk {place:?} has {} bytes", values.len())));
         }
         Ok(visit(&values))
+    }
+
+    /// Checks what the shard's index says of a chunk before that is believed.
+    fn check_range(&self, chunks: &Chunks, place: &[u64]) -> Result<(), StoreError> {
+        let missing = || self.failed(format!("chunk {place:?} is missing"));
+        let range = self.array.subchunk_byte_range(&chunks.shards, place).map_err(|error| self.failed(error))?;
+        let Some(ByteRange::FromStart(offset, Some(length))) = range else { return Err(missing()) };
+        if offset == u64::MAX {
+            return Err(missing());
+        }
+        // What cannot be compressed takes a little more than it is.
+        let most = 2 * (chunks.len * chunks.dtype.size()) as u64 + 4096;
+        if length > most || offset.checked_add(length).is_none_or(|end| i64::try_from(end).is_err()) {
+            return Err(self.failed(format!(
+                "the shard's index gives chunk {place:?} {length} bytes at {offset}; its values take {most} at the most"
+            )));
+        }
+        Ok(())
     }
 
     /// Bytes that an inner chunk takes in its shard.

@@ -29,7 +29,7 @@ impl Store {
             index.iter().map(|video| self.layout.heads_part(&video.record.video_id)).collect();
         let mut unnamed = Vec::new();
         for video in children(&self.layout.maps())? {
-            if video.is_dir() {
+            if is_directory(&video) {
                 let (kept, left): (Vec<_>, Vec<_>) = children(&video)?
                     .into_iter()
                     .filter(|path| path.file_name().is_some_and(|name| name != "zarr.json"))
@@ -52,6 +52,7 @@ impl Store {
     /// # Errors
     /// If an ingest is running into this store, or something cannot be removed.
     pub fn gc(&self) -> Result<Vec<Garbage>, StoreError> {
+        self.check_directories()?;
         let _alone = WriterLock::exclusive(&self.layout)?;
         for path in children(&self.layout.steps_dir())?.into_iter().filter(|path| is_hidden(path)) {
             if let Ok(staged) = part::read_steps_part(&path) {
@@ -60,7 +61,7 @@ impl Store {
         }
         let garbage = self.garbage()?;
         for Garbage { path, .. } in &garbage {
-            let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+            let removed = if is_directory(path) { fs::remove_dir_all(path) } else { fs::remove_file(path) };
             removed.map_err(StoreError::io(path))?;
         }
         Ok(garbage)
@@ -86,6 +87,11 @@ pub(crate) fn tree_bytes(path: &Path) -> u64 {
 fn children(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let entries = fs::read_dir(dir).map_err(StoreError::io(dir))?;
     entries.map(|entry| entry.map(|entry| entry.path()).map_err(StoreError::io(dir))).collect()
+}
+
+/// Whether it is a directory itself: what a link leads to is not the store's.
+fn is_directory(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.is_dir())
 }
 
 fn is_hidden(path: &Path) -> bool {

@@ -76,7 +76,28 @@ impl Store {
         let root = path.as_ref().to_owned();
         let store = Self { layout: Layout { root } };
         store.root_attributes()?;
+        store.check_directories()?;
         Ok(store)
+    }
+
+    /// Refuses links and files where the store's own directories should be: whoever reads, writes or cleans up would leave the store.
+    fn check_directories(&self) -> Result<(), StoreError> {
+        let layout = &self.layout;
+        let index = layout.steps_dir().parent().map(Path::to_owned);
+        let dirs =
+            [Some(layout.maps()), index, Some(layout.steps_dir()), Some(layout.heads_dir()), Some(layout.writers())];
+        for dir in dirs.into_iter().flatten() {
+            match fs::symlink_metadata(&dir) {
+                Ok(found) if !found.is_dir() => {
+                    let kind = if found.is_symlink() { "a link" } else { "a file" };
+                    let found =
+                        format!("{kind}, where a directory of the store should be; put the directory itself there");
+                    return Err(StoreError::damaged(&dir, found));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Opens a store for writing, and creates it if there is nothing at `path`, or an empty directory.

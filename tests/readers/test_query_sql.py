@@ -115,7 +115,7 @@ def on_terminal(columns, *arguments):
 def test_a_prompt_with_line_breaks_stays_one_row(attnkit, store):
     printed = attnkit("query", "list", store, "--columns", "video_id,token,step,prompt", "--format", "table")
     rows = printed.splitlines()
-    assert len(rows) == 1 + 12 and all(row.endswith(("a cat and more", "a dog and more")) for row in rows[1:])
+    assert len(rows) == 1 + 12 and all(row.endswith((r"a cat\nand\tmore", r"a dog\nand\tmore")) for row in rows[1:])
 
 
 @pytest.mark.parametrize(
