@@ -598,7 +598,10 @@ fn averaging_downsampling_and_narrowing_are_marked_as_lossy() {
     let series = place.series(VIDEO, "flower");
     assert_eq!(series["shape"], json!([1, 1, 8, 1]));
     assert_eq!(series["grid"], json!({"frames": 2, "height": 2, "width": 2}));
-    assert_eq!(series["lossy"], json!({"average": ["block", "head"], "downsample": 2, "dtype": "float16"}));
+    assert_eq!(
+        series["lossy"],
+        json!({"average": ["block", "head"], "downsample": 2, "downsampled_from": {"frames": 2, "height": 3, "width": 4}, "dtype": "float16"})
+    );
     // Blocks and heads add 60 on average; windows are 2x2, and at the lower edge 1x2, which weigh half.
     let expected = [62.5f32, 64.5, 34.25, 35.25, 74.5, 76.5, 40.25, 41.25].map(f16::from_f32);
     assert_eq!(place.values(VIDEO, "flower", 0), bytes(&expected));
@@ -612,7 +615,8 @@ fn what_was_lost_is_known_after_an_export_too() {
     place.ingest(&["--average", "heads", "--downsample", "2", "--grid", "3x4x2", "--prefix", "run1"]).ended(0);
     let id = format!("run1/{VIDEO}");
     let lossy = place.series(&id, "flower")["lossy"].clone();
-    assert_eq!(lossy, json!({"average": ["head"], "downsample": 2}));
+    let grid = json!({"frames": 3, "height": 4, "width": 2});
+    assert_eq!(lossy, json!({"average": ["head"], "downsample": 2, "downsampled_from": grid}));
     place.run(["export", "a.store", "--out", "exported"]).succeeded();
     place.run(["ingest", "exported", "--store", "b.store", "--average", "blocks"]).succeeded();
     let told = place.run(["info", "b.store", "--json"]).succeeded();
@@ -621,7 +625,7 @@ fn what_was_lost_is_known_after_an_export_too() {
     assert_eq!(again["videos"][0]["video_id"], id.as_str());
     let told = place.run(["query", "list", "b.store", "--columns", "prompt_id", "--limit", "1"]).succeeded();
     assert_eq!(told.out, "prompt_id\nrun1/prompt_000\n");
-    assert_eq!(word["lossy"], json!({"average": ["block", "head"], "downsample": 2}));
+    assert_eq!(word["lossy"], json!({"average": ["block", "head"], "downsample": 2, "downsampled_from": grid}));
     assert_eq!(word["grid"], place.series(&id, "flower")["grid"]);
 }
 
@@ -639,6 +643,14 @@ fn a_tilde_behind_an_equals_sign_is_the_home_directory() {
     assert!(told.status.success(), "{told:?}");
     assert!(home.join("a.store/zarr.json").is_file() && home.join("report.json").is_file());
     assert!(!place.path("~").exists());
+}
+
+#[test]
+fn a_named_grid_that_does_not_fit_leaves_that_of_the_metadata() {
+    let place = two_words();
+    let ingested = place.ingest(&["--grid", "3x3x3"]).clean();
+    assert!(ingested.warnings().iter().any(|warning| warning.contains("it is not used")), "{ingested:?}");
+    assert_eq!(place.series(VIDEO, "flower")["grid"], json!({"frames": 2, "height": 3, "width": 4}));
 }
 
 #[test]

@@ -102,7 +102,9 @@ impl Failure {
 
     /// Prints it, and gives its exit code.
     fn say(self) -> ExitCode {
-        say(&format!("error: {}", self.message));
+        // Lines that are set in belong to the message: a prompt, and where it is wrong.
+        let lines: Vec<_> = self.message.split("\n  ").map(visible).collect();
+        print_to_stderr(&format!("error: {}", lines.join("\n  ")));
         if let Some(hint) = self.hint {
             say(&format!("hint: {hint}"));
         }
@@ -203,7 +205,11 @@ fn help_or_usage(error: &clap::Error) -> ExitCode {
 
 /// Prints a line to standard error, if it can be printed at all; whatever a name in it holds, it stays one line.
 fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{}", visible(line));
+    print_to_stderr(&visible(line));
+}
+
+fn print_to_stderr(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// Prints text for people to standard output.

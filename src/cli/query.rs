@@ -149,7 +149,7 @@ Examples:
 struct AverageArgs {
     #[command(flatten)]
     select: SelectArgs,
-    /// What to reduce over: any of block, head, step, video, token, `token_index`
+    /// What to reduce over: any of block, head, step, video, token (and the pieces of words), `token_index` (these alone)
     ///
     /// none: nothing, a row for each map
     #[arg(long, value_name = "DIMENSION,…", default_value = "block,head", value_parser = parse_over)]
@@ -692,8 +692,8 @@ fn parse_metric(text: &str) -> Result<Metric, String> {
 }
 
 fn parse_sort(text: &str) -> Result<(String, bool), String> {
-    match text.rsplit_once(':') {
-        None => Ok((text.to_owned(), false)),
+    match text.rsplit_once(':').map(|(column, order)| (column.trim(), order.trim())) {
+        None => Ok((text.trim().to_owned(), false)),
         Some((column, "desc")) => Ok((column.to_owned(), true)),
         Some((column, "asc")) => Ok((column.to_owned(), false)),
         Some((_, other)) => Err(format!("`{other}` is neither asc nor desc")),

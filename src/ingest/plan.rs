@@ -772,7 +772,10 @@ impl Candidates {
             let whole = AxisNumbers::default();
             let (numbers, odd) = candidate.metadata.numbers(peek.shape, if is_split { split } else { &whole });
             candidate.numbers = numbers;
-            candidate.grid = candidate.metadata.grid(peek.shape.spatial).ok().filter(|_| options.grid.is_none());
+            candidate.grid = candidate.metadata.grid(peek.shape.spatial).ok();
+            if options.grid.is_some_and(|named| named.spatial() == peek.shape.spatial) {
+                candidate.grid = None;
+            }
             if let Some(first) = candidate.files.parts.first() {
                 findings.remark_once(&first.metadata, odd);
             }

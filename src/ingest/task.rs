@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use super::agreement::disagreements_of_parts;
 use super::plan::{SeriesPlan, StepPlan, StepSource, update_source};
 use super::transform::transform;
-use crate::dtype::SourceDtype;
+use crate::dtype::{Dtype, SourceDtype};
 use crate::dump::{DumpError, Problem, StepArray, StepFiles, StepMetadata, StepPeek, StepReader};
 use crate::kernel::{StepMeasurer, StepMeasures};
-use crate::store::{ArrayKind, HeadRow, MetadataPatch, ShardWriter, StepRow, Store, StoreError, share_shard};
+use crate::store::{ArrayKind, HeadRow, MetadataPatch, Recipe, ShardWriter, StepRow, Store, StoreError, share_shard};
 use crate::values::{Values, with_values};
 
 /// Keys of step metadata that speak of the file's array and not of what is stored, if the two differ.
@@ -167,6 +167,9 @@ impl ShardTask {
             let problem = Problem::Mixed { found: observed.to_string(), expected: series.found.to_string() };
             return Err(Failure { observed: Some(observed), ..failed(problem.at(files.path())) });
         }
+        let mut remarks = remarks;
+        remarks
+            .extend(lost_by_narrowing(&step.array, &series.recipe).map(|lost| Problem::Remark(lost).at(files.path())));
         let array = transform(step.array, &series.recipe, series.source_grid);
         let as_in_file =
             !files.is_split() && array.shape == observed.shape && array.values.dtype().name() == observed.dtype.name();
@@ -211,6 +214,26 @@ impl ShardTask {
     fn row(&self, step: i32, index: usize) -> StepRow {
         self.series.row(step, self.shard * self.series.layout.steps_per_shard() + index)
     }
+}
+
+/// What a narrower type does to the values of a step: what becomes infinite, and what becomes 0. Averages are not looked at.
+fn lost_by_narrowing(array: &StepArray<'_>, recipe: &Recipe) -> Option<String> {
+    let is_averaged = recipe.average_blocks || recipe.average_heads || recipe.downsample > 1;
+    let dtype = recipe.dtype.filter(|dtype| *dtype < array.values.dtype() && !is_averaged)?;
+    let narrowed = |value: f64| match dtype {
+        Dtype::Float16 => half::f16::from_f64(value).to_f64(),
+        #[allow(clippy::cast_possible_truncation)] // that is what is asked
+        _ => f64::from(value as f32),
+    };
+    let (mut infinite, mut zero) = (0_u64, 0_u64);
+    for index in 0..array.shape.len() {
+        let value = array.values.get(index);
+        infinite += u64::from(value.is_finite() && narrowed(value).is_infinite());
+        zero += u64::from(value != 0.0 && narrowed(value) == 0.0);
+    }
+    (infinite + zero > 0).then(|| {
+        format!("as {dtype}, {infinite} of its {} values become infinite and {zero} become 0", array.shape.len())
+    })
 }
 
 /// Adds what a step's metadata tells to its row.
@@ -306,6 +329,7 @@ impl SeriesPlan {
         if recipe.downsample > 1 {
             let before = lossy.get("downsample").and_then(serde_json::Value::as_u64).unwrap_or(1);
             lossy.insert("downsample".into(), (before * recipe.downsample as u64).into());
+            lossy.entry("downsampled_from").or_insert_with(|| serde_json::json!(self.source_grid));
         }
         let was_averaged = |axis: &str| {
             let before = lossy.get("average").and_then(serde_json::Value::as_array);

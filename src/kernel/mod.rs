@@ -14,5 +14,5 @@ pub use element::Element;
 pub use levels::LevelCounter;
 pub use measure::{MapMeasurer, MapStatistics, Sums};
 pub use reduce::{Accumulator, Reducer};
-pub use resample::{FramePlacement, resample};
+pub use resample::{FramePlacement, Pooling, resample};
 pub use step::{MapMeasure, StepMeasurer, StepMeasures};

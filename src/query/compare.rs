@@ -167,7 +167,7 @@ impl Compare {
         let mut notes = Vec::new();
         self.leave_out_unknown(&mut selection.steps, &mut notes)?;
         self.align(&mut selection.steps, &mut notes)?;
-        let of_sides = sides::notes(self.across, &selection.steps);
+        let of_sides = sides::notes(self.across, &selection.steps, self.by_step(), self.align == Align::Mean);
         let is_by_time = self.by_step() && self.align == Align::Timestep;
         let timesteps = is_by_time.then(|| sides::timesteps(self.across, &selection.steps));
         let keys: Vec<Key> =
@@ -387,6 +387,15 @@ impl Compare {
                 }
                 aligned.push(SelectedStep { step: of.step, ..nearest.clone() });
             }
+        }
+        let passed_over: usize =
+            schedules.iter().map(|schedule| schedule.times.len().saturating_sub(reference.times.len())).sum();
+        if passed_over > 0 {
+            notes.push(format!(
+                "paired are the {} timesteps of {}, the fewest; {passed_over} steps of others are nearest to none of them, and left out",
+                reference.times.len(),
+                reference.times[0].0.video_id
+            ));
         }
         if !stretched.is_empty() {
             notes.push(format!(

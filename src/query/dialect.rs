@@ -2,6 +2,7 @@
 //! in any case, `is_nan`.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use sqlparser::dialect::GenericDialect;
 use sqlparser::keywords::Keyword;
@@ -39,6 +40,22 @@ pub(super) fn for_polars(sql: &str) -> Result<Cow<'_, str>, String> {
 /// The first word of a statement, behind comments and in capitals; a parenthesis, if it begins with one.
 pub(super) fn first_word(sql: &str) -> Option<String> {
     Some(tokens(sql)?.first()?.token.to_string().to_uppercase())
+}
+
+/// How aliases are written whose names are put into lower case, by these.
+pub(super) fn aliases(sql: &str) -> HashMap<String, String> {
+    let tokens = tokens(sql).unwrap_or_default();
+    let alias = |pair: &[TokenWithSpan]| match (&pair[0].token, &pair[1].token) {
+        (Token::Word(keyword), Token::Word(alias)) if keyword.keyword == Keyword::AS && alias.quote_style.is_none() => {
+            Some((alias.value.to_lowercase(), alias.value.clone()))
+        }
+        _ => None,
+    };
+    tokens
+        .windows(2)
+        .filter_map(alias)
+        .filter(|(lower, alias)| lower != alias && BOTH.contains(lower.as_str()))
+        .collect()
 }
 
 /// The words of a statement, in capitals.
@@ -148,6 +165,9 @@ impl<'a> Changes<'a> {
             self.made.push((start..end, format!("CAST('{sign}{number}' AS INT128)")));
             return Ok(());
         }
+        if is_integer(number) && in_list(is_fraction) {
+            self.replace(&tokens[at], number.len(), format!("{number}.0"));
+        }
         let Some(float) = number.parse::<f64>().ok().filter(|_| !is_integer(number)) else { return Ok(()) };
         let is_scientific = number.contains(['e', 'E']);
         let whole = match number.split_once('.') {
@@ -156,8 +176,10 @@ impl<'a> Changes<'a> {
             None => None,
         };
         let is_beside_integers = in_list(|token| matches!(token, Token::Number(number, _) if is_integer(number)));
-        let is_of_integers = is_beside_integers || (!list.is_empty() && is_list_of_seeds(tokens, at));
+        let is_of_integers =
+            (is_beside_integers && !in_list(is_fraction)) || (!list.is_empty() && is_list_of_seeds(tokens, at));
         if let Some(whole) = whole.filter(|whole| is_of_integers && whole.parse::<i64>().is_ok()) {
+            let whole = if in_list(is_large) { format!("CAST('{whole}' AS INT128)") } else { whole };
             self.replace(&tokens[at], number.len(), whole);
         } else if is_scientific && float.is_finite() {
             let digits = float.to_string();
@@ -173,17 +195,34 @@ impl<'a> Changes<'a> {
         if IS_NAN.contains(&lower.as_str()) && is_called {
             if let Some(end) = closing(tokens, at + 1) {
                 let end = self.places.byte(tokens[end].span.start) + 1;
+                let asked = &self.sql[self.places.byte(tokens[at].span.start) + word.len()..end];
+                let or_nan = format!(" IS NULL OR {asked} = CAST('NaN' AS DOUBLE))");
                 self.replace(&tokens[at], word.len(), "(".to_owned());
-                self.made.push((end..end, " IS NULL)".to_owned()));
+                self.made.push((end..end, or_nan));
             }
             return;
         }
-        let is_alias = at
-            .checked_sub(1)
-            .is_some_and(|before| matches!(&tokens[before].token, Token::Word(word) if word.keyword == Keyword::AS));
+        // Aliases too, so that what refers to them finds them; `aliases` tells how they were written.
         let is_known = TABLES.contains(&lower.as_str()) || BOTH.contains(lower.as_str());
-        if lower != word && is_known && !is_alias && !is_called {
+        if lower != word && is_known && !is_called {
             self.replace(&tokens[at], word.len(), lower);
+        }
+        if word.eq_ignore_ascii_case("count") && is_called {
+            self.name_count(tokens, at);
+        }
+    }
+
+    /// Calls `COUNT(*)` in a list of what is selected `count`, as SQL does; polars would call it `len`.
+    fn name_count(&mut self, tokens: &[TokenWithSpan], at: usize) {
+        let is = |place: usize, wanted: &[Token]| tokens.get(place).is_some_and(|token| wanted.contains(&token.token));
+        let is_word = |place: usize, wanted: Keyword| matches!(tokens.get(place).map(|token| &token.token), Some(Token::Word(word)) if word.keyword == wanted);
+        let is_selected = at > 0 && (is_word(at - 1, Keyword::SELECT) || is(at - 1, &[Token::Comma]));
+        let is_of_rows = is(at + 1, &[Token::LParen]) && is(at + 2, &[Token::Mul]) && is(at + 3, &[Token::RParen]);
+        let is_without_alias =
+            at + 4 == tokens.len() || is_word(at + 4, Keyword::FROM) || is(at + 4, &[Token::Comma, Token::RParen]);
+        if is_selected && is_of_rows && is_without_alias {
+            let end = self.places.byte(tokens[at + 3].span.start) + 1;
+            self.made.push((end..end, " AS count".to_owned()));
         }
     }
 
@@ -227,6 +266,11 @@ fn closing(tokens: &[TokenWithSpan], open: usize) -> Option<usize> {
 
 fn is_integer(number: &str) -> bool {
     number.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Whether it is a number that is no integer, however it is written.
+fn is_fraction(token: &Token) -> bool {
+    matches!(token, Token::Number(number, _) if number.parse::<f64>().is_ok_and(|number| number.fract() != 0.0))
 }
 
 fn is_large(token: &Token) -> bool {
@@ -304,9 +348,18 @@ mod tests {
         assert_eq!(readable("weight IN (1.5, 2.0)"), "weight IN (1.5, 2.0)");
         assert_eq!(
             readable("SELECT Token, MAX(Top5) AS Top5 FROM Heads WHERE BLOCK = 'BLOCK'"),
-            "SELECT token, MAX(top5) AS Top5 FROM heads WHERE block = 'BLOCK'"
+            "SELECT token, MAX(top5) AS top5 FROM heads WHERE block = 'BLOCK'"
         );
-        assert_eq!(readable("NOT is_nan(a + (b)) AND ISNAN(c)"), "NOT ((a + (b)) IS NULL) AND ((c) IS NULL)");
+        assert_eq!(
+            readable("NOT is_nan(a + (b)) AND ISNAN(c)"),
+            "NOT ((a + (b)) IS NULL OR (a + (b)) = CAST('NaN' AS DOUBLE)) AND ((c) IS NULL OR (c) = CAST('NaN' AS DOUBLE))"
+        );
+        assert_eq!(readable("weight IN (1, 2.5, 1e1)"), "weight IN (1.0, 2.5, 10.0)");
+        assert_eq!(readable("SELECT COUNT(*) FROM steps"), "SELECT COUNT(*) AS count FROM steps");
+        assert_eq!(
+            readable("SELECT COUNT(*) AS n FROM a ORDER BY COUNT(*)"),
+            "SELECT COUNT(*) AS n FROM a ORDER BY COUNT(*)"
+        );
         for refused in [
             "SELECT * FROM read_csv('a.csv')",
             "SELECT * FROM steps JOIN READ_PARQUET ('a') AS a ON true",

@@ -11,7 +11,7 @@ use super::reduction::{Key, Plan, Reduction};
 use super::run::OnBytes;
 use super::selection::Selection;
 use crate::grid::{Grid, VideoSize, infer_grid};
-use crate::kernel::{FramePlacement, resample};
+use crate::kernel::{FramePlacement, Pooling, resample};
 use crate::store::Store;
 
 /// Values of a resampled map, at the most.
@@ -33,7 +33,7 @@ pub struct SpatialMap {
 }
 
 impl SpatialMap {
-    fn plan(&self, store: &Store) -> Result<Plan, QueryError> {
+    fn plan(&self, store: &Store) -> Result<(Plan, Option<Pooling>), QueryError> {
         let selection = Selection::find(store, &self.filter)?;
         let steps = &selection.steps;
         let one = |what: &str, option: &str, names: BTreeSet<&str>| match names.len() {
@@ -47,7 +47,9 @@ impl SpatialMap {
         one("word", "--token WORD", steps.iter().map(|step| &*step.token).collect())?;
         let numbers: Vec<String> = steps.iter().map(|step| step.step.to_string()).collect();
         one("step", "--step N", numbers.iter().map(String::as_str).collect())?;
-        Plan::new(store, &selection, &[Key::Video, Key::Token, Key::TokenIndex, Key::Step], self.reduction)
+        let pooling = selection.steps.first().and_then(|step| pooling_of(store, &step.array));
+        let plan = Plan::new(store, &selection, &[Key::Video, Key::Token, Key::TokenIndex, Key::Step], self.reduction)?;
+        Ok((plan, pooling))
     }
 
     /// What answering will do.
@@ -55,7 +57,7 @@ impl SpatialMap {
     /// # Errors
     /// If the store cannot be read, or not one step of one word is selected.
     pub fn explain(&self, store: &Store) -> Result<Explain, QueryError> {
-        let mut explain = self.plan(store)?.explain(store)?;
+        let mut explain = self.plan(store)?.0.explain(store)?;
         if self.size.is_some() || self.frames.is_some() {
             explain.then.push("resample to the size asked for".into());
         }
@@ -67,7 +69,7 @@ impl SpatialMap {
     /// # Errors
     /// As [`explain`](Self::explain); if the grid is not known and the size asked for does not tell it; or if an array is damaged.
     pub fn run(&self, store: &Store, on_bytes: OnBytes<'_>) -> Result<Answer, QueryError> {
-        let plan = self.plan(store)?;
+        let (plan, pooling) = self.plan(store)?;
         let answer = Answer { is_single_map: true, ..answer_maps(&plan, store, true, on_bytes)? };
         if self.size.is_none() && self.frames.is_none() {
             return Ok(answer);
@@ -106,7 +108,7 @@ impl SpatialMap {
                 "ask for a smaller --size or fewer --frames",
             ));
         }
-        resampled(answer, grid, target, self.placement)
+        resampled(answer, grid, target, self.placement, pooling.filter(|_| self.size.is_some()))
     }
 
     /// The grid, where the dump did not tell it: from the size asked for, by the conventions of video models.
@@ -126,13 +128,28 @@ impl SpatialMap {
     }
 }
 
+/// How the maps of a word were pooled when they were ingested, if they were.
+fn pooling_of(store: &Store, array: &str) -> Option<Pooling> {
+    let attributes = store.series_attributes(array.strip_suffix("/attention")?)?;
+    let lossy = &attributes["lossy"];
+    let size = |value: &serde_json::Value| usize::try_from(value.as_u64()?).ok();
+    let (factor, grid) = (size(&lossy["downsample"])?, &lossy["downsampled_from"]);
+    Some(Pooling { factor, height: size(&grid["height"])?, width: size(&grid["width"])? })
+}
+
 /// The answer with every map resampled, and measured anew.
-fn resampled(mut answer: Answer, from: Grid, to: Grid, placement: FramePlacement) -> Result<Answer, QueryError> {
+fn resampled(
+    mut answer: Answer,
+    from: Grid,
+    to: Grid,
+    placement: FramePlacement,
+    pooling: Option<Pooling>,
+) -> Result<Answer, QueryError> {
     let old = answer.maps.take().unwrap_or_default();
     let mut maps = Maps::default();
     for index in 0..old.maps.len() {
         let start = maps.values.len();
-        maps.values.extend(resample(old.get(index), from, to, placement));
+        maps.values.extend(resample(old.get(index), from, to, placement, pooling));
         maps.maps.push((start..maps.values.len(), axes(Some(to), to.spatial())));
     }
     let shapes = vec![(0, Some(to), to.spatial()); old.maps.len()];

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::answer::{Answer, Arrange, check_distinct, sorted};
 use super::catalog::{BOTH, Catalog, HEADS, SEED_DIGITS, STEP_KEY, STEPS, type_name};
-use super::dialect::{first_word, for_polars, words};
+use super::dialect::{aliases, first_word, for_polars, words};
 use super::error::{QueryError, caught, plain};
 use super::exact::{exact_plan, filtered, overflow};
 use super::filter::Filter;
@@ -209,9 +209,8 @@ impl Sql {
         let mut table = with_decimals(table)?;
         let said = words(&self.statement);
         let says = |word: &str| said.iter().any(|said| said == word);
-        // As SQL calls it, not polars.
-        if !says("LEN") && table.get_column_names().iter().all(|name| name.as_str() != "count") {
-            let _ = table.rename("len", PlSmallStr::from_static("count"));
+        for (lower, written) in aliases(&self.statement) {
+            let _ = table.rename(&lower, PlSmallStr::from_string(written));
         }
         if says("GROUP") && !says("ORDER") {
             // Groups come in any order; the same question should have the same answer.

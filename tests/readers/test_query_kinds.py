@@ -33,15 +33,15 @@ def one_hot(random):
     return maps
 
 
-def write(directory, make=smooth, without=lambda video, word, step: False, seeds=(1, 2, 1, 2)):
+def write(directory, make=smooth, without=lambda video, word, step: False, seeds=(1, 2, 1, 2), more=None):
     """Four videos, of two texts, weights and seeds, with two words and three steps; but for those left out."""
     random, arrays = np.random.default_rng(5), {}
-    for video, seed in zip(VIDEOS, seeds):
+    for video, seed in [*zip(VIDEOS, seeds), *(more or {}).items()]:
         prompt = video[:10]
         for word in ("cat", "dog"):
             for step in range(3):
                 known = {"seed": seed, "prompt": TEXTS[prompt], "timestep": 900 - 300 * step}
-                if not without(video, word, step):
+                if not (without(video, word, step) or (video not in VIDEOS and step > 0)):
                     arrays[video, f"{word}:{WEIGHTS[prompt]}", step] = make(random), known
     return write_dump(directory, arrays, **SIZE)
 
@@ -55,6 +55,9 @@ KINDS = {
     "one position each": {"make": one_hot},
     "zeros": {"make": lambda random: smooth(random) * (random.random() > 0.4)},
     "an unknown seed": {"seeds": (1, 2, None, 2)},
+    # Seed 1 has one text of the four maps more often.
+    "other shares": {"without": lambda video, word, step: False, "more": {"prompt_001_vid003": 1}},
+    "other steps": {"without": lambda video, word, step: word == "dog" and step > 0},
 }
 # Sides, with the column that tells them apart, and the words that are selected.
 ACROSS = {
@@ -137,7 +140,10 @@ SAID = {
     ("one video a side", "prompt"): f"{DIFFERING} prompt: seeds (prompt_000 has 1, prompt_001 has 1; all have 0 in common)",
     ("one video a side", "seed"): f"{DIFFERING} seed: texts (1 has 1, 2 has 1; all have 0 in common)",
     ("a step in some videos", "step"): f"{DIFFERING} step: videos (0 has 4, 1 has 4, 2 has 2; all have 2 in common)",
-    ("an unknown seed", "prompt"): f"{DIFFERING} prompt: seeds (prompt_000 has 2, prompt_001 has 2; all have 1 in common)",
+    ("an unknown seed", "prompt"): "whether the sides differ in seeds is not known",
+    ("an unknown seed", "block"): "taken over up to 4 videos (2 texts, 2 seeds and unknown ones)",
+    ("other shares", "seed"): f"{DIFFERING} seed: texts (1 has 2, 2 has 2; the same, but for other parts of the maps, at 1 of 3 steps)",
+    ("other steps", "token"): f"{DIFFERING} word: steps (cat has 3, dog has 1; all have 1 in common)",
 }  # fmt: skip
 
 
@@ -145,7 +151,7 @@ SAID = {
 def test_what_else_the_sides_differ_in_is_said(finished, store_of, tmp_path_factory, kind, across):
     dump = write(tmp_path_factory.mktemp("said") / "dump", **KINDS[kind])
     _, word = ACROSS[across]
-    told = finished("query", "compare", store_of(dump), "--across", across, *(["--token", word] if word else [])).stderr
+    told = finished("query", "compare", store_of(dump), "--across", across, *(["--token", word] if word else []), *(["--align", "mean"] if kind == "other steps" else [])).stderr
     assert SAID[kind, across] in told
 
 
@@ -193,3 +199,31 @@ def test_prompts_of_two_batches_are_two_prompts(ask, attnkit, tmp_path):
         attnkit("export", tmp_path / store, "--out", tmp_path / f"{store}_exported")
         attnkit("ingest", tmp_path / f"{store}_exported", "--store", tmp_path / f"{store}_again")
         assert ask("list", tmp_path / f"{store}_again")["prompt_id"].tolist() == ["one/prompt_000", "two/prompt_000"]
+
+
+def test_maps_that_are_chosen_by_their_statistics_are_other_ones_on_each_side(finished, store_of, tmp_path_factory):
+    store = store_of(write(tmp_path_factory.mktemp("chosen") / "dump"))
+    asked = ("--token", "cat", "--where", "prompt_id = 'prompt_000' AND top5 > 0.36")
+    told = finished("query", "compare", store, "--across", "seed", *asked).stderr
+    assert f"{DIFFERING} seed: choices of blocks and heads (" in told
+
+
+def test_maps_of_a_pooled_store_lie_where_they_lay(ask, attnkit, tmp_path):
+    maps = np.zeros((1, 1, 49, 1), np.float32)
+    maps[..., -1, 0] = 1
+    size = {"video_frames": 1, "video_height": 112, "video_width": 112}
+    dump = write_dump(tmp_path / "dump", {("v", "cat", 0): (maps, {"seed": 1, "timestep": 1})}, **size)
+    attnkit("ingest", dump, "--store", tmp_path / "pooled", "--downsample", "4")
+    found = ask("map", tmp_path / "pooled", "--size", "112x112", to="npy")[0]
+    # Of 7 rows the last cell has three, of pixels 64 to 112; it held 1 / 9 of its maximum at each.
+    centres = np.array([2, 5.5]) * 16
+    line = np.interp(np.arange(112) + 0.5, centres, [0, 1])
+    np.testing.assert_allclose(found, np.outer(line, line) / 9, rtol=1e-5, atol=1e-7)
+
+
+def test_what_a_narrower_type_loses_is_said(finished, tmp_path):
+    maps = np.full((1, 1, 16, 1), 1e-9, np.float32)
+    maps[..., :3, 0] = 1e6
+    dump = write_dump(tmp_path / "dump", {("v", "cat", 0): (maps, {"seed": 1, "timestep": 1})}, video_frames=1, video_height=64, video_width=64)
+    told = finished("ingest", dump, "--store", tmp_path / "store", "--dtype", "float16").stderr
+    assert "as float16, 3 of its 16 values become infinite and 13 become 0" in told

@@ -57,6 +57,13 @@ STATEMENTS = [
     "SELECT video_id, COUNT(*) AS n FROM steps WHERE seed IN (11, 22.0) GROUP BY video_id ORDER BY video_id",
     "SELECT Video_ID, STEP FROM STEPS WHERE Token = 'cat' AND SEED = 11 ORDER BY Step",
     "SELECT Heads.BLOCK, COUNT(*) AS n FROM Heads GROUP BY Heads.BLOCK ORDER BY BLOCK",
+    "SELECT step AS Gini FROM heads ORDER BY Gini DESC LIMIT 2",
+    "SELECT video_id, step * -1 AS Step FROM steps ORDER BY Step, video_id LIMIT 3",
+    "SELECT token, AVG(top5) AS Top5 FROM heads GROUP BY token ORDER BY Top5 DESC",
+    "SELECT SUM(Step) AS n FROM (SELECT step * 10 AS Step FROM heads) AS a",
+    "WITH t AS (SELECT block AS Head FROM heads) SELECT Head, COUNT(*) AS n FROM t GROUP BY Head ORDER BY Head",
+    "SELECT COUNT(*) AS n FROM steps WHERE timestep IN (900, 898.5)",
+    "SELECT COUNT(*) AS n FROM heads WHERE block IN (1, 2.5)",
     "SELECT h.Block AS Block, AVG(h.Mean) AS m FROM heads AS h GROUP BY h.Block ORDER BY h.Block",
     "SELECT COUNT(entropy) AS n, AVG(entropy) AS e, MAX(entropy) AS m FROM heads",
     "SELECT block, head, AVG(entropy_norm) AS e FROM heads GROUP BY block, head ORDER BY block, head",
@@ -78,6 +85,8 @@ def test_undefined_statistics_are_asked_for_by_name(sql):
     for name in ("is_nan", "IS_NAN", "isnan"):
         assert sql(f"SELECT COUNT(*) AS n FROM heads WHERE {name}(entropy)")["n"][0] == 12
         assert sql(f"SELECT COUNT(*) AS n FROM heads WHERE NOT {name}(entropy + 1)")["n"][0] == 60
+        assert sql(f"SELECT COUNT(*) AS n FROM heads WHERE {name}(SQRT(min - 1))")["n"][0] == 72
+        assert sql(f"SELECT COUNT(*) AS n FROM heads WHERE {name}(step)")["n"][0] == 0
 
 
 def test_conditions_and_statements_select_the_same_rows(attnkit, sql, store):
@@ -90,6 +99,9 @@ def test_conditions_and_statements_select_the_same_rows(attnkit, sql, store):
 def test_a_count_is_called_count_and_has_64_bits(attnkit, sql, store, tmp_path):
     assert sql("SELECT COUNT(*) FROM steps").columns.tolist() == ["count"]
     assert sql("SELECT token, COUNT(*) FROM steps GROUP BY token").columns.tolist() == ["token", "count"]
+    assert sql("SELECT token, COUNT(*) FROM steps GROUP BY token ORDER BY count")["count"].tolist() == [6, 6]
+    assert sql("SELECT count FROM (SELECT COUNT(*) FROM steps) AS a")["count"].tolist() == [12]
+    assert sql("SELECT token AS Token, MAX(top5) AS Top5 FROM heads GROUP BY token").columns.tolist() == ["Token", "Top5"]
     attnkit("query", "sql", store, "SELECT COUNT(*) FROM steps", "-o", tmp_path / "n.parquet")
     assert pd.read_parquet(tmp_path / "n.parquet")["count"].dtype == np.int64
 
@@ -135,7 +147,7 @@ def test_no_row_is_an_answer_that_says_what_there_is(finished, store):
 
 
 def test_names_in_lists_may_have_spaces_beside_them(attnkit, store):
-    spaced = attnkit("query", "average", store, "--over", "block, head , step", "--columns", "video_id, token ,n")
+    spaced = attnkit("query", "average", store, "--over", "block, head , step", "--columns", "video_id, token ,n", "--sort", " n : desc")
     assert spaced == attnkit("query", "average", store, "--over", "block,head,step", "--columns", "video_id,token,n")
     metrics = ("compare", store, "--across", "token", "--video", "a", "--align", "last")
     assert attnkit("query", *metrics, "--metric", "l2, cosine") == attnkit("query", *metrics, "--metric", "l2,cosine")
