@@ -295,7 +295,12 @@ fn stage(path: &Path, write: impl FnOnce(&Path) -> Result<(), OutputError>) -> R
         let permissions = std::fs::Permissions::from_mode(0o644);
         std::fs::set_permissions(file.path(), permissions).map_err(OutputError::write(path))?;
     }
+    // Contents are on disk before their name, and the name before it is said to be there.
+    file.as_file().sync_all().map_err(OutputError::write(path))?;
     file.persist(path).map_err(|error| OutputError::write(path)(error.error))?;
+    if cfg!(unix) {
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(OutputError::write(path))?;
+    }
     Ok(())
 }
 
