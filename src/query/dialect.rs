@@ -30,7 +30,7 @@ pub(super) fn for_polars(sql: &str) -> Result<Cow<'_, str>, String> {
     for at in 0..tokens.len() {
         match &tokens[at].token {
             Token::Number(number, _) => changes.number(&tokens, at, number)?,
-            Token::Word(word) if word.quote_style.is_none() => changes.word(&tokens, at, &word.value),
+            Token::Word(word) if word.quote_style.is_none() => changes.word(&tokens, at, &word.value)?,
             _ => {}
         }
     }
@@ -189,18 +189,18 @@ impl<'a> Changes<'a> {
         Ok(())
     }
 
-    fn word(&mut self, tokens: &[TokenWithSpan], at: usize, word: &str) {
+    fn word(&mut self, tokens: &[TokenWithSpan], at: usize, word: &str) -> Result<(), String> {
         let lower = word.to_lowercase();
         let is_called = tokens.get(at + 1).is_some_and(|next| next.token == Token::LParen);
         if IS_NAN.contains(&lower.as_str()) && is_called {
             if let Some(end) = closing(tokens, at + 1) {
                 let end = self.places.byte(tokens[end].span.start) + 1;
                 let asked = &self.sql[self.places.byte(tokens[at].span.start) + word.len()..end];
-                let or_nan = format!(" IS NULL OR {asked} = CAST('NaN' AS DOUBLE))");
+                let or_nan = format!(" IS NULL OR {} = CAST('NaN' AS DOUBLE))", for_polars(asked)?);
                 self.replace(&tokens[at], word.len(), "(".to_owned());
                 self.made.push((end..end, or_nan));
             }
-            return;
+            return Ok(());
         }
         // Aliases too, so that what refers to them finds them; `aliases` tells how they were written.
         let is_known = TABLES.contains(&lower.as_str()) || BOTH.contains(lower.as_str());
@@ -210,6 +210,7 @@ impl<'a> Changes<'a> {
         if word.eq_ignore_ascii_case("count") && is_called {
             self.name_count(tokens, at);
         }
+        Ok(())
     }
 
     /// Calls `COUNT(*)` in a list of what is selected `count`, as SQL does; polars would call it `len`.

@@ -87,6 +87,7 @@ def test_undefined_statistics_are_asked_for_by_name(sql):
         assert sql(f"SELECT COUNT(*) AS n FROM heads WHERE NOT {name}(entropy + 1)")["n"][0] == 60
         assert sql(f"SELECT COUNT(*) AS n FROM heads WHERE {name}(SQRT(min - 1))")["n"][0] == 72
         assert sql(f"SELECT COUNT(*) AS n FROM heads WHERE {name}(step)")["n"][0] == 0
+        assert sql(f"SELECT COUNT(*) AS n FROM HEADS WHERE {name}(Entropy + 1e0)")["n"][0] == 12
 
 
 def test_conditions_and_statements_select_the_same_rows(attnkit, sql, store):
