@@ -110,7 +110,8 @@ fn fitting(columns: &[&Column], cells: &[Vec<String>], width: Option<usize>) -> 
 
 /// How soon a column is wanted: keys, what a question is about, its main statistics, the rest.
 fn rank(name: &str) -> usize {
-    const KEYS: [&str; 10] = ["video_id", "token", "token_index", "step", "block", "head", "a", "b", "metric", "value"];
+    const KEYS: [&str; 12] =
+        ["video_id", "token", "token_index", "step", "steps", "block", "head", "n", "a", "b", "metric", "value"];
     const MAIN: [&str; 6] = ["mean", "entropy_norm", "top5", "spread", "seed", "weight"];
     if KEYS.contains(&name) {
         0

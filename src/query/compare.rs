@@ -167,7 +167,7 @@ impl Compare {
         let mut notes = Vec::new();
         self.leave_out_unknown(&mut selection.steps, &mut notes)?;
         self.align(&mut selection.steps, &mut notes)?;
-        let of_sides = sides::notes(self.across, &selection.steps, self.by_step(), self.align == Align::Mean);
+        let of_sides = sides::notes(self.across, &selection.steps, self.by_step());
         let is_by_time = self.by_step() && self.align == Align::Timestep;
         let timesteps = is_by_time.then(|| sides::timesteps(self.across, &selection.steps));
         let keys: Vec<Key> =

@@ -78,8 +78,8 @@ struct Side {
 type Sides = BTreeMap<KeyValue, Side>;
 
 /// What to say of the sides: in what they differ beside what is asked, and of how many videos each is a mean. `by_step`: they are compared
-/// step by step, else over all steps, of which `all_steps` goes in or the last ones.
-pub(super) fn notes(across: Across, steps: &[SelectedStep], by_step: bool, all_steps: bool) -> Vec<String> {
+/// step by step, else over all steps or the last ones.
+pub(super) fn notes(across: Across, steps: &[SelectedStep], by_step: bool) -> Vec<String> {
     let mut units: BTreeMap<Option<i32>, Sides> = BTreeMap::new();
     let mut clean: HashMap<Arc<str>, Arc<str>> = HashMap::new();
     for step in steps {
@@ -120,7 +120,7 @@ pub(super) fn notes(across: Across, steps: &[SelectedStep], by_step: bool, all_s
     if across != Across::Seed {
         ask(difference("seeds", &units, |side| &side.seeds, Values::has_same_shares));
     }
-    if !matches!(across, Across::Weight | Across::Token) {
+    if across != Across::Weight {
         // Most dumps do not tell them.
         if let Difference::Some(text) =
             difference("weights of the word", &units, |side| &side.weights, Values::has_same_shares)
@@ -128,7 +128,7 @@ pub(super) fn notes(across: Across, steps: &[SelectedStep], by_step: bool, all_s
             ask(Difference::Some(text));
         }
     }
-    if !by_step && all_steps && across != Across::Step {
+    if !by_step && across != Across::Step {
         ask(difference("steps", &units, |side| &side.steps, Values::has_same));
     }
     if !matches!(across, Across::Block | Across::Head) {

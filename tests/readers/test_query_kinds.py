@@ -227,3 +227,11 @@ def test_what_a_narrower_type_loses_is_said(finished, tmp_path):
     dump = write_dump(tmp_path / "dump", {("v", "cat", 0): (maps, {"seed": 1, "timestep": 1})}, video_frames=1, video_height=64, video_width=64)
     told = finished("ingest", dump, "--store", tmp_path / "store", "--dtype", "float16").stderr
     assert "as float16, 3 of its 16 values become infinite and 13 become 0" in told
+
+
+@pytest.mark.parametrize("align, said", [("mean", "weights of the word (cat has 1, dog has 1"), ("last", "steps (cat has 1, dog has 1")])
+def test_words_of_other_weights_and_last_steps_are_told(finished, attnkit, tmp_path, align, said):
+    random, known = np.random.default_rng(6), {"seed": 1, "prompt": "a cat and a dog", "timestep": 1}
+    arrays = {("v", word, step): (smooth(random), known) for word, step in (("cat:1.0", 0), ("dog:2.0", 0), ("dog:2.0", 1))}
+    attnkit("ingest", write_dump(tmp_path / "dump", arrays, **SIZE), "--store", tmp_path / "store")
+    assert said in finished("query", "compare", tmp_path / "store", "--across", "token", "--align", align).stderr
