@@ -27,7 +27,7 @@ pub struct Contents {
     pub bytes: Bytes,
     /// The videos, sorted by id.
     pub videos: Vec<VideoContents>,
-    /// What cannot be used, in a dump.
+    /// What cannot be used: files of a dump, damaged parts of a store.
     pub problems: Vec<Quarantined>,
 }
 
@@ -131,6 +131,7 @@ impl Contents {
         contents.add_up();
         contents.bytes.index = store.index_bytes();
         contents.bytes.unreferenced = store.garbage()?.iter().map(|garbage| garbage.bytes).sum();
+        contents.problems = store.left_out().into_iter().map(|(path, error)| Quarantined { path, error }).collect();
         Ok(contents)
     }
 

@@ -82,6 +82,8 @@ pub struct VerifyOptions {
     pub prefix: Option<String>,
     /// Only steps of which at least one map matches; `None`: all.
     pub filter: Option<Filter>,
+    /// Only these videos; `None`: all.
+    pub videos: Option<HashSet<String>>,
 }
 
 /// Verifies a store. `on_step` is called with (steps done, steps in all).
@@ -95,7 +97,10 @@ pub fn run(
 ) -> Result<VerifyReport, VerifyError> {
     let start = std::time::Instant::now();
     let mut report = VerifyReport { faults: store.check_plain_documents(), ..VerifyReport::default() };
-    let (index, damaged) = store.read_index_and_faults()?;
+    let (mut index, damaged) = store.read_index_and_faults()?;
+    if let Some(videos) = &options.videos {
+        index.retain(|video| videos.contains(&video.record.video_id));
+    }
     let sources = if options.against.is_empty() { None } else { Some(Sources::find(&index, options)?) };
     report.faults.extend(damaged);
     let chosen = match options.filter.as_ref().map(|filter| StepSet::find(store, filter)).transpose() {
@@ -285,6 +290,13 @@ fn check_video(
             None
         }
     };
+    let in_steps = contradictions(video).map(|error| of_video(store.steps_path(video_id), error));
+    checked.faults.extend(in_steps);
+    let has_rows = |token: &String| video.rows.iter().any(|row| row.token == *token);
+    for token in heads.iter().flat_map(BTreeMap::keys).filter(|token| !has_rows(token)) {
+        let error = format!("it has rows of the word {token}, which `steps` has none of");
+        checked.faults.push(Fault { token: Some(token.clone()), ..of_video(store.heads_path(video_id), error) });
+    }
     let series: Vec<&[StepRow]> = video.series().collect();
     let words: Vec<Checked> = series
         .par_iter()
@@ -298,6 +310,21 @@ fn check_video(
         })
         .collect();
     words.into_iter().fold(checked, Checked::merge)
+}
+
+/// What in a `steps` part contradicts something else in it: rows that are there twice or are gone.
+fn contradictions(video: &VideoIndex) -> impl Iterator<Item = String> {
+    let place = |row: &StepRow| (row.token.clone(), row.step);
+    let repeated = video.rows.windows(2).find(|pair| place(&pair[0]) >= place(&pair[1]));
+    let repeated = repeated.map(|pair| {
+        format!(
+            "step {} of the word {} stands behind step {} of {}",
+            pair[1].step, pair[1].token, pair[0].step, pair[0].token
+        )
+    });
+    let gone = video.record.recipe.keys().find(|token| !video.rows.iter().any(|row| row.token == **token));
+    let gone = gone.map(|token| format!("it has no rows of the word {token}, which was ingested"));
+    repeated.into_iter().chain(gone)
 }
 
 /// One word of a video under verification.
@@ -557,4 +584,25 @@ fn source_grid(recipe: &Recipe, spatial: usize, files: &StepFiles) -> Option<Gri
         let (metadata, _) = read_step_metadata(&files.parts.first()?.metadata).ok()?;
         metadata.grid(spatial).ok()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ingest::{self, IngestOptions, Silent};
+
+    #[test]
+    fn rows_that_are_doubled_or_gone_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let dump = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/variants/gzip");
+        ingest::run(&[dump], dir.path().join("store"), &IngestOptions::default(), &Silent).unwrap();
+        let video = Store::open(dir.path().join("store")).unwrap().read_index().unwrap().remove(0);
+        let said = |rows: Vec<StepRow>| contradictions(&VideoIndex { rows, ..video.clone() }).collect::<Vec<_>>();
+        assert_eq!(said(video.rows.clone()), [""; 0]);
+        assert_eq!(said([&video.rows[..], &video.rows].concat()).len(), 1);
+        assert_eq!(said([&video.rows[..1], &video.rows].concat()).len(), 1);
+        let words = video.record.recipe.len();
+        assert_eq!(said(Vec::new()).len(), 1, "of {words} words, the first is named");
+        assert_eq!(said(video.rows[..3].to_vec()).len(), 1);
+    }
 }

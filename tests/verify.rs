@@ -209,18 +209,143 @@ fn links_where_directories_of_the_store_should_be_are_refused() {
 #[test]
 fn a_copy_that_some_tool_left_beside_a_part_is_named() {
     let place = small_store();
+    let rows = |place: &Place| place.run(["query", "sql", "a.store", "SELECT * FROM heads"]).out.lines().count();
+    let all = rows(&place);
     let part = place.store().join("index/steps").join(format!("{VIDEO}.parquet"));
     let copies = [" (1)", ".sync-conflict-20240331-AB", "-laptop", "-1", ".parquet"];
     for name in copies.map(|copy| format!("{VIDEO}{copy}.parquet")).into_iter().chain([format!("_{VIDEO}.parquet")]) {
         let copy = part.with_file_name(&name);
         fs::copy(&part, &copy).unwrap();
-        for command in [vec!["verify", "a.store"], vec!["query", "list", "a.store"], vec!["info", "a.store"]] {
-            let told = place.run(command).ended(1);
-            assert!(told.err.contains(&name) && told.err.contains("its name is no part's"), "{told:?}");
+        for (command, code) in [("verify", 1), ("query list", 3), ("info", 3), ("gc", 3)] {
+            let told = place.run(command.split(' ').chain(["a.store"])).ended(code);
+            let said = told.out.clone() + &told.err;
+            assert!(said.contains(&name) && said.contains("its name is no part's"), "{told:?}");
         }
+        assert_eq!(rows(&place), all, "its rows are read once");
         fs::remove_file(copy).unwrap();
     }
     assert!(faults(&place.store()).is_empty());
+}
+
+/// A bit of a part is flipped: its video is left out by name, all others are answered from, and nothing is removed.
+#[test]
+fn a_damaged_part_costs_its_video_alone() {
+    let place = small_store();
+    let rows = |sql: &str, code: i32| {
+        let told = place.run(["query", "sql", "a.store", sql]).ended(code);
+        (told.out.lines().map(str::to_owned).collect::<Vec<String>>(), told.err)
+    };
+    let all_of_second = format!("SELECT * FROM heads WHERE video_id = '{SECOND}'");
+    let (expected, _) = rows(&all_of_second, 0);
+    let mut random = Random(7);
+    for table in ["steps", "heads"] {
+        let part = place.store().join("index").join(table).join(format!("{VIDEO}.parquet"));
+        let original = fs::read(&part).unwrap();
+        for _ in 0..12 {
+            let mut flipped = original.clone();
+            flipped[random.below(original.len())] ^= 1 << random.below(8);
+            fs::write(&part, &flipped).unwrap();
+            let (found, told) = rows("SELECT * FROM heads", 3);
+            assert_eq!(found, expected, "{told}");
+            assert!(told.contains(&format!("left out: a.store/index/{table}/{VIDEO}.parquet: ")), "{told}");
+            place.run(["query", "average", "a.store", "--where", "entropy > 0"]).ended(3);
+            place.run(["gc", "a.store"]).ended(if table == "steps" { 3 } else { 0 }).out.contains("nothing to remove");
+            if table == "steps" {
+                for command in [&["info", "a.store"][..], &["query", "evolution", "a.store"], &["gc", "a.store"]] {
+                    place.run(command).ended(3);
+                }
+                let out = tempfile::tempdir().unwrap();
+                let told = place.run(["export", "a.store", "--out", out.path().to_str().unwrap()]).ended(3);
+                assert!(told.out.starts_with("1 video, 1 step"), "{told:?}");
+                place.ingest(&[]).ended(3).says("cannot be read");
+            }
+        }
+        fs::write(&part, &original).unwrap();
+    }
+    assert!(faults(&place.store()).is_empty());
+}
+
+/// What is in the rows of a store, but for where the arrays are.
+fn rows_of(place: &Place) -> (String, String) {
+    let columns = "video_id,prompt_id,prompt,seed,token,weight,step,timestep,num_blocks,frames,height,width,dtype,source,content_hash";
+    let steps = place.run(["query", "list", "a.store", "--columns", columns]).succeeded().out;
+    (steps, place.run(["query", "list", "a.store", "--table", "heads"]).succeeded().out)
+}
+
+/// Each file of a store is damaged in turn, or gone: it is mended from the dump, and nothing of the other video is touched.
+#[test]
+fn any_damaged_file_is_mended_and_nothing_else_is_touched() {
+    let place = small_store();
+    let (before, pristine) = (rows_of(&place), files(&place.store()));
+    let dump = place.dump();
+    let repair = ["repair", "a.store", "--from", dump.to_str().unwrap()];
+    place.run(repair).succeeded().out.contains("nothing is damaged");
+    let mut random = Random(11);
+    for (number, name) in pristine.keys().filter(|name| !name.starts_with(".writers")).enumerate() {
+        let aside = place.path("aside");
+        support::copy_tree(&place.store(), &aside);
+        let path = place.store().join(name);
+        if number % 3 == 0 {
+            fs::remove_file(&path).unwrap();
+        } else {
+            let mut bytes = fs::read(&path).unwrap();
+            let position = random.below(bytes.len());
+            bytes[position] ^= 1 << random.below(8);
+            fs::write(&path, bytes).unwrap();
+        }
+        let other = if name.to_string_lossy().contains(SECOND) { VIDEO } else { SECOND };
+        let untouched = |place: &Place| tree(&place.store().join("maps").join(other));
+        let others = untouched(&place);
+        // A part that is gone is of no video: the next ingest has it.
+        let is_gone = number % 3 == 0 && name.starts_with("index/steps");
+        if is_gone {
+            place.ingest(&[]).clean();
+        } else {
+            let told = place.run(repair).ended(0);
+            assert!(told.out.contains("mended: ") && told.out.contains(", 0 left"), "{}: {told:?}", name.display());
+        }
+        assert_eq!(rows_of(&place), before, "{}", name.display());
+        place.assert_same_as_dump();
+        assert_eq!(untouched(&place), others, "{}", name.display());
+        fs::remove_dir_all(place.store()).unwrap();
+        fs::rename(&aside, place.store()).unwrap();
+    }
+}
+
+#[test]
+fn without_the_dump_what_values_tell_is_mended_and_values_are_not() {
+    let place = small_store();
+    let dump = place.dump();
+    let before = rows_of(&place);
+    let damage = |kind: &str| {
+        let path = files(&place.store()).into_keys().find(|name| {
+            let name = name.to_string_lossy();
+            name.contains(VIDEO) && name.contains(kind) && (kind.contains("json") || !name.contains("json"))
+        });
+        let path = place.store().join(path.unwrap());
+        let mut bytes = fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 4;
+        fs::write(path, bytes).unwrap();
+    };
+    for derived in ["/heads/", "/mean_head/c/", "/mean/c/", "/mean_block/zarr.json", "/step/c/", "/timestep/zarr.json"]
+    {
+        damage(derived);
+        place.run(["repair", "a.store"]).succeeded();
+        place.run(["gc", "a.store"]).succeeded();
+        assert_eq!(rows_of(&place), before, "{derived}");
+    }
+    damage("/attention/c/");
+    let told = place.run(["repair", "a.store"]).ended(1);
+    assert!(told.out.contains("still damaged: video ") && told.out.contains("--from"), "{told:?}");
+    // A dump that is not what was ingested mends nothing.
+    let other = Word::at(place.path("other/attention_maps").join(VIDEO).join("token_flower"), SECOND, "flower");
+    other.steps(0..3);
+    let told = place.run(["repair", "a.store", "--from", "other"]).ended(1);
+    assert!(told.out.contains("is not what was ingested any more"), "{told:?}");
+    place.run(["repair", "a.store", "--from", dump.to_str().unwrap()]).succeeded();
+    assert_eq!(rows_of(&place), before);
+    place.assert_same_as_dump();
 }
 
 #[test]

@@ -11,6 +11,7 @@ from ._native import __version__
 from .analyzer import AttentionAnalyzer
 from .errors import (
     AttnkitError,
+    DamageWarning,
     DumpError,
     NotAStoreError,
     NotFoundError,
@@ -27,6 +28,7 @@ from .writer import StoreWriter
 __all__ = [
     "AttentionAnalyzer",
     "AttnkitError",
+    "DamageWarning",
     "DumpError",
     "Info",
     "IngestReport",

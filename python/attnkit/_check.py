@@ -44,6 +44,21 @@ def integer(name: str, number: SupportsIndex | None) -> int | None:
         raise TypeError(f"{name}: {number!r} is not an integer") from None
 
 
+def one_name(name: str, column: str, value: str | None) -> str | None:
+    """A name that rows have in a column."""
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{name}: {value!r} is not one name; where=\"{column} IN ('a', 'b')\" selects several")
+    return value
+
+
+def one_number(name: str, value: SupportsIndex | None) -> int | None:
+    """A number that rows have in a column."""
+    try:
+        return integer(name, value)
+    except TypeError as error:
+        raise TypeError(f'{error}; where="{name} IN (1, 2)" selects several') from None
+
+
 def positive(name: str, number: SupportsIndex | None, least: int = 1) -> int | None:
     """A whole number of at least `least`."""
     if number is None:

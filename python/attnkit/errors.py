@@ -29,6 +29,10 @@ class NotAStoreError(StoreError, FileNotFoundError):
     """There is no store at this path."""
 
 
+class DamageWarning(UserWarning):
+    """A file of the store is damaged; the answer is of the rest. `attnkit repair` mends it from the dump."""
+
+
 class DumpError(AttnkitError, ValueError):
     """A file of a dump cannot be used."""
 

@@ -481,11 +481,11 @@ def _asked(
 ) -> dict[str, Any]:
     return {
         "where": where,
-        "video": video,
-        "token": token,
-        "step": step,
-        "block": block,
-        "head": head,
+        "video": _check.one_name("video", "video_id", video),
+        "token": _check.one_name("token", "token", token),
+        "step": _check.one_number("step", step),
+        "block": _check.one_number("block", block),
+        "head": _check.one_number("head", head),
         "reducer": reducer,
         "skipna": skipna,
         "rollups": rollups,

@@ -1,5 +1,7 @@
 //! Errors of the library as exceptions of `attnkit.errors`, with the same messages.
 
+use std::ffi::CString;
+
 use attnkit::dump::{DumpError, Problem};
 use attnkit::ingest::{IngestError, SettingsError, WriteError};
 use attnkit::output::OutputError;
@@ -7,6 +9,7 @@ use attnkit::prompt::BatchPromptsError;
 use attnkit::query::QueryError;
 use attnkit::source::SourceError;
 use attnkit::store::StoreError;
+use attnkit::suggest::did_you_mean;
 use pyo3::exceptions::{PyKeyboardInterrupt, PyValueError};
 use pyo3::prelude::*;
 use serde::de::IntoDeserializer;
@@ -14,6 +17,7 @@ use serde::de::value::Error as ValueError;
 
 mod exceptions {
     //! Classes that are written in Python.
+    pyo3::import_exception!(attnkit.errors, DamageWarning);
     pyo3::import_exception!(attnkit.errors, DumpError);
     pyo3::import_exception!(attnkit.errors, NotAStoreError);
     pyo3::import_exception!(attnkit.errors, NotFoundError);
@@ -170,13 +174,27 @@ pub fn in_python(text: &str) -> String {
     translated.replace("=FxHxW", "=(frames, height, width)").replace("=HxW", "=(height, width)")
 }
 
+/// Warns that something of a store is left out.
+///
+/// # Errors
+/// If warnings are errors.
+pub fn warn_of_damage(py: Python<'_>, found: &str) -> PyResult<()> {
+    let category = py.get_type::<exceptions::DamageWarning>();
+    let message = CString::new(format!("left out: {}", found.replace('\0', "\\0")))?;
+    PyErr::warn(py, &category, &message, 1)
+}
+
 /// A choice by its name.
 ///
 /// # Errors
 /// `ValueError`, naming the argument and what there is to choose from.
 pub fn choice<'de, T: serde::Deserialize<'de>>(argument: &str, name: &'de str) -> PyResult<T> {
-    T::deserialize(IntoDeserializer::<ValueError>::into_deserializer(name))
-        .map_err(|error| PyValueError::new_err(format!("{argument}: {error}")))
+    T::deserialize(IntoDeserializer::<ValueError>::into_deserializer(name)).map_err(|error| {
+        // "unknown variant `wieght`, expected one of `prompt`, `weight`"
+        let said = error.to_string();
+        let known = said.split('`').skip(1).step_by(2).skip(1);
+        PyValueError::new_err(format!("{argument}: {said}{}", did_you_mean(name, known)))
+    })
 }
 
 /// An argument that is written as text.

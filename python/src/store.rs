@@ -16,7 +16,7 @@ use rayon::prelude::*;
 
 use crate::answer::Answer;
 use crate::array::bytes_to_numpy;
-use crate::error::{OrRaise, choice, parsed};
+use crate::error::{OrRaise, choice, parsed, warn_of_damage};
 use crate::work;
 
 /// A store, opened for reading.
@@ -62,14 +62,26 @@ fn arranged(sort: Vec<(String, bool)>, limit: Option<usize>) -> Arrange {
     Arrange { sort, limit }
 }
 
-/// Runs a question.
-fn answer(
-    py: Python<'_>,
-    progress: Option<&Bound<'_, PyAny>>,
-    ask: impl FnOnce(OnBytes<'_>) -> Result<query::Answer, QueryError> + Send,
-) -> PyResult<Answer> {
-    let found = work::run(py, progress, |watch| ask(&|done, all| watch.set(done, all)))?.or_raise()?;
-    Ok(Answer::new(py, found))
+impl Store {
+    /// Runs a question.
+    fn answer(
+        &self,
+        py: Python<'_>,
+        progress: Option<&Bound<'_, PyAny>>,
+        ask: impl FnOnce(OnBytes<'_>) -> Result<query::Answer, QueryError> + Send,
+    ) -> PyResult<Answer> {
+        let found = work::run(py, progress, |watch| ask(&|done, all| watch.set(done, all)))?.or_raise()?;
+        self.warn_of_damage(py)?;
+        Ok(Answer::new(py, found))
+    }
+
+    /// Warns of what is left out because it is damaged.
+    fn warn_of_damage(&self, py: Python<'_>) -> PyResult<()> {
+        for (_, error) in self.store.left_out() {
+            warn_of_damage(py, &error)?;
+        }
+        Ok(())
+    }
 }
 
 #[pymethods]
@@ -87,6 +99,7 @@ impl Store {
     /// What is in it, as JSON.
     fn contents(&self, py: Python<'_>) -> PyResult<String> {
         let contents = work::detached(py, || Contents::of_store(&self.store))?.or_raise()?;
+        self.warn_of_damage(py)?;
         Ok(serde_json::to_string(&contents).unwrap_or_default())
     }
 
@@ -101,11 +114,11 @@ impl Store {
     ) -> PyResult<Answer> {
         let list =
             List { table: choice("table", table)?, filter: asked.filter()?, columns, arrange: arranged(sort, limit) };
-        answer(py, None, |_| list.run(&self.store))
+        self.answer(py, None, |_| list.run(&self.store))
     }
 
     fn sql(&self, py: Python<'_>, statement: String) -> PyResult<Answer> {
-        answer(py, None, |_| Sql { statement }.run(&self.store))
+        self.answer(py, None, |_| Sql { statement }.run(&self.store))
     }
 
     fn average(
@@ -121,7 +134,7 @@ impl Store {
         let over: Vec<Dimension> = over.iter().map(|over| parsed("over", over)).collect::<PyResult<_>>()?;
         let average = Average { filter: asked.filter()?, over, reduction: asked.reduction()?, values };
         let arrange = arranged(sort, limit);
-        answer(py, progress.as_ref(), |on_bytes| average.run(&self.store, on_bytes)?.arrange(&arrange))
+        self.answer(py, progress.as_ref(), |on_bytes| average.run(&self.store, on_bytes)?.arrange(&arrange))
     }
 
     fn evolution(
@@ -133,7 +146,7 @@ impl Store {
     ) -> PyResult<Answer> {
         let by: Option<By> = by.map(|by| choice("by", by)).transpose()?;
         let evolution = Evolution { filter: asked.filter()?, by, reduction: asked.reduction()? };
-        answer(py, progress.as_ref(), |on_bytes| evolution.run(&self.store, on_bytes))
+        self.answer(py, progress.as_ref(), |on_bytes| evolution.run(&self.store, on_bytes))
     }
 
     fn map(
@@ -147,7 +160,7 @@ impl Store {
     ) -> PyResult<Answer> {
         let placement = choice("placement", placement)?;
         let map = SpatialMap { filter: asked.filter()?, reduction: asked.reduction()?, size, frames, placement };
-        answer(py, progress.as_ref(), |on_bytes| map.run(&self.store, on_bytes))
+        self.answer(py, progress.as_ref(), |on_bytes| map.run(&self.store, on_bytes))
     }
 
     fn compare(
@@ -170,7 +183,7 @@ impl Store {
             against,
         };
         let form = choice("form", form)?;
-        answer(py, progress.as_ref(), |on_bytes| compare.run(&self.store, form, on_bytes))
+        self.answer(py, progress.as_ref(), |on_bytes| compare.run(&self.store, form, on_bytes))
     }
 
     /// Elements `start..stop` of some steps of an array of a word, `[step, element]`.

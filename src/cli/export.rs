@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum, ValueHint};
 
 use super::progress::Progress;
-use super::{Failure, Global, show, units};
+use super::{Failure, Global, say_left_out, show, units};
 use crate::export::{self, ExportOptions, Format, Layout};
 use crate::query::Filter;
 use crate::store::Store;
@@ -78,5 +78,5 @@ pub(super) fn run(args: &ExportArgs, global: &Global) -> Result<ExitCode, Failur
             args.out.join("attention_maps").display()
         ))?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(say_left_out(&store))
 }

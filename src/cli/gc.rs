@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueHint};
 
-use super::{Failure, Global, show, units};
+use super::{Failure, Global, say_left_out, show, units};
 use crate::store::{Store, StoreError};
 
 /// Remove from a store what no commit names: old versions of changed videos, and what an interrupted ingest left.
@@ -43,9 +43,10 @@ pub(super) fn run(args: &GcArgs, global: &Global) -> Result<ExitCode, Failure> {
         let bytes = garbage.iter().map(|item| item.bytes).sum();
         if garbage.is_empty() {
             show("nothing to remove\n")?;
-            return Ok(ExitCode::SUCCESS);
+        } else {
+            let places = units::count(garbage.len() as u64, "place");
+            show(&format!("{verb} {} in {places}\n", units::bytes(bytes)))?;
         }
-        show(&format!("{verb} {} in {}\n", units::bytes(bytes), units::count(garbage.len() as u64, "place")))?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(say_left_out(&store))
 }

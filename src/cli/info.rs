@@ -41,9 +41,13 @@ pub(super) fn run(args: &InfoArgs) -> Result<ExitCode, Failure> {
         })?,
         Err(error) => return Err(error.into()),
     };
+    let code = match contents.kind {
+        Kind::Store if !contents.problems.is_empty() => ExitCode::from(3),
+        _ => ExitCode::SUCCESS,
+    };
     if args.json {
         print(&(serde_json::to_string_pretty(&contents)? + "\n"))?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(code);
     }
     if contents.kind == Kind::Dump && contents.videos.is_empty() {
         return Err(Failure::with_hint(
@@ -52,7 +56,7 @@ pub(super) fn run(args: &InfoArgs) -> Result<ExitCode, Failure> {
         ));
     }
     show(&describe(&contents, args.all))?;
-    Ok(ExitCode::SUCCESS)
+    Ok(code)
 }
 
 fn describe(contents: &Contents, all: bool) -> String {
@@ -129,8 +133,9 @@ fn describe(contents: &Contents, all: bool) -> String {
             units::count(unfinished as u64, "video")
         ));
     }
-    lines.extend(contents.problems.iter().map(|problem| {
-        visible(&format!("cannot be used: {}: {}", problem.path.display(), problem.error)).into_owned()
+    lines.extend(contents.problems.iter().map(|problem| match contents.kind {
+        Kind::Store => visible(&format!("left out: {}", problem.error)).into_owned(),
+        Kind::Dump => visible(&format!("cannot be used: {}: {}", problem.path.display(), problem.error)).into_owned(),
     }));
     lines.join("\n") + "\n"
 }

@@ -1,6 +1,6 @@
 //! The command line: one file per subcommand, each only arguments, progress and exit code around a library call.
 //!
-//! Exit codes: 0 success, 1 failure, 2 wrong usage, 3 success but for files that were left out (quarantined),
+//! Exit codes: 0 success, 1 failure, 2 wrong usage, 3 success but for files that were left out (quarantined, or damaged),
 //! 130 interrupted.
 
 mod estimate;
@@ -12,6 +12,7 @@ mod interrupt;
 mod progress;
 mod prompt;
 mod query;
+mod repair;
 mod table;
 mod units;
 mod verify;
@@ -27,7 +28,7 @@ use crate::dump::is_dump;
 use crate::export::ExportError;
 use crate::output::{OutputError, visible, visible_lines};
 use crate::query::QueryError;
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 use crate::verify::VerifyError;
 
 const AFTER_HELP: &str = "\
@@ -82,6 +83,8 @@ enum Command {
     Prompt(prompt::PromptArgs),
     /// Check every byte of a store, and every value against the dump
     Verify(verify::VerifyArgs),
+    /// Write anew what of a store is damaged
+    Repair(repair::RepairArgs),
     /// Write a store back as a dump
     Export(export::ExportArgs),
     /// Remove from a store what no commit names
@@ -163,6 +166,7 @@ pub fn main() -> ExitCode {
         Command::Estimate(args) => estimate::run(&args),
         Command::Prompt(args) => prompt::run(&args, &cli.global),
         Command::Verify(args) => verify::run(&args, &cli.global),
+        Command::Repair(args) => repair::run(&args, &cli.global),
         Command::Export(args) => export::run(&args, &cli.global),
         Command::Gc(args) => gc::run(&args, &cli.global),
     });
@@ -210,6 +214,19 @@ fn say(line: &str) {
 
 fn print_to_stderr(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Says what of a store is left out because it is damaged, and gives the exit code that says so.
+fn say_left_out(store: &Store) -> ExitCode {
+    let left_out = store.left_out();
+    for (_, error) in &left_out {
+        say(&format!("left out: {error}"));
+    }
+    if left_out.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    say("hint: `attnkit verify` says all that is damaged, and `attnkit repair STORE --from DUMP` mends it");
+    ExitCode::from(3)
 }
 
 /// Prints text for people to standard output.

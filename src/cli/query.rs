@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 
 use super::progress::Progress;
-use super::{Failure, Global, check_outside, print, say, show, units};
+use super::{Failure, Global, check_outside, print, say, say_left_out, show, units};
 use crate::kernel::{FramePlacement, Reducer};
 use crate::metrics::Metric;
 use crate::output::{self, Format, TableStyle};
@@ -359,14 +359,14 @@ pub(super) fn run(args: &QueryArgs, global: &Global) -> Result<ExitCode, Failure
         Question::Map(args) => map(args, global),
         Question::Compare(args) => compare(args, global),
         Question::Sql(args) => sql(args, global),
-    }?;
-    Ok(ExitCode::SUCCESS)
+    }
 }
 
-fn list(args: &ListArgs, global: &Global) -> Result<(), Failure> {
+fn list(args: &ListArgs, global: &Global) -> Result<ExitCode, Failure> {
     let target = Target::of(&args.output, &args.select.store)?;
     if args.output.columns.as_ref().is_some_and(|columns| columns == &["help"]) {
-        return target.write(query::columns()?, global);
+        target.write(query::columns()?, global)?;
+        return Ok(ExitCode::SUCCESS);
     }
     let store = Store::open(&args.select.store)?;
     target.of_rows()?;
@@ -380,12 +380,14 @@ fn list(args: &ListArgs, global: &Global) -> Result<(), Failure> {
         arrange: args.output.arrange(),
     };
     if args.output.explain {
-        return show(&list.explain(&store)?);
+        show(&list.explain(&store)?)?;
+        return Ok(say_left_out(&store));
     }
-    target.write(list.run(&store)?, global)
+    target.write(list.run(&store)?, global)?;
+    Ok(say_left_out(&store))
 }
 
-fn average(args: &AverageArgs, global: &Global) -> Result<(), Failure> {
+fn average(args: &AverageArgs, global: &Global) -> Result<ExitCode, Failure> {
     let target = Target::of(&args.output, &args.select.store)?;
     let store = Store::open(&args.select.store)?;
     let reducer = match args.with {
@@ -403,15 +405,17 @@ fn average(args: &AverageArgs, global: &Global) -> Result<(), Failure> {
         values: target.format.has_values(),
     };
     if args.output.explain {
-        return target.explain(&average.explain(&store)?);
+        target.explain(&average.explain(&store)?)?;
+        return Ok(say_left_out(&store));
     }
     let bar = Bar::new(global);
     let answer = average.run(&store, &|done, all| bar.set(done, all))?;
     bar.finish();
-    target.write(args.output.arranged(answer)?, global)
+    target.write(args.output.arranged(answer)?, global)?;
+    Ok(say_left_out(&store))
 }
 
-fn evolution(args: &EvolutionArgs, global: &Global) -> Result<(), Failure> {
+fn evolution(args: &EvolutionArgs, global: &Global) -> Result<ExitCode, Failure> {
     let target = Target::of(&args.output, &args.select.store)?;
     let store = Store::open(&args.select.store)?;
     target.of_rows()?;
@@ -421,7 +425,8 @@ fn evolution(args: &EvolutionArgs, global: &Global) -> Result<(), Failure> {
     });
     let evolution = Evolution { filter: args.select.filter()?, by, reduction: args.reduce.reduction() };
     if args.output.explain {
-        return target.explain(&evolution.explain(&store)?);
+        target.explain(&evolution.explain(&store)?)?;
+        return Ok(say_left_out(&store));
     }
     let bar = Bar::new(global);
     let mut answer = evolution.run(&store, &|done, all| bar.set(done, all))?;
@@ -429,10 +434,11 @@ fn evolution(args: &EvolutionArgs, global: &Global) -> Result<(), Failure> {
     if args.sparkline {
         answer = output::trends(&answer)?;
     }
-    target.write(args.output.arranged(answer)?, global)
+    target.write(args.output.arranged(answer)?, global)?;
+    Ok(say_left_out(&store))
 }
 
-fn map(args: &MapArgs, global: &Global) -> Result<(), Failure> {
+fn map(args: &MapArgs, global: &Global) -> Result<ExitCode, Failure> {
     let target = Target::of(&args.output, &args.select.store)?;
     let store = Store::open(&args.select.store)?;
     let mut filter = args.select.filter()?;
@@ -448,13 +454,15 @@ fn map(args: &MapArgs, global: &Global) -> Result<(), Failure> {
     };
     let map = SpatialMap { filter, reduction: args.reduce.reduction(), size: args.size, frames, placement };
     if args.output.explain {
-        return target.explain(&map.explain(&store)?);
+        target.explain(&map.explain(&store)?)?;
+        return Ok(say_left_out(&store));
     }
     let answer = map.run(&store, &query::silent)?;
-    target.write(args.output.arranged(answer)?, global)
+    target.write(args.output.arranged(answer)?, global)?;
+    Ok(say_left_out(&store))
 }
 
-fn compare(args: &CompareArgs, global: &Global) -> Result<(), Failure> {
+fn compare(args: &CompareArgs, global: &Global) -> Result<ExitCode, Failure> {
     let target = Target::of(&args.output, &args.select.store)?;
     target.of_rows()?;
     let maps = args.maps.as_deref().map(maps_target).transpose()?;
@@ -493,30 +501,31 @@ fn compare(args: &CompareArgs, global: &Global) -> Result<(), Failure> {
     };
     let form = if args.matrix { Form::Matrix } else { Form::Pairs };
     if args.output.explain {
-        return target.explain(&compare.explain(&store, form)?);
+        target.explain(&compare.explain(&store, form)?)?;
+        return Ok(say_left_out(&store));
     }
     let bar = Bar::new(global);
     let answer = compare.run(&store, form, &|done, all| bar.set(done, all))?;
     bar.finish();
     target.write(args.output.arranged(answer)?, global)?;
-    match maps {
-        None => Ok(()),
-        Some(target) => {
-            let differences = compare.run(&store, Form::Maps, &query::silent)?;
-            target.write(Answer { notes: Vec::new(), ..differences }, global)
-        }
+    if let Some(target) = maps {
+        let differences = compare.run(&store, Form::Maps, &query::silent)?;
+        target.write(Answer { notes: Vec::new(), ..differences }, global)?;
     }
+    Ok(say_left_out(&store))
 }
 
-fn sql(args: &SqlArgs, global: &Global) -> Result<(), Failure> {
+fn sql(args: &SqlArgs, global: &Global) -> Result<ExitCode, Failure> {
     let target = Target::of(&args.output, &args.store)?;
     let store = Store::open(&args.store)?;
     target.of_rows()?;
     let sql = Sql { statement: args.statement.clone() };
     if args.output.explain {
-        return show(&sql.explain(&store)?);
+        show(&sql.explain(&store)?)?;
+        return Ok(say_left_out(&store));
     }
-    target.write(args.output.arranged(sql.run(&store)?)?, global)
+    target.write(args.output.arranged(sql.run(&store)?)?, global)?;
+    Ok(say_left_out(&store))
 }
 
 impl SelectArgs {

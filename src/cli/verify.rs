@@ -8,7 +8,7 @@ use clap::{Args, ValueHint};
 use super::progress::Progress;
 use super::{Failure, Global, print, show, units};
 use crate::query::Filter;
-use crate::store::Store;
+use crate::store::{Fault, Store};
 use crate::verify::{self, VerifyOptions, VerifyReport};
 
 /// Files of the dump that are named one by one.
@@ -49,7 +49,7 @@ pub(super) fn run(args: &VerifyArgs, global: &Global) -> Result<ExitCode, Failur
     let store = Store::open(&args.store)?;
     let progress = Progress::of_steps("verify", global.quiet);
     let filter = args.condition.as_deref().map(Filter::parse).transpose()?;
-    let options = VerifyOptions { against: args.against.clone(), prefix: args.prefix.clone(), filter };
+    let options = VerifyOptions { against: args.against.clone(), prefix: args.prefix.clone(), filter, videos: None };
     let report = verify::run(&store, &options, &|done, all| {
         progress.set_total(all);
         progress.set_position(done, || units::count(done, "step"));
@@ -71,16 +71,12 @@ pub(super) fn run(args: &VerifyArgs, global: &Global) -> Result<ExitCode, Failur
         return Ok(code);
     }
     for fault in &report.faults {
-        let video = fault.video_id.as_ref().map(|video| format!("video {video}, "));
-        let token = fault.token.as_ref().map(|token| format!("word {token}, "));
-        let step = fault.step.map(|step| format!("step {step}, "));
-        let place: String = [video, token, step].into_iter().flatten().collect();
         let what = match fault {
             _ if fault.in_dump => "differs",
             _ if fault.is_unfinished() => "not finished",
             _ => "damaged",
         };
-        show(&format!("{what}: {place}{}: {}\n", fault.path, fault.error))?;
+        show(&format!("{what}: {}\n", describe(fault)))?;
     }
     show(&describe_lacking(&report))?;
     if !global.quiet || !report.faults.is_empty() {
@@ -108,7 +104,8 @@ pub(super) fn run(args: &VerifyArgs, global: &Global) -> Result<ExitCode, Failur
             ));
         }
         if report.faults.iter().any(|fault| !fault.in_dump && !fault.is_unfinished()) {
-            lines.push("the store is damaged: if the dump is still there, `attnkit ingest` it into a new store".into());
+            let store = args.store.display();
+            lines.push(format!("the store is damaged: `attnkit repair {store} --from DUMP` mends it from the dump"));
         }
         if report.faults.iter().any(|fault| fault.in_dump) {
             lines.push("the dump is not as it was ingested: files changed there are taken over by `attnkit ingest`, damaged ones are not".into());
@@ -116,6 +113,15 @@ pub(super) fn run(args: &VerifyArgs, global: &Global) -> Result<ExitCode, Failur
         show(&(lines.join("\n") + "\n"))?;
     }
     Ok(code)
+}
+
+/// Where a fault is, and what it is.
+pub(super) fn describe(fault: &Fault) -> String {
+    let video = fault.video_id.as_ref().map(|video| format!("video {video}, "));
+    let token = fault.token.as_ref().map(|token| format!("word {token}, "));
+    let step = fault.step.map(|step| format!("step {step}, "));
+    let place: String = [video, token, step].into_iter().flatten().collect();
+    format!("{place}{}: {}", fault.path, fault.error)
 }
 
 /// The files of the dump that the store lacks, or the first of them.

@@ -111,6 +111,20 @@ pub struct Series {
     pub aggregates: Vec<PathBuf>,
 }
 
+impl Series {
+    /// A word that the dump does not have.
+    pub(crate) fn without_files(token: &str) -> Self {
+        Self {
+            token: token.to_owned(),
+            weight: None,
+            dir: PathBuf::new(),
+            steps: Vec::new(),
+            split: AxisNumbers::default(),
+            aggregates: Vec::new(),
+        }
+    }
+}
+
 /// The files of one denoising step: one, unless it is split by block or head.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepFiles {

@@ -51,7 +51,8 @@ impl WrittenSeries {
             });
             for row in fragment.rows {
                 // A step that came from the store keeps what was known of it.
-                let carried = candidates.stored(row.step).filter(|_| row.content_hash.is_empty());
+                let carried =
+                    candidates.stored(row.step).filter(|_| row.content_hash.is_empty() || candidates.is_mended());
                 if carried.is_some() {
                     let record = committed.previous.as_ref().map(|index| &index.record);
                     let patch = record.and_then(|record| record.metadata.get(&row.token)?.get(&row.step));
@@ -62,11 +63,14 @@ impl WrittenSeries {
                     None => row,
                 });
             }
-            metadata.extend(fragment.metadata);
+            if !candidates.is_mended() {
+                metadata.extend(fragment.metadata);
+            }
         }
         let heads = concat_batches(&heads_schema(), &heads).map_err(damaged)?;
         // A word that was written anew from the store alone is still what it was.
-        let stored = rows.first().and_then(|row| candidates.stored(row.step)).filter(|_| candidates.is_without_files());
+        let is_as_it_was = candidates.is_without_files() || candidates.is_mended();
+        let stored = rows.first().and_then(|row| candidates.stored(row.step)).filter(|_| is_as_it_was);
         let unchanged = stored.and_then(|row| store.series_attributes(row.series_path()));
         Self::document(store, plan, rows, heads, metadata, unchanged)
     }
@@ -157,8 +161,8 @@ pub(super) fn commit_video(
         rows.extend(series.rows);
     }
     rows.sort_by(|a, b| (&a.token, a.step).cmp(&(&b.token, b.step)));
-    let base = committed.previous.as_ref().map(|index| index.generation.as_str());
-    store.commit(&VideoIndex { generation: new_generation(), record, rows }, &heads, base)
+    let index = VideoIndex { generation: new_generation(), record, rows };
+    store.commit(&index, &heads, committed.generation.as_deref())
 }
 
 /// The rows of `heads` of a shard's steps, which lie together.

@@ -5,6 +5,7 @@
 
 mod agreement;
 mod commit;
+mod damage;
 mod options;
 mod plan;
 mod prompts;
@@ -19,6 +20,7 @@ mod writer;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+pub(crate) use damage::Damage;
 pub use options::{IngestOptions, OnError, WatchOptions};
 pub use plan::{SeriesPlan, StepPlan, StepSource};
 pub(crate) use report::as_text;
@@ -152,6 +154,20 @@ pub fn watch(
     observer: &dyn Observer,
 ) -> Result<Report, IngestError> {
     watch::watch(dumps, store.as_ref(), options, watch, observer)
+}
+
+/// Writes what is damaged of a store anew, from the dumps below some directories and from the store itself, and nothing else.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn mend(
+    dumps: &[impl AsRef<Path>],
+    store: &Path,
+    damage: &Damage,
+    options: &IngestOptions,
+    observer: &dyn Observer,
+) -> Result<Report, IngestError> {
+    schedule::mend(dumps, store, damage, options, observer)
 }
 
 /// Says what [`run`] would do, without writing anything. Compressed sizes are estimated from a few steps.

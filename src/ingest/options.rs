@@ -116,6 +116,24 @@ impl IngestOptions {
     }
 }
 
+impl Recipe {
+    /// Options that lead to it; all others as given.
+    pub(crate) fn as_options(&self, others: &IngestOptions) -> IngestOptions {
+        IngestOptions {
+            codec: self.codec,
+            rollups: self.rollups,
+            dtype: self.dtype,
+            downsample: self.downsample,
+            batch: self.batch,
+            array: self.array.clone(),
+            average_blocks: self.average_blocks,
+            average_heads: self.average_heads,
+            grid: self.grid,
+            ..others.clone()
+        }
+    }
+}
+
 /// How a dump is followed while it is being written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WatchOptions {

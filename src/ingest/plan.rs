@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::agreement::{differences_of_runs, most_voted, other_run};
+use super::damage::VideoDamage;
 use super::options::{IngestOptions, Names};
 use super::prompts::{Prompts, VideoPrompt};
 use super::report::Remark;
@@ -84,6 +86,7 @@ pub enum StepSource {
 }
 
 /// What is to do for one video.
+#[derive(Default)]
 pub(super) struct VideoPlan {
     pub video_id: String,
     pub summary: Option<Object>,
@@ -126,6 +129,10 @@ pub(super) struct Candidates {
     rewrite: bool,
     /// The settings that the committed rows were ingested with.
     stored_recipe: Option<Recipe>,
+    /// How it is ingested.
+    options: Arc<IngestOptions>,
+    /// Whether it is written to mend damage: what is known of its steps stays so.
+    is_mended: bool,
 }
 
 struct Candidate {
@@ -156,18 +163,10 @@ impl VideoPlan {
         id: String,
         tokens: &Names,
         prompts: &Prompts,
-        options: &IngestOptions,
+        options: &Arc<IngestOptions>,
         committed: &Committed,
     ) -> Self {
-        let mut plan = Self {
-            video_id: id,
-            summary: None,
-            kept: Vec::new(),
-            to_write: Vec::new(),
-            prompt: VideoPrompt::default(),
-            touched: false,
-            findings: Findings::default(),
-        };
+        let mut plan = Self { video_id: id, ..Self::default() };
         let (mut committed, nothing) = (committed, Committed::default());
         if let Some(elsewhere) = other_video(committed.rows(), video) {
             if !options.replace {
@@ -197,14 +196,7 @@ impl VideoPlan {
             plan.add_series(video, series, rows, options, committed);
         }
         for (token, rows) in stored {
-            let series = Series {
-                token: token.to_owned(),
-                weight: None,
-                dir: PathBuf::new(),
-                steps: Vec::new(),
-                split: AxisNumbers::default(),
-                aggregates: Vec::new(),
-            };
+            let series = Series::without_files(token);
             plan.add_series(video, &series, rows, options, committed);
         }
         let old_summary = committed.previous.as_ref().and_then(|index| index.record.summary.clone());
@@ -214,6 +206,54 @@ impl VideoPlan {
         };
         plan.summary = plan.summary.or(old_summary);
         plan.look_up_prompt(video, prompts, committed.rows());
+        plan
+    }
+
+    /// Writes what is damaged of a video's words anew, and nothing else: damaged values from the files that they came from, where these
+    /// are what they were, and all other values from the store. `video` is `None` if the dump does not have it.
+    pub fn of_damage(
+        video: Option<&Video>,
+        id: String,
+        damage: &VideoDamage,
+        options: &IngestOptions,
+        committed: &Committed,
+    ) -> Self {
+        let mut plan = Self { video_id: id, ..Self::default() };
+        plan.summary = committed.previous.as_ref().and_then(|index| index.record.summary.clone());
+        for rows in committed.rows().chunk_by(|a, b| a.token == b.token) {
+            let Some(first) = rows.first() else { continue };
+            let Some(word) = damage.of(&first.token) else {
+                plan.kept.extend_from_slice(rows);
+                continue;
+            };
+            let recipe = committed.recipe(&first.token);
+            let of_dump = video.and_then(|video| video.series.iter().find(|series| series.token == first.token));
+            let mut candidates = Candidates {
+                video_id: plan.video_id.clone(),
+                prompt_id: first.prompt_id.clone(),
+                batch: String::new(),
+                series: of_dump.cloned().unwrap_or_else(|| Series::without_files(&first.token)),
+                steps: BTreeMap::new(),
+                stored: rows.iter().map(|row| (row.step, row.clone())).collect(),
+                lost_heads: true,
+                rewrite: false,
+                stored_recipe: recipe.cloned(),
+                options: Arc::new(recipe.map_or_else(|| options.clone(), |recipe| recipe.as_options(options))),
+                is_mended: true,
+            };
+            let files: Vec<StepFiles> =
+                candidates.series.steps.iter().filter(|files| word.steps.contains(&files.step)).cloned().collect();
+            for files in &files {
+                let is_same = rows.iter().find(|row| row.step == files.step).map(|row| compare(row, files));
+                if matches!(is_same, Some(Same::Not)) {
+                    let remark = "is not what was ingested any more, and mends nothing".to_owned();
+                    plan.findings.problems.push(Problem::Remark(remark).at(files.path()));
+                } else {
+                    candidates.look_at(files, true, &mut plan.findings);
+                }
+            }
+            plan.to_write.push(candidates);
+        }
         plan
     }
 
@@ -256,7 +296,7 @@ impl VideoPlan {
         video: &Video,
         series: &Series,
         mut stored: BTreeMap<i32, StepRow>,
-        options: &IngestOptions,
+        options: &Arc<IngestOptions>,
         committed: &Committed,
     ) {
         let recipe = options.recipe();
@@ -286,6 +326,8 @@ impl VideoPlan {
             lost_heads,
             rewrite: rewrite && options.replace,
             stored_recipe: stored_recipe.cloned(),
+            options: options.clone(),
+            is_mended: false,
         };
         let mut fresh = Vec::new();
         for files in &files {
@@ -317,7 +359,7 @@ impl VideoPlan {
         }
         for files in &files {
             let is_new = fresh.contains(&files.step) || rewrite;
-            candidates.look_at(files, is_new, options, &mut self.findings);
+            candidates.look_at(files, is_new, &mut self.findings);
         }
         for files in series.steps.iter().filter(|files| !candidates.steps.contains_key(&files.step)) {
             self.findings.done.0 += 1;
@@ -353,9 +395,17 @@ pub(super) struct Committed {
     pub previous: Option<VideoIndex>,
     /// Its statistics; `None` if they were lost and must be computed anew.
     pub heads: Option<Heads>,
+    /// Its generation, which is what a commit replaces.
+    pub generation: Option<String>,
 }
 
 impl Committed {
+    /// What was read of a video.
+    pub fn new(previous: Option<VideoIndex>, heads: Option<Heads>) -> Self {
+        let generation = previous.as_ref().map(|index| index.generation.clone());
+        Self { previous, heads, generation }
+    }
+
     /// Its rows.
     pub fn rows(&self) -> &[StepRow] {
         self.previous.as_ref().map_or(&[], |index| &index.rows)
@@ -434,9 +484,9 @@ fn size(bytes: u64) -> i64 {
 
 impl Candidates {
     /// Takes a step in if its metadata and its head can be read.
-    fn look_at(&mut self, files: &StepFiles, is_new: bool, options: &IngestOptions, findings: &mut Findings) {
+    fn look_at(&mut self, files: &StepFiles, is_new: bool, findings: &mut Findings) {
         let Some(first) = files.parts.first() else { return };
-        let reader = StepReader::new(options.read_options());
+        let reader = StepReader::new(self.options.read_options());
         let looked =
             read_step_metadata(&first.metadata).and_then(|read| Ok((read, reader.peek(files, &self.series.split)?)));
         match looked {
@@ -525,7 +575,8 @@ impl Candidates {
         let same = |row: &StepRow| {
             row.series_path() == first.series_path() && row.grid == plan.grid && row.numbers == plan.numbers
         };
-        let reusable = self.stored_recipe.as_ref() == Some(&plan.recipe)
+        let reusable = !self.is_mended
+            && self.stored_recipe.as_ref() == Some(&plan.recipe)
             && self.stored.values().all(same)
             && has_same_chunking(&store.root().join(first.series_path()), &plan.layout);
         reusable.then(|| first.series_path())
@@ -539,6 +590,11 @@ impl Candidates {
             row.is_some_and(|row| usize::try_from(row.row) == Ok(from + index))
         };
         self.stored.values().filter(in_shard).count() == steps.len() && steps.iter().enumerate().all(unchanged)
+    }
+
+    /// Whether it is written to mend damage.
+    pub const fn is_mended(&self) -> bool {
+        self.is_mended
     }
 
     /// Whether no step comes from files of the dump.
@@ -579,7 +635,8 @@ impl Candidates {
     }
 
     /// Decides what is written. Steps that differ from most others are dropped, and found among the problems.
-    pub fn decide(&mut self, options: &IngestOptions, findings: &mut Findings) -> Decision {
+    pub fn decide(&mut self, findings: &mut Findings) -> Decision {
+        let options = &*self.options.clone();
         self.settle_peeks(options, findings);
         let Some((found, found_numbers, found_grid)) = self.majority() else { return self.keep() };
         self.steps.retain(|_, candidate| {

@@ -10,6 +10,7 @@ use std::time::Instant;
 use rayon::ScopeFifo;
 
 use super::commit::{WrittenSeries, commit_video};
+use super::damage::{Damage, VideoDamage};
 use super::options::{IngestOptions, Names, OnError};
 use super::plan::{Candidates, Committed, Decision, Findings, SeriesPlan, StepPlan, VideoPlan};
 use super::prompts::Prompts;
@@ -30,7 +31,31 @@ pub(super) fn run(
 ) -> Result<Report, IngestError> {
     let start = Instant::now();
     let dump = find(dumps)?;
-    let pass = pass(dump, path, options, &Prompts::new(options)?, observer)?;
+    finish(start, pass(dump, path, options, &Prompts::new(options)?, observer)?)
+}
+
+/// Writes what is damaged of a store anew.
+pub(super) fn mend(
+    dumps: &[impl AsRef<Path>],
+    path: &Path,
+    damage: &Damage,
+    options: &IngestOptions,
+    observer: &dyn Observer,
+) -> Result<Report, IngestError> {
+    let start = Instant::now();
+    let dump = if dumps.is_empty() { Dump::default() } else { find(dumps)? };
+    let store = Store::open(path)?;
+    let mut of_dump: HashMap<String, Video> = HashMap::new();
+    if !dump.videos.is_empty() {
+        let selected = select(dump, options, Some(&store))?;
+        of_dump.extend(selected.videos.into_iter().filter_map(|(video, id)| Some((id, video?))));
+    }
+    let videos = damage.videos().map(|id| (of_dump.remove(id), id.clone())).collect();
+    let damaged = Selected { videos, problems: Vec::new(), warnings: Vec::new() };
+    finish(start, write(&store, damaged, Some(damage), options, &Prompts::new(options)?, observer)?)
+}
+
+fn finish(start: Instant, pass: Pass) -> Result<Report, IngestError> {
     match pass.failed {
         Some(error) => Err(error),
         None => Ok(Report {
@@ -87,12 +112,24 @@ pub(super) fn pass(
     let existing = if path.join("zarr.json").exists() { Some(Store::open(path)?) } else { None };
     let selected = select(dump, options, existing.as_ref())?;
     let store = Store::create(path)?;
+    write(&store, selected, None, options, prompts, observer)
+}
+
+/// Writes the selected videos, or what of them is damaged.
+fn write(
+    store: &Store,
+    selected: Selected,
+    damage: Option<&Damage>,
+    options: &IngestOptions,
+    prompts: &Prompts,
+    observer: &dyn Observer,
+) -> Result<Pass, IngestError> {
     let _lock = store.lock_for_writing()?;
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(options.threads)
         .build()
         .map_err(|source| IngestError::Threads { threads: options.threads, source })?;
-    let session = Session::new(&store, options, observer, prompts, selected)?;
+    let session = Session::new(store, options, observer, prompts, selected, damage)?;
     pool.scope_fifo(|scope| {
         for _ in 0..=pool.current_num_threads() {
             session.next_video(scope);
@@ -121,16 +158,18 @@ pub(super) fn dry_run_of(
 ) -> Result<DryRun, IngestError> {
     let (tokens, prompts) = (Names::new(&options.tokens)?, Prompts::new(options)?);
     let selected = select(dump, options, store)?;
+    let options = &Arc::new(options.clone());
     let mut found = HashMap::new();
     let mut outcome = DryRun { warnings: prompts.remarks(), ..DryRun::default() };
     let mut problems: Vec<Quarantined> = selected.problems.iter().map(Quarantined::from).collect();
     let mut sampled = Sample::default();
     for (video, id) in &selected.videos {
+        let Some(video) = video else { continue };
         let committed = store.map_or(Ok(Committed::default()), |store| committed(store, id))?;
         let mut plan = VideoPlan::new(video, id.clone(), &tokens, &prompts, options, &committed);
         let mut writes = plan.prompt.fill(&mut plan.kept) || plan.touched;
         for candidates in &mut plan.to_write {
-            let Decision::Write(series, steps) = sampled.decide(candidates, options, &mut plan.findings) else {
+            let Decision::Write(series, steps) = sampled.decide(candidates, &mut plan.findings) else {
                 continue;
             };
             writes = true;
@@ -183,8 +222,8 @@ impl Sample {
 
     /// Decides what is written of a word, and writes one step of it to a temporary store. If that turns out to be of another shape or
     /// type than its metadata said, it is decided anew.
-    fn decide(&mut self, candidates: &mut Candidates, options: &IngestOptions, findings: &mut Findings) -> Decision {
-        let decision = candidates.decide(options, findings);
+    fn decide(&mut self, candidates: &mut Candidates, findings: &mut Findings) -> Decision {
+        let decision = candidates.decide(findings);
         let Decision::Write(series, steps) = &decision else { return decision };
         let files = |step: &&StepPlan| matches!(step.source, StepSource::Files { .. });
         let Some(step) = steps.iter().filter(files).nth(steps.len() / 2).or_else(|| steps.iter().find(files)) else {
@@ -205,7 +244,7 @@ impl Sample {
                 Some(observed) if series.found != observed => {
                     // All files of a word are written by one program.
                     steps.iter().filter(files).for_each(|step| candidates.observe(step.step, observed));
-                    self.decide(candidates, options, findings)
+                    self.decide(candidates, findings)
                 }
                 _ => decision,
             },
@@ -226,9 +265,9 @@ impl Sample {
     }
 }
 
-/// The videos to look at, with their ids in the store.
+/// The videos to look at, with their ids in the store; those that are damaged may not be in the dump.
 struct Selected {
-    videos: Vec<(Video, String)>,
+    videos: Vec<(Option<Video>, String)>,
     problems: Vec<DumpError>,
     warnings: Vec<DumpError>,
 }
@@ -251,7 +290,7 @@ fn select(mut dump: Dump, options: &IngestOptions, store: Option<&Store>) -> Res
         let words = video.series.len();
         video.series.retain(|series| tokens.contains(&series.token));
         let selected = [&id, &video.id(), &video.name].into_iter().any(|name| videos.contains(name));
-        (selected && (words == 0 || !video.series.is_empty())).then_some((video, id))
+        (selected && (words == 0 || !video.series.is_empty())).then_some((Some(video), id))
     };
     let selected: Vec<_> = dump.videos.into_iter().filter_map(with_id).collect();
     if selected.is_empty() && found > 0 {
@@ -276,17 +315,19 @@ fn nothing_selected(dump: &Dump) -> IngestError {
 fn committed(store: &Store, video_id: &str) -> Result<Committed, StoreError> {
     let previous = store.read_video(video_id)?;
     let heads = previous.as_ref().and_then(|index| store.read_heads(index).ok().flatten());
-    Ok(Committed { previous, heads })
+    Ok(Committed::new(previous, heads))
 }
 
 /// A running ingest.
 struct Session<'a> {
     store: &'a Store,
-    options: &'a IngestOptions,
+    options: Arc<IngestOptions>,
     tokens: Names,
     prompts: &'a Prompts,
     observer: &'a dyn Observer,
-    videos: Mutex<std::vec::IntoIter<(Video, String)>>,
+    /// What alone is written, if it is damage that is mended.
+    damage: Option<&'a Damage>,
+    videos: Mutex<std::vec::IntoIter<(Option<Video>, String)>>,
     report: Mutex<Report>,
     prompts_found: Mutex<HashMap<String, bool>>,
     seen: Mutex<Seen>,
@@ -297,7 +338,7 @@ struct Session<'a> {
 
 /// A video whose words are being written.
 struct VideoRun {
-    video: Video,
+    video: Option<Video>,
     committed: Committed,
     plan: Mutex<Option<VideoPlan>>,
     kept: Mutex<Vec<StepRow>>,
@@ -379,16 +420,19 @@ impl<'a> Session<'a> {
         observer: &'a dyn Observer,
         prompts: &'a Prompts,
         selected: Selected,
+        damage: Option<&'a Damage>,
     ) -> Result<Self, IngestError> {
-        let files = || selected.videos.iter().flat_map(|(video, _)| &video.series).flat_map(|series| &series.steps);
+        let videos = || selected.videos.iter().filter_map(|(video, _)| video.as_ref());
+        let files = || videos().flat_map(|video| &video.series).flat_map(|series| &series.steps);
         let bytes = files().map(crate::dump::StepFiles::bytes).sum();
         observer.event(Event::Found { videos: selected.videos.len(), steps: files().count() as u64, bytes });
         let session = Self {
             store,
-            options,
+            options: Arc::new(options.clone()),
             tokens: Names::new(&options.tokens)?,
             prompts,
             observer,
+            damage,
             videos: Mutex::new(selected.videos.into_iter()),
             report: Mutex::default(),
             prompts_found: Mutex::default(),
@@ -437,21 +481,32 @@ impl<'a> Session<'a> {
 
     fn start_video<'scope>(
         &'scope self,
-        video: Video,
+        video: Option<Video>,
         id: String,
         scope: &ScopeFifo<'scope>,
     ) -> Result<(), StoreError> {
+        let damage = self.damage.and_then(|damage| damage.of(&id));
         let committed = match self.store.mend(&id).and_then(|()| committed(self.store, &id)) {
+            Err(StoreError::Damaged { .. } | StoreError::Parquet { .. }) if damage == Some(&VideoDamage::Rows) => {
+                Committed { generation: self.store.generation(&id)?, ..Committed::default() }
+            }
             Err(error @ (StoreError::Damaged { .. } | StoreError::Parquet { .. })) => {
                 // One damaged part is no reason to stop: its video waits, the others are ingested.
                 let problem = Problem::Remark(format!("the store's index of it cannot be read: {error}"));
-                self.note(Findings { problems: vec![problem.at(&video.dir)], ..Findings::default() });
+                let dir = video.map_or_else(|| self.store.root().to_owned(), |video| video.dir);
+                self.note(Findings { problems: vec![problem.at(dir)], ..Findings::default() });
                 self.next_video(scope);
                 return Ok(());
             }
             committed => committed?,
         };
-        let mut plan = VideoPlan::new(&video, id, &self.tokens, self.prompts, self.options, &committed);
+        let mut plan = match (&video, damage) {
+            (video, Some(damage @ VideoDamage::Words(_))) => {
+                VideoPlan::of_damage(video.as_ref(), id, damage, &self.options, &committed)
+            }
+            (Some(video), _) => VideoPlan::new(video, id, &self.tokens, self.prompts, &self.options, &committed),
+            (None, _) => VideoPlan { video_id: id, ..VideoPlan::default() },
+        };
         let kept = std::mem::take(&mut plan.kept);
         let to_write = std::mem::take(&mut plan.to_write);
         let findings = std::mem::take(&mut plan.findings);
@@ -484,7 +539,7 @@ impl<'a> Session<'a> {
         scope: &ScopeFifo<'scope>,
     ) -> Result<(), StoreError> {
         let mut findings = Findings::default();
-        let decision = candidates.decide(self.options, &mut findings);
+        let decision = candidates.decide(&mut findings);
         self.note(findings);
         let Decision::Write(mut plan, steps) = decision else {
             lock(&video.tally).skipped += candidates.unchanged();

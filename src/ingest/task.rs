@@ -370,12 +370,12 @@ mod tests {
     #[test]
     fn a_task_that_was_sent_elsewhere_leaves_the_same_fragment() {
         let dump = Dump::find(&[concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/variants/split")]).unwrap();
-        let (video, options) = (&dump.videos[0], IngestOptions::default());
+        let (video, options) = (&dump.videos[0], Arc::new(IngestOptions::default()));
         let mut plan = {
             let (tokens, prompts) = (Names::new(&[]).unwrap(), Prompts::default());
             VideoPlan::new(video, video.id(), &tokens, &prompts, &options, &Committed::default())
         };
-        let Decision::Write(mut series, steps) = plan.to_write[0].decide(&options, &mut Findings::default()) else {
+        let Decision::Write(mut series, steps) = plan.to_write[0].decide(&mut Findings::default()) else {
             panic!("nothing to write");
         };
         let dir = tempfile::tempdir().unwrap();

@@ -259,7 +259,7 @@ impl StoreWriter {
             let previous = self.store.read_video(&self.video_id)?;
             let heads = previous.as_ref().map(|index| self.store.read_heads(index)).transpose()?.flatten();
             let is_whole = previous.is_none() || heads.is_some();
-            committed = Committed { previous, heads };
+            committed = Committed::new(previous, heads);
             if is_whole {
                 break;
             }

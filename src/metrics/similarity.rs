@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Location;
 use crate::grid::Grid;
+use crate::suggest::did_you_mean;
 
 /// A measure of how alike two maps a and b of the same positions are.
 ///
@@ -241,12 +242,7 @@ fn number(parameter: Option<&str>, default: f64) -> Option<f64> {
 
 fn unknown(text: &str, name: &str) -> String {
     let names = Metric::NAMES.map(|(name, _)| name);
-    let (nearest, likeness) = names
-        .map(|known| (known, strsim::jaro_winkler(&name.to_lowercase(), known)))
-        .into_iter()
-        .fold(("", 0.0), |best, next| if next.1 > best.1 { next } else { best });
-    let suggestion = if likeness > 0.7 { format!(" (did you mean `{nearest}`?)") } else { String::new() };
-    format!("`{text}` is not a similarity metric{suggestion}; there are {}", names.join(", "))
+    format!("`{text}` is not a similarity metric{}; there are {}", did_you_mean(name, names), names.join(", "))
 }
 
 impl From<Metric> for String {

@@ -91,13 +91,17 @@ pub(super) fn telling(answer: &Answer) -> Vec<&Column> {
 fn fitting(columns: &[&Column], cells: &[Vec<String>], width: Option<usize>) -> Vec<usize> {
     let wide = |text: &str| text.chars().count() + 2;
     let mut left = width.unwrap_or(usize::MAX);
+    let mut is_full = false;
     let mut by_rank: Vec<usize> = (0..columns.len()).collect();
     by_rank.sort_by_key(|&index| (index > 0, rank(columns[index].name()), index));
     let mut fitting: Vec<usize> = by_rank
         .into_iter()
         .filter(|&index| {
             let own = cells[index].iter().map(|cell| wide(cell)).max().unwrap_or(0).max(wide(columns[index].name()));
-            let fits = index == 0 || own <= left;
+            let is_wanted = rank(columns[index].name()) < WANTED.len();
+            let fits = index == 0 || (own <= left && (is_wanted || !is_full));
+            // Of those that nobody waits for, the first ones are shown, and not what happens to fit.
+            is_full |= !fits && !is_wanted;
             if fits {
                 left = left.saturating_sub(own);
             }
@@ -108,20 +112,43 @@ fn fitting(columns: &[&Column], cells: &[Vec<String>], width: Option<usize>) -> 
     fitting
 }
 
-/// How soon a column is wanted: keys, what a question is about, its main statistics, the rest.
+/// The columns that are wanted most, the first one first: keys, then what a question is about beside its main statistics.
+const WANTED: [&str; 30] = [
+    "video_id",
+    "token",
+    "token_index",
+    "step",
+    "steps",
+    "block",
+    "head",
+    "n",
+    "a",
+    "b",
+    "step_a",
+    "step_b",
+    "metric",
+    "value",
+    "timestep_a",
+    "timestep_b",
+    "mean",
+    "cosine_previous",
+    "entropy_norm",
+    "cosine_last",
+    "top5",
+    "js_previous",
+    "seed",
+    "weight",
+    "timestep",
+    "spread",
+    "js_last",
+    "centroid_shift_previous",
+    "centroid_shift_last",
+    "prompt",
+];
+
+/// How soon a column is wanted.
 fn rank(name: &str) -> usize {
-    const KEYS: [&str; 12] =
-        ["video_id", "token", "token_index", "step", "steps", "block", "head", "n", "a", "b", "metric", "value"];
-    const MAIN: [&str; 6] = ["mean", "entropy_norm", "top5", "spread", "seed", "weight"];
-    if KEYS.contains(&name) {
-        0
-    } else if name.ends_with("_previous") || name.ends_with("_last") {
-        1
-    } else if MAIN.contains(&name) {
-        2
-    } else {
-        3
-    }
+    WANTED.iter().position(|wanted| *wanted == name).unwrap_or(WANTED.len())
 }
 
 fn is_shown(answer: &Answer, column: &Column) -> bool {

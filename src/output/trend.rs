@@ -1,5 +1,7 @@
 //! Trends as small bars: `▁▂▄█`, for series in a terminal.
 
+use std::collections::BTreeSet;
+
 use polars::prelude::{Column, DataFrame, PolarsResult};
 
 use super::text::{cell, column, number};
@@ -51,6 +53,17 @@ fn of_table(table: &DataFrame, keys: &[String]) -> PolarsResult<DataFrame> {
         format!("{}-{}", step(range.start), step(range.end - 1))
     });
     columns.push(column("steps", of_steps.collect()));
+    let counts = table.column("n")?;
+    let of_maps = ranges.iter().map(|range| {
+        let counts: PolarsResult<BTreeSet<i64>> =
+            range.clone().map(|row| counts.get(row)?.try_extract::<i64>()).collect();
+        let counts = counts?;
+        Ok(match (counts.first(), counts.last()) {
+            (Some(few), Some(many)) if few < many => format!("{few}-{many}"),
+            (only, _) => only.map_or_else(|| "-".into(), i64::to_string),
+        })
+    });
+    columns.push(column("n", of_maps.collect::<PolarsResult<_>>()?));
     for name in DRAWN {
         let Ok(values) = table.column(name).and_then(Column::f64) else { continue };
         let values: Vec<Option<f64>> = values.iter().collect();

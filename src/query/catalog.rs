@@ -9,7 +9,6 @@ use polars::prelude::{
     DataFrame, DataType, Field, HiveOptions, IntoLazy, LazyFrame, PlRefPath, PlSmallStr, ScanArgsParquet, Schema,
     SchemaRef, TimeUnit, TimeZone, col,
 };
-use rayon::prelude::*;
 
 use super::QueryError;
 use crate::store::{Store, heads_schema, steps_schema};
@@ -47,7 +46,11 @@ pub(super) struct Catalog<'a> {
 impl<'a> Catalog<'a> {
     /// Finds the parts.
     pub fn open(store: &'a Store) -> Result<Self, QueryError> {
-        Ok(Self { store, parts: store.parts()? })
+        Ok(Self { store, parts: store.sound_parts()? })
+    }
+
+    pub const fn store(&self) -> &Store {
+        self.store
     }
 
     /// The table `steps`.
@@ -55,10 +58,9 @@ impl<'a> Catalog<'a> {
         Ok(scan(&self.parts, &FILES_OF_STEPS)?.with_columns([col("seed").cast(DataType::Int128)]))
     }
 
-    /// The table `heads`, every part checked to belong to the committed steps.
+    /// The table `heads`, of the commits that the steps are of.
     pub fn heads(&self) -> Result<LazyFrame, QueryError> {
-        let parts = self.parts.par_iter().map(|part| self.store.heads_part(part)).collect::<Result<Vec<_>, _>>()?;
-        scan(&parts, &HEADS)
+        scan(&self.store.sound_heads(&self.parts)?, &HEADS)
     }
 }
 

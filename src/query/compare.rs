@@ -132,6 +132,8 @@ struct Planned {
     pairs: Vec<(usize, usize)>,
     /// Where steps are aligned by them: the mean timestep of each side at each step.
     timesteps: Option<HashMap<(KeyValue, Option<i32>), f64>>,
+    /// Where last steps are compared: that of each side, if it is one.
+    last_steps: Option<HashMap<KeyValue, i32>>,
     /// Groups that each aligned step waits for.
     awaited: BTreeMap<Option<i32>, usize>,
 }
@@ -170,6 +172,8 @@ impl Compare {
         let of_sides = sides::notes(self.across, &selection.steps, self.by_step());
         let is_by_time = self.by_step() && self.align == Align::Timestep;
         let timesteps = is_by_time.then(|| sides::timesteps(self.across, &selection.steps));
+        let is_by_end = self.across != Across::Step && self.align == Align::Last;
+        let last_steps = is_by_end.then(|| sides::only_steps(self.across, &selection.steps));
         let keys: Vec<Key> =
             [Some(self.across.key()), self.by_step().then_some(Key::Step)].into_iter().flatten().collect();
         let mut plan = Plan::new(store, &selection, &keys, self.reduction)?;
@@ -203,7 +207,7 @@ impl Compare {
         notes.extend(of_sides);
         notes.dedup();
         plan.notes = notes;
-        Ok(Planned { plan, sides, pairs, timesteps, awaited })
+        Ok(Planned { plan, sides, pairs, timesteps, last_steps, awaited })
     }
 
     /// Leaves out the steps of which it is not known on which side they are: what is unknown is not equal.
@@ -515,9 +519,16 @@ impl Compare {
             side("b", |row| row.b),
             Column::new(column("step"), rows.iter().map(|row| row.step).collect::<Vec<_>>()),
         ];
+        let both: [fn(&Row) -> usize; 2] = [|row| row.a, |row| row.b];
         if let Some(timesteps) = &planned.timesteps {
-            for (name, pick) in [("timestep_a", (|row| row.a) as fn(&Row) -> usize), ("timestep_b", |row| row.b)] {
+            for (name, pick) in ["timestep_a", "timestep_b"].into_iter().zip(both) {
                 let of = |row: &Row| timesteps.get(&(sides[pick(row)].clone(), row.step)).copied();
+                columns.push(Column::new(column(name), rows.iter().map(of).collect::<Vec<_>>()));
+            }
+        }
+        if let Some(last) = &planned.last_steps {
+            for (name, pick) in ["step_a", "step_b"].into_iter().zip(both) {
+                let of = |row: &Row| last.get(&sides[pick(row)]).copied();
                 columns.push(Column::new(column(name), rows.iter().map(of).collect::<Vec<_>>()));
             }
         }

@@ -5,7 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use polars::error::{PolarsError, PolarsResult};
 
 use super::exact::overflow;
-use crate::store::{Store, StoreError};
+use crate::store::StoreError;
+use crate::suggest::near;
 
 /// Messages of polars are cut to this.
 const MESSAGE_CHARS: usize = 200;
@@ -125,28 +126,13 @@ impl QueryError {
         )
     }
 
-    /// The same; where the tables could not be read, with the part that is damaged.
-    pub(super) fn located(self, store: &Store) -> Self {
-        match self {
-            Self::Tables(_) => store.find_damage().map_or(self, Self::Store),
-            other => other,
-        }
-    }
-
     pub(super) fn question(found: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::Question { found: found.into(), hint: hint.into() }
     }
 
     /// For a column that is not among `known`.
     pub(super) fn unknown_column<'a>(column: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
-        let mut by_likeness: Vec<(f64, &str)> = known
-            .into_iter()
-            .map(|name| (strsim::jaro_winkler(&column.to_lowercase(), name), name))
-            .filter(|(likeness, _)| *likeness > 0.7)
-            .collect();
-        by_likeness.sort_by(|a, b| b.0.total_cmp(&a.0));
-        by_likeness.dedup_by_key(|(_, name)| *name);
-        let near = by_likeness.into_iter().take(4).map(|(_, name)| name.to_owned()).collect();
+        let near = near(column, known).into_iter().take(4).map(str::to_owned).collect();
         Self::UnknownColumn { column: column.to_owned(), near }
     }
 }

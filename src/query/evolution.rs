@@ -1,13 +1,15 @@
 //! How a word's attention changes through the denoising steps.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use polars::prelude::{Column, DataFrame, PlSmallStr};
+use polars::prelude::{Column, DataFrame, PlSmallStr, col};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::QueryError;
 use super::answer::{Answer, Statistics, key_columns, shape_columns};
+use super::catalog::Catalog;
+use super::error::{QueryError, caught};
 use super::explain::Explain;
 use super::filter::Filter;
 use super::reduction::{Group, Key, KeyValue, Plan, Reduction};
@@ -123,8 +125,39 @@ impl Evolution {
             timesteps.get(&(&*text(0), &*text(1), step as i32)).copied().flatten()
         })?;
         answer.notes = whole.notes;
+        answer.notes.extend(self.notes(store, &words)?);
         answer.read = read;
         Ok(answer)
+    }
+
+    /// What to say of series whose steps are not of the same maps, or that end before the word does.
+    fn notes(&self, store: &Store, words: &[&[SelectedStep]]) -> Result<Vec<String>, QueryError> {
+        let mut notes = Vec::new();
+        let is_uneven = |steps: &&&[SelectedStep]| steps.windows(2).any(|pair| pair[0].maps != pair[1].maps);
+        let uneven = words.iter().filter(is_uneven).count();
+        if uneven > 0 {
+            notes.push(format!(
+                "in {uneven} of {} series the condition selects other blocks and heads at some steps: what is measured against the step \
+                 before and the last is of other maps, too; numbers of blocks and heads in --where keep them fixed",
+                words.len()
+            ));
+        }
+        if self.filter.text().is_some() {
+            let ends = last_steps(store)?;
+            let end = |steps: &[SelectedStep]| steps.iter().map(|step| step.step).max();
+            let cut: Vec<_> = words.iter().filter(|steps| end(steps) < ends.get(&steps[0].array).copied()).collect();
+            if let Some(first) = cut.first() {
+                notes.push(format!(
+                    "in {} of {} series …_last is against the last step that is selected, not the last of the word (in {}: step {} of {})",
+                    cut.len(),
+                    words.len(),
+                    first[0].video_id,
+                    end(first).unwrap_or_default(),
+                    ends.get(&first[0].array).copied().unwrap_or_default()
+                ));
+            }
+        }
+        Ok(notes)
     }
 
     /// The series of one word.
@@ -208,6 +241,14 @@ impl Evolution {
         answer.keys = keys.iter().map(|key| key.column().to_owned()).collect();
         Ok(answer)
     }
+}
+
+/// The last step of each word, by its array.
+fn last_steps(store: &Store) -> Result<HashMap<Arc<str>, i32>, QueryError> {
+    let steps = Catalog::open(store)?.steps()?.group_by([col("array")]).agg([col("step").max()]);
+    let ends = caught(|| steps.collect())?;
+    let (arrays, steps) = (ends.column("array")?.str()?, ends.column("step")?.i32()?);
+    Ok(arrays.iter().zip(steps.iter()).filter_map(|(array, step)| Some((array?.into(), step?))).collect())
 }
 
 /// The bytes that one word's tasks have reported so far.

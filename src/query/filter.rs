@@ -21,6 +21,8 @@ pub(super) const PLACE: [&str; 3] = ["token_index", "block", "head"];
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     text: Option<String>,
+    /// Names that are asked for, each with its column.
+    names: Vec<(String, String)>,
     conditions: Vec<Condition>,
 }
 
@@ -67,12 +69,13 @@ impl Filter {
             condition.expr = exact.map_err(|error| failed(condition.typed(&error)))?;
             condition.check().map_err(failed)?;
         }
-        Ok(Self { text: Some(sql.to_owned()), conditions })
+        Ok(Self { text: Some(sql.to_owned()), names: Vec::new(), conditions })
     }
 
     /// The same, and `column` equal to `value`, however its characters are composed.
     #[must_use]
-    pub fn and_text(self, column: &str, value: &str) -> Self {
+    pub fn and_text(mut self, column: &str, value: &str) -> Self {
+        self.names.push((column.to_owned(), value.to_owned()));
         let spellings: BTreeSet<String> =
             [value.to_owned(), value.nfc().collect(), value.nfd().collect()].into_iter().collect();
         let is_one = spellings.into_iter().map(|spelling| col(column).eq(lit(spelling))).reduce(Expr::or);
@@ -99,6 +102,18 @@ impl Filter {
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         self.text.as_deref()
+    }
+
+    /// What to try where nothing is found, if a name that is asked for looks like several.
+    pub(super) fn several_hint(&self) -> Option<String> {
+        let (column, name) = self.names.iter().find(|(_, name)| name.contains(['*', '%', '?', ',']))?;
+        let several = if name.contains(',') {
+            let quoted = name.split(',').map(|one| format!("'{}'", one.trim().replace('\'', "''")));
+            format!("{column} IN ({})", quoted.collect::<Vec<_>>().join(", "))
+        } else {
+            format!("{column} LIKE '{}'", name.replace('\'', "''").replace('*', "%").replace('?', "_"))
+        };
+        Some(format!("`{name}` is taken for one name; a condition selects several: {several}"))
     }
 
     /// Columns of `steps` that it asks about.

@@ -99,10 +99,6 @@ impl Selection {
     /// # Errors
     /// If the tables cannot be read, or nothing is selected.
     pub fn find(store: &Store, filter: &Filter) -> Result<Self, QueryError> {
-        Self::select(store, filter).map_err(|error| error.located(store))
-    }
-
-    fn select(store: &Store, filter: &Filter) -> Result<Self, QueryError> {
         let catalog = Catalog::open(store)?;
         let mut columns: Vec<&str> = COLUMNS.to_vec();
         for name in filter.steps_columns() {
@@ -121,7 +117,8 @@ impl Selection {
         }
         if selected.is_empty() {
             let condition = filter.text().map(str::to_owned);
-            return Err(QueryError::NothingSelected { condition, hint: whats_there(&catalog)? });
+            let hints = filter.several_hint().into_iter().chain([whats_there(&catalog)?]);
+            return Err(QueryError::NothingSelected { condition, hint: hints.collect::<Vec<_>>().join("; ") });
         }
         Ok(Self { steps: selected })
     }
@@ -137,7 +134,9 @@ pub(super) fn whats_there(catalog: &Catalog<'_>) -> Result<String, QueryError> {
     let columns = ["token", "step", "video_id", "num_blocks", "num_heads", "block_numbers", "head_numbers"];
     let all = catalog.steps()?.select(columns.map(col)).collect()?;
     if all.height() == 0 {
-        return Ok("the store is empty".into());
+        let left_out: String =
+            catalog.store().left_out().iter().map(|(_, error)| format!("; left out: {error}")).collect();
+        return Ok(format!("the store is empty{left_out}"));
     }
     let names = |column: &str| -> Result<BTreeSet<String>, QueryError> {
         Ok(all.column(column)?.str()?.iter().flatten().map(str::to_owned).collect())

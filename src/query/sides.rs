@@ -1,7 +1,8 @@
 //! In what the sides of a comparison differ beside what is asked. A side is the mean of all its maps: where these are of other videos,
 //! texts or seeds than those of the other side, so is the difference.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
 
@@ -11,11 +12,24 @@ use super::selection::{Maps, SelectedStep};
 use crate::prompt::parse_weighted;
 use crate::shape::AxisNumbers;
 
-/// Sides that are named one by one in a note.
-const NAMED: usize = 4;
+/// Names that are given of what there are several of.
+const NAMED: usize = 3;
+/// Characters of a text by which it is named.
+const NAME_CHARS: usize = 40;
 
-/// Which maps of a step were selected: of how many blocks and heads, of which numbers, and which of these.
-type Choice = (usize, usize, Arc<AxisNumbers>, Option<Arc<[bool]>>);
+/// Which maps of a step a side has: along which blocks and heads, and of these all or those marked.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Choice {
+    axes: (usize, usize, AxisNumbers),
+    marks: Option<Arc<[bool]>>,
+}
+
+/// The maps of a step that are on one side.
+struct OnSide {
+    side: KeyValue,
+    choice: Choice,
+    maps: u64,
+}
 
 /// How many maps of a side have each value of something, and of how many it is not known.
 struct Values<T> {
@@ -29,7 +43,7 @@ impl<T> Default for Values<T> {
     }
 }
 
-impl<T: Eq + Hash> Values<T> {
+impl<T: Eq + Hash + Ord> Values<T> {
     fn add(&mut self, value: Option<T>, maps: u64) {
         match value {
             Some(value) => *self.known.entry(value).or_default() += maps,
@@ -43,12 +57,16 @@ impl<T: Eq + Hash> Values<T> {
 
     /// Whether both have the same values, each for the same share of the maps.
     fn has_same_shares(&self, other: &Self) -> bool {
-        let all = |values: &Self| u128::from(values.known.values().sum::<u64>());
-        let (own, others) = (all(self), all(other));
+        let (own, others) = (u128::from(self.maps()), u128::from(other.maps()));
         let is_same = |(value, &maps): (&T, &u64)| {
             other.known.get(value).is_some_and(|&of_other| u128::from(maps) * others == u128::from(of_other) * own)
         };
         self.has_same(other) && self.known.iter().all(is_same)
+    }
+
+    /// Maps of which it is known.
+    fn maps(&self) -> u64 {
+        self.known.values().sum()
     }
 
     /// How many there are, in words.
@@ -59,6 +77,19 @@ impl<T: Eq + Hash> Values<T> {
             (known, _) => format!("{} and unknown ones", count(known, what)),
         }
     }
+
+    /// The first of them by name, with the share of the maps that each has, if these are wanted.
+    fn names(&self, name: fn(&T) -> String, shares: bool) -> String {
+        let mut sorted: Vec<(&T, &u64)> = self.known.iter().collect();
+        sorted.sort_unstable();
+        let named = |(value, &maps): (&T, &u64)| match shares {
+            true => format!("{} in {:.0} %", name(value), 100.0 * maps as f64 / self.maps() as f64),
+            false => name(value),
+        };
+        let mut names: Vec<String> = sorted.into_iter().map(named).collect();
+        names.extend((self.unknown > 0).then(|| "unknown ones".to_owned()));
+        listed(&names)
+    }
 }
 
 /// What the maps of one side are of.
@@ -68,11 +99,14 @@ struct Side {
     /// Of prompts, without weights.
     texts: Values<Arc<str>>,
     seeds: Values<i128>,
-    /// Of the word, as their bits.
-    weights: Values<u64>,
+    /// Of the word.
+    weights: Values<Weight>,
     steps: Values<i32>,
     choices: Values<Choice>,
 }
+
+/// A weight, by its bits; of weights, which are not negative, in their order.
+type Weight = u64;
 
 /// The sides that are compared with each other at once: at one step, or over all.
 type Sides = BTreeMap<KeyValue, Side>;
@@ -80,82 +114,76 @@ type Sides = BTreeMap<KeyValue, Side>;
 /// What to say of the sides: in what they differ beside what is asked, and of how many videos each is a mean. `by_step`: they are compared
 /// step by step, else over all steps or the last ones.
 pub(super) fn notes(across: Across, steps: &[SelectedStep], by_step: bool) -> Vec<String> {
-    let mut units: BTreeMap<Option<i32>, Sides> = BTreeMap::new();
-    let mut clean: HashMap<Arc<str>, Arc<str>> = HashMap::new();
-    for step in steps {
-        let text =
-            step.text.as_ref().map(|text| clean.entry(text.clone()).or_insert_with(|| without_weights(text)).clone());
-        let chosen = match &step.maps {
-            Maps::All => None,
-            Maps::Some(chosen) => Some(chosen.clone()),
-        };
-        let sides = units.entry(by_step.then_some(step.step)).or_default();
-        let keys = sides_of(across, step);
-        let maps = (step.count() / keys.len().max(1)) as u64;
-        for key in keys {
-            let side = sides.entry(key).or_default();
-            side.videos.add(Some(step.video_id.clone()), maps);
-            side.texts.add(text.clone(), maps);
-            side.seeds.add(step.seed, maps);
-            side.weights.add(step.weight.map(f64::to_bits), maps);
-            side.steps.add(Some(step.step), maps);
-            let choice = (step.shape.blocks, step.shape.heads, step.numbers.clone(), chosen.clone());
-            side.choices.add(Some(choice), maps);
-        }
+    let units: Vec<Sides> = units(across, steps, by_step).into_values().filter(|sides| sides.len() > 1).collect();
+    let is_asked = |ways: &[Across]| ways.contains(&across);
+    let mut found = Vec::new();
+    if !is_asked(&[Across::Prompt, Across::Video, Across::Seed, Across::Weight]) {
+        found.push(difference("videos", &units, |side| &side.videos, Values::has_same_shares, |id| id.to_string()));
     }
-    let units: Vec<Sides> = units.into_values().filter(|sides| sides.len() > 1).collect();
-    let mut differing = Vec::new();
-    let mut unknown = Vec::new();
-    let mut ask = |found: Difference| match found {
-        Difference::None => {}
-        Difference::Unknown(what) => unknown.push(what),
-        Difference::Some(text) => differing.push(text),
-    };
-    if !matches!(across, Across::Prompt | Across::Video | Across::Seed | Across::Weight) {
-        ask(difference("videos", &units, |side| &side.videos, Values::has_same_shares));
+    if !is_asked(&[Across::Prompt]) {
+        found.push(difference("texts", &units, |side| &side.texts, Values::has_same_shares, |text| quoted(text)));
     }
-    if across != Across::Prompt {
-        ask(difference("texts", &units, |side| &side.texts, Values::has_same_shares));
+    if !is_asked(&[Across::Seed]) {
+        found.push(difference("seeds", &units, |side| &side.seeds, Values::has_same_shares, i128::to_string));
     }
-    if across != Across::Seed {
-        ask(difference("seeds", &units, |side| &side.seeds, Values::has_same_shares));
-    }
-    if across != Across::Weight {
+    if !is_asked(&[Across::Weight]) {
+        let name = |&bits: &Weight| f64::from_bits(bits).to_string();
+        let weights = difference("weights of the word", &units, |side| &side.weights, Values::has_same_shares, name);
         // Most dumps do not tell them.
-        if let Difference::Some(text) =
-            difference("weights of the word", &units, |side| &side.weights, Values::has_same_shares)
-        {
-            ask(Difference::Some(text));
-        }
+        found.extend((!matches!(weights, Difference::Unknown(_))).then_some(weights));
     }
-    if !by_step && across != Across::Step {
-        ask(difference("steps", &units, |side| &side.steps, Values::has_same));
+    if !by_step && !is_asked(&[Across::Step]) {
+        found.push(difference("steps", &units, |side| &side.steps, Values::has_same, i32::to_string));
     }
-    if !matches!(across, Across::Block | Across::Head) {
-        ask(difference("choices of blocks and heads", &units, |side| &side.choices, Values::has_same_shares));
-    }
+    let choices =
+        difference("blocks and heads", &units, |side| &side.choices, Values::has_same_shares, Choice::to_string);
+    found.push(choices);
+
     let mut notes = Vec::new();
+    let differing: Vec<&str> = found.iter().filter_map(Difference::text).collect();
     if !differing.is_empty() {
         notes.push(format!(
-            "the sides differ in more than the {}: {}; what is compared is that, too, unless --where keeps it fixed",
+            "the sides differ in more than the {}, and what is compared is that, too: {}; --where can keep it fixed",
             across.name(),
             differing.join("; ")
         ));
     }
+    let unknown: Vec<&str> = found.iter().filter_map(Difference::unknown).collect();
     if !unknown.is_empty() {
         notes.push(format!("whether the sides differ in {} is not known", unknown.join(" and ")));
     }
     let most = units.iter().flat_map(BTreeMap::values).max_by_key(|side| side.videos.known.len());
     if let Some(most) = most.filter(|side| side.videos.known.len() > 1) {
+        let mut kinds = vec![most.texts.count("text"), most.seeds.count("seed")];
+        kinds.extend((most.weights.known.len() > 1).then(|| most.weights.count("weight")));
         notes.push(format!(
-            "each side is one mean map, taken over up to {} videos ({}, {}) before it is compared: comparing within each video may \
-             tell something else",
+            "each side is one mean map, taken over up to {} videos ({}) before it is compared: within each video, asked one by one with              --video, it may be otherwise",
             most.videos.known.len(),
-            most.texts.count("text"),
-            most.seeds.count("seed")
+            kinds.join(", ")
         ));
     }
     notes
+}
+
+/// The sides, by the step at which they are compared, if they are so.
+fn units(across: Across, steps: &[SelectedStep], by_step: bool) -> BTreeMap<Option<i32>, Sides> {
+    let mut units: BTreeMap<Option<i32>, Sides> = BTreeMap::new();
+    let mut clean: HashMap<Arc<str>, Arc<str>> = HashMap::new();
+    for step in steps {
+        let text =
+            step.text.as_ref().map(|text| clean.entry(text.clone()).or_insert_with(|| without_weights(text)).clone());
+        let sides = units.entry(by_step.then_some(step.step)).or_default();
+        for OnSide { side, choice, maps } in sides_of(across, step) {
+            let side = sides.entry(side).or_default();
+            side.videos.add(Some(step.video_id.clone()), maps);
+            side.texts.add(text.clone(), maps);
+            side.seeds.add(step.seed, maps);
+            side.weights.add(step.weight.map(f64::to_bits), maps);
+            side.steps.add(Some(step.step), maps);
+            side.choices.add(Some(choice), maps);
+        }
+    }
+    units
 }
 
 /// The mean timestep of each side's steps, by the number that they have in the answer.
@@ -163,7 +191,7 @@ pub(super) fn timesteps(across: Across, steps: &[SelectedStep]) -> HashMap<(KeyV
     let mut sums: HashMap<(KeyValue, Option<i32>), (f64, u32)> = HashMap::new();
     for step in steps {
         let Some(timestep) = step.timestep else { continue };
-        for side in sides_of(across, step) {
+        for OnSide { side, .. } in sides_of(across, step) {
             let sum = sums.entry((side, Some(step.step))).or_default();
             *sum = (sum.0 + timestep, sum.1 + 1);
         }
@@ -171,34 +199,61 @@ pub(super) fn timesteps(across: Across, steps: &[SelectedStep]) -> HashMap<(KeyV
     sums.into_iter().map(|(place, (sum, count))| (place, sum / f64::from(count))).collect()
 }
 
-/// The sides that a step has maps on.
-fn sides_of(across: Across, step: &SelectedStep) -> Vec<KeyValue> {
-    let text = |text: &Option<Arc<str>>| text.clone().map_or(KeyValue::Null, KeyValue::Text);
-    let shape = step.shape;
-    let is_chosen = |is_of_side: &dyn Fn(usize, usize) -> bool| match &step.maps {
-        Maps::All => true,
-        Maps::Some(chosen) => (0..shape.blocks * shape.heads).any(|map| {
-            let places = map * shape.tokens..(map + 1) * shape.tokens;
-            is_of_side(map / shape.heads, map % shape.heads) && chosen[places].contains(&true)
-        }),
+/// The step of each side, where all its maps are of one.
+pub(super) fn only_steps(across: Across, steps: &[SelectedStep]) -> HashMap<KeyValue, i32> {
+    let sides = units(across, steps, false).remove(&None).unwrap_or_default();
+    let only = |(name, side): (KeyValue, Side)| match side.steps.known.into_keys().collect::<Vec<_>>()[..] {
+        [only] => Some((name, only)),
+        _ => None,
     };
-    let number = |number: Option<i32>| number.map(|number| KeyValue::Int(number.into()));
-    match across {
-        Across::Prompt => vec![text(&step.prompt)],
-        Across::Video => vec![KeyValue::Text(step.video_id.clone())],
-        Across::Seed => vec![step.seed.map_or(KeyValue::Null, KeyValue::Int)],
-        Across::Token => vec![KeyValue::Text(step.token.clone())],
-        Across::Weight => vec![step.weight.map_or(KeyValue::Null, KeyValue::float)],
-        Across::Step => vec![KeyValue::Int(step.step.into())],
-        Across::Block => {
-            let chosen = (0..shape.blocks).filter(|&own| is_chosen(&|block, _| block == own));
-            chosen.filter_map(|block| number(step.numbers.block(shape, block))).collect()
-        }
-        Across::Head => {
-            let chosen = (0..shape.heads).filter(|&own| is_chosen(&|_, head| head == own));
-            chosen.filter_map(|head| number(step.numbers.head(shape, head))).collect()
-        }
-    }
+    sides.into_iter().filter_map(only).collect()
+}
+
+/// The sides that a step has maps on.
+fn sides_of(across: Across, step: &SelectedStep) -> Vec<OnSide> {
+    let text = |text: &Option<Arc<str>>| text.clone().map_or(KeyValue::Null, KeyValue::Text);
+    let side = match across {
+        Across::Prompt => text(&step.prompt),
+        Across::Video => KeyValue::Text(step.video_id.clone()),
+        Across::Seed => step.seed.map_or(KeyValue::Null, KeyValue::Int),
+        Across::Token => KeyValue::Text(step.token.clone()),
+        Across::Weight => step.weight.map_or(KeyValue::Null, KeyValue::float),
+        Across::Step => KeyValue::Int(step.step.into()),
+        Across::Block | Across::Head => return places_along(across == Across::Block, step),
+    };
+    let marks = match &step.maps {
+        Maps::All => None,
+        Maps::Some(chosen) => Some(chosen.clone()),
+    };
+    let choice = Choice { axes: (step.shape.blocks, step.shape.heads, (*step.numbers).clone()), marks };
+    vec![OnSide { side, choice, maps: step.count() as u64 }]
+}
+
+/// The blocks of a step that have selected maps, or the heads, each with the choice along the other axis.
+fn places_along(blocks: bool, step: &SelectedStep) -> Vec<OnSide> {
+    let (shape, numbers) = (step.shape, &*step.numbers);
+    let (own, others) = if blocks { (shape.blocks, shape.heads) } else { (shape.heads, shape.blocks) };
+    let on_side = |place: usize| {
+        let number = if blocks { numbers.block(shape, place) } else { numbers.head(shape, place) };
+        let of_others = |other: usize| if blocks { place * shape.heads + other } else { other * shape.heads + place };
+        let marks: Option<Arc<[bool]>> = match &step.maps {
+            Maps::All => None,
+            Maps::Some(chosen) => {
+                let marks_of = |map: usize| &chosen[map * shape.tokens..(map + 1) * shape.tokens];
+                Some((0..others).flat_map(|other| marks_of(of_others(other))).copied().collect())
+            }
+        };
+        let maps = marks.as_ref().map_or(others * shape.tokens, |marks| marks.iter().filter(|mark| **mark).count());
+        let marks = marks.filter(|marks| marks.contains(&false));
+        let axes = if blocks {
+            (1, others, AxisNumbers { blocks: None, heads: numbers.heads.clone() })
+        } else {
+            (others, 1, AxisNumbers { blocks: numbers.blocks.clone(), heads: None })
+        };
+        let choice = Choice { axes, marks };
+        Some(OnSide { side: KeyValue::Int(number?.into()), choice, maps: maps as u64 }).filter(|found| found.maps > 0)
+    };
+    (0..own).filter_map(on_side).collect()
 }
 
 /// Whether sides differ in something.
@@ -210,12 +265,23 @@ enum Difference {
     Some(String),
 }
 
-/// How many of something each side has, if not all have the same; at the first step where they differ.
-fn difference<T: Eq + Hash>(
+impl Difference {
+    fn text(&self) -> Option<&str> {
+        if let Self::Some(text) = self { Some(text) } else { None }
+    }
+
+    const fn unknown(&self) -> Option<&'static str> {
+        if let Self::Unknown(what) = self { Some(what) } else { None }
+    }
+}
+
+/// What of something each side has, if not all have the same; at the first step where they differ.
+fn difference<T: Eq + Hash + Ord>(
     what: &'static str,
     units: &[Sides],
     of: impl Fn(&Side) -> &Values<T>,
     is_same: impl Fn(&Values<T>, &Values<T>) -> bool,
+    name: fn(&T) -> String,
 ) -> Difference {
     let is_unknown = |side: &Side| of(side).unknown > 0;
     let differs = |sides: &&Sides| {
@@ -229,32 +295,66 @@ fn difference<T: Eq + Hash>(
         return if is_open { Difference::Unknown(what) } else { Difference::None };
     };
     let first = sides.values().next().map(&of);
+    let is_same_set = first.is_some_and(|first| sides.values().all(|side| first.has_same(of(side))));
+    // Sides that have the same are named together.
+    let mut told: Vec<(&Values<T>, Vec<String>)> = Vec::new();
+    for (side, values) in sides.iter() {
+        let own = of(values);
+        let is_own = |known: &Values<T>| is_same(known, own) && (known.unknown > 0) == (own.unknown > 0);
+        match told.iter_mut().find(|(known, _)| is_own(known)) {
+            Some((_, sides)) => sides.push(side.to_string()),
+            None => told.push((own, vec![side.to_string()])),
+        }
+    }
+    let names: HashSet<String> = told.iter().map(|(values, _)| values.names(name, is_same_set)).collect();
+    let more = told.iter().skip(NAMED).map(|(_, sides)| sides.len()).sum::<usize>();
+    let has = |(values, sides): &(&Values<T>, Vec<String>)| {
+        let has = if sides.len() == 1 { "has" } else { "have" };
+        format!("{} {has} {}", listed(sides), values.names(name, is_same_set))
+    };
+    let mut parts: Vec<String> = told.iter().take(NAMED).map(has).collect();
+    parts.extend((more > 0).then(|| format!("{more} more sides have others")));
+    let mut text = parts.join(", ");
     let is_in_all = |value: &&T| sides.values().all(|side| of(side).known.contains_key(value));
     let shared = first.map_or(0, |first| first.known.keys().filter(is_in_all).count());
-    let mut counts: Vec<String> = sides
-        .iter()
-        .take(NAMED)
-        .map(|(name, side)| match (of(side).known.len(), is_unknown(side)) {
-            (0, true) => format!("of {name} not known"),
-            (known, true) => format!("{name} has {known} and unknown ones"),
-            (known, false) => format!("{name} has {known}"),
-        })
-        .collect();
-    if sides.len() > NAMED {
-        counts.push(format!("{} more sides", sides.len() - NAMED));
+    if names.len() < told.len() {
+        // What is called the same is not the same.
+        text += ", other ones each";
+    } else if !is_same_set && sides.values().any(|side| of(side).known.len() > 1) {
+        text += &format!("; {shared} in common");
     }
-    let is_same_set = first.is_some_and(|first| sides.values().all(|side| first.has_same(of(side))));
-    let common = if is_same_set {
-        "the same, but for other parts of the maps".to_owned()
-    } else {
-        format!("all have {shared} in common")
-    };
-    let place = if differing.len() < units.len() {
-        format!(", at {} of {} steps", differing.len(), units.len())
-    } else {
-        String::new()
-    };
-    Difference::Some(format!("{what} ({}; {common}{place})", counts.join(", ")))
+    if differing.len() < units.len() {
+        text += &format!("; at {} of {} steps", differing.len(), units.len());
+    }
+    Difference::Some(format!("{what} ({text})"))
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (blocks, heads, _) = self.axes;
+        match &self.marks {
+            None => write!(f, "all of {blocks} x {heads} maps"),
+            Some(marks) => {
+                write!(f, "{} of {blocks} x {heads} maps", marks.iter().filter(|mark| **mark).count())
+            }
+        }
+    }
+}
+
+/// `a`, `a and b`, `5 (a, b, c, …)`.
+fn listed(names: &[String]) -> String {
+    match names {
+        [] => "none".to_owned(),
+        [only] => only.clone(),
+        [all @ .., last] if names.len() <= NAMED => format!("{} and {last}", all.join(", ")),
+        _ => format!("{} ({}, …)", names.len(), names[..NAMED].join(", ")),
+    }
+}
+
+/// A text by its beginning.
+fn quoted(text: &str) -> String {
+    let start: String = text.chars().take(NAME_CHARS).collect();
+    format!("\"{start}{}\"", if start.len() < text.len() { "…" } else { "" })
 }
 
 fn count(number: usize, what: &str) -> String {

@@ -123,11 +123,12 @@ impl List {
     /// # Errors
     /// As [`explain`](Self::explain).
     pub fn run(&self, store: &Store) -> Result<Answer, QueryError> {
-        let rows = self.plan(store).and_then(|plan| Ok(caught(|| plan.collect())?));
-        let mut answer = Answer::of_table(rows.map_err(|error| error.located(store))?);
+        let plan = self.plan(store)?;
+        let mut answer = Answer::of_table(caught(|| plan.collect())?);
         if answer.table.height() == 0 && self.arrange.limit != Some(0) {
             let asked = self.filter.text().map(|text| format!(" matches `{text}`")).unwrap_or_default();
-            answer.notes.push(format!("no row{asked}; {}", whats_there(&Catalog::open(store)?)?));
+            let hints = self.filter.several_hint().into_iter().chain([whats_there(&Catalog::open(store)?)?]);
+            answer.notes.push(format!("no row{asked}; {}", hints.collect::<Vec<_>>().join("; ")));
         }
         Ok(answer)
     }
@@ -154,6 +155,15 @@ pub fn columns() -> Result<Answer, QueryError> {
     Ok(Answer::of_table(table))
 }
 
+/// Name and type of the columns of one table.
+fn described(table: &str) -> Result<Answer, QueryError> {
+    if !["steps", "heads"].contains(&table) {
+        return Err(QueryError::Sql { found: format!("there is no table `{table}`") });
+    }
+    let rows = columns()?.table.lazy().filter(col("table").eq(lit(table))).select([col("column"), col("type")]);
+    Ok(Answer::of_table(rows.collect()?))
+}
+
 /// A SQL statement over the tables `steps` and `heads`.
 #[derive(Debug, Clone)]
 pub struct Sql {
@@ -166,6 +176,9 @@ const LONGEST_DECIMAL: usize = 38;
 
 /// How statements begin that only read.
 const READING: [&str; 6] = ["SELECT", "WITH", "FROM", "SHOW", "EXPLAIN", "("];
+
+/// How statements begin that ask for a table's columns.
+const DESCRIBING: [&str; 2] = ["DESCRIBE", "DESC"];
 
 impl Sql {
     fn plan(&self, store: &Store) -> Result<LazyFrame, QueryError> {
@@ -180,7 +193,7 @@ impl Sql {
         let catalog = Catalog::open(store)?;
         let mut context = SQLContext::new();
         context.register("steps", without_nan(catalog.steps()?, &STEPS));
-        if statement.to_lowercase().contains("heads") {
+        if first.as_deref() == Some("SHOW") || statement.to_lowercase().contains("heads") {
             context.register("heads", without_nan(catalog.heads()?, &HEADS));
         }
         let statement = for_polars(statement).map_err(|found| QueryError::Sql { found })?;
@@ -201,12 +214,14 @@ impl Sql {
     /// # Errors
     /// As [`explain`](Self::explain).
     pub fn run(&self, store: &Store) -> Result<Answer, QueryError> {
-        let rows = self.plan(store).and_then(|plan| {
-            let of_unknown = caught(|| unknown_groups(&plan.logical_plan)).map_err(|error| explain_sql(&error))?;
-            Ok((caught(|| plan.collect()).map_err(|error| explain_sql(&error))?, of_unknown))
-        });
-        let (table, mut notes) = rows.map_err(|error| error.located(store))?;
-        let mut table = with_decimals(table)?;
+        if let [first, table] = &words(&self.statement)[..]
+            && DESCRIBING.contains(&first.as_str())
+        {
+            return described(&table.to_lowercase());
+        }
+        let plan = self.plan(store)?;
+        let mut notes = caught(|| unknown_groups(&plan.logical_plan)).map_err(|error| explain_sql(&error))?;
+        let mut table = with_decimals(caught(|| plan.collect()).map_err(|error| explain_sql(&error))?)?;
         let said = words(&self.statement);
         let says = |word: &str| said.iter().any(|said| said == word);
         for (lower, written) in aliases(&self.statement) {
@@ -252,6 +267,18 @@ fn with_decimals(mut table: DataFrame) -> Result<DataFrame, QueryError> {
     Ok(table)
 }
 
+/// What polars says of a HAVING that asks of single rows.
+const LIST_OF_CONDITIONS: &str = "cannot cast List type (inner: 'Boolean'";
+
+/// The only table that has a column, and the other one.
+fn table_of(column: &str) -> Option<(&'static str, &'static str)> {
+    match (STEPS.contains(column), HEADS.contains(column)) {
+        (true, false) => Some(("steps", "heads")),
+        (false, true) => Some(("heads", "steps")),
+        _ => None,
+    }
+}
+
 /// Polars' complaint about a statement, with the columns near an unknown one.
 fn explain_sql(error: &PolarsError) -> QueryError {
     match error {
@@ -259,11 +286,23 @@ fn explain_sql(error: &PolarsError) -> QueryError {
         PolarsError::IO { .. } | PolarsError::ComputeError(_) => QueryError::Tables(error.clone()),
         PolarsError::ColumnNotFound(message) => {
             let name = message.split(['"', '\'', '`']).nth(1).unwrap_or(message);
+            if let Some((own, other)) = table_of(name) {
+                return QueryError::Sql {
+                    found: format!(
+                        "`{name}` is a column of `{own}`; add JOIN {own} USING (video_id, token, step) to FROM {other}"
+                    ),
+                };
+            }
             QueryError::unknown_column(name, BOTH.iter_names().map(PlSmallStr::as_str))
         }
         PolarsError::Duplicate(_) => {
             QueryError::Sql { found: "two columns of the result have the same name; rename one with AS".into() }
         }
+        other if other.to_string().contains(LIST_OF_CONDITIONS) => QueryError::Sql {
+            found:
+                "HAVING compares aggregates, such as avg(gini) > 0.5; conditions on what is grouped by go into WHERE"
+                    .into(),
+        },
         other => QueryError::Sql { found: plain(&other.to_string()) },
     }
 }

@@ -7,8 +7,11 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::gc::tree_bytes;
-use super::{ArrayKind, Store, StoreError, UNFINISHED, VideoIndex, document_hash, part, plain_group};
+use super::gc::{is_directory, tree_bytes};
+use super::{
+    ArrayKind, NOT_A_PART, Store, StoreError, UNFINISHED, VideoIndex, document_hash, durable, part, plain_group,
+    root_document,
+};
 
 /// Something in a store that is not as it was written.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -38,14 +41,14 @@ impl Fault {
 impl Store {
     /// All parts that can be read, and what is wrong with parts.
     pub(crate) fn read_index_and_faults(&self) -> Result<(Vec<VideoIndex>, Vec<Fault>), StoreError> {
-        let (mut index, mut faults) = (Vec::new(), Vec::new());
-        let read: Vec<_> = self.parts()?.into_par_iter().map(|path| (part::read_steps_part(&path), path)).collect();
+        let (parts, strays) = self.parts()?;
+        let mut index = Vec::new();
+        let mut faults: Vec<Fault> = strays.iter().map(|path| self.fault(path, NOT_A_PART)).collect();
+        let read: Vec<_> = parts.into_par_iter().map(|path| (part::read_steps_part(&path), path)).collect();
         for (video, path) in read {
             match video {
                 Ok(video) if self.layout.steps_part(&video.record.video_id) == path => index.push(video),
-                Ok(video) => faults.push(
-                    self.fault(&path, format!("it is of video {}, whose part has another name", video.record.video_id)),
-                ),
+                Ok(_) => faults.push(self.fault(&path, NOT_A_PART)),
                 // Of which video it was, only its name still says.
                 Err(error) => faults.push(Fault {
                     video_id: path.file_stem().and_then(|stem| super::decode_name(stem.to_str()?)),
@@ -54,6 +57,32 @@ impl Store {
             }
         }
         Ok((index, faults))
+    }
+
+    /// Opens a store, having written its root's document anew if that is damaged: the fault that was.
+    pub(crate) fn open_to_mend(path: &Path) -> Result<(Self, Option<Fault>), StoreError> {
+        let store = Self::at(path);
+        let root = store.document_path("");
+        let has_tables = store.layout.steps_dir().is_dir() && store.layout.heads_dir().is_dir();
+        let fault = check_root(&root).err().filter(|_| has_tables).map(|error| store.fault(&root, error));
+        if fault.is_some() {
+            store.check_directories()?;
+            durable::replace(&root, &root_document())?;
+        }
+        Ok((Self::open(path)?, fault))
+    }
+
+    /// Writes the documents that hold nothing of their own anew where they are damaged.
+    pub(crate) fn mend_documents(&self) -> Result<(), StoreError> {
+        let videos = self.read_index()?.into_iter().filter(|video| !video.rows.is_empty());
+        let groups = videos.map(|video| self.layout.video(&video.record.video_id));
+        for group in std::iter::once(self.layout.maps()).chain(groups).filter(|group| is_directory(group)) {
+            let document = group.join("zarr.json");
+            if fs::read(&document).ok() != Some(plain_group()) {
+                durable::replace(&document, &plain_group())?;
+            }
+        }
+        Ok(())
     }
 
     /// Checks the documents that belong to no video.
@@ -108,6 +137,11 @@ impl Store {
             error: error.to_string(),
             in_dump: false,
         }
+    }
+
+    /// Where the rows of a video are, below the store.
+    pub(crate) fn steps_path(&self, video_id: &str) -> String {
+        self.relative(&self.layout.steps_part(video_id))
     }
 
     /// Where the statistics of a video are, below the store.

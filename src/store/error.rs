@@ -3,6 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// EIO: what a disk answers for a sector that it cannot read.
+const BAD_SECTOR: i32 = 5;
+
 /// A problem with a store, naming the file or key.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -66,6 +69,19 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether it is one file that cannot be used, not the store or the machine.
+    pub(super) fn is_of_one_file(&self) -> bool {
+        match self {
+            Self::Damaged { .. } | Self::Parquet { .. } => true,
+            Self::Io { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
+                    || source.kind() == io::ErrorKind::UnexpectedEof
+                    || source.raw_os_error() == Some(BAD_SECTOR)
+            }
+            _ => false,
+        }
+    }
+
     pub(super) fn io(path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { path: path.as_ref().to_owned(), source }
     }

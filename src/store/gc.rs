@@ -1,6 +1,7 @@
 //! Removing what no commit names: old generations, and what interrupted writers left.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -25,10 +26,17 @@ impl Store {
         let index = self.read_index()?;
         let named: HashSet<PathBuf> =
             index.iter().flat_map(|video| &video.rows).map(|row| self.root().join(row.series_path())).collect();
-        let committed: HashSet<PathBuf> =
-            index.iter().map(|video| self.layout.heads_part(&video.record.video_id)).collect();
+        // What a part names that cannot be read is not known: all of its video stays.
+        let (parts, _) = self.parts()?;
+        let committed: HashSet<&OsStr> = parts.iter().filter_map(|part| part.file_stem()).collect();
+        let read: HashSet<PathBuf> = index.iter().map(|video| self.layout.video(&video.record.video_id)).collect();
+        let is_unreadable =
+            |video: &Path| !read.contains(video) && video.file_name().is_some_and(|name| committed.contains(name));
         let mut unnamed = Vec::new();
         for video in children(&self.layout.maps())? {
+            if is_unreadable(&video) {
+                continue;
+            }
             if is_directory(&video) {
                 let (kept, left): (Vec<_>, Vec<_>) = children(&video)?
                     .into_iter()
@@ -41,7 +49,8 @@ impl Store {
         }
         unnamed.extend(children(self.root())?.into_iter().filter(|path| is_hidden(path) && path.is_file()));
         unnamed.extend(children(&self.layout.steps_dir())?.into_iter().filter(|path| is_hidden(path)));
-        let of_no_video = |path: &PathBuf| is_hidden(path) || !committed.contains(path);
+        let of_no_video =
+            |path: &PathBuf| is_hidden(path) || path.file_stem().is_none_or(|name| !committed.contains(name));
         unnamed.extend(children(&self.layout.heads_dir())?.into_iter().filter(of_no_video));
         unnamed.sort();
         Ok(unnamed.into_iter().map(|path| Garbage { bytes: tree_bytes(&path), path }).collect())
@@ -90,7 +99,7 @@ fn children(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
 }
 
 /// Whether it is a directory itself: what a link leads to is not the store's.
-fn is_directory(path: &Path) -> bool {
+pub(super) fn is_directory(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.is_dir())
 }
 

@@ -25,12 +25,14 @@ mod layout;
 mod lock;
 mod names;
 mod part;
+mod sound;
 mod tables;
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use serde_json::{Value, json};
@@ -47,6 +49,7 @@ pub(crate) use layout::new_generation;
 pub(crate) use lock::WriterLock;
 pub use names::{decode_name, encode_name};
 pub use part::{Heads, MetadataPatch, Recipe, VideoIndex, VideoRecord};
+use sound::KnownParts;
 pub(crate) use tables::heads_batch;
 pub use tables::{HeadRow, StepRow, heads_schema, steps_schema};
 
@@ -65,16 +68,21 @@ pub const STORE_VERSION: u64 = 1;
 #[derive(Debug, Clone)]
 pub struct Store {
     layout: Layout,
+    /// Shared by its clones.
+    known: Arc<KnownParts>,
 }
 
 impl Store {
+    fn at(path: &Path) -> Self {
+        Self { layout: Layout { root: path.to_owned() }, known: Arc::default() }
+    }
+
     /// Opens a store for reading.
     ///
     /// # Errors
     /// If `path` is no store, or one of a version that is not known.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
-        let root = path.as_ref().to_owned();
-        let store = Self { layout: Layout { root } };
+        let store = Self::at(path.as_ref());
         store.root_attributes()?;
         store.check_directories()?;
         Ok(store)
@@ -105,8 +113,7 @@ impl Store {
     /// # Errors
     /// If something else is there, or it cannot be created.
     pub fn create(path: impl AsRef<Path>) -> Result<Self, StoreError> {
-        let root = path.as_ref().to_owned();
-        let store = Self { layout: Layout { root } };
+        let store = Self::at(path.as_ref());
         let root = store.root();
         if !store.document_path("").exists() {
             durable::create_dir_all(root)?;
@@ -137,7 +144,7 @@ impl Store {
     /// Whether there is a store at a path, of whatever version.
     #[must_use]
     pub fn is_at(path: &Path) -> bool {
-        let store = Self { layout: Layout { root: path.to_owned() } };
+        let store = Self::at(path);
         !matches!(store.root_attributes(), Err(StoreError::NotAStore { .. } | StoreError::Io { .. }))
     }
 
@@ -170,7 +177,7 @@ impl Store {
             let video = part::read_steps_part(path).ok()?;
             Some((video.source_dir()?.to_owned(), video.record.video_id))
         };
-        self.parts().unwrap_or_default().par_iter().filter_map(of).collect()
+        self.sound_parts().unwrap_or_default().par_iter().filter_map(of).collect()
     }
 
     /// The spelling of each committed word, by its composed form. Parts that cannot be read are left out.
@@ -179,19 +186,8 @@ impl Store {
             let rows = part::read_steps_part(path).map(|video| video.rows).unwrap_or_default();
             rows.into_iter().map(|row| row.token).filter(|token| !token.is_ascii()).collect()
         };
-        let words = self.parts().unwrap_or_default().par_iter().flat_map_iter(words).collect::<Vec<String>>();
+        let words = self.sound_parts().unwrap_or_default().par_iter().flat_map_iter(words).collect::<Vec<String>>();
         words.into_iter().map(|token| (composed(&token), token)).collect()
-    }
-
-    /// The committed state of all videos, sorted by id.
-    ///
-    /// # Errors
-    /// If a part is damaged.
-    pub fn read_index(&self) -> Result<Vec<VideoIndex>, StoreError> {
-        let mut index: Vec<VideoIndex> =
-            self.parts()?.par_iter().map(|path| part::read_steps_part(path)).collect::<Result<_, _>>()?;
-        index.sort_by(|a, b| a.record.video_id.cmp(&b.record.video_id));
-        Ok(index)
     }
 
     /// The statistics of a video's maps, as rows of `heads`; `None` if they belong to another commit than its `steps`
@@ -255,7 +251,7 @@ impl Store {
             }
         }
         let _turn = WriterLock::commit(&self.layout)?;
-        if part::part_generation(&steps_part)?.as_deref() != base {
+        if self.generation(video)?.as_deref() != base {
             for staged in [&staged_heads, &staged_steps] {
                 fs::remove_file(staged).map_err(StoreError::io(staged))?;
             }
@@ -266,6 +262,14 @@ impl Store {
         fs::rename(&staged_steps, &steps_part).map_err(StoreError::io(&steps_part))?;
         durable::sync_dir(&self.layout.steps_dir())?;
         Ok(true)
+    }
+
+    /// The generation of a video, as far as its part tells it, which may be damaged.
+    pub(crate) fn generation(&self, video_id: &str) -> Result<Option<String>, StoreError> {
+        match part::part_generation(&self.layout.steps_part(video_id)) {
+            Err(StoreError::Damaged { .. } | StoreError::Parquet { .. }) => Ok(None),
+            other => other,
+        }
     }
 
     /// Finishes the commit of a video whose writer was interrupted between its two renames, if its staged part is still there.
@@ -284,7 +288,14 @@ impl Store {
 
     /// Creates a fresh directory for a word's arrays. Returns its path below the store.
     pub(crate) fn new_series(&self, video_id: &str, token: &str) -> Result<String, StoreError> {
-        ensure_group(&self.layout.video(video_id))?;
+        let video = self.layout.video(video_id);
+        if fs::symlink_metadata(&video).is_ok_and(|found| !found.is_dir()) {
+            return Err(StoreError::damaged(
+                &video,
+                "a link, where a directory of the store should be; put the directory itself there",
+            ));
+        }
+        ensure_group(&video)?;
         // It may be there already, made by a writer that was interrupted before this.
         durable::sync_dir(&self.layout.maps())?;
         loop {
@@ -339,56 +350,23 @@ impl Store {
         Err(StoreError::damaged(&heads, UNFINISHED))
     }
 
-    /// The first part that cannot be read, and why: for readers that do not say which it was.
-    pub(crate) fn find_damage(&self) -> Option<StoreError> {
-        let heads = |steps: &PathBuf| self.layout.heads_dir().join(steps.file_name().unwrap_or_default());
-        let parts = self.parts().ok()?;
-        parts.iter().flat_map(|steps| [steps.clone(), heads(steps)]).find_map(|path| part::check_part(&path).err())
-    }
-
-    /// The committed `steps` parts, sorted.
+    /// The files of the committed `steps` parts, sorted, and files among them whose names are no part's.
     ///
     /// # Errors
     /// If the directory cannot be read.
-    pub(crate) fn parts(&self) -> Result<Vec<PathBuf>, StoreError> {
+    fn parts(&self) -> Result<(Vec<PathBuf>, Vec<PathBuf>), StoreError> {
         let dir = self.layout.steps_dir();
         let mut parts = Vec::new();
         for entry in fs::read_dir(&dir).map_err(StoreError::io(&dir))? {
             let path = entry.map_err(StoreError::io(&dir))?.path();
             let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-            if hidden || path.extension().is_none_or(|extension| extension != "parquet") {
-                continue;
+            if !hidden && path.extension().is_some_and(|extension| extension == "parquet") {
+                parts.push(path);
             }
-            if !path.file_stem().and_then(OsStr::to_str).is_some_and(names::is_encoded) {
-                return Err(StoreError::damaged(&path, NOT_A_PART));
-            }
-            parts.push(path);
         }
         parts.sort();
-        self.check_names(&parts)?;
-        Ok(parts)
-    }
-
-    /// Checks that parts whose names are those of others and something more are of the videos that they are called after: tools that
-    /// synchronise directories leave such copies, whose rows would be there twice.
-    fn check_names(&self, parts: &[PathBuf]) -> Result<(), StoreError> {
-        let stem = |path: &PathBuf| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let mut stems: Vec<(String, &PathBuf)> = parts.iter().map(|part| (stem(part), part)).collect();
-        stems.sort();
-        let mut shorter: Vec<&str> = Vec::new();
-        for (name, part) in &stems {
-            while shorter.last().is_some_and(|shorter| !name.starts_with(shorter)) {
-                shorter.pop();
-            }
-            if !shorter.is_empty() || name.starts_with('_') {
-                let video = part::part_video(part)?;
-                if video.is_some_and(|video| self.layout.steps_part(&video) != **part) {
-                    return Err(StoreError::damaged(part, NOT_A_PART));
-                }
-            }
-            shorter.push(name);
-        }
-        Ok(())
+        let is_part = |path: &PathBuf| path.file_stem().and_then(OsStr::to_str).is_some_and(names::is_encoded);
+        Ok(parts.into_iter().partition(is_part))
     }
 
     /// `attributes.attnkit` of the root group, with the version checked.

@@ -130,20 +130,26 @@ def test_maps_are_those_of_numpy(ask, store_of, dump, block, head):
 # What is said of sides: for each kind, of which comparisons.
 DIFFERING = "the sides differ in more than the"
 SAID = {
-    ("alike", "token"): "each side is one mean map, taken over up to 4 videos (2 texts, 2 seeds)",
-    ("alike", "prompt"): f"{DIFFERING} prompt: weights of the word (prompt_000 has 1, prompt_001 has 1; all have 0 in common)",
-    ("alike", "seed"): "each side is one mean map, taken over up to 2 videos (2 texts, 1 seed)",
-    ("alike", "weight"): f"{DIFFERING} weight: texts (1 has 1, 2 has 1; all have 0 in common)",
-    ("alike", "step"): "each side is one mean map, taken over up to 4 videos (2 texts, 2 seeds)",
-    ("alike", "block"): "each side is one mean map, taken over up to 4 videos (2 texts, 2 seeds)",
-    ("a word in some videos", "token"): f"{DIFFERING} word: videos (cat has 4, dog has 1; all have 1 in common); texts (cat has 2, dog has 1",
-    ("one video a side", "prompt"): f"{DIFFERING} prompt: seeds (prompt_000 has 1, prompt_001 has 1; all have 0 in common)",
-    ("one video a side", "seed"): f"{DIFFERING} seed: texts (1 has 1, 2 has 1; all have 0 in common)",
-    ("a step in some videos", "step"): f"{DIFFERING} step: videos (0 has 4, 1 has 4, 2 has 2; all have 2 in common)",
+    ("alike", "token"): "each side is one mean map, taken over up to 4 videos (2 texts, 2 seeds, 2 weights)",
+    ("alike", "prompt"): ("prompt", "weights of the word (prompt_000 has 1, prompt_001 has 2)"),
+    ("alike", "seed"): "each side is one mean map, taken over up to 2 videos (2 texts, 1 seed, 2 weights)",
+    ("alike", "weight"): ("weight", 'texts (1 has "a cat and a dog", 2 has "two cats")'),
+    ("alike", "step"): "each side is one mean map, taken over up to 4 videos (2 texts, 2 seeds, 2 weights)",
+    ("alike", "block"): "each side is one mean map, taken over up to 4 videos (2 texts, 2 seeds, 2 weights)",
+    ("a word in some videos", "token"): (
+        "word", "videos (cat has 4 (prompt_000_vid001, prompt_000_vid002, prompt_001_vid001, …), dog has prompt_000_vid001; 1 in common)",
+    ),
+    ("one video a side", "prompt"): ("prompt", "seeds (prompt_000 has 1, prompt_001 has 2)"),
+    ("one video a side", "seed"): ("seed", 'texts (1 has "a cat and a dog", 2 has "two cats")'),
+    ("a step in some videos", "step"): (
+        "step", "videos (0 and 1 have 4 (prompt_000_vid001, prompt_000_vid002, prompt_001_vid001, …), 2 has prompt_000_vid001 and prompt_000_vid002; 2 in common)",
+    ),
     ("an unknown seed", "prompt"): "whether the sides differ in seeds is not known",
-    ("an unknown seed", "block"): "taken over up to 4 videos (2 texts, 2 seeds and unknown ones)",
-    ("other shares", "seed"): f"{DIFFERING} seed: texts (1 has 2, 2 has 2; the same, but for other parts of the maps, at 1 of 3 steps)",
-    ("other steps", "token"): f"{DIFFERING} word: steps (cat has 3, dog has 1; all have 1 in common)",
+    ("an unknown seed", "block"): "taken over up to 4 videos (2 texts, 2 seeds and unknown ones, 2 weights)",
+    ("other shares", "seed"): (
+        "seed", 'texts (1 has "a cat and a dog" in 33 % and "two cats" in 67 %, 2 has "a cat and a dog" in 50 % and "two cats" in 50 %; at 1 of 3 steps)',
+    ),
+    ("other steps", "token"): ("word", "steps (cat has 0, 1 and 2, dog has 0; 1 in common)"),
 }  # fmt: skip
 
 
@@ -152,7 +158,11 @@ def test_what_else_the_sides_differ_in_is_said(finished, store_of, tmp_path_fact
     dump = write(tmp_path_factory.mktemp("said") / "dump", **KINDS[kind])
     _, word = ACROSS[across]
     told = finished("query", "compare", store_of(dump), "--across", across, *(["--token", word] if word else []), *(["--align", "mean"] if kind == "other steps" else [])).stderr
-    assert SAID[kind, across] in told
+    said = SAID[kind, across]
+    if isinstance(said, tuple):
+        kept, said = said
+        assert f"{DIFFERING} {kept}, and what is compared is that, too: " in told
+    assert said in told
 
 
 PAIRED = [
@@ -205,7 +215,7 @@ def test_maps_that_are_chosen_by_their_statistics_are_other_ones_on_each_side(fi
     store = store_of(write(tmp_path_factory.mktemp("chosen") / "dump"))
     asked = ("--token", "cat", "--where", "prompt_id = 'prompt_000' AND top5 > 0.36")
     told = finished("query", "compare", store, "--across", "seed", *asked).stderr
-    assert f"{DIFFERING} seed: choices of blocks and heads (" in told
+    assert f"{DIFFERING} seed" in told and "blocks and heads (1 has " in told
 
 
 def test_maps_of_a_pooled_store_lie_where_they_lay(ask, attnkit, tmp_path):
@@ -229,9 +239,48 @@ def test_what_a_narrower_type_loses_is_said(finished, tmp_path):
     assert "as float16, 3 of its 16 values become infinite and 13 become 0" in told
 
 
-@pytest.mark.parametrize("align, said", [("mean", "weights of the word (cat has 1, dog has 1"), ("last", "steps (cat has 1, dog has 1")])
+@pytest.mark.parametrize("align, said", [("mean", "weights of the word (cat has 1, dog has 2)"), ("last", "steps (cat has 0, dog has 1)")])
 def test_words_of_other_weights_and_last_steps_are_told(finished, attnkit, tmp_path, align, said):
     random, known = np.random.default_rng(6), {"seed": 1, "prompt": "a cat and a dog", "timestep": 1}
     arrays = {("v", word, step): (smooth(random), known) for word, step in (("cat:1.0", 0), ("dog:2.0", 0), ("dog:2.0", 1))}
     attnkit("ingest", write_dump(tmp_path / "dump", arrays, **SIZE), "--store", tmp_path / "store")
     assert said in finished("query", "compare", tmp_path / "store", "--across", "token", "--align", align).stderr
+
+
+@pytest.mark.parametrize("across, said", [("block", "blocks and heads (0 has 1 of 1 x 3 maps, 1 has 2 of 1 x 3 maps)"), ("head", "blocks and heads (0 has 1 of 2 x 1 maps, 1 has all of 2 x 1 maps)")])
+def test_blocks_that_are_paired_with_other_heads_are_told(finished, store_of, tmp_path_factory, across, said):
+    store = store_of(write(tmp_path_factory.mktemp("paired") / "dump"))
+    asked = ("--token", "cat", "--video", VIDEOS[0], "--where", "(block = 0 AND head = 1) OR (block = 1 AND head IN (0, 1))")
+    told = finished("query", "compare", store, "--across", across, *asked).stderr
+    assert f"{DIFFERING} {across}" in told and said in told
+
+
+def test_last_steps_are_in_the_row(ask, attnkit, tmp_path):
+    random, arrays = np.random.default_rng(7), {}
+    for video, steps in {"a": 2, "b": 3, "c": 3}.items():
+        for step in range(steps):
+            arrays[video, "cat", step] = smooth(random), {"seed": int(video == "a"), "timestep": 1}
+    attnkit("ingest", write_dump(tmp_path / "dump", arrays, **SIZE), "--store", tmp_path / "store")
+    asked = lambda across, *where: ask("compare", tmp_path / "store", "--across", across, "--align", "last", "--metric", "l2", *where)
+    assert asked("video")[["a", "b", "step_a", "step_b"]].to_numpy().tolist() == [["a", "b", 1, 2], ["a", "c", 1, 2], ["b", "c", 2, 2]]
+    assert asked("seed")[["a", "b", "step_a", "step_b"]].to_numpy().tolist() == [[0, 1, 2, 1]]
+    # A side of several last steps has none.
+    assert asked("head")["step_a"].isna().all()
+
+
+SERIES_NOTES = [
+    ("top5 > 0.36", "in 1 of 1 series the condition selects other blocks and heads at some steps"),
+    ("step < 2", "in 1 of 1 series …_last is against the last step that is selected, not the last of the word (in prompt_000_vid001: step 1 of 2)"),
+    ("block = 1", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("condition, note", SERIES_NOTES, ids=str)
+def test_series_of_other_maps_or_cut_short_say_so(ask, finished, store_of, tmp_path_factory, condition, note):
+    store = store_of(write(tmp_path_factory.mktemp("series") / "dump"))
+    asked = ("evolution", store, "--video", VIDEOS[0], "--token", "cat", "--where", condition)
+    said = finished("query", *asked).stderr
+    assert note in said if note else "series" not in said
+    trend = finished("query", *asked, "--sparkline").stdout
+    counts = [str(n) for n in sorted(set(ask(*asked)["n"]))]
+    assert "-".join([counts[0], *counts[-1:]] if len(counts) > 1 else counts) in trend.splitlines()[1].split(",")

@@ -68,7 +68,7 @@ def test_evolution_of_chosen_maps_is_of_them_alone(ask, dataset_store):
 
 def test_sparklines_draw_a_row_for_each_series(attnkit, dataset_store):
     lines = attnkit("query", "evolution", dataset_store, "--token", "triangle", "--sparkline", "--format", "csv").splitlines()
-    assert len(lines) == 1 + 4 and lines[0].startswith("video_id,token,steps,mean")
+    assert len(lines) == 1 + 4 and lines[0].startswith("video_id,token,steps,n,mean")
     assert all(",0-9," in line and "█" in line and "▁" in line for line in lines[1:])
 
 

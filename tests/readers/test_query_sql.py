@@ -107,6 +107,30 @@ def test_a_count_is_called_count_and_has_64_bits(attnkit, sql, store, tmp_path):
     assert pd.read_parquet(tmp_path / "n.parquet")["count"].dtype == np.int64
 
 
+def test_a_column_of_the_other_table_is_told(finished, sql, store):
+    for statement, said in (("SELECT seed FROM heads", "`seed` is a column of `steps`; add JOIN steps USING (video_id, token, step)"),
+                            ("SELECT gini FROM steps", "`gini` is a column of `heads`; add JOIN heads USING (video_id, token, step)")):
+        assert said in finished("query", "sql", store, statement, code=2).stderr
+    grouped = "SELECT block, avg(gini) FROM heads GROUP BY block HAVING block > 0"
+    assert "conditions on what is grouped by go into WHERE" in finished("query", "sql", store, grouped, code=2).stderr
+    joined = sql("SELECT seed, COUNT(*) AS n FROM heads JOIN steps USING (video_id, token, step) GROUP BY seed")
+    assert joined.to_numpy().tolist() == [[11, 36], [22, 36]]
+
+
+def test_tables_and_their_columns_are_shown(finished, sql, store):
+    assert sorted(sql("SHOW TABLES").iloc[:, 0]) == ["heads", "steps"]
+    for table in ("steps", "HEADS"):
+        columns = sql(f"DESCRIBE {table}")["column"].tolist()
+        assert columns == duckdb.sql(f"SELECT * FROM read_parquet('{store}/index/{table.lower()}/*.parquet', hive_partitioning = false)").columns
+    assert "no table `maps`" in finished("query", "sql", store, "DESCRIBE maps", code=2).stderr
+
+
+@pytest.mark.parametrize("option, several", [("a*", "token LIKE 'a%'"), ("cat,dog", "token IN ('cat', 'dog')"), ("o'?", "token LIKE 'o''_'")])
+@pytest.mark.parametrize("question", ["list", "average"])
+def test_one_name_that_looks_like_several_is_told_so(finished, store, question, option, several):
+    assert several in finished("query", question, store, "--token", option, code=0 if question == "list" else 1).stderr
+
+
 # What is shown.
 
 
@@ -133,7 +157,8 @@ def test_a_prompt_with_line_breaks_stays_one_row(attnkit, store):
 
 @pytest.mark.parametrize(
     "question, wanted",
-    [(["evolution"], ["video_id", "token", "step", "cosine_previous", "js_previous"]), (["list"], ["video_id", "token", "step"]),
+    [(["evolution"], ["video_id", "token", "step", "mean", "cosine_previous", "entropy_norm", "cosine_last"]),
+     (["evolution", "--sparkline"], ["video_id", "token", "steps", "n", "mean"]), (["list"], ["video_id", "token", "step", "seed", "timestep"]),
      (["list", "--table", "heads"], ["video_id", "token", "step", "block", "head"]), (["average"], ["video_id", "token", "step"])],
     ids=str,
 )  # fmt: skip

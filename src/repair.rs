@@ -1,0 +1,143 @@
+//! Mending a store: what is damaged is written anew, from what is sound of the store and from the dump, and nothing else.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ingest::{self, Damage, IngestError, IngestOptions, Quarantined, Silent};
+use crate::store::{Fault, Store, StoreError, VideoIndex};
+use crate::verify::{self, VerifyError, VerifyOptions};
+
+/// How a store is mended.
+#[derive(Debug, Clone, Default)]
+pub struct RepairOptions {
+    /// Directories of the dumps that damaged values are read from; none: only what the store's own values tell is mended.
+    pub dumps: Vec<PathBuf>,
+    /// The prefix that the dump's videos were ingested with.
+    pub prefix: Option<String>,
+    /// File of the prompts that the videos were generated from, for videos whose rows are damaged.
+    pub prompts: Option<PathBuf>,
+    /// Threads; 0: one per core.
+    pub threads: usize,
+}
+
+/// What was mended.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RepairReport {
+    /// What was damaged, sorted.
+    pub found: Vec<Fault>,
+    /// What still is.
+    pub left: Vec<Fault>,
+    /// Steps that were read from the dump.
+    pub steps_read: u64,
+    /// Files of the dump that could not be used.
+    pub quarantined: Vec<Quarantined>,
+    /// Wall time.
+    pub seconds: f64,
+}
+
+/// Why a store could not be mended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RepairError {
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It cannot be told what is damaged.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+    /// The dump cannot be read, or the store not be written.
+    #[error(transparent)]
+    Ingest(#[from] IngestError),
+}
+
+/// Verifies a store and mends what is damaged: documents, tables, statistics, rollups and coordinates from its own values, damaged values
+/// from the dump, where its files are what was ingested. All that is sound stays as it is; each video is committed whole, as by an ingest.
+/// `on_step` is called with (steps verified, steps in all).
+///
+/// # Errors
+/// If the store or a dump cannot be read at all, or the store not be written. What could not be mended is in [`RepairReport::left`].
+pub fn run(
+    path: &Path,
+    options: &RepairOptions,
+    on_step: &(dyn Fn(u64, u64) + Sync),
+) -> Result<RepairReport, RepairError> {
+    let start = Instant::now();
+    let (store, root) = Store::open_to_mend(path)?;
+    let mut found = verify::run(&store, &VerifyOptions::default(), on_step)?.faults;
+    found.extend(root);
+    found.sort();
+    let mut report = RepairReport { found, ..RepairReport::default() };
+    if report.found.is_empty() {
+        return Ok(report);
+    }
+    store.mend_documents()?;
+    let index = store.read_index()?;
+    let damage = damage(&store, &index, &report.found);
+    if !damage.is_empty() {
+        let settings = IngestOptions {
+            prefix: options.prefix.clone(),
+            prompts: options.prompts.clone(),
+            threads: options.threads,
+            ..settings(&index)
+        };
+        let written = ingest::mend(&options.dumps, path, &damage, &settings, &Silent)?;
+        report.steps_read = written.ingested;
+        report.quarantined = written.quarantined;
+    }
+    let videos = report.found.iter().filter_map(|fault| fault.video_id.clone()).collect();
+    let again = VerifyOptions { videos: Some(videos), ..VerifyOptions::default() };
+    report.left = verify::run(&Store::open(path)?, &again, on_step)?.faults;
+    report.seconds = start.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+/// What is to be written anew.
+fn damage(store: &Store, index: &[VideoIndex], faults: &[Fault]) -> Damage {
+    let mut damage = Damage::default();
+    for fault in faults {
+        let Some(video_id) = &fault.video_id else { continue };
+        if fault.path == store.steps_path(video_id) {
+            damage.add_rows(video_id);
+            continue;
+        }
+        let Some(video) = index.iter().find(|video| video.record.video_id == *video_id) else { continue };
+        let of_fault = video.series().filter(|rows| match (&fault.token, rows.first()) {
+            (Some(token), Some(first)) => first.token == *token,
+            // Statistics of all words; documents that are of none are mended by themselves.
+            (None, _) => fault.path == store.heads_path(video_id),
+            _ => false,
+        });
+        for rows in of_fault {
+            let Some(first) = rows.first() else { continue };
+            let series = first.series_path();
+            let of_values = [
+                format!("{series}/attention"),
+                format!("{series}/attention/zarr.json"),
+                // Of what the values are cannot be told without it.
+                format!("{series}/zarr.json"),
+            ];
+            let is_of_values = of_values.contains(&fault.path);
+            let steps = rows.iter().map(|row| row.step);
+            let damaged = steps.filter(|step| is_of_values && fault.step.is_none_or(|damaged| damaged == *step));
+            damage.add_word(video_id, &first.token, damaged);
+        }
+    }
+    damage
+}
+
+/// How the videos of a store were ingested, if all were in one way: what is not known of a video whose rows are damaged.
+fn settings(index: &[VideoIndex]) -> IngestOptions {
+    let mut recipes = index.iter().flat_map(|video| video.record.recipe.values());
+    let Some(first) = recipes.next().filter(|first| recipes.all(|recipe| recipe == *first)) else {
+        return IngestOptions::default();
+    };
+    let steps = index.iter().flat_map(|video| &video.rows).map(|row| row.step.unsigned_abs());
+    let every = steps.fold(0, gcd).max(1);
+    IngestOptions { every, ..first.as_options(&IngestOptions::default()) }
+}
+
+fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
