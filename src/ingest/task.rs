@@ -370,7 +370,7 @@ mod tests {
     #[test]
     fn a_task_that_was_sent_elsewhere_leaves_the_same_fragment() {
         let dump = Dump::find(&[concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/variants/split")]).unwrap();
-        let (video, options) = (&dump.videos[0], Arc::new(IngestOptions::default()));
+        let (video, options) = (&dump.videos[0], std::sync::Arc::new(IngestOptions::default()));
         let mut plan = {
             let (tokens, prompts) = (Names::new(&[]).unwrap(), Prompts::default());
             VideoPlan::new(video, video.id(), &tokens, &prompts, &options, &Committed::default())

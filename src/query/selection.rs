@@ -134,9 +134,9 @@ pub(super) fn whats_there(catalog: &Catalog<'_>) -> Result<String, QueryError> {
     let columns = ["token", "step", "video_id", "num_blocks", "num_heads", "block_numbers", "head_numbers"];
     let all = catalog.steps()?.select(columns.map(col)).collect()?;
     if all.height() == 0 {
-        let left_out: String =
-            catalog.store().left_out().iter().map(|(_, error)| format!("; left out: {error}")).collect();
-        return Ok(format!("the store is empty{left_out}"));
+        let left_out = catalog.store().left_out().into_iter().map(|(_, error)| format!("left out: {error}"));
+        let said: Vec<String> = std::iter::once("the store is empty".to_owned()).chain(left_out).collect();
+        return Ok(said.join("; "));
     }
     let names = |column: &str| -> Result<BTreeSet<String>, QueryError> {
         Ok(all.column(column)?.str()?.iter().flatten().map(str::to_owned).collect())

@@ -82,9 +82,9 @@ impl<T: Eq + Hash + Ord> Values<T> {
     fn names(&self, name: fn(&T) -> String, shares: bool) -> String {
         let mut sorted: Vec<(&T, &u64)> = self.known.iter().collect();
         sorted.sort_unstable();
-        let named = |(value, &maps): (&T, &u64)| match shares {
-            true => format!("{} in {:.0} %", name(value), 100.0 * maps as f64 / self.maps() as f64),
-            false => name(value),
+        let share = |maps: u64| 100.0 * maps as f64 / self.maps() as f64;
+        let named = |(value, &maps): (&T, &u64)| {
+            if shares { format!("{} in {:.0} %", name(value), share(maps)) } else { name(value) }
         };
         let mut names: Vec<String> = sorted.into_iter().map(named).collect();
         names.extend((self.unknown > 0).then(|| "unknown ones".to_owned()));
@@ -118,7 +118,7 @@ pub(super) fn notes(across: Across, steps: &[SelectedStep], by_step: bool) -> Ve
     let is_asked = |ways: &[Across]| ways.contains(&across);
     let mut found = Vec::new();
     if !is_asked(&[Across::Prompt, Across::Video, Across::Seed, Across::Weight]) {
-        found.push(difference("videos", &units, |side| &side.videos, Values::has_same_shares, |id| id.to_string()));
+        found.push(difference("videos", &units, |side| &side.videos, Values::has_same_shares, ToString::to_string));
     }
     if !is_asked(&[Across::Prompt]) {
         found.push(difference("texts", &units, |side| &side.texts, Values::has_same_shares, |text| quoted(text)));
@@ -298,7 +298,7 @@ fn difference<T: Eq + Hash + Ord>(
     let is_same_set = first.is_some_and(|first| sides.values().all(|side| first.has_same(of(side))));
     // Sides that have the same are named together.
     let mut told: Vec<(&Values<T>, Vec<String>)> = Vec::new();
-    for (side, values) in sides.iter() {
+    for (side, values) in *sides {
         let own = of(values);
         let is_own = |known: &Values<T>| is_same(known, own) && (known.unknown > 0) == (own.unknown > 0);
         match told.iter_mut().find(|(known, _)| is_own(known)) {
@@ -314,19 +314,20 @@ fn difference<T: Eq + Hash + Ord>(
     };
     let mut parts: Vec<String> = told.iter().take(NAMED).map(has).collect();
     parts.extend((more > 0).then(|| format!("{more} more sides have others")));
-    let mut text = parts.join(", ");
     let is_in_all = |value: &&T| sides.values().all(|side| of(side).known.contains_key(value));
     let shared = first.map_or(0, |first| first.known.keys().filter(is_in_all).count());
+    let mut common = Vec::new();
     if names.len() < told.len() {
         // What is called the same is not the same.
-        text += ", other ones each";
+        common.push("other ones each".to_owned());
     } else if !is_same_set && sides.values().any(|side| of(side).known.len() > 1) {
-        text += &format!("; {shared} in common");
+        common.push(format!("{shared} in common"));
     }
     if differing.len() < units.len() {
-        text += &format!("; at {} of {} steps", differing.len(), units.len());
+        common.push(format!("at {} of {} steps", differing.len(), units.len()));
     }
-    Difference::Some(format!("{what} ({text})"))
+    let told = std::iter::once(parts.join(", ")).chain(common).collect::<Vec<_>>();
+    Difference::Some(format!("{what} ({})", told.join("; ")))
 }
 
 impl fmt::Display for Choice {
