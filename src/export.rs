@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -15,7 +16,7 @@ use crate::dtype::{Dtype, SourceDtype};
 use crate::dump::{Exported, StepArray, StepMetadata, as_component, beyond, prompt_id, write_npy};
 use crate::json::{Json, Object};
 use crate::query::{Filter, QueryError, StepSet};
-use crate::store::{StepRow, Store, StoreError, VideoIndex};
+use crate::store::{StepRow, Store, StoreError, VideoIndex, document_hash};
 use crate::values::Values;
 
 /// What the names of words' directories begin with.
@@ -61,6 +62,8 @@ pub struct ExportReport {
     pub steps: u64,
     /// Bytes of the step files.
     pub bytes: u64,
+    /// Steps that an export that was interrupted had written already.
+    pub resumed: u64,
 }
 
 /// Why an export stopped.
@@ -87,6 +90,16 @@ pub enum ExportError {
         /// The directory.
         path: PathBuf,
     },
+    /// An export was interrupted here that is not this one.
+    #[error("{}: an export of something else was interrupted here ({found}), and this one is {wanted}: name another directory, or remove this one", path.display())]
+    Interrupted {
+        /// The directory.
+        path: PathBuf,
+        /// What was exported.
+        found: String,
+        /// What is to be.
+        wanted: String,
+    },
     /// The target is in the store itself.
     #[error("{}: is inside the store; export writes elsewhere", path.display())]
     InsideStore {
@@ -105,6 +118,56 @@ pub enum ExportError {
     },
 }
 
+/// What tells one export from another: it is written first and goes last, so that an export that was interrupted is known, and goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Marker {
+    store: PathBuf,
+    /// Of the commits that are exported.
+    generations: String,
+    layout: String,
+    format: String,
+    condition: Option<String>,
+}
+
+/// Name of the marker, in the directory that is exported into.
+const MARKER: &str = ".attnkit-export.json";
+/// What names of files begin with that are not in their places yet.
+const STAGED: &str = ".attnkit-";
+
+impl Marker {
+    fn new(store: &Store, index: &[VideoIndex], options: &ExportOptions) -> Self {
+        let generations: Vec<&str> = index.iter().map(|video| video.generation.as_str()).collect();
+        Self {
+            store: fs::canonicalize(store.root()).unwrap_or_else(|_| store.root().to_owned()),
+            generations: document_hash(generations.join(" ").as_bytes()),
+            layout: format!("{:?}", options.layout),
+            format: format!("{:?}", options.format),
+            condition: options.filter.as_ref().and_then(|filter| filter.text().map(str::to_owned)),
+        }
+    }
+
+    /// Puts it into an empty directory; true if it is there already.
+    fn place(&self, out: &Path) -> Result<bool, ExportError> {
+        let path = out.join(MARKER);
+        let text = |marker: &Self| serde_json::to_string(marker).unwrap_or_default();
+        match fs::read(&path).ok().and_then(|found| serde_json::from_slice::<Self>(&found).ok()) {
+            Some(found) if found == *self => return Ok(true),
+            Some(found) => {
+                let (found, wanted) = (text(&found), text(self));
+                return Err(ExportError::Interrupted { path: out.to_owned(), found, wanted });
+            }
+            None => {}
+        }
+        let is_other = |entry: &fs::DirEntry| !entry.file_name().as_encoded_bytes().starts_with(STAGED.as_bytes());
+        if fs::read_dir(out).is_ok_and(|entries| entries.flatten().any(|entry| is_other(&entry))) {
+            return Err(ExportError::NotEmpty { path: out.to_owned() });
+        }
+        create_dir(out)?;
+        write_file(&path, text(self).as_bytes())?;
+        Ok(false)
+    }
+}
+
 /// Where a word is written to.
 struct Word {
     dir: PathBuf,
@@ -116,10 +179,11 @@ struct Word {
 ///
 /// Arrays that were ingested without loss are bit for bit those of the dump (bfloat16 as the float32 it was widened to). What the store knows
 /// and a generator's keys do not tell (ids, weights, templates) is written into the metadata under the key `attnkit`, and read from there by the
-/// next ingest.
+/// next ingest. Each file is written beside its place, flushed and renamed; an export that was interrupted goes on where it stopped when it is
+/// asked for again.
 ///
 /// # Errors
-/// If `out` is not empty, the store is damaged, or a file cannot be written.
+/// If `out` is not empty and holds no such export that was interrupted, the store is damaged, or a file cannot be written.
 pub fn run(
     store: &Store,
     out: &Path,
@@ -127,9 +191,6 @@ pub fn run(
     on_step: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<ExportReport, ExportError> {
     let ExportOptions { layout, format, filter } = options;
-    if fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
-        return Err(ExportError::NotEmpty { path: out.to_owned() });
-    }
     if is_inside(out, store.root()) {
         return Err(ExportError::InsideStore { path: out.to_owned() });
     }
@@ -140,6 +201,7 @@ pub fn run(
     if chosen.is_some() {
         index.retain(|video| video.rows.iter().any(|row| is_chosen(&row)));
     }
+    let is_resumed = Marker::new(store, &index, options).place(out)?;
     let mut taken: std::collections::HashMap<PathBuf, String> = std::collections::HashMap::new();
     let mut tasks = Vec::new();
     for video in &index {
@@ -164,15 +226,28 @@ pub fn run(
             tasks.extend(rows.iter().filter(is_chosen).map(|row| (video, word.clone(), row)));
         }
     }
-    let done = std::sync::atomic::AtomicU64::new(0);
+    let (done, resumed) = (AtomicU64::new(0), AtomicU64::new(0));
     let all = tasks.len() as u64;
     let write = |(video, word, row): &(&VideoIndex, Arc<Word>, &StepRow)| {
-        let bytes = export_step(store, video, row, word, *format)?;
-        on_step(done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1, all);
+        let path = word.path(row, *format);
+        let bytes = match fs::symlink_metadata(&path) {
+            // It was renamed into place whole, behind its metadata.
+            Ok(found) if is_resumed && found.is_file() => {
+                resumed.fetch_add(1, Ordering::Relaxed);
+                found.len()
+            }
+            _ => export_step(store, video, row, word, &path, *format)?,
+        };
+        on_step(done.fetch_add(1, Ordering::Relaxed) + 1, all);
         Ok::<u64, ExportError>(bytes)
     };
     let bytes = tasks.par_iter().map(write).try_reduce(|| 0, |a, b| Ok(a + b))?;
-    Ok(ExportReport { videos: index.len() as u64, steps: all, bytes })
+    let dirs: BTreeSet<&Path> =
+        tasks.iter().flat_map(|(_, word, _)| word.dir.ancestors().take_while(|dir| dir.starts_with(out))).collect();
+    dirs.into_iter().try_for_each(sync_dir)?;
+    let marker = out.join(MARKER);
+    fs::remove_file(&marker).map_err(|source| ExportError::Write { path: marker, source })?;
+    Ok(ExportReport { videos: index.len() as u64, steps: all, bytes, resumed: resumed.into_inner() })
 }
 
 /// The summary of a video of which some steps are exported.
@@ -204,6 +279,7 @@ fn export_step(
     video: &VideoIndex,
     row: &StepRow,
     word: &Word,
+    path: &Path,
     format: Format,
 ) -> Result<u64, ExportError> {
     let array = store.open_array(&row.array)?;
@@ -216,24 +292,30 @@ fn export_step(
         Dtype::Float64 => SourceDtype::Float64,
     };
     let step = StepArray { shape: row.shape, source_dtype, values: Values::from_ne_bytes(dtype, &bytes) };
-    let stem = format!("step_{:03}", row.step);
-    let path = word.dir.join(match format {
-        Format::Npy => format!("{stem}.npy"),
-        Format::NpyGzip => format!("{stem}.npy.gz"),
-    });
-    let failed = |source| ExportError::Write { path: path.clone(), source };
-    let mut file = BufWriter::new(File::create(&path).map_err(failed)?);
-    match format {
-        Format::Npy => write_npy(&step, &mut file).and_then(|()| file.flush()).map_err(failed)?,
-        Format::NpyGzip => {
-            let mut packed = GzEncoder::new(&mut file, Compression::default());
-            write_npy(&step, &mut packed).and_then(|()| packed.finish()?.flush()).map_err(failed)?;
-        }
-    }
-    drop(file);
     let metadata = Json::Object(metadata_of(video, row, word));
-    write_file(&word.dir.join(format!("{stem}_metadata.json")), &metadata.to_pretty())?;
-    fs::metadata(&path).map(|metadata| metadata.len()).map_err(failed)
+    write_file(&word.dir.join(format!("{}_metadata.json", stem(row))), &metadata.to_pretty())?;
+    replace(path, |file| match format {
+        Format::Npy => write_npy(&step, file),
+        Format::NpyGzip => {
+            let mut packed = GzEncoder::new(file, Compression::default());
+            write_npy(&step, &mut packed).and_then(|()| packed.finish().map(drop))
+        }
+    })
+}
+
+/// What the names of a step's files begin with.
+fn stem(row: &StepRow) -> String {
+    format!("step_{:03}", row.step)
+}
+
+impl Word {
+    /// The file of a step.
+    fn path(&self, row: &StepRow, format: Format) -> PathBuf {
+        self.dir.join(match format {
+            Format::Npy => format!("{}.npy", stem(row)),
+            Format::NpyGzip => format!("{}.npy.gz", stem(row)),
+        })
+    }
 }
 
 /// A step's metadata as it was, and what the store knows beyond that.
@@ -290,7 +372,30 @@ fn create_dir(dir: &Path) -> Result<(), ExportError> {
 }
 
 fn write_file(path: &Path, text: &[u8]) -> Result<(), ExportError> {
-    fs::write(path, text).map_err(|source| ExportError::Write { path: path.to_owned(), source })
+    replace(path, |file| file.write_all(text)).map(drop)
+}
+
+/// Writes a file beside its place, flushes it, and renames it. What is left of it if that is interrupted has the same name the next time.
+/// Returns its bytes.
+fn replace(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>) -> Result<u64, ExportError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let staged = path.with_file_name(format!("{STAGED}{name}"));
+    let written = || {
+        let _ = fs::remove_file(&staged);
+        let mut file = BufWriter::new(File::create_new(&staged)?);
+        write(&mut file)?;
+        let file = file.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+        file.sync_all()?;
+        fs::rename(&staged, path)?;
+        file.metadata().map(|found| found.len())
+    };
+    written().map_err(|source| ExportError::Write { path: path.to_owned(), source })
+}
+
+/// Makes the names in a directory durable.
+fn sync_dir(dir: &Path) -> Result<(), ExportError> {
+    let synced = if cfg!(unix) { File::open(dir).and_then(|dir| dir.sync_all()) } else { Ok(()) };
+    synced.map_err(|source| ExportError::Write { path: dir.to_owned(), source })
 }
 
 #[cfg(test)]

@@ -336,6 +336,35 @@ fn find(store: &Path, array: &str) -> std::path::PathBuf {
     word.into_iter().find(|path| path.is_dir()).unwrap().join(array)
 }
 
+/// An answer replaces a file, and nothing behind a link; what killed commands left goes with the next.
+#[test]
+#[cfg(unix)]
+fn answers_are_not_written_through_links_and_leftovers_go() {
+    let place = four_words();
+    std::fs::write(place.path("thesis.txt"), "mine").unwrap();
+    for (link, to) in [("link.csv", "thesis.txt"), ("dangling.csv", "nowhere"), ("link.json", "thesis.txt")] {
+        std::os::unix::fs::symlink(place.path(to), place.path(link)).unwrap();
+    }
+    for (question, answer) in [("list", "link.csv"), ("list", "dangling.csv"), ("average", "link.npy")] {
+        ask(&place, question, &["-o", answer]).ended(1);
+    }
+    assert!(!place.path("nowhere").exists() && !place.path("link.npy").exists());
+    assert_eq!(std::fs::read_to_string(place.path("thesis.txt")).unwrap(), "mine");
+    ask(&place, "list", &["-o", "/dev/stdout", "--format", "csv"]).succeeded();
+    let (old, young, held) = (place.path(".attnkit-a"), place.path(".attnkit-b"), place.path(".attnkit-c"));
+    for left in [&old, &young, &held] {
+        std::fs::write(left, "").unwrap();
+    }
+    for left in [&old, &held] {
+        let an_hour_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+        std::fs::File::options().append(true).open(left).unwrap().set_modified(an_hour_ago).unwrap();
+    }
+    let lock = std::fs::File::open(&held).unwrap();
+    lock.lock().unwrap();
+    ask(&place, "list", &["-o", "rows.csv"]).succeeded();
+    assert!(!old.exists() && young.exists() && held.exists());
+}
+
 #[test]
 fn statistics_of_another_commit_are_not_trusted() {
     let place = four_words();

@@ -506,6 +506,30 @@ fn export_writes_into_an_empty_directory_only() {
 }
 
 #[test]
+fn an_interrupted_export_goes_on() {
+    let place = small_store();
+    let shard = files(&place.store()).into_keys().find(|name| {
+        let name = name.to_string_lossy();
+        name.contains("flower@") && name.contains(VIDEO) && name.contains("/attention/c/")
+    });
+    let shard = place.store().join(shard.unwrap());
+    let original = fs::read(&shard).unwrap();
+    let mut flipped = original.clone();
+    flipped[original.len() / 2] ^= 1;
+    fs::write(&shard, flipped).unwrap();
+    place.run(["export", "a.store", "--out", "out"]).ended(1);
+    fs::write(&shard, original).unwrap();
+    let written = files(&place.path("out"));
+    let has = |name: &str| written.keys().any(|path| path.ends_with(name));
+    assert!(has(".attnkit-export.json") && has("step_005.npy"), "{:?}", written.keys());
+    place.run(["export", "a.store", "--out", "out", "--format", "npy.gz"]).ended(1).says("of something else");
+    place.run(["export", "a.store", "--out", "out"]).succeeded().says("were there already");
+    place.run(["export", "a.store", "--out", "whole"]).succeeded();
+    assert_eq!(files(&place.path("out")), files(&place.path("whole")));
+    place.run(["export", "a.store", "--out", "out"]).ended(1).says("exists and is not empty");
+}
+
+#[test]
 fn export_of_a_damaged_store_fails_and_says_where() {
     let place = small_store();
     let shard = place.generations()[0].join("attention/c/0/0/0/0/0");

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum, ValueHint};
 
 use super::progress::Progress;
-use super::{Failure, Global, say_left_out, show, units};
+use super::{Failure, Global, say, say_left_out, show, units};
 use crate::export::{self, ExportOptions, Format, Layout};
 use crate::query::Filter;
 use crate::store::Store;
@@ -70,6 +70,12 @@ pub(super) fn run(args: &ExportArgs, global: &Global) -> Result<ExitCode, Failur
     })?;
     progress.finish();
     if !global.quiet {
+        if report.resumed > 0 {
+            say(&format!(
+                "an export was interrupted here: {} of it were there already",
+                units::count(report.resumed, "step")
+            ));
+        }
         show(&format!(
             "{}, {}, {} written to {}\n",
             units::count(report.videos, "video"),

@@ -143,6 +143,7 @@ fn advice(error: &(dyn std::error::Error + 'static)) -> (Option<String>, u8) {
     match error.downcast_ref::<OutputError>() {
         Some(OutputError::Query(error)) => advice(error),
         Some(OutputError::Unfit { hint, .. }) => (Some(hint.clone()), 2),
+        Some(OutputError::Link { .. }) => (Some("name the file itself, or remove the link".into()), 1),
         Some(OutputError::InTheWay { .. }) => (Some("remove it, or name another file".into()), 1),
         _ => match (error.downcast_ref::<ExportError>(), error.downcast_ref::<VerifyError>()) {
             (Some(ExportError::Query(error)), _) | (_, Some(VerifyError::Query(error))) => advice(error),

@@ -13,6 +13,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use polars::lazy::dsl::{FileWriteFormat, SinkDestination, SinkTarget, UnifiedSinkArgs};
 use polars::prelude::{
@@ -135,6 +136,14 @@ pub enum OutputError {
     InTheWay {
         /// The directory.
         path: PathBuf,
+    },
+    /// A link, which is not written through.
+    #[error("{}: is a link to {}, and answers are not written through links", path.display(), to.display())]
+    Link {
+        /// The link.
+        path: PathBuf,
+        /// What it leads to.
+        to: PathBuf,
     },
     /// The answer itself.
     #[error(transparent)]
@@ -271,7 +280,15 @@ fn replace(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> Result<(), OutputError>,
 ) -> Result<(), OutputError> {
-    stage(path, |staged| {
+    written_beside(path, write)?.place()
+}
+
+/// Writes a file beside `path`.
+fn written_beside(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> Result<(), OutputError>,
+) -> Result<Staged, OutputError> {
+    Staged::write(path, |staged| {
         let mut file = BufWriter::new(File::create(staged).map_err(OutputError::write(path))?);
         write(&mut file)?;
         file.flush().map_err(OutputError::write(path))
@@ -280,28 +297,79 @@ fn replace(
 
 /// Lets a file be written beside `path`, and renames it into place.
 fn stage(path: &Path, write: impl FnOnce(&Path) -> Result<(), OutputError>) -> Result<(), OutputError> {
-    // A link stays one, and what is no file (/dev/null, a pipe) is written to.
-    let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    if path.exists() && !path.is_file() {
-        return write(path);
+    Staged::write(path, write)?.place()
+}
+
+/// A file that is whole and on disk, beside its place.
+struct Staged {
+    path: PathBuf,
+    /// `None`: it is no file (/dev/null, a pipe), and was written to.
+    file: Option<tempfile::NamedTempFile>,
+}
+
+impl Staged {
+    fn write(path: &Path, write: impl FnOnce(&Path) -> Result<(), OutputError>) -> Result<Self, OutputError> {
+        let failed = || OutputError::write(path);
+        let is_file = path.metadata().map_or(true, |found| found.is_file());
+        if !is_file {
+            write(path)?;
+            return Ok(Self { path: path.to_owned(), file: None });
+        }
+        if path.is_symlink() {
+            let to = std::fs::read_link(path).unwrap_or_default();
+            return Err(OutputError::Link { path: path.to_owned(), to });
+        }
+        remove_leftovers(directory_of(path));
+        let file = tempfile::Builder::new().prefix(LEFTOVER).tempfile_in(directory_of(path)).map_err(failed())?;
+        // Where there are no locks, leftovers stay.
+        let _ = file.as_file().lock();
+        write(file.path())?;
+        #[cfg(unix)]
+        {
+            // Readable by others, as files that are simply created are.
+            use std::os::unix::fs::PermissionsExt;
+            let permissions = std::fs::Permissions::from_mode(0o644);
+            std::fs::set_permissions(file.path(), permissions).map_err(failed())?;
+        }
+        // Contents are on disk before their name.
+        file.as_file().sync_all().map_err(failed())?;
+        Ok(Self { path: path.to_owned(), file: Some(file) })
     }
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let file = tempfile::Builder::new().prefix(".attnkit-").tempfile_in(dir).map_err(OutputError::write(path))?;
-    write(file.path())?;
-    #[cfg(unix)]
-    {
-        // Readable by others, as files that are simply created are.
-        use std::os::unix::fs::PermissionsExt;
-        let permissions = std::fs::Permissions::from_mode(0o644);
-        std::fs::set_permissions(file.path(), permissions).map_err(OutputError::write(path))?;
+
+    /// Gives it its name, durably.
+    fn place(self) -> Result<(), OutputError> {
+        let Some(file) = self.file else { return Ok(()) };
+        file.persist(&self.path).map_err(|error| OutputError::write(&self.path)(error.error))?;
+        if cfg!(unix) {
+            let dir = File::open(directory_of(&self.path));
+            dir.and_then(|dir| dir.sync_all()).map_err(OutputError::write(&self.path))?;
+        }
+        Ok(())
     }
-    // Contents are on disk before their name, and the name before it is said to be there.
-    file.as_file().sync_all().map_err(OutputError::write(path))?;
-    file.persist(path).map_err(|error| OutputError::write(path)(error.error))?;
-    if cfg!(unix) {
-        File::open(dir).and_then(|dir| dir.sync_all()).map_err(OutputError::write(path))?;
+}
+
+/// What names of files begin with that are not yet in their places.
+const LEFTOVER: &str = ".attnkit-";
+/// How old what a killed command left must be to be taken for that: younger files may not be locked yet.
+const LEFTOVER_AGE: Duration = Duration::from_secs(60);
+
+/// Removes what killed commands left in a directory: whoever still writes such a file holds its lock.
+fn remove_leftovers(dir: &Path) {
+    let of_dir = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    for entry in of_dir.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(LEFTOVER.as_bytes())) {
+        let is_old = |found: &std::fs::Metadata| {
+            found.is_file() && found.modified().is_ok_and(|time| time.elapsed().is_ok_and(|age| age > LEFTOVER_AGE))
+        };
+        let is_left = entry.metadata().is_ok_and(|found| is_old(&found))
+            && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok());
+        if is_left {
+            let _ = std::fs::remove_file(entry.path());
+        }
     }
-    Ok(())
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// For a format of maps and an answer without.

@@ -8,7 +8,7 @@ use polars::prelude::{JsonFormat, JsonWriter, SerWriter};
 use serde_json::{Value, json};
 
 use super::text::with_integers;
-use super::{Format, OutputError, maps_of, replace};
+use super::{Format, OutputError, maps_of, written_beside};
 use crate::query::Answer;
 
 /// Writes `[map, frames, height, width]` float32 (`[frames, height, width]` for an answer that is a single map), and a `.json`.
@@ -39,7 +39,6 @@ pub(super) fn write(answer: &Answer, path: &Path) -> Result<Vec<PathBuf>, Output
         found: format!("the maps do not make an array of {stacked:?}: {error}"),
         hint: "write parquet".into(),
     })?;
-    replace(path, |file| view.write_npy(file).map_err(|error| OutputError::write(path)(std::io::Error::other(error))))?;
     let mut axes: Vec<&str> = if single { Vec::new() } else { vec!["map"] };
     axes.extend(if shape.len() == 3 { ["frame", "height", "width"].as_slice() } else { &["spatial"] });
     let encode = |source| OutputError::Encode { path: sidecar.clone(), source };
@@ -53,10 +52,19 @@ pub(super) fn write(answer: &Answer, path: &Path) -> Result<Vec<PathBuf>, Output
         "array": name, "dtype": "float32", "shape": stacked,
         "dimensions": axes, "keys": answer.keys, "rows": rows,
     });
-    replace(&sidecar, |file| {
+    let array = written_beside(path, |file| {
+        view.write_npy(file).map_err(|error| OutputError::write(path)(std::io::Error::other(error)))
+    })?;
+    let rows = written_beside(&sidecar, |file| {
         serde_json::to_writer_pretty(file, &document)
             .map_err(|error| OutputError::write(&sidecar)(std::io::Error::other(error)))
     })?;
+    // An array that is there has its own rows beside it: the one of before goes before its rows do.
+    if array.file.is_some() && path.exists() {
+        std::fs::remove_file(path).map_err(OutputError::write(path))?;
+    }
+    rows.place()?;
+    array.place()?;
     Ok(vec![sidecar])
 }
 

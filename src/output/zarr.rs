@@ -115,12 +115,26 @@ pub(super) fn write(answer: &Answer, path: &Path) -> Result<(), OutputError> {
         "consolidated_metadata": {"kind": "inline", "must_understand": false, "metadata": metadata},
     });
     fs::write(staged.path().join("zarr.json"), group.to_string()).map_err(OutputError::write(path))?;
+    sync_tree(staged.path()).map_err(OutputError::write(path))?;
     if path.exists() {
         fs::remove_dir_all(path).map_err(OutputError::write(path))?;
     }
     fs::rename(staged.path(), path).map_err(OutputError::write(path))?;
     let _ = staged.keep();
+    if cfg!(unix) {
+        fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(OutputError::write(path))?;
+    }
     Ok(())
+}
+
+/// Flushes all files below a directory to disk, and their names.
+fn sync_tree(path: &Path) -> std::io::Result<()> {
+    if path.is_dir() {
+        for entry in fs::read_dir(path)? {
+            sync_tree(&entry?.path())?;
+        }
+    }
+    if path.is_file() || cfg!(unix) { fs::File::open(path)?.sync_all() } else { Ok(()) }
 }
 
 /// How many maps along each axis make a chunk: neighbours along the last axes, at most `limit`, so that chunks are whole.
@@ -150,6 +164,9 @@ fn failed(path: &Path, error: impl std::fmt::Display) -> OutputError {
 
 /// Nothing may be there but an earlier answer.
 fn check_place(path: &Path) -> Result<(), OutputError> {
+    if path.is_symlink() {
+        return Err(OutputError::Link { path: path.to_owned(), to: fs::read_link(path).unwrap_or_default() });
+    }
     let document = fs::read(path.join("zarr.json")).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
     let ours = document.is_some_and(|document| document.pointer("/attributes/attnkit_answer").is_some());
     if path.exists() && !ours { Err(OutputError::InTheWay { path: path.to_owned() }) } else { Ok(()) }
