@@ -351,7 +351,7 @@ impl Staged {
 /// What names of files begin with that are not yet in their places.
 const LEFTOVER: &str = ".attnkit-";
 /// How old what a killed command left must be to be taken for that: younger files may not be locked yet.
-const LEFTOVER_AGE: Duration = Duration::from_secs(60);
+const LEFTOVER_AGE: Duration = Duration::from_mins(1);
 
 /// Removes what killed commands left in a directory: whoever still writes such a file holds its lock.
 fn remove_leftovers(dir: &Path) {
