@@ -356,7 +356,7 @@ fn answers_are_not_written_through_links_and_leftovers_go() {
         std::fs::write(left, "").unwrap();
     }
     for left in [&old, &held] {
-        let an_hour_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+        let an_hour_ago = std::time::SystemTime::now() - std::time::Duration::from_hours(1);
         std::fs::File::options().append(true).open(left).unwrap().set_modified(an_hour_ago).unwrap();
     }
     let lock = std::fs::File::open(&held).unwrap();
