@@ -2,6 +2,7 @@
 zeros, unknown seeds. Values are numpy's and scipy's, from the dump itself; notes say what is not as it seems.
 """
 
+import random
 from itertools import combinations
 
 import numpy as np
@@ -284,3 +285,60 @@ def test_series_of_other_maps_or_cut_short_say_so(ask, finished, store_of, tmp_p
     trend = finished("query", *asked, "--sparkline").stdout
     counts = [str(n) for n in sorted(set(ask(*asked)["n"]))]
     assert "-".join([counts[0], *counts[-1:]] if len(counts) > 1 else counts) in trend.splitlines()[1].split(",")
+
+
+def drawn_dump(directory, chance):
+    """Videos of drawn texts, seeds and weights, which have drawn words and steps."""
+    arrays = {}
+    for video in range(chance.randint(2, 5)):
+        known = {"seed": chance.choice([1, 2, 2, None]), "prompt": chance.choice(["a cat", "dogs"])}
+        prompt = chance.randint(0, 1)
+        for word in chance.sample(["cat", "dog"], chance.randint(1, 2)):
+            weight = chance.choice(["1.0", "2.0"])
+            for step in chance.sample(range(3), chance.randint(1, 3)):
+                array = np.random.default_rng(video).random((2, 2, 16, 1), np.float32)
+                metadata = {key: value for key, value in known.items() if value is not None} | {"timestep": 900 - step}
+                arrays[f"prompt_00{prompt}_vid00{video}", f"{word}:{weight}", step] = array, metadata
+    return write_dump(directory, arrays, video_frames=1, video_height=64, video_width=64)
+
+
+# What is named of sides, the column that tells it, and of which comparisons it is not.
+DIFFERENCES = [
+    ("videos (", "video_id", {"prompt", "video", "seed", "weight"}), ("texts (", "prompt", {"prompt"}), ("seeds (", "seed", {"seed"}),
+    ("weights of the word (", "weight", {"weight"}),
+]  # fmt: skip
+
+
+def differ(units, key, column, shares=True):
+    """Whether the sides of a unit, as far as they are known, have other values of a column, or others shares of them."""
+    for unit in units:
+        known = [values for _, values in unit.groupby(key)[column] if values.notna().all()]
+        sides = [values.value_counts(normalize=True).round(12).to_dict() if shares else set(values) for values in known]
+        if any(side != sides[0] for side in sides[1:]):
+            return True
+    return False
+
+
+@pytest.mark.parametrize("align", ["step", "mean"])
+@pytest.mark.parametrize("number", range(5))
+def test_differences_are_told_where_pandas_finds_them(ask, finished, store_of, tmp_path, number, align):
+    store, told = store_of(drawn_dump(tmp_path / "dump", random.Random(number))), 0
+    rows = ask("list", store)
+    for across, (key, word) in ACROSS.items():
+        key = "prompt_id" if across == "prompt" else key
+        if across in ("block", "head"):
+            continue
+        chosen_rows = rows if word is None else rows[rows["token"] == word]
+        by_step = align == "step" and across != "step"
+        units = [unit for _, unit in chosen_rows.groupby("step")] if by_step else [chosen_rows]
+        units = [unit for unit in units if unit[key].nunique() > 1]
+        if not units:
+            continue
+        said = finished("query", "compare", store, "--across", across, "--align", align, *(["--token", word] if word else [])).stderr
+        note = next((line for line in said.splitlines() if DIFFERING in line), "")
+        expected = {what: differ(units, key, column) for what, column, without in DIFFERENCES if across not in without}
+        if not by_step and across != "step":
+            expected[" steps ("] = differ(units, key, "step", shares=False)
+        assert {what: what in note for what in expected} == expected, said
+        told += len(expected)
+    assert told > 0
