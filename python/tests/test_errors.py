@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -289,3 +290,19 @@ if os.fork() == 0:
 sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
 """
     assert subprocess.run([sys.executable, "-c", script], timeout=60, check=False).returncode == 7
+
+
+WAYS_OUT: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"video": ["a", "b"]}, TypeError, "video: ['a', 'b'] is not one name; where=\"video_id IN ('a', 'b')\" selects several"),
+    ({"step": [1, 2]}, TypeError, 'step: [1, 2] is not an integer; where="step IN (1, 2)" selects several'),
+    ({"head": 1.5}, TypeError, "head: 1.5 is not an integer"),
+    ({"reducer": "meen"}, ValueError, "(did you mean `mean`?)"),
+]
+
+
+@pytest.mark.parametrize("asked, error, message", WAYS_OUT, ids=str)
+def test_arguments_that_cannot_be_name_the_way_out(
+    own: attnkit.Store, asked: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=re.escape(message)):
+        own.average(**asked)

@@ -2,6 +2,7 @@
 //! that of two writers of one video the second sees what the first did. The system releases both when a process dies.
 
 use std::fs::{File, TryLockError};
+use std::io::{self, ErrorKind};
 
 use super::layout::Layout;
 use super::{StoreError, durable};
@@ -15,19 +16,23 @@ pub(crate) struct WriterLock {
 impl WriterLock {
     /// Waits only for a running clean-up. Where the file system has no locks, nothing is locked.
     pub fn shared(layout: &Layout) -> Result<Self, StoreError> {
-        let (path, file) = open(layout, "lock")?;
-        match file.lock_shared() {
-            Err(error) if error.kind() != std::io::ErrorKind::Unsupported => Err(StoreError::io(path)(error)),
-            _ => Ok(Self { _file: file }),
-        }
+        Self::take(layout, "lock", File::lock_shared)
     }
 
     /// Waits for the commits of other writers, each a matter of milliseconds.
     pub fn commit(layout: &Layout) -> Result<Self, StoreError> {
-        let (path, file) = open(layout, "commit")?;
-        match file.lock() {
-            Err(error) if error.kind() != std::io::ErrorKind::Unsupported => Err(StoreError::io(path)(error)),
-            _ => Ok(Self { _file: file }),
+        Self::take(layout, "commit", File::lock)
+    }
+
+    /// Waits for a lock, however often a signal interrupts that.
+    fn take(layout: &Layout, name: &str, lock: fn(&File) -> io::Result<()>) -> Result<Self, StoreError> {
+        let (path, file) = open(layout, name)?;
+        loop {
+            match lock(&file) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() != ErrorKind::Unsupported => return Err(StoreError::io(path)(error)),
+                _ => return Ok(Self { _file: file }),
+            }
         }
     }
 

@@ -236,14 +236,16 @@ impl Store {
         };
         part::stage(&staged_heads, &part::heads_part(generation, heads).map_err(parquet(&heads_part))?)?;
         part::stage(&staged_steps, &part::steps_part(index).map_err(parquet(&steps_part))?)?;
+        let unstage = || {
+            let mut both = [&staged_heads, &staged_steps].into_iter();
+            both.try_for_each(|staged| fs::remove_file(staged).map_err(StoreError::io(staged)))
+        };
         // What could not be read again would close the store for everybody.
         let read_back = part::check_part(&staged_heads).and_then(|()| part::read_steps_part(&staged_steps));
         match read_back {
             Ok(read) if read.record == index.record && read.rows.len() == index.rows.len() => {}
             other => {
-                for staged in [&staged_heads, &staged_steps] {
-                    fs::remove_file(staged).map_err(StoreError::io(staged))?;
-                }
+                unstage()?;
                 let found = other
                     .err()
                     .map_or_else(|| "it reads otherwise than it was written".to_owned(), |error| error.to_string());
@@ -252,9 +254,7 @@ impl Store {
         }
         let _turn = WriterLock::commit(&self.layout)?;
         if self.generation(video)?.as_deref() != base {
-            for staged in [&staged_heads, &staged_steps] {
-                fs::remove_file(staged).map_err(StoreError::io(staged))?;
-            }
+            unstage()?;
             return Ok(false);
         }
         fs::rename(&staged_heads, &heads_part).map_err(StoreError::io(&heads_part))?;
