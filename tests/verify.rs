@@ -272,6 +272,22 @@ fn rows_of(place: &Place) -> (String, String) {
     (steps, place.run(["query", "list", "a.store", "--table", "heads"]).succeeded().out)
 }
 
+/// Each of two parts has the name of the other: both videos are read anew.
+#[test]
+fn parts_that_were_swapped_are_mended() {
+    let place = small_store();
+    let (before, dump) = (rows_of(&place), place.dump());
+    let part = |video: &str| place.store().join("index/steps").join(format!("{video}.parquet"));
+    fs::rename(part(VIDEO), place.path("aside")).unwrap();
+    fs::rename(part(SECOND), part(VIDEO)).unwrap();
+    fs::rename(place.path("aside"), part(SECOND)).unwrap();
+    place.run(["query", "list", "a.store"]).ended(3);
+    place.ingest(&[]).ended(3).says("its name is no part's");
+    place.run(["repair", "a.store", "--from", dump.to_str().unwrap()]).succeeded();
+    assert_eq!(rows_of(&place), before);
+    place.assert_same_as_dump();
+}
+
 /// Each file of a store is damaged in turn, or gone: it is mended from the dump, and nothing of the other video is touched.
 #[test]
 fn any_damaged_file_is_mended_and_nothing_else_is_touched() {

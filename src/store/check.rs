@@ -48,12 +48,9 @@ impl Store {
         for (video, path) in read {
             match video {
                 Ok(video) if self.layout.steps_part(&video.record.video_id) == path => index.push(video),
-                Ok(_) => faults.push(self.fault(&path, NOT_A_PART)),
-                // Of which video it was, only its name still says.
-                Err(error) => faults.push(Fault {
-                    video_id: path.file_stem().and_then(|stem| super::decode_name(stem.to_str()?)),
-                    ..self.fault(&path, error)
-                }),
+                // Of which video it should be, only its name still says.
+                Ok(_) => faults.push(Fault { video_id: video_of(&path), ..self.fault(&path, NOT_A_PART) }),
+                Err(error) => faults.push(Fault { video_id: video_of(&path), ..self.fault(&path, error) }),
             }
         }
         Ok((index, faults))
@@ -166,6 +163,11 @@ impl Store {
         let mut document: Value = serde_json::from_slice(&text).ok()?;
         document.pointer_mut("/attributes/attnkit").map(Value::take)
     }
+}
+
+/// The video that a part is called after.
+fn video_of(part: &Path) -> Option<String> {
+    super::decode_name(part.file_stem()?.to_str()?)
 }
 
 /// Checks the root's checksum over itself.

@@ -168,7 +168,13 @@ impl Store {
     /// If its part is damaged.
     pub fn read_video(&self, video_id: &str) -> Result<Option<VideoIndex>, StoreError> {
         let path = self.layout.steps_part(video_id);
-        if path.exists() { part::read_steps_part(&path).map(Some) } else { Ok(None) }
+        if !path.exists() {
+            return Ok(None);
+        }
+        match part::read_steps_part(&path)? {
+            index if index.record.video_id == video_id => Ok(Some(index)),
+            _ => Err(StoreError::damaged(&path, NOT_A_PART)),
+        }
     }
 
     /// Ids of the committed videos by the directory that they were read from. Parts that cannot be read are left out.
