@@ -16,25 +16,35 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+// What verify, repair and export alone use of the modules below them.
+#![cfg_attr(not(feature = "query"), allow(dead_code, unused_imports))]
+
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod contents;
 pub mod dtype;
 pub mod dump;
 pub mod estimate;
+#[cfg(feature = "query")]
 pub mod export;
 pub mod grid;
 pub mod ingest;
 pub mod json;
 pub mod kernel;
 pub mod metrics;
+#[cfg(feature = "query")]
 pub mod output;
 pub mod prompt;
+#[cfg(feature = "query")]
 pub mod query;
+#[cfg(feature = "render")]
 pub mod render;
+#[cfg(feature = "query")]
 pub mod repair;
 pub mod shape;
 pub mod source;
 pub mod store;
 pub mod suggest;
 pub mod values;
+#[cfg(feature = "query")]
 pub mod verify;

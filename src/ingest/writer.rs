@@ -481,7 +481,7 @@ impl Drop for StoreWriter {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "query"))]
 mod tests {
     use super::*;
     use crate::dtype::Dtype;

@@ -3,6 +3,7 @@
 //! A file is written beside its final place and renamed, so that a failure leaves what was there.
 
 mod npy;
+#[cfg(feature = "render")]
 mod png;
 mod table;
 mod text;
@@ -23,6 +24,7 @@ use polars::prelude::{
 
 use crate::query::{Answer, QueryError};
 
+#[cfg(feature = "render")]
 pub use png::picture;
 pub(crate) use text::{visible, visible_lines};
 pub use trend::trends;
@@ -200,7 +202,15 @@ pub fn write_file(answer: &Answer, format: Format, path: &Path) -> Result<Vec<Pa
     match format {
         Format::Npy => return npy::write(answer, path),
         Format::Zarr => zarr::write(answer, path)?,
+        #[cfg(feature = "render")]
         Format::Png => png::write(answer, path)?,
+        #[cfg(not(feature = "render"))]
+        Format::Png => {
+            return Err(OutputError::Unfit {
+                found: "this build of attnkit draws no pictures: build it with the feature `render`".into(),
+                hint: "write it as npy".into(),
+            });
+        }
         Format::Parquet => write_parquet(answer, path)?,
         _ => {
             let style = TableStyle { width: None, rows: usize::MAX, advice: false };

@@ -16,17 +16,34 @@ mod batch;
 mod expand;
 mod parse;
 mod template;
+#[cfg(feature = "tokenizer")]
+mod tokens;
+#[cfg(not(feature = "tokenizer"))]
+#[path = "no_tokens.rs"]
 mod tokens;
 
 pub use batch::{BatchPrompt, BatchPrompts, BatchPromptsError, Found};
 pub use expand::{Choice, TrackedWord, Variation, Variations, parse_weighted};
 pub use parse::{MAX_DEPTH, PromptError, PromptWarning};
 pub use template::{Alternatives, Emphasis, Item, OptionItems, Template};
-pub use tokens::{Occurrence, Piece, TokenizedPrompt, Tokenizer, TokenizerError, WordTokens};
+pub use tokens::Tokenizer;
+#[cfg(feature = "tokenizer")]
+pub use tokens::{Occurrence, Piece, TokenizedPrompt, WordTokens};
 
 use std::ops::Range;
+use std::path::PathBuf;
 
 use unicode_normalization::UnicodeNormalization;
+
+/// Why a tokenizer cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {found}", path.display())]
+pub struct TokenizerError {
+    /// The tokenizer's file.
+    pub path: PathBuf,
+    /// What is wrong.
+    pub found: String,
+}
 
 /// A prompt as generators send it to the model: without line breaks, and with one space where there were several.
 #[must_use]

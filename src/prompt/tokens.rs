@@ -6,23 +6,13 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::expand::Variation;
-use super::{collapse_spaces, places};
+use super::{TokenizerError, collapse_spaces, places};
 
 /// A tokenizer, as `tokenizer.json` describes it.
 #[derive(Debug)]
 pub struct Tokenizer {
     path: PathBuf,
     inner: tokenizers::Tokenizer,
-}
-
-/// Why a tokenizer cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("{}: {found}", path.display())]
-pub struct TokenizerError {
-    /// The tokenizer's file.
-    pub path: PathBuf,
-    /// What is wrong.
-    pub found: String,
 }
 
 /// A prompt cut into pieces.
