@@ -481,7 +481,8 @@ impl Drop for StoreWriter {
     }
 }
 
-#[cfg(all(test, feature = "query"))]
+#[cfg(test)]
+#[cfg(feature = "query")]
 mod tests {
     use super::*;
     use crate::dtype::Dtype;
