@@ -18,6 +18,8 @@ pub struct RepairOptions {
     pub prefix: Option<String>,
     /// File of the prompts that the videos were generated from, for videos whose rows are damaged.
     pub prompts: Option<PathBuf>,
+    /// Whether the caller promises that no other process writes into the store: it need not have locks then.
+    pub single_writer: bool,
     /// Threads; 0: one per core.
     pub threads: usize,
 }
@@ -79,6 +81,7 @@ pub fn run(
         let settings = IngestOptions {
             prefix: options.prefix.clone(),
             prompts: options.prompts.clone(),
+            single_writer: options.single_writer,
             threads: options.threads,
             ..settings(&index)
         };

@@ -129,6 +129,7 @@ class StoreWriter:
         prompt_id: str | None,
         template: str | None,
         variation: int | None,
+        single_writer: bool,
     ) -> StoreWriter: ...
     def append(
         self, token: str, weight: float | None, step: int, array: NDArray[Any], metadata: str

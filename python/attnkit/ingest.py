@@ -75,6 +75,7 @@ def ingest(
     tokenizer: Path | None = None,
     prefix: str | None = None,
     replace: bool = False,
+    single_writer: bool = False,
     threads: int | None = None,
     on_error: Literal["quarantine", "raise"] = "quarantine",
     max_step_bytes: int | None = None,
@@ -119,6 +120,8 @@ def ingest(
         Put before every video id, with a `/`.
     replace : bool
         Replace what is in the store from another directory or with other settings.
+    single_writer : bool
+        Promise that no other process writes into the store: it may be on a file system without locks then.
     threads : int, optional
         Default: one per core.
     on_error : str
@@ -163,6 +166,7 @@ def ingest(
         "tokenizer": _check.optional_path(tokenizer),
         "prefix": prefix,
         "replace": replace,
+        "single_writer": single_writer,
         "threads": _check.positive("threads", threads, least=0) or 0,
         "on_error": on_error,
         "max_step_bytes": max_step_bytes,

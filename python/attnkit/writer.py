@@ -47,6 +47,8 @@ class StoreWriter:
         As for `attnkit.ingest`.
     metadata : mapping, optional
         More to keep of each step: what JSON can hold.
+    single_writer : bool
+        Promise that no other process writes into the store: it may be on a file system without locks then.
 
     Examples
     --------
@@ -72,6 +74,7 @@ class StoreWriter:
         codec: Literal["fast", "balanced", "small", "none"] = "balanced",
         rollups: bool = True,
         metadata: Mapping[str, Any] | None = None,
+        single_writer: bool = False,
     ) -> None:
         frames, height, width = _check.sizes("video_size", video_size, "frames, height, width") or (None, None, None)
         of_maps = _check.sizes("grid", grid, "frames, height, width")
@@ -90,7 +93,9 @@ class StoreWriter:
             "video_width": width,
         }
         _check.as_json("metadata", {**self._more, **self._metadata})
-        self._native = _native.StoreWriter(_check.path(store), video_id, codec, rollups, of_maps, prompt_id, template, variation)
+        self._native = _native.StoreWriter(
+            _check.path(store), video_id, codec, rollups, of_maps, prompt_id, template, variation, single_writer
+        )
 
     def append(
         self,

@@ -36,6 +36,7 @@ pub struct Options {
     tokenizer: Option<PathBuf>,
     prefix: Option<String>,
     replace: bool,
+    single_writer: bool,
     threads: usize,
     on_error: String,
     max_step_bytes: Option<u64>,
@@ -55,6 +56,7 @@ impl Options {
             tokenizer: self.tokenizer.clone(),
             prefix: self.prefix.clone(),
             replace: self.replace,
+            single_writer: self.single_writer,
             threads: self.threads,
             on_error: match self.on_error.as_str() {
                 "quarantine" => OnError::Quarantine,
@@ -147,6 +149,7 @@ impl StoreWriter {
         prompt_id: Option<String>,
         template: Option<String>,
         variation: Option<i32>,
+        single_writer: bool,
     ) -> PyResult<Self> {
         let options = WriterOptions {
             codec: choice::<Codec>("codec", codec)?,
@@ -155,6 +158,7 @@ impl StoreWriter {
             prompt_id,
             template,
             variation,
+            single_writer,
         };
         let writer = work::detached(py, || ingest::StoreWriter::open(store, video_id, options))?.or_raise()?;
         Ok(Self { writer: Mutex::new(Some(writer)) })

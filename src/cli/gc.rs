@@ -18,13 +18,16 @@ pub(super) struct GcArgs {
     /// The store
     #[arg(value_hint = ValueHint::DirPath, value_parser = super::path())]
     store: PathBuf,
+    /// Nobody else writes into the store: do without locks on file systems that have none
+    #[arg(long)]
+    single_writer: bool,
     /// Only say what would be removed
     #[arg(long)]
     dry_run: bool,
 }
 
 pub(super) fn run(args: &GcArgs, global: &Global) -> Result<ExitCode, Failure> {
-    let store = Store::open(&args.store)?;
+    let store = Store::open(&args.store)?.as_single_writer(args.single_writer);
     let garbage = if args.dry_run {
         store.garbage()?
     } else {

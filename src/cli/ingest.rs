@@ -16,6 +16,7 @@ use crate::ingest::{
     self, DryRun, DumpContents, Event, IngestError, IngestOptions, Observer, OnError, PromptMatches, Report,
     WatchOptions, read_settings,
 };
+use crate::output::write_text;
 use crate::store::{Codec, StoreError};
 
 /// Warnings printed one by one.
@@ -108,6 +109,9 @@ pub(super) struct IngestArgs {
     /// Replace what is in the store from another directory or with other settings
     #[arg(long)]
     replace: bool,
+    /// Nobody else writes into the store: do without locks on file systems that have none
+    #[arg(long)]
+    single_writer: bool,
     /// What to do with a file that cannot be used
     #[arg(long, value_enum, default_value = "quarantine")]
     on_error: OnErrorArg,
@@ -181,6 +185,7 @@ impl IngestArgs {
             grid: self.grid,
             prefix: self.prefix.clone(),
             replace: self.replace,
+            single_writer: self.single_writer,
             prompts: self.prompts.clone(),
             tokenizer: self.tokenizer.clone(),
             threads: global.threads.map_or(0, usize::from),
@@ -226,9 +231,7 @@ pub(super) fn run(args: &IngestArgs, global: &Global) -> Result<ExitCode, Failur
         check_outside(path, &args.store)?;
         check_no_step(path)?;
         // Noticed now rather than after hours of work.
-        std::fs::write(path, "{}\n").map_err(|error| {
-            Failure::usage(format!("{}: {error}", path.display()), "name a file that can be written")
-        })?;
+        write_text(path, "{}\n").map_err(|error| Failure::usage(error, "name a file that can be written"))?;
     }
     if args.dry_run {
         let outcome =
@@ -291,8 +294,7 @@ fn exit_code(clean: bool) -> ExitCode {
 fn write_report(args: &IngestArgs, report: &impl serde::Serialize) -> Result<(), Failure> {
     let Some(path) = &args.report else { return Ok(()) };
     let text = serde_json::to_string_pretty(report)? + "\n";
-    std::fs::write(path, text)
-        .map_err(|error| Failure::with_hint(format!("{}: {error}", path.display()), "the ingest itself is done"))
+    write_text(path, &text).map_err(|error| Failure::with_hint(error, "the ingest itself is done"))
 }
 
 /// What to try next.

@@ -36,6 +36,9 @@ pub(super) struct RepairArgs {
     /// The file of prompts the dump was ingested with
     #[arg(long, value_name = "FILE", requires = "from", value_hint = ValueHint::FilePath, value_parser = super::path())]
     prompts: Option<PathBuf>,
+    /// Nobody else writes into the store: do without locks on file systems that have none
+    #[arg(long)]
+    single_writer: bool,
     /// The result as JSON
     #[arg(long)]
     json: bool,
@@ -47,6 +50,7 @@ pub(super) fn run(args: &RepairArgs, global: &Global) -> Result<ExitCode, Failur
         dumps: args.from.clone(),
         prefix: args.prefix.clone(),
         prompts: args.prompts.clone(),
+        single_writer: args.single_writer,
         threads: global.threads.map_or(0, usize::from),
     };
     let report = repair::run(&args.store, &options, &|done, all| {

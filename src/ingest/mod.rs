@@ -33,7 +33,7 @@ pub use writer::{StoreWriter, WriteError, WriterOptions};
 
 use crate::dump::{Dump, DumpError};
 use crate::prompt::{BatchPromptsError, TokenizerError};
-use crate::store::StoreError;
+use crate::store::{self, StoreError};
 
 /// Why an ingest stopped. What was committed before stays committed.
 #[derive(Debug, thiserror::Error)]
@@ -113,9 +113,9 @@ fn into_inner<T>(mutex: Mutex<T>) -> T {
 }
 
 /// Removes a generation that no commit names. What cannot be removed is `gc`'s.
-fn remove_generation(dir: &Path) {
-    if let Err(error) = std::fs::remove_dir_all(dir) {
-        tracing::debug!("{}: {error}", dir.display());
+fn remove_generation(store: &Path, dir: &Path) {
+    if let Err(error) = store::remove(store, dir) {
+        tracing::debug!("{error}");
     }
 }
 

@@ -58,6 +58,8 @@ pub struct IngestOptions {
     pub prompts: Option<PathBuf>,
     /// A `tokenizer.json` that token ids are checked against.
     pub tokenizer: Option<PathBuf>,
+    /// Whether the caller promises that no other process writes into the store: it need not have locks then.
+    pub single_writer: bool,
     /// Threads; 0: one per core.
     pub threads: usize,
     /// What is done with a file that cannot be used.
@@ -85,6 +87,7 @@ impl Default for IngestOptions {
             replace: false,
             prompts: None,
             tokenizer: None,
+            single_writer: false,
             threads: 0,
             on_error: OnError::default(),
             max_step_bytes: ReadOptions::default().max_step_bytes,

@@ -18,7 +18,7 @@ use super::report::{DryRun, DumpContents, Event, Observer, PromptMatches, Quaran
 use super::task::{Fragment, ShardTask};
 use super::{IngestError, StepSource, into_inner, lock};
 use crate::dump::{Dump, DumpError, Problem, Video};
-use crate::store::{SeriesLayout, StepRow, Store, StoreError};
+use crate::store::{self, SeriesLayout, StepRow, Store, StoreError};
 
 /// Files that are named where nothing of a dump is understood.
 const PROBLEMS_NAMED: usize = 5;
@@ -44,7 +44,7 @@ pub(super) fn mend(
 ) -> Result<Report, IngestError> {
     let start = Instant::now();
     let dump = if dumps.is_empty() { Dump::default() } else { find(dumps)? };
-    let store = Store::open(path)?;
+    let store = Store::open(path)?.as_single_writer(options.single_writer);
     let mut of_dump: HashMap<String, Video> = HashMap::new();
     if !dump.videos.is_empty() {
         let selected = select(dump, options, Some(&store))?;
@@ -111,7 +111,7 @@ pub(super) fn pass(
     // Looked at first, so that a mistaken command leaves no empty store behind.
     let existing = if path.join("zarr.json").exists() { Some(Store::open(path)?) } else { None };
     let selected = select(dump, options, existing.as_ref())?;
-    let store = Store::create(path)?;
+    let store = Store::create(path)?.as_single_writer(options.single_writer);
     write(&store, selected, None, options, prompts, observer)
 }
 
@@ -605,8 +605,7 @@ impl<'a> Session<'a> {
         let failures: Vec<_> =
             fragments.iter_mut().flat_map(|fragment| std::mem::take(&mut fragment.failures)).collect();
         if !failures.is_empty() {
-            let dir = self.store.root().join(&plan.path);
-            std::fs::remove_dir_all(&dir).map_err(|source| StoreError::Io { path: dir, source })?;
+            store::remove(self.store.root(), &self.store.root().join(&plan.path))?;
             let mut problems = Vec::new();
             let mut store_is_damaged = false;
             for failure in failures {

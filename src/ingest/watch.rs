@@ -248,7 +248,7 @@ impl<'a> Watched<'a> {
     fn remove_replaced(&mut self) {
         while self.replaced.front().is_some_and(|(when, _)| when.elapsed() >= GRACE) {
             let Some((_, path)) = self.replaced.pop_front() else { return };
-            remove_generation(&path);
+            remove_generation(self.path, &path);
         }
     }
 

@@ -137,6 +137,8 @@ pub struct WriterOptions {
     pub template: Option<String>,
     /// Number of the variation.
     pub variation: Option<i32>,
+    /// Whether the caller promises that no other process writes into the store: it need not have locks then.
+    pub single_writer: bool,
 }
 
 /// Writes one video into a store.
@@ -165,7 +167,7 @@ impl StoreWriter {
         video_id: impl Into<String>,
         mut options: WriterOptions,
     ) -> Result<Self, StoreError> {
-        let store = Store::create(path)?;
+        let store = Store::create(path)?.as_single_writer(options.single_writer);
         let video_id = video_id.into();
         let lock = store.lock_for_writing()?;
         store.mend(&video_id)?;
@@ -227,7 +229,7 @@ impl StoreWriter {
                 Ok(written) => written,
                 Err(error) => {
                     // No commit names what was begun.
-                    remove_generation(&self.store.root().join(&plan.path));
+                    remove_generation(self.store.root(), &self.store.root().join(&plan.path));
                     return Err(error);
                 }
             };
@@ -237,7 +239,7 @@ impl StoreWriter {
                 return Ok(true);
             }
             // Another writer committed this video meanwhile: its words are to be kept.
-            remove_generation(&self.store.root().join(&plan.path));
+            remove_generation(self.store.root(), &self.store.root().join(&plan.path));
         }
     }
 
@@ -470,14 +472,14 @@ impl StoreWriter {
             None => self.superseded.remove(token),
         };
         if let Some(dir) = before {
-            remove_generation(&dir);
+            remove_generation(self.store.root(), &dir);
         }
     }
 }
 
 impl Drop for StoreWriter {
     fn drop(&mut self) {
-        self.superseded.values().for_each(|dir| remove_generation(dir));
+        self.superseded.values().for_each(|dir| remove_generation(self.store.root(), dir));
     }
 }
 

@@ -285,6 +285,11 @@ fn encode(answer: &Answer, format: Format, style: TableStyle, mut to: impl Write
     Ok(())
 }
 
+/// Writes a text that is whole or not there: beside `path`, renamed into place.
+pub(crate) fn write_text(path: &Path, text: &str) -> Result<(), OutputError> {
+    replace(path, |file| file.write_all(text.as_bytes()).map_err(OutputError::write(path)))
+}
+
 /// Writes a file beside `path` and renames it into place.
 fn replace(
     path: &Path,

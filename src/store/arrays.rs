@@ -17,10 +17,10 @@ use zarrs::array::{
     ArrayBytes, ArrayShardedReadableExt, ArrayShardedReadableExtCache, ArrayToBytesCodecTraits,
     BytesToBytesCodecTraits, CodecOptions, DataType, FillValue,
 };
-use zarrs::filesystem::FilesystemStore;
 use zarrs::metadata::v3::MetadataV3;
 use zarrs::storage::byte_range::ByteRange;
 
+use super::files::{self, ArrayFiles};
 use super::{StoreError, durable};
 use crate::dtype::Dtype;
 use crate::shape::{AxisNumbers, StepShape};
@@ -33,6 +33,11 @@ const JOINED_BYTES: usize = 64 << 10;
 const SHARD_BYTES: usize = 128 << 20;
 /// Blosc compresses blocks of at most this.
 const BLOSC_BLOCK_BYTES: usize = 256 << 10;
+
+/// The most bytes of an inner chunk, which holds at least one map; Blosc has no larger ones.
+const MAX_CHUNK_BYTES: u64 = (1 << 31) - 1 - 32;
+/// The most inner chunks in a shard.
+const MAX_SLOTS: u64 = 1 << 24;
 
 /// How arrays are compressed. Every codec is lossless.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -367,6 +372,11 @@ struct ChunkCodec {
 impl ChunkCodec {
     /// A codec for chunks of `axes` from the Zarr metadata of the inner codecs.
     fn new(codecs: Vec<Value>, axes: impl IntoIterator<Item = u64>, dtype: Dtype) -> Result<Self, String> {
+        let axes: Vec<u64> = axes.into_iter().collect();
+        let bytes = axes.iter().try_fold(dtype.size() as u64, |bytes, &axis| bytes.checked_mul(axis));
+        if bytes.is_none_or(|bytes| bytes > MAX_CHUNK_BYTES) {
+            return Err(format!("inner chunks of {axes:?}; one has {MAX_CHUNK_BYTES} bytes at the most"));
+        }
         let metadata: Vec<MetadataV3> = codecs
             .into_iter()
             .map(|codec| serde_json::from_value(codec).map_err(|error| error.to_string()))
@@ -447,7 +457,7 @@ impl ShardWriter {
     ) -> Result<(), StoreError> {
         let path = shard_path(&from.join(kind.name()), kind, shard);
         let per_step = layout.chunks_per_step(kind);
-        let shard = fs::read(&path).map_err(StoreError::io(&path))?;
+        let shard = files::read(&path)?;
         let index = shard_index(&shard, layout.steps_per_shard() * per_step)
             .ok_or_else(|| StoreError::damaged(&path, "the index of the shard is damaged"))?;
         for [start, len] in index.into_iter().take(steps * per_step) {
@@ -483,7 +493,7 @@ impl ShardWriter {
 /// Whether shards of the word below `dir` are cut and encoded as `layout` says, so that they can serve a longer array too.
 pub(crate) fn has_same_chunking(dir: &Path, layout: &SeriesLayout) -> bool {
     layout.kinds().all(|kind| {
-        let Ok(text) = fs::read(dir.join(kind.name()).join("zarr.json")) else { return false };
+        let Ok(text) = files::read(&dir.join(kind.name()).join("zarr.json")) else { return false };
         let Ok(mut document) = serde_json::from_slice::<Value>(&text) else { return false };
         if let Some(steps) = document.pointer_mut("/shape/0") {
             *steps = layout.steps.into();
@@ -517,7 +527,7 @@ fn shard_path(array: &Path, kind: ArrayKind, shard: usize) -> PathBuf {
 /// An array of a store, opened for reading.
 pub struct StoredArray {
     path: PathBuf,
-    array: zarrs::array::Array<FilesystemStore>,
+    array: zarrs::array::Array<ArrayFiles>,
     dtype: String,
     /// Of the inner chunks; `None` for the unsharded coordinates.
     chunks: Option<Chunks>,
@@ -528,9 +538,12 @@ struct Chunks {
     codec: ChunkCodec,
     /// Number along each axis.
     grid: Vec<u64>,
+    /// Number in one step.
+    per_step: usize,
     /// Elements of one.
     len: usize,
     dtype: Dtype,
+    is_blosc: bool,
     shards: ArrayShardedReadableExtCache,
 }
 
@@ -541,16 +554,16 @@ impl std::fmt::Debug for StoredArray {
 }
 
 impl StoredArray {
-    /// Opens the array in directory `path`.
+    /// Opens the array in directory `path` of the store at `root`.
     ///
     /// # Errors
     /// If there is none or its document is damaged.
-    pub fn open(path: &Path) -> Result<Self, StoreError> {
+    pub(super) fn open(root: &Path, path: &Path) -> Result<Self, StoreError> {
         let document = path.join("zarr.json");
-        let text = fs::read(&document).map_err(StoreError::io(&document))?;
+        let text = files::read(&document)?;
         let metadata: Value = serde_json::from_slice(&text).map_err(|error| StoreError::damaged(&document, error))?;
-        let store = FilesystemStore::new(path).map_err(|error| StoreError::array(path, error))?;
-        let array = zarrs::array::Array::open(Arc::new(store), "/").map_err(|error| StoreError::array(path, error))?;
+        let files = ArrayFiles::open(root, path)?;
+        let array = zarrs::array::Array::open(Arc::new(files), "/").map_err(|error| StoreError::array(path, error))?;
         let dtype = metadata.get("data_type").and_then(Value::as_str).unwrap_or_default().to_owned();
         let chunks = Chunks::of(&array, &metadata, &dtype).map_err(|found| StoreError::damaged(&document, found))?;
         Ok(Self { path: path.to_owned(), array, dtype, chunks })
@@ -575,7 +588,7 @@ impl StoredArray {
     /// If the array is a coordinate.
     pub fn chunks_of_step(&self) -> Result<(usize, usize), StoreError> {
         let chunks = self.sharded()?;
-        Ok((chunks.per_step(), chunks.len))
+        Ok((chunks.per_step, chunks.len))
     }
 
     /// Decodes an inner chunk of a step, with its checksum verified. `visit` gets its values, in the machine's byte order.
@@ -590,6 +603,7 @@ impl StoredArray {
             .retrieve_encoded_subchunk(&chunks.shards, &place)
             .map_err(|error| self.failed(error))?
             .ok_or_else(|| self.failed(format!("chunk {place:?} is missing")))?;
+        chunks.check_blosc(&encoded).map_err(|found| self.failed(format!("chunk {place:?}: {found}")))?;
         let values = chunks.codec.decode(&encoded).map_err(|error| self.failed(format!("chunk {place:?}: {error}")))?;
         if values.len() != chunks.len * chunks.dtype.size() {
             return Err(self.failed(format!("chunk {place:?} has {} bytes", values.len())));
@@ -640,8 +654,10 @@ impl StoredArray {
     /// # Errors
     /// As [`for_each_chunk`](Self::for_each_chunk).
     pub fn read_step(&self, row: u64) -> Result<Vec<u8>, StoreError> {
-        let bytes = self.chunks.as_ref().map_or(0, |chunks| chunks.per_step() * chunks.len * chunks.dtype.size());
-        let mut step = Vec::with_capacity(bytes);
+        let bytes = self.chunks.as_ref().map_or(0, |chunks| chunks.per_step * chunks.len * chunks.dtype.size());
+        let mut step = Vec::new();
+        step.try_reserve_exact(bytes)
+            .map_err(|_| self.failed(format!("a step of {bytes} bytes is too large for memory")))?;
         self.for_each_chunk(row, |_, values| step.extend_from_slice(values))?;
         Ok(step)
     }
@@ -652,7 +668,7 @@ impl StoredArray {
     /// As [`for_each_chunk`](Self::for_each_chunk), or if the step has fewer elements.
     pub fn read_range(&self, row: u64, elements: std::ops::Range<usize>) -> Result<Vec<u8>, StoreError> {
         let chunks = self.sharded()?;
-        let (count, len, size) = (chunks.per_step(), chunks.len, chunks.dtype.size());
+        let (count, len, size) = (chunks.per_step, chunks.len, chunks.dtype.size());
         if elements.end > count * len {
             return Err(self.failed(format!("a step has {} elements; {elements:?} are not among them", count * len)));
         }
@@ -687,7 +703,7 @@ impl StoredArray {
     /// Place of a chunk in the grid of inner chunks.
     fn place(&self, row: u64, number: usize) -> Result<(&Chunks, Vec<u64>), StoreError> {
         let chunks = self.sharded()?;
-        if self.array.shape().first().is_none_or(|&steps| row >= steps) || number >= chunks.per_step() {
+        if self.array.shape().first().is_none_or(|&steps| row >= steps) || number >= chunks.per_step {
             let shape = self.array.shape();
             return Err(self.failed(format!("there is no chunk {number} of a step at row {row} of shape {shape:?}")));
         }
@@ -697,7 +713,7 @@ impl StoredArray {
 
 impl Chunks {
     /// Reads the sharding codec's configuration; `None` if the array is not sharded.
-    fn of(array: &zarrs::array::Array<FilesystemStore>, metadata: &Value, dtype: &str) -> Result<Option<Self>, String> {
+    fn of(array: &zarrs::array::Array<ArrayFiles>, metadata: &Value, dtype: &str) -> Result<Option<Self>, String> {
         let sharding = metadata.pointer("/codecs/0").filter(|codec| codec["name"] == "sharding_indexed");
         let Some(configuration) = sharding.map(|codec| &codec["configuration"]) else { return Ok(None) };
         let axes: Vec<u64> =
@@ -714,19 +730,47 @@ impl Chunks {
             return Err(format!("inner chunks of {axes:?} are not contiguous pieces of steps of {shape:?}"));
         }
         let dtype: Dtype = dtype.parse()?;
+        let step_bytes = shape.iter().skip(1).try_fold(dtype.size() as u64, |bytes, &axis| bytes.checked_mul(axis));
+        if step_bytes.is_none_or(|bytes| i64::try_from(bytes).is_err()) {
+            return Err(format!("an array of {shape:?}, of which no step fits into any memory"));
+        }
+        // What a reader would hold of a shard's index.
+        let shard = metadata.pointer("/chunk_grid/configuration/chunk_shape").and_then(Value::as_array);
+        let shard: Vec<u64> = shard.into_iter().flatten().filter_map(Value::as_u64).collect();
+        let slots = shard.iter().zip(&axes).try_fold(1_u64, |slots, (size, axis)| slots.checked_mul(size / axis));
+        if shard.len() != axes.len() || slots.is_none_or(|slots| slots > MAX_SLOTS) {
+            return Err(format!("shards of {shard:?} in inner chunks of {axes:?}; one has {MAX_SLOTS} at the most"));
+        }
         let codecs = configuration["codecs"].as_array().cloned().unwrap_or_default();
+        let names: Vec<&str> = codecs.iter().filter_map(|codec| codec["name"].as_str()).collect();
+        let is_blosc = match names[..] {
+            ["bytes", "blosc", "crc32c"] => true,
+            ["bytes", "crc32c"] => false,
+            _ => return Err(format!("inner chunks encoded by {names:?}; expected bytes, blosc if at all, crc32c")),
+        };
+        let grid: Vec<u64> = shape.iter().zip(&axes).map(|(size, axis)| size / axis).collect();
         Ok(Some(Self {
             codec: ChunkCodec::new(codecs, axes.iter().copied(), dtype)?,
-            grid: shape.iter().zip(&axes).map(|(size, axis)| size / axis).collect(),
+            per_step: usize::try_from(grid.iter().skip(1).product::<u64>()).map_err(|error| error.to_string())?,
+            grid,
             len: usize::try_from(axes.iter().product::<u64>()).map_err(|error| error.to_string())?,
             dtype,
+            is_blosc,
             shards: ArrayShardedReadableExtCache::new(array),
         }))
     }
 
-    /// Inner chunks of one step.
-    fn per_step(&self) -> usize {
-        usize::try_from(self.grid.iter().skip(1).product::<u64>()).unwrap_or(0)
+    /// Checks what a chunk's header says of its size before that is allocated.
+    fn check_blosc(&self, encoded: &[u8]) -> Result<(), String> {
+        let expected = self.len * self.dtype.size();
+        // Version, version of the compressor, flags, size of an element; then the bytes, little-endian.
+        let said = encoded.get(4..8).and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes);
+        match said {
+            _ if !self.is_blosc => Ok(()),
+            Some(bytes) if usize::try_from(bytes) == Ok(expected) => Ok(()),
+            Some(bytes) => Err(format!("its header says {bytes} bytes; its values take {expected}")),
+            None => Err(format!("{} bytes, too few for a header", encoded.len())),
+        }
     }
 
     /// Place of a step's chunk in the grid of inner chunks.
@@ -760,6 +804,70 @@ mod tests {
         let small = layout(6, 4, 576);
         assert_eq!(small.chunk_axes(ArrayKind::Attention), [6, 4, 576, 1]);
         assert_eq!(small.steps_per_shard(), 50);
+    }
+
+    /// A store's directory with one word in it, of two steps.
+    fn written() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = SeriesLayout { steps: 2, rollups: false, ..layout(2, 3, 40) };
+        let none = AxisNumbers::default();
+        let coordinates = Coordinates { steps: &[0, 1], timesteps: &[f64::NAN; 2], numbers: &none };
+        write_documents(dir.path(), &layout, json!({}), &coordinates).unwrap();
+        let mut shard = ShardWriter::create(dir.path(), &layout, ArrayKind::Attention, 0).unwrap();
+        let values = vec![1; layout.chunk_len(ArrayKind::Attention) * layout.dtype.size()];
+        for _ in 0..2 * layout.chunks_per_step(ArrayKind::Attention) {
+            shard.push(&values).unwrap();
+        }
+        shard.finish().unwrap();
+        let attention = dir.path().join("attention");
+        StoredArray::open(dir.path(), &attention).unwrap().read_step(1).unwrap();
+        (dir, attention)
+    }
+
+    #[test]
+    fn a_header_that_claims_gigabytes_is_no_reason_to_take_them() {
+        let (dir, array) = written();
+        let path = shard_path(&array, ArrayKind::Attention, 0);
+        let mut shard = fs::read(&path).unwrap();
+        let index = shard_index(&shard, 2).unwrap();
+        let [start, len] = index[0];
+        shard[start + 4..start + 8].copy_from_slice(&0xFFFF_FF00_u32.to_le_bytes());
+        let chunk = crc32c(shard[start..start + len - 4].to_vec()).unwrap();
+        shard[start..start + len].copy_from_slice(&chunk);
+        fs::write(&path, shard).unwrap();
+        let error = StoredArray::open(dir.path(), &array).unwrap().read_step(0).unwrap_err().to_string();
+        assert!(error.contains("its header says 4294967040 bytes; its values take 480"), "{error}");
+    }
+
+    #[test]
+    fn documents_that_claim_what_no_memory_holds_are_refused() {
+        let (dir, array) = written();
+        let document: Value = serde_json::from_slice(&fs::read(array.join("zarr.json")).unwrap()).unwrap();
+        let huge = 1_u64 << 40;
+        for (pointers, value, said) in [
+            (vec!["/shape/3", "/chunk_grid/configuration/chunk_shape/3"], json!(huge), "contiguous"),
+            (vec!["/shape/1", "/shape/2", "/shape/3"], json!(1_u64 << 32), "contiguous"),
+            (vec!["/chunk_grid/configuration/chunk_shape/0"], json!(huge), "1099511627776"),
+            (vec!["/codecs/0/configuration/codecs/1"], json!({"name": "gzip", "configuration": {"level": 1}}), "gzip"),
+            (vec!["/codecs/0/configuration/chunk_shape/3"], json!(0), "whole maps"),
+        ] {
+            let mut forged = document.clone();
+            for pointer in pointers {
+                *forged.pointer_mut(pointer).unwrap() = value.clone();
+            }
+            fs::write(array.join("zarr.json"), forged.to_string()).unwrap();
+            let error = StoredArray::open(dir.path(), &array).unwrap_err().to_string();
+            assert!(error.contains("zarr.json") && error.contains(said), "{said}: {error}");
+        }
+        // Of a step and a chunk that claim as much as each other.
+        let mut forged = document.clone();
+        for pointer in ["/shape/3", "/chunk_grid/configuration/chunk_shape/3", "/codecs/0/configuration/chunk_shape/3"]
+        {
+            *forged.pointer_mut(pointer).unwrap() = json!(huge);
+        }
+        fs::write(array.join("zarr.json"), forged.to_string()).unwrap();
+        let error = StoredArray::open(dir.path(), &array).unwrap_err().to_string();
+        assert!(error.contains("one has 2147483615 bytes at the most"), "{error}");
     }
 
     #[test]

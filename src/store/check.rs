@@ -1,6 +1,5 @@
 //! Checks of the files that are not arrays: documents and parts against their hashes.
 
-use std::fs;
 use std::path::Path;
 
 use rayon::prelude::*;
@@ -9,7 +8,7 @@ use serde_json::Value;
 
 use super::gc::{is_directory, tree_bytes};
 use super::{
-    ArrayKind, NOT_A_PART, Store, StoreError, UNFINISHED, VideoIndex, document_hash, durable, part, plain_group,
+    ArrayKind, NOT_A_PART, Store, StoreError, UNFINISHED, VideoIndex, document_hash, durable, files, part, plain_group,
     root_document,
 };
 
@@ -75,7 +74,7 @@ impl Store {
         let groups = videos.map(|video| self.layout.video(&video.record.video_id));
         for group in std::iter::once(self.layout.maps()).chain(groups).filter(|group| is_directory(group)) {
             let document = group.join("zarr.json");
-            if fs::read(&document).ok() != Some(plain_group()) {
+            if files::read(&document).ok() != Some(plain_group()) {
                 durable::replace(&document, &plain_group())?;
             }
         }
@@ -102,7 +101,7 @@ impl Store {
         }
         for (path, hash) in &video.record.documents {
             let token = video.rows.iter().find(|row| path.starts_with(row.series_path())).map(|row| row.token.clone());
-            let found = self.inside(path).and_then(|file| fs::read(&file).map_err(StoreError::io(file)));
+            let found = self.inside(path).and_then(|file| files::read(&file));
             let error = match found {
                 Ok(text) if document_hash(&text) == *hash => continue,
                 Ok(_) => "its contents are not those that were written".to_owned(),
@@ -118,7 +117,7 @@ impl Store {
 
     fn check_plain_group(&self, group: &str) -> Option<Fault> {
         let path = self.document_path(group);
-        match fs::read(&path) {
+        match files::read(&path) {
             Ok(text) if text == plain_group() => None,
             Ok(_) => Some(self.fault(&path, "its contents are not those that were written")),
             Err(error) => Some(self.fault(&path, error)),
@@ -159,7 +158,7 @@ impl Store {
 
     /// `attributes.attnkit` of a word's group.
     pub(crate) fn series_attributes(&self, series: &str) -> Option<Value> {
-        let text = fs::read(self.document_path(series)).ok()?;
+        let text = files::read(&self.document_path(series)).ok()?;
         let mut document: Value = serde_json::from_slice(&text).ok()?;
         document.pointer_mut("/attributes/attnkit").map(Value::take)
     }
@@ -172,7 +171,8 @@ fn video_of(part: &Path) -> Option<String> {
 
 /// Checks the root's checksum over itself.
 fn check_root(path: &Path) -> Result<(), String> {
-    let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let text = files::read(path).map_err(|error| error.to_string())?;
+    let text = String::from_utf8(text).map_err(|error| error.to_string())?;
     let document: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
     let checksum =
         document.pointer("/attributes/attnkit/checksum").and_then(Value::as_str).ok_or("it has no checksum")?;

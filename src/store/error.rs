@@ -60,6 +60,14 @@ pub enum StoreError {
         /// What the library says.
         found: String,
     },
+    /// The file system has no locks, and nobody promised to be the only writer.
+    #[error("{}: this file system has no locks ({source}), so that two writers could overwrite each other's commits; if nobody else writes into this store, say so with --single-writer", path.display())]
+    NoLocks {
+        /// The lock's file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
     /// Something else is writing.
     #[error("{}: an ingest is writing into this store; wait until it ends", path.display())]
     Busy {

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::lock::WriterLock;
-use super::{Store, StoreError, part};
+use super::{Store, StoreError, part, remove};
 
 /// Something in a store that no commit names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +62,7 @@ impl Store {
     /// If an ingest is running into this store, or something cannot be removed.
     pub fn gc(&self) -> Result<Vec<Garbage>, StoreError> {
         self.check_directories()?;
-        let _alone = WriterLock::exclusive(&self.layout)?;
+        let _alone = WriterLock::exclusive(self)?;
         for path in children(&self.layout.steps_dir())?.into_iter().filter(|path| is_hidden(path)) {
             if let Ok(staged) = part::read_steps_part(&path) {
                 self.mend(&staged.record.video_id)?;
@@ -70,15 +70,14 @@ impl Store {
         }
         let garbage = self.garbage()?;
         for Garbage { path, .. } in &garbage {
-            let removed = if is_directory(path) { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-            removed.map_err(StoreError::io(path))?;
+            remove(self.root(), path)?;
         }
         Ok(garbage)
     }
 
     /// Takes the lock of a writer.
     pub(crate) fn lock_for_writing(&self) -> Result<WriterLock, StoreError> {
-        WriterLock::shared(&self.layout)
+        WriterLock::shared(self)
     }
 }
 

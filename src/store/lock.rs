@@ -3,9 +3,9 @@
 
 use std::fs::{File, TryLockError};
 use std::io::{self, ErrorKind};
+use std::path::PathBuf;
 
-use super::layout::Layout;
-use super::{StoreError, durable};
+use super::{Store, StoreError, durable, files};
 
 /// Held while a process writes into a store, or alone while it cleans up.
 #[derive(Debug)]
@@ -14,42 +14,61 @@ pub(crate) struct WriterLock {
 }
 
 impl WriterLock {
-    /// Waits only for a running clean-up. Where the file system has no locks, nothing is locked.
-    pub fn shared(layout: &Layout) -> Result<Self, StoreError> {
-        Self::take(layout, "lock", File::lock_shared)
+    /// Waits only for a running clean-up.
+    pub fn shared(store: &Store) -> Result<Self, StoreError> {
+        Self::take(store, "lock", File::lock_shared)
     }
 
     /// Waits for the commits of other writers, each a matter of milliseconds.
-    pub fn commit(layout: &Layout) -> Result<Self, StoreError> {
-        Self::take(layout, "commit", File::lock)
-    }
-
-    /// Waits for a lock, however often a signal interrupts that.
-    fn take(layout: &Layout, name: &str, lock: fn(&File) -> io::Result<()>) -> Result<Self, StoreError> {
-        let (path, file) = open(layout, name)?;
-        loop {
-            match lock(&file) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() != ErrorKind::Unsupported => return Err(StoreError::io(path)(error)),
-                _ => return Ok(Self { _file: file }),
-            }
-        }
+    pub fn commit(store: &Store) -> Result<Self, StoreError> {
+        Self::take(store, "commit", File::lock)
     }
 
     /// Fails if any writer is running.
-    pub fn exclusive(layout: &Layout) -> Result<Self, StoreError> {
-        let (path, file) = open(layout, "lock")?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(StoreError::Busy { path: layout.root.clone() }),
-            Err(TryLockError::Error(error)) => Err(StoreError::io(path)(error)),
+    pub fn exclusive(store: &Store) -> Result<Self, StoreError> {
+        Self::take(store, "lock", |file| match file.try_lock() {
+            Ok(()) => Ok(()),
+            Err(TryLockError::WouldBlock) => Err(ErrorKind::WouldBlock.into()),
+            Err(TryLockError::Error(error)) => Err(error),
+        })
+    }
+
+    /// Takes a lock, however often a signal interrupts that. Where the file system has none, somebody has to promise that nobody else
+    /// writes.
+    fn take(store: &Store, name: &str, lock: fn(&File) -> io::Result<()>) -> Result<Self, StoreError> {
+        let (path, file) = open(store, name)?;
+        loop {
+            match lock(&file) {
+                Ok(()) => return Ok(Self { _file: file }),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    return Err(StoreError::Busy { path: store.layout.root.clone() });
+                }
+                Err(source) if has_no_locks(&source) => {
+                    if store.is_single_writer {
+                        return Ok(Self { _file: file });
+                    }
+                    return Err(StoreError::NoLocks { path, source });
+                }
+                Err(source) => return Err(StoreError::Io { path, source }),
+            }
         }
     }
 }
 
-fn open(layout: &Layout, name: &str) -> Result<(std::path::PathBuf, File), StoreError> {
-    durable::create_dir_all(&layout.writers())?;
-    let path = layout.writers().join(name);
-    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(StoreError::io(&path))?;
+/// Whether it is the file system that keeps no locks: NFS without its lock service, Lustre without `flock`.
+fn has_no_locks(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    if error.raw_os_error() == Some(rustix::io::Errno::NOLCK.raw_os_error()) {
+        return true;
+    }
+    error.kind() == ErrorKind::Unsupported
+}
+
+fn open(store: &Store, name: &str) -> Result<(PathBuf, File), StoreError> {
+    let dir = store.layout.writers();
+    durable::create_dir_all(&dir)?;
+    let path = dir.join(name);
+    let file = files::open_with(&path, File::options().create(true).truncate(false).write(true))?;
     Ok((path, file))
 }

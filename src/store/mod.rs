@@ -20,6 +20,7 @@ mod arrays;
 mod check;
 mod durable;
 mod error;
+mod files;
 mod gc;
 mod layout;
 mod lock;
@@ -43,6 +44,7 @@ pub use arrays::{ArrayKind, Codec, SeriesLayout, StoredArray};
 pub(crate) use arrays::{Coordinates, ShardWriter, has_same_chunking, share_shard, write_documents};
 pub use check::Fault;
 pub use error::StoreError;
+pub(crate) use files::remove;
 pub use gc::Garbage;
 use layout::Layout;
 pub(crate) use layout::new_generation;
@@ -70,11 +72,13 @@ pub struct Store {
     layout: Layout,
     /// Shared by its clones.
     known: Arc<KnownParts>,
+    /// Whether nobody else writes, so that locks can be done without.
+    is_single_writer: bool,
 }
 
 impl Store {
     fn at(path: &Path) -> Self {
-        Self { layout: Layout { root: path.to_owned() }, known: Arc::default() }
+        Self { layout: Layout { root: path.to_owned() }, known: Arc::default(), is_single_writer: false }
     }
 
     /// Opens a store for reading.
@@ -86,6 +90,13 @@ impl Store {
         store.root_attributes()?;
         store.check_directories()?;
         Ok(store)
+    }
+
+    /// The same store for somebody who promises that no other process writes into it: it can be written, and cleaned up, on file systems
+    /// without locks as well. Where there are locks, they are taken all the same.
+    #[must_use]
+    pub fn as_single_writer(self, is_single_writer: bool) -> Self {
+        Self { is_single_writer, ..self }
     }
 
     /// Refuses links and files where the store's own directories should be: whoever reads, writes or cleans up would leave the store.
@@ -215,7 +226,7 @@ impl Store {
     /// # Errors
     /// If it is not there or damaged, or the path leads out of the store.
     pub fn open_array(&self, path: &str) -> Result<StoredArray, StoreError> {
-        StoredArray::open(&self.inside(path)?)
+        StoredArray::open(self.root(), &self.inside(path)?)
     }
 
     /// A path below the store, checked to stay there.
@@ -258,7 +269,7 @@ impl Store {
                 return Err(StoreError::damaged(&steps_part, format!("cannot be committed: {found}")));
             }
         }
-        let _turn = WriterLock::commit(&self.layout)?;
+        let _turn = WriterLock::commit(self)?;
         if self.generation(video)?.as_deref() != base {
             unstage()?;
             return Ok(false);
@@ -280,7 +291,7 @@ impl Store {
 
     /// Finishes the commit of a video whose writer was interrupted between its two renames, if its staged part is still there.
     pub(crate) fn mend(&self, video_id: &str) -> Result<(), StoreError> {
-        let _turn = WriterLock::commit(&self.layout)?;
+        let _turn = WriterLock::commit(self)?;
         let steps_part = self.layout.steps_part(video_id);
         // Statistics that cannot be read are computed anew; nothing can be told from them.
         let Ok(Some(heads)) = part::part_generation(&self.layout.heads_part(video_id)) else { return Ok(()) };
@@ -379,11 +390,14 @@ impl Store {
     pub(crate) fn root_attributes(&self) -> Result<Value, StoreError> {
         let path = self.document_path("");
         let not_a_store = |found: &str| StoreError::NotAStore { path: self.root().to_owned(), found: found.into() };
-        let text = fs::read(&path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound if self.root().exists() => not_a_store("no zarr.json"),
-            std::io::ErrorKind::NotFound => not_a_store("no such directory"),
-            std::io::ErrorKind::NotADirectory => not_a_store("a file"),
-            _ => StoreError::io(&path)(error),
+        let text = files::read(&path).map_err(|error| match &error {
+            StoreError::Io { source, .. } => match source.kind() {
+                std::io::ErrorKind::NotFound if self.root().exists() => not_a_store("no zarr.json"),
+                std::io::ErrorKind::NotFound => not_a_store("no such directory"),
+                std::io::ErrorKind::NotADirectory => not_a_store("a file"),
+                _ => error,
+            },
+            _ => error,
         })?;
         let document: Value = serde_json::from_slice(&text).map_err(|error| StoreError::damaged(&path, error))?;
         let attributes =

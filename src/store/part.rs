@@ -1,7 +1,6 @@
 //! Part files: the tables of one video, each with a checksum over itself. Renaming them into place is the commit.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
 use arrow::array::RecordBatch;
@@ -11,7 +10,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::KeyValue;
+use parquet::file::metadata::{KeyValue, ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::properties::WriterProperties;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -19,12 +18,16 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::arrays::Codec;
 use super::tables::{StepRow, heads_by_token, heads_schema, names, steps_batch, steps_from_batch, steps_schema};
-use super::{StoreError, durable};
+use super::{StoreError, durable, files};
 use crate::dtype::Dtype;
 use crate::dump::Batch;
 use crate::json::Object;
 
 const GENERATION_KEY: &str = "attnkit.generation";
+/// The most rows of a part.
+const MAX_ROWS: i64 = 1 << 24;
+/// The most bytes of a part's columns, once decompressed.
+const MAX_BYTES: i64 = 1 << 32;
 const CHECKSUM_KEY: &str = "attnkit.checksum";
 const VIDEO_KEY: &str = "attnkit.video";
 /// What stands in place of a checksum while it is computed.
@@ -211,10 +214,29 @@ fn checksum_position(bytes: &[u8]) -> Option<usize> {
     (at + 32 <= bytes.len()).then_some(at)
 }
 
-/// Checks a part's checksum over itself.
+/// Checks a part's checksum over itself, and that nothing it says of sizes would fill the memory.
 pub(super) fn check_part(path: &Path) -> Result<(), StoreError> {
-    let bytes = fs::read(path).map_err(StoreError::io(path))?;
-    check_bytes(&bytes).map_err(|found| StoreError::damaged(path, found))
+    let bytes = files::read(path)?;
+    check_bytes(&bytes).map_err(|found| StoreError::damaged(path, found))?;
+    let metadata = ParquetMetaDataReader::new()
+        .parse_and_finish(&Bytes::from(bytes))
+        .map_err(|source| StoreError::Parquet { path: path.to_owned(), source })?;
+    check_sizes(&metadata).map_err(|found| StoreError::damaged(path, found))
+}
+
+/// Checks what a part says of its sizes before anything is allocated for it: a few bytes can stand for any number of rows.
+fn check_sizes(metadata: &ParquetMetaData) -> Result<(), String> {
+    let rows = metadata.file_metadata().num_rows();
+    let groups = metadata.row_groups();
+    let of_groups = groups.iter().try_fold(0_i64, |sum, group| sum.checked_add(group.num_rows()));
+    if groups.iter().any(|group| group.num_rows() < 0) || of_groups != Some(rows) || rows > MAX_ROWS {
+        return Err(format!("{rows} rows; a part has {MAX_ROWS} at the most, in groups that add up"));
+    }
+    let sizes = groups.iter().flat_map(|group| group.columns()).map(|column| column.uncompressed_size());
+    match sizes.clone().try_fold(0_i64, i64::checked_add) {
+        Some(bytes) if bytes <= MAX_BYTES && sizes.into_iter().all(|size| size >= 0) => Ok(()),
+        _ => Err(format!("columns that take more than {MAX_BYTES} bytes once decompressed")),
+    }
 }
 
 fn check_bytes(bytes: &[u8]) -> Result<(), &'static str> {
@@ -277,9 +299,9 @@ pub(super) fn part_video(path: &Path) -> Result<Option<String>, StoreError> {
 }
 
 fn footer_value(path: &Path, wanted: &str) -> Result<Option<String>, StoreError> {
-    let file = match fs::File::open(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        other => other.map_err(StoreError::io(path))?,
+    let file = match files::open(path) {
+        Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
     };
     let builder = ParquetRecordBatchReaderBuilder::try_new(file)
         .map_err(|source| StoreError::Parquet { path: path.to_owned(), source })?;
@@ -289,12 +311,13 @@ fn footer_value(path: &Path, wanted: &str) -> Result<Option<String>, StoreError>
 
 fn read_part(path: &Path) -> Result<(Vec<RecordBatch>, BTreeMap<String, String>), StoreError> {
     let failed = |source| StoreError::Parquet { path: path.to_owned(), source };
-    let bytes = fs::read(path).map_err(StoreError::io(path))?;
+    let bytes = files::read(path)?;
     // What is read here may be written again, under a new checksum.
     check_bytes(&bytes).map_err(|found| StoreError::damaged(path, found))?;
     let builder = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes)).map_err(failed)?;
     let keys = builder.metadata().file_metadata().key_value_metadata().cloned().unwrap_or_default();
     let keys = keys.into_iter().filter_map(|pair| Some((pair.key, pair.value?))).collect();
+    check_sizes(builder.metadata()).map_err(|found| StoreError::damaged(path, found))?;
     let batches = builder.build().map_err(failed)?.collect::<Result<Vec<_>, _>>();
     Ok((batches.map_err(|error| StoreError::damaged(path, error))?, keys))
 }
@@ -307,6 +330,8 @@ pub(super) fn stage(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -323,6 +348,24 @@ mod tests {
             let mut flipped = bytes.clone();
             flipped[position] ^= 1 << (position % 8);
             assert!(check_bytes(&flipped).is_err(), "byte {position}");
+        }
+    }
+
+    #[test]
+    fn rows_that_are_only_claimed_are_refused() {
+        let record = VideoRecord { video_id: "v".into(), ..VideoRecord::default() };
+        let index = VideoIndex { generation: "0123456789abcdef".into(), record, rows: Vec::new() };
+        let bytes = Bytes::from(steps_part(&index).unwrap());
+        let metadata = ParquetMetaDataReader::new().parse_and_finish(&bytes).unwrap();
+        check_sizes(&metadata).unwrap();
+        let forged = |rows: i64| {
+            let file = metadata.file_metadata();
+            let (version, schema) = (file.version(), file.schema_descr_ptr());
+            let file = parquet::file::metadata::FileMetaData::new(version, rows, None, None, schema, None);
+            check_sizes(&ParquetMetaData::new(file, Vec::new()))
+        };
+        for rows in [1, 1 << 40, i64::MAX, -1] {
+            assert!(forged(rows).unwrap_err().contains(&rows.to_string()));
         }
     }
 
