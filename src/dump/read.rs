@@ -15,7 +15,7 @@ use super::error::describe;
 use super::gzip::Gunzip;
 use super::npy::{HEADER_LIMIT, NpyHeader, read_npy};
 use super::npz::{Npz, NpzArray, read_promised};
-use super::torch::{TorchDtype, read_tensor};
+use super::torch::{peek_tensor, read_tensor};
 use super::{Batch, DumpError, FileFormat, FileSignature, Problem, StepArray, StepFile, StepFiles, StepShape};
 use crate::dtype::SourceDtype;
 use crate::shape::AxisNumbers;
@@ -106,11 +106,18 @@ impl StepReader {
 
     fn read_file(&mut self, file: &StepFile, hash: &mut Xxh3) -> Result<StepArray<'_>, DumpError> {
         let options = &self.options;
-        read_whole(&file.path, options.max_step_bytes, &mut self.file).map_err(|problem| problem.at(&file.path))?;
+        let failed = |problem: Problem| problem.at(&file.path);
+        read_whole(&file.path, options.max_step_bytes, &mut self.file).map_err(failed)?;
         hash.update(&self.file);
-        decode(file.format, &self.file, &mut self.unpacked, options)
-            .and_then(|array| array.into_step_array(options.batch))
-            .map_err(|problem| problem.at(&file.path))
+        if unpack(file.format, &self.file, &mut self.unpacked, options).map_err(failed)? {
+            // Never held beside what is made of the unpacked: a step takes at most three times its size.
+            self.file = std::mem::take(&mut self.unpacked);
+        }
+        let decoded = match file.format {
+            FileFormat::Npy | FileFormat::NpyGzip | FileFormat::Npz => read_npy(&self.file, options.max_step_bytes),
+            FileFormat::Torch | FileFormat::TorchGzip => torch(&self.file, options.max_step_bytes),
+        };
+        decoded.and_then(|array| array.into_step_array(options.batch)).map_err(failed)
     }
 
     /// Puts the parts of a split step together.
@@ -141,7 +148,8 @@ impl StepReader {
         whole.map(|(_, array)| array).ok_or_else(|| Problem::Empty { expected: "step files" }.at(first))
     }
 
-    /// Shape and type from the file's head where the format has them there: npy, plain, gzipped or in an npz. `None` for other formats.
+    /// Shape and type from the file's head where it has them: npy, plain, gzipped or in an npz, and what `torch.save` writes. `None` for
+    /// other tensors.
     ///
     /// # Errors
     /// If the head is damaged, or a plain file's size is not what it promises.
@@ -192,13 +200,25 @@ impl StepReader {
             }
             FileFormat::Npz if file.tensor.bytes == 0 => return Err(Problem::Empty { expected: "an npz archive" }),
             FileFormat::Npz => Npz::open(BufReader::new(open))?.choose(self.options.array.as_deref())?.header,
-            FileFormat::Torch | FileFormat::TorchGzip => return Ok(None),
+            FileFormat::Torch | FileFormat::TorchGzip => {
+                let is_packed = file.format == FileFormat::TorchGzip;
+                let stream: Box<dyn Read> =
+                    if is_packed { Box::new(MultiGzDecoder::new(BufReader::new(open))) } else { Box::new(open) };
+                // What is wrong with it is found, and said, when the file is read.
+                let read = stream.take(HEADER_LIMIT as u64).read_to_end(&mut head);
+                let Some((shape, dtype)) = read.ok().and_then(|_| peek_tensor(&head)) else { return Ok(None) };
+                return self.peeked(shape, dtype.into()).map(Some);
+            }
         };
-        let (shape, batch) = without_batch(&header.shape)?;
+        self.peeked(header.shape, header.dtype).map(Some)
+    }
+
+    fn peeked(&self, axes: Vec<usize>, dtype: SourceDtype) -> Result<StepPeek, Problem> {
+        let (shape, batch) = without_batch(&axes)?;
         if batch > 1 && self.options.batch.is_none() {
-            return Err(Problem::BatchAxis { found: header.shape, batch });
+            return Err(Problem::BatchAxis { found: axes, batch });
         }
-        Ok(Some(StepPeek { shape, dtype: header.dtype }))
+        Ok(StepPeek { shape, dtype })
     }
 
     /// Checks that the step's files are still those that were found.
@@ -255,21 +275,16 @@ fn read_whole(path: &Path, limit: u64, buffer: &mut Vec<u8>) -> Result<(), Probl
     Ok(())
 }
 
-fn decode<'a>(
-    format: FileFormat,
-    file: &'a [u8],
-    unpacked: &'a mut Vec<u8>,
-    options: &ReadOptions,
-) -> Result<FileArray<'a>, Problem> {
+/// Unpacks a file of a packed format. Returns false, and does nothing, if it is a plain one.
+fn unpack(format: FileFormat, file: &[u8], unpacked: &mut Vec<u8>, options: &ReadOptions) -> Result<bool, Problem> {
     let limit = options.max_step_bytes;
     match format {
-        FileFormat::Npy => read_npy(file, limit),
-        FileFormat::Npz if file.is_empty() => Err(Problem::Empty { expected: "an npz archive" }),
+        FileFormat::Npy | FileFormat::Torch => return Ok(false),
+        FileFormat::Npz if file.is_empty() => return Err(Problem::Empty { expected: "an npz archive" }),
         FileFormat::Npz => {
             let mut archive = Npz::open(Cursor::new(file))?;
             let array = archive.choose(options.array.as_deref())?;
             archive.extract(&array, limit, unpacked)?;
-            read_npy(unpacked, limit)
         }
         FileFormat::NpyGzip => {
             let mut stream = Gunzip::new(file)?;
@@ -277,9 +292,7 @@ fn decode<'a>(
                 Problem::Io(source) => stream.problem(source),
                 other => other,
             })?;
-            read_npy(unpacked, limit)
         }
-        FileFormat::Torch => torch(file, limit),
         FileFormat::TorchGzip => {
             unpacked.clear();
             let mut stream = Gunzip::new(file)?;
@@ -290,9 +303,9 @@ fn decode<'a>(
             if unpacked.len() as u64 > bound {
                 return Err(Problem::Bomb { packed: file.len(), unpacked: unpacked.len() });
             }
-            torch(unpacked, limit)
         }
     }
+    Ok(true)
 }
 
 fn torch(bytes: &[u8], limit: u64) -> Result<FileArray<'_>, Problem> {
@@ -300,12 +313,7 @@ fn torch(bytes: &[u8], limit: u64) -> Result<FileArray<'_>, Problem> {
         return Err(Problem::Empty { expected: "a file of torch.save" });
     }
     let tensor = read_tensor(bytes, limit)?;
-    let dtype = match tensor.dtype {
-        TorchDtype::Float16 => SourceDtype::Float16,
-        TorchDtype::BFloat16 => SourceDtype::BFloat16,
-        TorchDtype::Float32 => SourceDtype::Float32,
-        TorchDtype::Float64 => SourceDtype::Float64,
-    };
+    let dtype = SourceDtype::from(tensor.dtype);
     Ok(FileArray { shape: tensor.shape, dtype, values: Values::from_le_bytes(dtype, tensor.bytes) })
 }
 

@@ -13,6 +13,8 @@ use zip::read::ZipReadOptions;
 use zip::result::ZipError;
 use zip::{CompressionMethod, ZipArchive};
 
+use crate::dtype::SourceDtype;
+
 /// Element type of a tensor as stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TorchDtype {
@@ -131,6 +133,33 @@ pub fn read_tensor(bytes: &[u8], limit: u64) -> Result<TorchTensor<'_>, TorchErr
     let bytes = bytes.ok_or_else(outside)?;
     let shape = view.shape.clone();
     Ok(TorchTensor { dtype, shape, bytes })
+}
+
+/// Shape and type of the tensor of a file, from its first bytes: `torch.save` writes what describes a tensor before its values. `None` if
+/// they do not tell it; reading the whole file does, or says what is wrong.
+#[must_use]
+pub fn peek_tensor(head: &[u8]) -> Option<(Vec<usize>, TorchDtype)> {
+    /// A local file header: signature, version, flags, method, …, lengths of the name and of what is behind it.
+    const HEADER: usize = 30;
+    let number = |at: usize| Some(usize::from(u16::from_le_bytes([*head.get(at)?, *head.get(at + 1)?])));
+    let (method, name, extra) = (number(8)?, number(26)?, number(28)?);
+    let is_stored = head.starts_with(b"PK\x03\x04") && method == 0;
+    if !is_stored || !head.get(HEADER..HEADER + name)?.ends_with(b"data.pkl") {
+        return None;
+    }
+    let Value::Tensor(view) = Unpickler::load(head.get(HEADER + name + extra..)?).ok()? else { return None };
+    Some((view.shape.clone(), view.storage.dtype.ok()?))
+}
+
+impl From<TorchDtype> for SourceDtype {
+    fn from(dtype: TorchDtype) -> Self {
+        match dtype {
+            TorchDtype::Float16 => Self::Float16,
+            TorchDtype::BFloat16 => Self::BFloat16,
+            TorchDtype::Float32 => Self::Float32,
+            TorchDtype::Float64 => Self::Float64,
+        }
+    }
 }
 
 impl TorchDtype {
