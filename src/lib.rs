@@ -19,6 +19,7 @@
 // What verify, repair and export alone use of the modules below them.
 #![cfg_attr(not(feature = "query"), allow(dead_code, unused_imports))]
 
+mod bounded;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod contents;

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand, ValueEnum, ValueHint};
 use serde::Serialize;
 
 use super::{Failure, Global, print, say, show, table, units, write_out};
+use crate::bounded;
 use crate::prompt::{Item, MAX_DEPTH, Template, Tokenizer, Variation, WordTokens, parse_weighted, prompt_id};
 
 const GRAMMAR: &str = "[a|b] are alternatives, (word:2.5) is a word and its weight; docs/prompts.md has the grammar";
@@ -15,6 +16,8 @@ const GRAMMAR: &str = "[a|b] are alternatives, (word:2.5) is a word and its weig
 const WARNINGS: usize = 10;
 /// Variations shown in a table without `--limit`.
 const ROWS: u64 = 100;
+/// The most bytes of a file of templates.
+const FILE_BYTES: u64 = 256 << 20;
 
 /// Prompt templates, weights and tokens.
 #[derive(Debug, Args)]
@@ -197,9 +200,9 @@ fn expand(args: &ExpandArgs, global: &Global) -> Result<(), Failure> {
 fn read_templates(argument: &str, max_depth: usize, global: &Global) -> Result<Vec<(String, Template)>, Failure> {
     let path = Path::new(argument);
     let (name, text) = if argument == "-" {
-        ("standard input", std::io::read_to_string(std::io::stdin())?)
+        ("standard input", bounded::as_text(bounded::read_from(std::io::stdin(), FILE_BYTES)?)?)
     } else if path.is_file() {
-        let read = std::fs::read_to_string(path);
+        let read = bounded::read_text(path, FILE_BYTES);
         let failed =
             |error| Failure::with_hint(format!("{argument}: {error}"), "templates are text in UTF-8, one a line");
         (argument, read.map_err(failed)?)

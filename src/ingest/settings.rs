@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::IngestOptions;
+use crate::bounded;
 
+/// The most bytes of a file of settings.
+const FILE_BYTES: u64 = 16 << 20;
 const BLOCK: &str = "attention_analysis_settings";
 const KEYS: [&str; 8] = [
     "store_attention",
@@ -59,7 +62,7 @@ impl Settings {
 /// # Errors
 /// If the file cannot be read, is not YAML, or a known key has a value it cannot have.
 pub fn read_settings(path: &Path) -> Result<Settings, SettingsError> {
-    let text = std::fs::read_to_string(path)
+    let text = bounded::read_text(path, FILE_BYTES)
         .map_err(|error| SettingsError { path: path.to_owned(), found: format!("cannot be read: {error}") })?;
     parse(&text).map_err(|found| SettingsError { path: path.to_owned(), found })
 }

@@ -2,9 +2,9 @@
 //! from what the generator left beside the dump.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::{fs, io};
 
 use serde_json::Value;
 
@@ -12,10 +12,15 @@ use super::expand::{TrackedWord, Variation, parse_weighted};
 use super::parse::PromptError;
 use super::template::Template;
 use super::{as_name, collapse_spaces, comparable, places, prompt_id};
+use crate::bounded;
 use crate::json::Json;
 
 /// Prompts that are looked up by their texts; further ones are found by their numbers alone.
 const TEXTS: u64 = 1_000_000;
+/// The most bytes of the templates that they are made of, one by one, or of the texts themselves: seconds of work.
+const TEXT_BYTES: usize = 256 << 20;
+/// The most bytes of a file of prompts.
+const FILE_BYTES: u64 = 256 << 20;
 /// Keys of a variation's prompt, the one that keeps weights first.
 const PROMPT_KEYS: [&str; 4] = ["weighted_prompt", "weighted_text", "text", "prompt"];
 /// Where generators leave prompts, below a batch's directory; the most telling first.
@@ -32,7 +37,15 @@ pub struct BatchPrompts {
     count: u64,
     /// Remarks on the file: what is probably not what its author meant.
     warnings: Vec<String>,
-    by_text: OnceLock<HashMap<String, Vec<u64>>>,
+    by_text: OnceLock<Texts>,
+}
+
+/// The numbers of the prompts of each text.
+#[derive(Debug, Default)]
+struct Texts {
+    numbers: HashMap<String, Vec<u64>>,
+    /// How many prompts are among them.
+    count: u64,
 }
 
 /// Some of the prompts.
@@ -179,7 +192,8 @@ impl BatchPrompts {
 
     /// The text of a file, and the prompts of it that are still to be read.
     fn open(path: &Path) -> Result<(Self, String), BatchPromptsError> {
-        let bytes = fs::read(path).map_err(|source| BatchPromptsError::Io { path: path.to_owned(), source })?;
+        let bytes = bounded::read(path, FILE_BYTES)
+            .map_err(|source| BatchPromptsError::Io { path: path.to_owned(), source })?;
         let prompts = Self {
             path: path.to_owned(),
             sources: Vec::new(),
@@ -291,7 +305,7 @@ impl BatchPrompts {
             _ => {}
         }
         let of_text = |text: &String| -> Vec<BatchPrompt> {
-            self.by_text().get(text).into_iter().flatten().filter_map(|&number| self.prompt(number)).collect()
+            self.by_text().numbers.get(text).into_iter().flatten().filter_map(|&number| self.prompt(number)).collect()
         };
         let mut alike = of_text(&text);
         let is_literal = alike.is_empty() && literal.is_some();
@@ -303,8 +317,9 @@ impl BatchPrompts {
         }
         match &alike[..] {
             [one] => Ok(Found { prompt: one.clone(), is_by_text: true, is_literal }),
-            [] if self.count() > TEXTS => {
-                Err(format!("its prompt `{text}` is none of the first {TEXTS} {}, of {}", of_file(), self.count()))
+            [] if self.count() > self.by_text().count => {
+                let first = self.by_text().count;
+                Err(format!("its prompt `{text}` is none of the first {first} {}, of {}", of_file(), self.count()))
             }
             [] => Err(format!("its prompt `{text}` is none of those {}", of_file())),
             several => {
@@ -319,15 +334,20 @@ impl BatchPrompts {
         }
     }
 
-    fn by_text(&self) -> &HashMap<String, Vec<u64>> {
+    fn by_text(&self) -> &Texts {
         self.by_text.get_or_init(|| {
-            let mut by_text: HashMap<String, Vec<u64>> = HashMap::new();
-            let numbers = self.sources.iter().flat_map(Source::numbers);
-            for (number, _) in numbers.zip(0..TEXTS) {
-                let Some(prompt) = self.prompt(number) else { continue };
-                by_text.entry(comparable(&prompt.prompt)).or_default().push(number);
+            let mut texts = Texts::default();
+            let mut bytes = 0;
+            let of_source = |source| Source::texts(source).map(move |(number, text)| (number, text, source.bytes()));
+            for (number, text, of_source) in self.sources.iter().flat_map(of_source) {
+                bytes += of_source.max(text.len());
+                if texts.count == TEXTS || bytes > TEXT_BYTES {
+                    break;
+                }
+                texts.count += 1;
+                texts.numbers.entry(comparable(&text)).or_default().push(number);
             }
-            by_text
+            texts
         })
     }
 
@@ -412,9 +432,10 @@ impl BatchPrompts {
     /// The template of variations that were listed without it: the generator leaves it in files of its own.
     fn template_beside(&self) -> Option<String> {
         let dir = self.path.parent()?;
-        let of_file = fs::read_to_string(dir.join("prompt_template.txt")).ok().map(|text| text.trim().to_owned());
+        let of_file = bounded::read_text(&dir.join("prompt_template.txt"), FILE_BYTES).ok();
+        let of_file = of_file.map(|text| text.trim().to_owned());
         let of_batch = || {
-            let text = fs::read_to_string(dir.parent()?.join("batch_metadata.json")).ok()?;
+            let text = bounded::read_text(&dir.parent()?.join("batch_metadata.json"), FILE_BYTES).ok()?;
             let json = Json::parse(text.as_bytes()).ok()?.value;
             json.get("batch_info")?.get("template")?.as_str().map(str::to_owned)
         };
@@ -431,10 +452,23 @@ impl Source {
         }
     }
 
-    fn numbers(&self) -> Box<dyn Iterator<Item = u64> + '_> {
+    /// Bytes that each of its prompts is made of.
+    fn bytes(&self) -> usize {
         match self {
-            Self::Template { first, template, .. } => Box::new(*first..first.saturating_add(template.count())),
-            Self::Listed(prompts) => Box::new(prompts.keys().copied()),
+            Self::Template { text, .. } => text.len(),
+            Self::Listed(_) => 0,
+        }
+    }
+
+    /// Numbers and texts of its prompts.
+    fn texts(&self) -> Box<dyn Iterator<Item = (u64, String)> + '_> {
+        match self {
+            Self::Template { first, template, .. } => {
+                let numbers = *first..first.saturating_add(template.count());
+                let texts = template.variations().map(|variation| collapse_spaces(&variation.prompt));
+                Box::new(numbers.zip(texts))
+            }
+            Self::Listed(prompts) => Box::new(prompts.iter().map(|(number, prompt)| (*number, prompt.prompt.clone()))),
         }
     }
 
@@ -452,6 +486,8 @@ impl Source {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn read(name: &str, text: impl AsRef<[u8]>) -> Result<BatchPrompts, BatchPromptsError> {
@@ -459,6 +495,21 @@ mod tests {
         let path = dir.path().join(name);
         fs::write(&path, text).unwrap();
         BatchPrompts::read(&path)
+    }
+
+    #[test]
+    fn texts_are_looked_up_as_far_as_that_takes_seconds() {
+        // 2^16000 variations of two letters each: all are there by their numbers, the first ones by their texts as well.
+        let prompts = read("t.txt", "[ab|cd]".repeat(10_000)).unwrap();
+        assert_eq!(prompts.count(), u64::MAX);
+        let of_number = prompts.find(Some("prompt_5000000"), None, &[]).unwrap().prompt;
+        assert_eq!(prompts.find(Some("prompt_5000000"), Some(&of_number.prompt), &[]).unwrap().prompt, of_number);
+        let third = "ab".repeat(9_998) + "cdab";
+        assert_eq!(prompts.find(None, Some(&third), &[]).unwrap().prompt.number, 2);
+        let error = prompts.find(None, Some(&of_number.prompt), &[]).unwrap_err();
+        assert!(error.contains("none of the first 3834") && error.contains("of 18446744073709551615"), "{error}");
+        let error = read("t.txt", format!("[{}]", "a|".repeat(60_000))).unwrap_err().to_string();
+        assert!(error.contains("100000 bytes at the most, this one has 120002"), "{error}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::collapse_spaces;
 use super::parse::PromptError;
-use super::template::{Alternatives, Emphasis, Item, Template, count, escaped};
+use super::template::{Alternatives, Emphasis, Item, Template, escaped};
 
 /// One of the prompts that a template stands for.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
@@ -179,20 +179,14 @@ impl Writer {
         self.words.push(TrackedWord { word: text, weight: word.weight.unwrap_or(1.0) });
     }
 
-    fn choice(&mut self, choice: &Alternatives, mut number: u64) {
-        for (index, option) in choice.options.iter().enumerate() {
-            let of_option = count(&option.items);
-            if number >= of_option {
-                number -= of_option;
-                continue;
-            }
-            let (start, place) = (self.weighted.len(), self.choices.len());
-            let weight = option.weight.unwrap_or(1.0);
-            self.choices.push(Choice { bracket: choice.bracket, option: index, text: String::new(), weight });
-            self.items(&option.items, number);
-            self.choices[place].text = self.weighted[start..].to_owned();
-            return;
-        }
+    fn choice(&mut self, choice: &Alternatives, number: u64) {
+        let Some((index, number)) = choice.option_of(number) else { return };
+        let option = &choice.options[index];
+        let (start, place) = (self.weighted.len(), self.choices.len());
+        let weight = option.weight.unwrap_or(1.0);
+        self.choices.push(Choice { bracket: choice.bracket, option: index, text: String::new(), weight });
+        self.items(&option.items, number);
+        self.choices[place].text = self.weighted[start..].to_owned();
     }
 
     /// What was written is read as a prompt of its own: `(flower:[1.5|2.5])` has a weight only now.

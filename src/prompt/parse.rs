@@ -9,6 +9,9 @@ use super::template::{Alternatives, Emphasis, Item, OptionItems, Template};
 /// How deep brackets may be nested, as generators have it.
 pub const MAX_DEPTH: usize = 3;
 
+/// The most bytes of a prompt or template; text encoders read some thousand at the most.
+pub const MAX_BYTES: usize = 100_000;
+
 /// Columns of a prompt that are shown around what is wrong with it.
 const SHOWN: usize = 72;
 
@@ -97,6 +100,13 @@ impl Template {
     pub fn parse_nested(text: &str, max_depth: usize) -> Result<Self, PromptError> {
         if text.is_empty() {
             return Err(PromptError::new(text, 0, "expected a prompt or a template, found nothing".into()));
+        }
+        if text.len() > MAX_BYTES {
+            let found = format!(
+                "a template has {MAX_BYTES} bytes at the most, this one has {}: several lines can be several templates",
+                text.len()
+            );
+            return Err(PromptError::new(text, 0, found));
         }
         let mut parser =
             Parser { text, at: 0, brackets: 0, depth: 0, max_depth: max_depth.min(64), warnings: Vec::new() };
@@ -204,7 +214,7 @@ impl Parser<'_> {
             if is_last {
                 self.at += 1;
                 self.depth -= 1;
-                return Ok(Alternatives { bracket, options });
+                return Ok(Alternatives::new(bracket, options));
             }
         }
     }

@@ -47,6 +47,9 @@ pub struct Alternatives {
     pub bracket: usize,
     /// At least one.
     pub options: Vec<OptionItems>,
+    /// Of each option the number of its first variation among those of the bracket; their count last.
+    #[serde(skip)]
+    starts: Vec<u64>,
 }
 
 /// One of several alternatives.
@@ -88,10 +91,25 @@ impl Item {
         match self {
             Self::Text { .. } => 1,
             Self::Word(word) => count(&word.items),
-            Self::Choice(choice) => {
-                choice.options.iter().map(|option| count(&option.items)).fold(0, u64::saturating_add)
-            }
+            Self::Choice(choice) => choice.starts.last().copied().unwrap_or(1),
         }
+    }
+}
+
+impl Alternatives {
+    pub(super) fn new(bracket: usize, options: Vec<OptionItems>) -> Self {
+        let mut starts = vec![0_u64];
+        for option in &options {
+            let start = starts.last().copied().unwrap_or(0);
+            starts.push(start.saturating_add(count(&option.items)));
+        }
+        Self { bracket, options, starts }
+    }
+
+    /// The option that a variation has, and which of the option's own variations it is.
+    pub(super) fn option_of(&self, variation: u64) -> Option<(usize, u64)> {
+        let index = self.starts.partition_point(|&start| start <= variation).checked_sub(1)?;
+        (index < self.options.len()).then(|| (index, variation - self.starts[index]))
     }
 }
 

@@ -1,12 +1,24 @@
 //! Where the words of a prompt sit among the pieces that a tokenizer cuts it into: the rows of the cross-attention's text axis.
 
 use std::ops::Range;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::expand::Variation;
 use super::{TokenizerError, collapse_spaces, places};
+use crate::bounded;
+
+/// The most bytes of a `tokenizer.json`; those of large multilingual models have 35 MB.
+const FILE_BYTES: u64 = 256 << 20;
+/// The most bytes of a text that is cut.
+const TEXT_BYTES: usize = 16 << 10;
+/// How many times as long a tokenizer may make a text before it is cut.
+const MAX_GROWTH: usize = 4096;
+/// Words of up to so many characters are looked up piece by piece.
+const MAX_WORD: u64 = 1000;
 
 /// A tokenizer, as `tokenizer.json` describes it.
 #[derive(Debug)]
@@ -73,7 +85,8 @@ impl Tokenizer {
     /// If the file cannot be read or is not one.
     pub fn open(path: &Path) -> Result<Self, TokenizerError> {
         let failed = |found: String| TokenizerError { path: path.to_owned(), found };
-        let bytes = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
+        let bytes = bounded::read(path, FILE_BYTES).map_err(|error| failed(error.to_string()))?;
+        check_growth(&bytes).map_err(failed)?;
         let inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| {
             failed(format!(
                 "not a tokenizer.json: {error}; `AutoTokenizer.from_pretrained(…).save_pretrained(DIR)` writes one"
@@ -163,9 +176,65 @@ impl Tokenizer {
     }
 
     fn encode(&self, text: &str, special: bool) -> Result<Encoded, TokenizerError> {
-        self.inner
-            .encode(text, special)
-            .map_err(|error| TokenizerError { path: self.path.clone(), found: error.to_string() })
+        let failed = |found: String| TokenizerError { path: self.path.clone(), found };
+        if text.len() > TEXT_BYTES {
+            return Err(failed(format!(
+                "a text of {} bytes is to be cut; it cuts {TEXT_BYTES} at the most",
+                text.len()
+            )));
+        }
+        // What a description asks for may be what the library never expected.
+        let encoded = panic::catch_unwind(AssertUnwindSafe(|| self.inner.encode(text, special)));
+        encoded
+            .map_err(|_| failed("the tokenizer that it describes cannot be run".into()))?
+            .map_err(|error| failed(error.to_string()))
+    }
+}
+
+/// Checks that what a tokenizer does to a text before it is cut cannot blow it up: ten replacements of a letter by a thousand others
+/// would fill any memory.
+fn check_growth(bytes: &[u8]) -> Result<(), String> {
+    #[derive(Deserialize)]
+    struct Steps {
+        #[serde(default)]
+        normalizer: Value,
+        #[serde(default)]
+        pre_tokenizer: Value,
+        #[serde(default)]
+        decoder: Value,
+        #[serde(default)]
+        model: Limits,
+    }
+    #[derive(Default, Deserialize)]
+    struct Limits {
+        #[serde(default)]
+        max_input_chars_per_word: Option<u64>,
+    }
+    // What is wrong with it otherwise is said by the library.
+    let Ok(steps) = serde_json::from_slice::<Steps>(bytes) else { return Ok(()) };
+    let mut growth = 1_usize;
+    for step in [&steps.normalizer, &steps.pre_tokenizer, &steps.decoder] {
+        growth = growth.saturating_mul(growth_of(step));
+    }
+    if growth > MAX_GROWTH {
+        return Err(format!("its replacements make a text {growth} times as long; {MAX_GROWTH} times is the most"));
+    }
+    match steps.model.max_input_chars_per_word {
+        Some(most) if most > MAX_WORD => {
+            Err(format!("max_input_chars_per_word is {most}; {MAX_WORD} is the most, for the time that words take"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// How many times as long a step makes a text, at the most.
+fn growth_of(step: &Value) -> usize {
+    let of_text = |key: &str| step.get(key).and_then(Value::as_str).map_or(1, |text| text.len() + 1);
+    let inner = ["normalizers", "pretokenizers", "decoders"].iter().filter_map(|key| step.get(key)?.as_array());
+    let inner = inner.flatten().map(growth_of).fold(1, usize::saturating_mul);
+    match step.get("type").and_then(Value::as_str) {
+        Some("Replace") => of_text("content").saturating_mul(inner),
+        _ => inner,
     }
 }
 
@@ -254,6 +323,30 @@ mod tests {
             told.contains("[6, 99]") && told.contains("▁beauti") && told.contains("nothing") && told.contains("[5]"),
             "{told}"
         );
+    }
+
+    #[test]
+    fn a_tokenizer_that_blows_texts_up_is_refused() {
+        let (dir, tokenizer) = tokenizer();
+        let mut document: Value = serde_json::from_slice(&std::fs::read(tokenizer.path()).unwrap()).unwrap();
+        let replace = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aaaaaaaaa"});
+        let open = |document: &Value| {
+            let path = dir.path().join("other.json");
+            std::fs::write(&path, document.to_string()).unwrap();
+            Tokenizer::open(&path).map_err(|error| error.to_string())
+        };
+        document["normalizer"] = json!({"type": "Sequence", "normalizers": vec![replace.clone(); 3]});
+        open(&document).unwrap();
+        document["normalizer"] = json!({"type": "Sequence", "normalizers": vec![replace; 30]});
+        assert!(open(&document).unwrap_err().contains("times as long; 4096 times is the most"));
+        document["normalizer"] = Value::Null;
+        document["model"] = json!({"type": "WordPiece", "vocab": {"[UNK]": 0}, "unk_token": "[UNK]",
+            "continuing_subword_prefix": "##", "max_input_chars_per_word": 1_000_000});
+        assert!(open(&document).unwrap_err().contains("max_input_chars_per_word is 1000000"));
+
+        let long = Variation { prompt: "a".repeat(TEXT_BYTES + 1), ..Variation::default() };
+        let error = tokenizer.tokenize(&long, &[]).unwrap_err().to_string();
+        assert!(error.contains("16385 bytes") && error.contains("16384"), "{error}");
     }
 
     #[test]

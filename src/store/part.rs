@@ -10,7 +10,9 @@ use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{KeyValue, ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::metadata::{
+    ColumnChunkMetaData, KeyValue, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData,
+};
 use parquet::file::properties::WriterProperties;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -232,7 +234,7 @@ fn check_sizes(metadata: &ParquetMetaData) -> Result<(), String> {
     if groups.iter().any(|group| group.num_rows() < 0) || of_groups != Some(rows) || rows > MAX_ROWS {
         return Err(format!("{rows} rows; a part has {MAX_ROWS} at the most, in groups that add up"));
     }
-    let sizes = groups.iter().flat_map(|group| group.columns()).map(|column| column.uncompressed_size());
+    let sizes = groups.iter().flat_map(RowGroupMetaData::columns).map(ColumnChunkMetaData::uncompressed_size);
     match sizes.clone().try_fold(0_i64, i64::checked_add) {
         Some(bytes) if bytes <= MAX_BYTES && sizes.into_iter().all(|size| size >= 0) => Ok(()),
         _ => Err(format!("columns that take more than {MAX_BYTES} bytes once decompressed")),
