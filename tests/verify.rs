@@ -8,12 +8,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use attnkit::store::{Store, StoreError};
+use attnkit::store::{STORE_VERSION, Store, StoreError};
 use attnkit::verify::VerifyOptions;
 use half::f16;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use support::{Place, Random, SHAPE, Word, files, gzip, npy_f16, npy_parts, tree, write_summary};
+use support::{
+    Place, Random, SHAPE, Word, copy_tree, files, fixture, gzip, list, npy_f16, npy_parts, tree, write_summary,
+};
 
 const VIDEO: &str = "prompt_000_vid001";
 const SECOND: &str = "prompt_001_vid001";
@@ -435,14 +437,41 @@ fn a_store_of_another_version_is_refused() {
     fs::write(&path, other).unwrap();
     assert!(matches!(Store::open(place.store()), Err(StoreError::Version { found: 2, expected: 1, .. })));
     for command in ["info", "verify", "gc"] {
-        place.run([command, "a.store"]).ended(1).says("store version 2; this attnkit reads version 1");
+        place
+            .run([command, "a.store"])
+            .ended(1)
+            .says("store version 2, written by attnkit 9.1.0; this attnkit")
+            .says("reads version 1: use attnkit 9.1.0 or a later one");
     }
     place.ingest(&[]).ended(1).says("store version 2");
+}
+
+/// One store of each version that was released, as it was written then.
+#[test]
+fn stores_of_every_version_open_and_say_what_they_said() {
+    let (dump, stores) = (fixture("variants/averaged"), fixture("stores"));
+    let dump = dump.to_str().unwrap();
+    assert_eq!(list(&stores).len() as u64, STORE_VERSION);
+    for version in list(&stores) {
+        let place = Place::new();
+        copy_tree(&version, &place.path("old.store"));
+        place.run(["ingest", dump, "--store", "fresh.store", "-q"]).ended(0);
+        place.run(["verify", "old.store"]).ended(0);
+        let circles = |store: &str| {
+            place
+                .run(["query", "average", store, "--token", "circle", "--over", "step", "--format", "csv"])
+                .ended(0)
+                .out
+        };
+        assert_eq!(circles("old.store"), circles("fresh.store"));
+        assert_eq!(place.run(["gc", "old.store"]).ended(0).out, "nothing to remove\n");
+    }
 }
 
 fn of_version_2(text: &str) -> String {
     let mut document: Value = serde_json::from_str(text).unwrap();
     document["attributes"]["attnkit"]["store_version"] = 2.into();
+    document["attributes"]["attnkit"]["attnkit_version"] = "9.1.0".into();
     document.to_string()
 }
 

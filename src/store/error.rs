@@ -27,7 +27,11 @@ pub enum StoreError {
         found: String,
     },
     /// A store of a version this program does not know.
-    #[error("{}: store version {found}; this attnkit reads version {expected}", path.display())]
+    #[error(
+        "{}: store version {found}, written by attnkit {written_by}; this attnkit, {}, reads version {expected}: use attnkit {written_by} or a \
+         later one",
+        path.display(), env!("CARGO_PKG_VERSION")
+    )]
     Version {
         /// The store.
         path: PathBuf,
@@ -35,6 +39,8 @@ pub enum StoreError {
         found: u64,
         /// The version known.
         expected: u64,
+        /// The attnkit that created it.
+        written_by: String,
     },
     /// A file that is damaged.
     #[error("{}: damaged: {found}", path.display())]

@@ -404,7 +404,12 @@ impl Store {
             document.pointer("/attributes/attnkit").ok_or_else(|| not_a_store("a Zarr hierarchy of something else"))?;
         match attributes.get("store_version").and_then(Value::as_u64) {
             Some(STORE_VERSION) => Ok(attributes.clone()),
-            Some(found) => Err(StoreError::Version { path: self.root().to_owned(), found, expected: STORE_VERSION }),
+            Some(found) => {
+                let written_by =
+                    attributes.get("attnkit_version").and_then(Value::as_str).unwrap_or("of another version");
+                let (path, written_by) = (self.root().to_owned(), written_by.to_owned());
+                Err(StoreError::Version { path, found, expected: STORE_VERSION, written_by })
+            }
             None => Err(StoreError::damaged(&path, "no store_version")),
         }
     }
