@@ -9,6 +9,8 @@ REQUIREMENTS := tests/requirements.txt
 BENCH_ARGS ?=
 # More arguments for benches/query.py.
 QUERY_BENCH_ARGS ?=
+# More arguments for pytest, such as -k power.
+TORTURE_ARGS ?=
 # More arguments for benches/python.py.
 PYTHON_BENCH_ARGS ?=
 
@@ -17,13 +19,14 @@ TARGET = $(subst $(CURDIR)/,,$(shell $(if $(CARGO_TARGET_DIR),CARGO_TARGET_DIR='
 # One environment for each state of the requirements and each Python.
 VENV = $(ATTNKIT_CACHE)/venv-$(shell { cat $(REQUIREMENTS); $(PYTHON) --version; } 2>/dev/null | cksum | cut -d ' ' -f 1)
 
-.PHONY: help build demo test python bench lint fmt clean need-rust need-python venv
+.PHONY: help build demo test python torture bench lint fmt clean need-rust need-python venv
 
 help:
 	@echo 'make build   the attnkit binary'
 	@echo 'make demo    ingest the bundled dumps and look at the result'
 	@echo 'make test    all tests: Rust, the readers of other projects, the Python package'
 	@echo 'make python  the Python package, into the environment of the tests'
+	@echo 'make torture every fault, power loss and flipped bit of which make test draws a sample: an hour or two'
 	@echo 'make bench   speed of ingest, read-back, queries and Python, beside what users would use instead'
 	@echo 'make lint    formatting, clippy, documentation; no warning is let through'
 	@echo 'make fmt     format the Rust code'
@@ -40,6 +43,7 @@ test: need-rust venv
 	cargo test --release --workspace
 	$(MAKE) python
 	ATTNKIT_BIN="$(abspath $(TARGET))/release/attnkit" PYTHONDONTWRITEBYTECODE=1 "$(VENV)/bin/python" -m pytest -q -p no:cacheprovider tests/readers
+	ATTNKIT_BIN="$(abspath $(TARGET))/release/attnkit" PYTHONDONTWRITEBYTECODE=1 "$(VENV)/bin/python" -m pytest -q -p no:cacheprovider tests/torture
 	"$(VENV)/bin/python" -m mypy --config-file python/pyproject.toml python/attnkit python/attention_analyzer
 	"$(VENV)/bin/python" -m mypy.stubtest attnkit._native
 	ATTNKIT_BIN="$(abspath $(TARGET))/release/attnkit" PYTHONDONTWRITEBYTECODE=1 "$(VENV)/bin/python" -m pytest -q -p no:cacheprovider python/tests
@@ -48,6 +52,12 @@ test: need-rust venv
 python: need-rust venv
 	PATH="$$(cd "$(VENV)/bin" && pwd):$$PATH" "$(VENV)/bin/python" -m pip install --quiet --disable-pip-version-check \
 	  --no-build-isolation --no-deps --force-reinstall ./python
+
+# Every call that can fail, every state that a power loss can leave, ten thousand flipped bits: an hour or two. `make test` draws a sample.
+torture: need-rust venv
+	cargo build --release --workspace --bin attnkit
+	ATTNKIT_TORTURE=1 ATTNKIT_BIN="$(abspath $(TARGET))/release/attnkit" PYTHONDONTWRITEBYTECODE=1 \
+	  "$(VENV)/bin/python" -m pytest -q -rP -p no:cacheprovider tests/torture $(TORTURE_ARGS)
 
 bench: need-rust venv
 	cargo build --release --workspace --bin attnkit --example synth --example readback --example ask

@@ -1,6 +1,7 @@
 //! What is in a store or a dump: videos, prompts, words, steps, shapes, bytes. The same description for both.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -106,6 +107,17 @@ impl Contents {
     /// If its index cannot be read.
     pub fn of_store(store: &Store) -> Result<Self, StoreError> {
         let index = store.read_index()?;
+        let problems = Mutex::new(Vec::new());
+        // What of a word cannot be read is no reason to say nothing of the others.
+        let described = |rows: &[StepRow]| {
+            let first = rows.first()?;
+            let series = stored_series(store, first, rows);
+            let failed = |error: StoreError| Quarantined {
+                path: store.root().join(first.series_path()),
+                error: error.to_string(),
+            };
+            series.map_err(|error| problems.lock().unwrap_or_else(PoisonError::into_inner).push(failed(error))).ok()
+        };
         let videos: Vec<VideoContents> = index
             .par_iter()
             .map(|video| VideoContents {
@@ -116,7 +128,7 @@ impl Contents {
                 }),
                 seed: video.rows.first().and_then(|row| row.seed),
                 has_summary: video.record.summary.is_some(),
-                tokens: video.series().filter_map(|rows| stored_series(store, rows)).collect(),
+                tokens: video.series().filter_map(described).collect(),
             })
             .collect();
         let mut contents = Self {
@@ -129,9 +141,11 @@ impl Contents {
             problems: Vec::new(),
         };
         contents.add_up();
-        contents.bytes.index = store.index_bytes();
+        contents.bytes.index = store.index_bytes()?;
         contents.bytes.unreferenced = store.garbage()?.iter().map(|garbage| garbage.bytes).sum();
-        contents.problems = store.left_out().into_iter().map(|(path, error)| Quarantined { path, error }).collect();
+        let left_out = store.left_out().into_iter().map(|(path, error)| Quarantined { path, error });
+        contents.problems = left_out.chain(problems.into_inner().unwrap_or_else(PoisonError::into_inner)).collect();
+        contents.problems.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(contents)
     }
 
@@ -173,11 +187,11 @@ impl Contents {
     }
 }
 
-fn stored_series(store: &Store, rows: &[StepRow]) -> Option<SeriesContents> {
-    let first = rows.first()?;
+fn stored_series(store: &Store, first: &StepRow, rows: &[StepRow]) -> Result<SeriesContents, StoreError> {
     let element = first.dtype.parse::<crate::dtype::Dtype>().map_or(0, crate::dtype::Dtype::size);
-    let (stored, rollups) = store.series_bytes(first.series_path());
-    Some(SeriesContents {
+    let (stored, rollups) = store.series_bytes(first.series_path())?;
+    let mut attributes = store.series_attributes(first.series_path())?;
+    Ok(SeriesContents {
         token: first.token.clone(),
         weight: first.weight,
         steps: rows.iter().map(|row| row.step).collect(),
@@ -186,10 +200,7 @@ fn stored_series(store: &Store, rows: &[StepRow]) -> Option<SeriesContents> {
         numbers: first.numbers.clone(),
         grid: first.grid,
         dtype: Some(first.dtype.clone()),
-        lossy: store
-            .series_attributes(first.series_path())
-            .and_then(|mut a| a.get_mut("lossy").map(serde_json::Value::take))
-            .unwrap_or_default(),
+        lossy: attributes.get_mut("lossy").map(serde_json::Value::take).unwrap_or_default(),
         bytes: Bytes { raw: (first.shape.len() * element * rows.len()) as u64, stored, rollups, ..Bytes::default() },
         aggregates: 0,
     })

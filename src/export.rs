@@ -220,7 +220,7 @@ pub fn run(
             let word = dir.join(format!("{TOKEN_PREFIX}{}", as_component(&first.token)));
             claim(&mut taken, &word, &format!("word `{}` of {}", first.token, first.video_id))?;
             create_dir(&word)?;
-            let attributes = store.series_attributes(first.series_path()).unwrap_or_default();
+            let attributes = store.series_attributes(first.series_path())?;
             let word =
                 Arc::new(Word { dir: word, lossy: attributes["lossy"].as_object().cloned().unwrap_or_default() });
             tasks.extend(rows.iter().filter(is_chosen).map(|row| (video, word.clone(), row)));

@@ -130,7 +130,7 @@ pub fn run(
     if let Some(sources) = sources {
         (report.not_in_store, report.lacking) = sources.not_in(&index);
         let lossy = |rows: &&[StepRow]| {
-            let attributes = rows.first().and_then(|row| store.series_attributes(row.series_path()));
+            let attributes = rows.first().and_then(|row| store.series_attributes(row.series_path()).ok());
             attributes.is_some_and(|found| found["lossy"].as_object().is_some_and(|lossy| !lossy.is_empty()))
         };
         report.lossy = index.iter().flat_map(VideoIndex::series).filter(lossy).count() as u64;

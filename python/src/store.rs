@@ -70,9 +70,9 @@ impl Store {
         progress: Option<&Bound<'_, PyAny>>,
         ask: impl FnOnce(OnBytes<'_>) -> Result<query::Answer, QueryError> + Send,
     ) -> PyResult<Answer> {
-        let found = work::run(py, progress, |watch| ask(&|done, all| watch.set(done, all)))?.or_raise()?;
+        let found = work::run(py, progress, |watch| ask(&|done, all| watch.set(done, all)))?;
         self.warn_of_damage(py)?;
-        Ok(Answer::new(py, found))
+        Ok(Answer::new(py, found.or_raise()?))
     }
 
     /// Warns of what is left out because it is damaged.

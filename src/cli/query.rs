@@ -352,23 +352,34 @@ struct SqlArgs {
 }
 
 pub(super) fn run(args: &QueryArgs, global: &Global) -> Result<ExitCode, Failure> {
-    match &args.question {
-        Question::List(args) => list(args, global),
-        Question::Average(args) => average(args, global),
-        Question::Evolution(args) => evolution(args, global),
-        Question::Map(args) => map(args, global),
-        Question::Compare(args) => compare(args, global),
-        Question::Sql(args) => sql(args, global),
-    }
+    let path = match &args.question {
+        Question::List(args) if args.output.columns.as_ref().is_some_and(|columns| columns == &["help"]) => {
+            Target::of(&args.output, &args.select.store)?.write(query::columns()?, global)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Question::List(args) => &args.select.store,
+        Question::Average(args) => &args.select.store,
+        Question::Evolution(args) => &args.select.store,
+        Question::Map(args) => &args.select.store,
+        Question::Compare(args) => &args.select.store,
+        Question::Sql(args) => &args.store,
+    };
+    let store = Store::open(path)?;
+    let answered = match &args.question {
+        Question::List(args) => list(args, &store, global),
+        Question::Average(args) => average(args, &store, global),
+        Question::Evolution(args) => evolution(args, &store, global),
+        Question::Map(args) => map(args, &store, global),
+        Question::Compare(args) => compare(args, &store, global),
+        Question::Sql(args) => sql(args, &store, global),
+    };
+    // Of what is left out may be what was asked for.
+    let code = say_left_out(&store);
+    answered.map(|()| code)
 }
 
-fn list(args: &ListArgs, global: &Global) -> Result<ExitCode, Failure> {
+fn list(args: &ListArgs, store: &Store, global: &Global) -> Result<(), Failure> {
     let target = Target::of(&args.output, &args.select.store)?;
-    if args.output.columns.as_ref().is_some_and(|columns| columns == &["help"]) {
-        target.write(query::columns()?, global)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let store = Store::open(&args.select.store)?;
     target.of_rows()?;
     let list = List {
         table: match args.table {
@@ -380,16 +391,15 @@ fn list(args: &ListArgs, global: &Global) -> Result<ExitCode, Failure> {
         arrange: args.output.arrange(),
     };
     if args.output.explain {
-        show(&list.explain(&store)?)?;
-        return Ok(say_left_out(&store));
+        show(&list.explain(store)?)?;
+        return Ok(());
     }
-    target.write(list.run(&store)?, global)?;
-    Ok(say_left_out(&store))
+    target.write(list.run(store)?, global)?;
+    Ok(())
 }
 
-fn average(args: &AverageArgs, global: &Global) -> Result<ExitCode, Failure> {
+fn average(args: &AverageArgs, store: &Store, global: &Global) -> Result<(), Failure> {
     let target = Target::of(&args.output, &args.select.store)?;
-    let store = Store::open(&args.select.store)?;
     let reducer = match args.with {
         ReducerArg::Mean => Reducer::Mean,
         ReducerArg::Max => Reducer::Max,
@@ -405,19 +415,18 @@ fn average(args: &AverageArgs, global: &Global) -> Result<ExitCode, Failure> {
         values: target.format.has_values(),
     };
     if args.output.explain {
-        target.explain(&average.explain(&store)?)?;
-        return Ok(say_left_out(&store));
+        target.explain(&average.explain(store)?)?;
+        return Ok(());
     }
     let bar = Bar::new(global);
-    let answer = average.run(&store, &|done, all| bar.set(done, all))?;
+    let answer = average.run(store, &|done, all| bar.set(done, all))?;
     bar.finish();
     target.write(args.output.arranged(answer)?, global)?;
-    Ok(say_left_out(&store))
+    Ok(())
 }
 
-fn evolution(args: &EvolutionArgs, global: &Global) -> Result<ExitCode, Failure> {
+fn evolution(args: &EvolutionArgs, store: &Store, global: &Global) -> Result<(), Failure> {
     let target = Target::of(&args.output, &args.select.store)?;
-    let store = Store::open(&args.select.store)?;
     target.of_rows()?;
     let by = args.by.map(|by| match by {
         ByArg::Block => By::Block,
@@ -425,22 +434,21 @@ fn evolution(args: &EvolutionArgs, global: &Global) -> Result<ExitCode, Failure>
     });
     let evolution = Evolution { filter: args.select.filter()?, by, reduction: args.reduce.reduction() };
     if args.output.explain {
-        target.explain(&evolution.explain(&store)?)?;
-        return Ok(say_left_out(&store));
+        target.explain(&evolution.explain(store)?)?;
+        return Ok(());
     }
     let bar = Bar::new(global);
-    let mut answer = evolution.run(&store, &|done, all| bar.set(done, all))?;
+    let mut answer = evolution.run(store, &|done, all| bar.set(done, all))?;
     bar.finish();
     if args.sparkline {
         answer = output::trends(&answer)?;
     }
     target.write(args.output.arranged(answer)?, global)?;
-    Ok(say_left_out(&store))
+    Ok(())
 }
 
-fn map(args: &MapArgs, global: &Global) -> Result<ExitCode, Failure> {
+fn map(args: &MapArgs, store: &Store, global: &Global) -> Result<(), Failure> {
     let target = Target::of(&args.output, &args.select.store)?;
-    let store = Store::open(&args.select.store)?;
     let mut filter = args.select.filter()?;
     for (column, value) in [("step", args.step), ("block", args.block), ("head", args.head)] {
         if let Some(value) = value {
@@ -454,15 +462,15 @@ fn map(args: &MapArgs, global: &Global) -> Result<ExitCode, Failure> {
     };
     let map = SpatialMap { filter, reduction: args.reduce.reduction(), size: args.size, frames, placement };
     if args.output.explain {
-        target.explain(&map.explain(&store)?)?;
-        return Ok(say_left_out(&store));
+        target.explain(&map.explain(store)?)?;
+        return Ok(());
     }
-    let answer = map.run(&store, &query::silent)?;
+    let answer = map.run(store, &query::silent)?;
     target.write(args.output.arranged(answer)?, global)?;
-    Ok(say_left_out(&store))
+    Ok(())
 }
 
-fn compare(args: &CompareArgs, global: &Global) -> Result<ExitCode, Failure> {
+fn compare(args: &CompareArgs, store: &Store, global: &Global) -> Result<(), Failure> {
     let target = Target::of(&args.output, &args.select.store)?;
     target.of_rows()?;
     let maps = args.maps.as_deref().map(maps_target).transpose()?;
@@ -476,7 +484,6 @@ fn compare(args: &CompareArgs, global: &Global) -> Result<ExitCode, Failure> {
             "name them differently",
         ));
     }
-    let store = Store::open(&args.select.store)?;
     let compare = Compare {
         filter: args.select.filter()?,
         across: match args.across {
@@ -501,31 +508,30 @@ fn compare(args: &CompareArgs, global: &Global) -> Result<ExitCode, Failure> {
     };
     let form = if args.matrix { Form::Matrix } else { Form::Pairs };
     if args.output.explain {
-        target.explain(&compare.explain(&store, form)?)?;
-        return Ok(say_left_out(&store));
+        target.explain(&compare.explain(store, form)?)?;
+        return Ok(());
     }
     let bar = Bar::new(global);
-    let answer = compare.run(&store, form, &|done, all| bar.set(done, all))?;
+    let answer = compare.run(store, form, &|done, all| bar.set(done, all))?;
     bar.finish();
     target.write(args.output.arranged(answer)?, global)?;
     if let Some(target) = maps {
-        let differences = compare.run(&store, Form::Maps, &query::silent)?;
+        let differences = compare.run(store, Form::Maps, &query::silent)?;
         target.write(Answer { notes: Vec::new(), ..differences }, global)?;
     }
-    Ok(say_left_out(&store))
+    Ok(())
 }
 
-fn sql(args: &SqlArgs, global: &Global) -> Result<ExitCode, Failure> {
+fn sql(args: &SqlArgs, store: &Store, global: &Global) -> Result<(), Failure> {
     let target = Target::of(&args.output, &args.store)?;
-    let store = Store::open(&args.store)?;
     target.of_rows()?;
     let sql = Sql { statement: args.statement.clone() };
     if args.output.explain {
-        show(&sql.explain(&store)?)?;
-        return Ok(say_left_out(&store));
+        show(&sql.explain(store)?)?;
+        return Ok(());
     }
-    target.write(args.output.arranged(sql.run(&store)?)?, global)?;
-    Ok(say_left_out(&store))
+    target.write(args.output.arranged(sql.run(store)?)?, global)?;
+    Ok(())
 }
 
 impl SelectArgs {
@@ -597,11 +603,16 @@ impl Target {
             ));
         }
         let dir = args.output.as_deref().and_then(Path::parent).filter(|dir| !dir.as_os_str().is_empty());
-        if let Some(dir) = dir.filter(|dir| !dir.is_dir()) {
-            return Err(Failure::usage(
-                format!("{}: no such directory", dir.display()),
-                "make it, or name another file",
-            ));
+        if let Some(dir) = dir {
+            let found = match dir.metadata() {
+                Ok(found) if found.is_dir() => None,
+                Ok(_) => Some("not a directory".to_owned()),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some("no such directory".to_owned()),
+                Err(error) => Some(error.to_string()),
+            };
+            if let Some(found) = found {
+                return Err(Failure::usage(format!("{}: {found}", dir.display()), "make it, or name another file"));
+            }
         }
         let width = if terminal { units::terminal_width() } else { None };
         let rows = if terminal && args.limit.is_none() { ROWS_ON_TERMINAL } else { usize::MAX };

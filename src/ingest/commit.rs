@@ -71,7 +71,7 @@ impl WrittenSeries {
         // A word that was written anew from the store alone is still what it was.
         let is_as_it_was = candidates.is_without_files() || candidates.is_mended();
         let stored = rows.first().and_then(|row| candidates.stored(row.step)).filter(|_| is_as_it_was);
-        let unchanged = stored.and_then(|row| store.series_attributes(row.series_path()));
+        let unchanged = stored.and_then(|row| store.series_attributes(row.series_path()).ok());
         Self::document(store, plan, rows, heads, metadata, unchanged)
     }
 

@@ -109,7 +109,8 @@ impl QueryError {
             Self::Question { hint, .. } | Self::NothingSelected { hint, .. } => Some(hint.clone()),
             Self::UnequalGrids { .. } => Some("select maps of one grid, such as --where \"frames = 15 AND height = 30 AND width = 53\"".into()),
             Self::Overflow { .. } => Some("compute with floats: CAST(column AS DOUBLE)".into()),
-            Self::Store(_) | Self::Tables(_) | Self::Cancelled => None,
+            Self::Tables(_) => Some("`attnkit verify STORE` names the file that cannot be read, if it is one".into()),
+            Self::Store(_) | Self::Cancelled => None,
         }
     }
 

@@ -47,7 +47,7 @@ impl SpatialMap {
         one("word", "--token WORD", steps.iter().map(|step| &*step.token).collect())?;
         let numbers: Vec<String> = steps.iter().map(|step| step.step.to_string()).collect();
         one("step", "--step N", numbers.iter().map(String::as_str).collect())?;
-        let pooling = selection.steps.first().and_then(|step| pooling_of(store, &step.array));
+        let pooling = selection.steps.first().map(|step| pooling_of(store, &step.array)).transpose()?.flatten();
         let plan = Plan::new(store, &selection, &[Key::Video, Key::Token, Key::TokenIndex, Key::Step], self.reduction)?;
         Ok((plan, pooling))
     }
@@ -129,12 +129,19 @@ impl SpatialMap {
 }
 
 /// How the maps of a word were pooled when they were ingested, if they were.
-fn pooling_of(store: &Store, array: &str) -> Option<Pooling> {
-    let attributes = store.series_attributes(array.strip_suffix("/attention")?)?;
+fn pooling_of(store: &Store, array: &str) -> Result<Option<Pooling>, QueryError> {
+    let attributes = store.series_attributes(array.strip_suffix("/attention").unwrap_or(array))?;
     let lossy = &attributes["lossy"];
     let size = |value: &serde_json::Value| usize::try_from(value.as_u64()?).ok();
-    let (factor, grid) = (size(&lossy["downsample"])?, &lossy["downsampled_from"]);
-    Some(Pooling { factor, height: size(&grid["height"])?, width: size(&grid["width"])? })
+    let grid = &lossy["downsampled_from"];
+    let pooling = || {
+        Some(Pooling {
+            factor: size(&lossy["downsample"])?,
+            height: size(&grid["height"])?,
+            width: size(&grid["width"])?,
+        })
+    };
+    Ok(pooling())
 }
 
 /// The answer with every map resampled, and measured anew.

@@ -146,21 +146,24 @@ impl Store {
     }
 
     /// Bytes of the tables.
-    pub(crate) fn index_bytes(&self) -> u64 {
-        tree_bytes(&self.layout.steps_dir()) + tree_bytes(&self.layout.heads_dir())
+    pub(crate) fn index_bytes(&self) -> Result<u64, StoreError> {
+        Ok(tree_bytes(&self.layout.steps_dir())? + tree_bytes(&self.layout.heads_dir())?)
     }
 
     /// Bytes of a word's `attention` array, and of its rollups.
-    pub(crate) fn series_bytes(&self, series: &str) -> (u64, u64) {
+    pub(crate) fn series_bytes(&self, series: &str) -> Result<(u64, u64), StoreError> {
         let bytes = |kind: ArrayKind| tree_bytes(&self.root().join(series).join(kind.name()));
-        (bytes(ArrayKind::Attention), ArrayKind::ALL[1..].iter().map(|&kind| bytes(kind)).sum())
+        let of_rollups = ArrayKind::ALL[1..].iter().map(|&kind| bytes(kind)).sum::<Result<u64, _>>()?;
+        Ok((bytes(ArrayKind::Attention)?, of_rollups))
     }
 
     /// `attributes.attnkit` of a word's group.
-    pub(crate) fn series_attributes(&self, series: &str) -> Option<Value> {
-        let text = files::read(&self.document_path(series)).ok()?;
-        let mut document: Value = serde_json::from_slice(&text).ok()?;
-        document.pointer_mut("/attributes/attnkit").map(Value::take)
+    pub(crate) fn series_attributes(&self, series: &str) -> Result<Value, StoreError> {
+        let path = self.document_path(series);
+        let mut document: Value =
+            serde_json::from_slice(&files::read(&path)?).map_err(|error| StoreError::damaged(&path, error))?;
+        let attributes = document.pointer_mut("/attributes/attnkit").map(Value::take);
+        attributes.ok_or_else(|| StoreError::damaged(&path, "no attributes of attnkit"))
     }
 }
 

@@ -53,7 +53,7 @@ impl Store {
             |path: &PathBuf| is_hidden(path) || path.file_stem().is_none_or(|name| !committed.contains(name));
         unnamed.extend(children(&self.layout.heads_dir())?.into_iter().filter(of_no_video));
         unnamed.sort();
-        Ok(unnamed.into_iter().map(|path| Garbage { bytes: tree_bytes(&path), path }).collect())
+        unnamed.into_iter().map(|path| Ok(Garbage { bytes: tree_bytes(&path)?, path })).collect()
     }
 
     /// Removes what no commit names; first finishes commits that were interrupted. Returns what was removed.
@@ -81,14 +81,13 @@ impl Store {
     }
 }
 
-/// Bytes of all files below a path.
-pub(crate) fn tree_bytes(path: &Path) -> u64 {
+/// Bytes of all files below a path; none, if it has gone.
+pub(crate) fn tree_bytes(path: &Path) -> Result<u64, StoreError> {
     match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => {
-            children(path).unwrap_or_default().iter().map(|path| tree_bytes(path)).sum()
-        }
-        Ok(metadata) => metadata.len(),
-        Err(_) => 0,
+        Ok(metadata) if metadata.is_dir() => children(path)?.iter().map(|path| tree_bytes(path)).sum(),
+        Ok(metadata) => Ok(metadata.len()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(StoreError::io(path)(error)),
     }
 }
 

@@ -17,23 +17,30 @@ use super::{NOT_A_PART, Store, StoreError};
 pub(super) struct KnownParts {
     /// Parts that were checked, as they were then.
     sound: Mutex<HashMap<PathBuf, FileState>>,
-    /// What is wrong with the others.
-    left_out: Mutex<BTreeMap<PathBuf, String>>,
+    /// What is wrong with the others, and how they were when it was found.
+    left_out: Mutex<BTreeMap<PathBuf, (Option<FileState>, String)>>,
 }
 
 /// Length and time of a file.
 type FileState = (u64, Option<SystemTime>);
+
+fn state_of(path: &Path) -> std::io::Result<FileState> {
+    fs::symlink_metadata(path).map(|found| (found.len(), found.modified().ok()))
+}
 
 impl KnownParts {
     fn note<T>(&self, path: &Path, found: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
         let mut left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
         match found {
             Ok(found) => {
-                left_out.remove(path);
+                // As long as the file is the same, an answer may have been without it.
+                if left_out.get(path).is_some_and(|(was, _)| *was != state_of(path).ok()) {
+                    left_out.remove(path);
+                }
                 Ok(Some(found))
             }
             Err(error) if error.is_of_one_file() => {
-                left_out.insert(path.to_owned(), error.to_string());
+                left_out.insert(path.to_owned(), (state_of(path).ok(), error.to_string()));
                 Ok(None)
             }
             Err(error) => Err(error),
@@ -46,7 +53,7 @@ impl Store {
     #[must_use]
     pub fn left_out(&self) -> Vec<(PathBuf, String)> {
         let left_out = self.known.left_out.lock().unwrap_or_else(PoisonError::into_inner);
-        left_out.iter().map(|(path, found)| (path.clone(), found.clone())).collect()
+        left_out.iter().map(|(path, (_, found))| (path.clone(), found.clone())).collect()
     }
 
     /// The committed `steps` parts that are sound, sorted.
@@ -104,8 +111,7 @@ impl Store {
     }
 
     fn check_once(&self, path: &Path, check: impl FnOnce(&Path) -> Result<(), StoreError>) -> Result<(), StoreError> {
-        let state =
-            fs::metadata(path).map(|found| (found.len(), found.modified().ok())).map_err(StoreError::io(path))?;
+        let state = state_of(path).map_err(StoreError::io(path))?;
         let known = |sound: &HashMap<PathBuf, FileState>| sound.get(path) == Some(&state);
         if known(&self.known.sound.lock().unwrap_or_else(PoisonError::into_inner)) {
             return Ok(());
