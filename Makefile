@@ -9,6 +9,9 @@ REQUIREMENTS := tests/requirements.txt
 BENCH_ARGS ?=
 # More arguments for benches/query.py.
 QUERY_BENCH_ARGS ?=
+# Seconds that each target is fuzzed for, and the targets.
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= npy npy_gzip npz torch torch_gzip metadata summary settings template document shard part
 # More arguments for pytest, such as -k power.
 TORTURE_ARGS ?=
 # More arguments for benches/python.py.
@@ -19,7 +22,7 @@ TARGET = $(subst $(CURDIR)/,,$(shell $(if $(CARGO_TARGET_DIR),CARGO_TARGET_DIR='
 # One environment for each state of the requirements and each Python.
 VENV = $(ATTNKIT_CACHE)/venv-$(shell { cat $(REQUIREMENTS); $(PYTHON) --version; } 2>/dev/null | cksum | cut -d ' ' -f 1)
 
-.PHONY: help build demo test python torture bench lint fmt clean need-rust need-python venv
+.PHONY: help build demo test python torture fuzz bench lint fmt clean need-rust need-python venv
 
 help:
 	@echo 'make build   the attnkit binary'
@@ -27,6 +30,7 @@ help:
 	@echo 'make test    all tests: Rust, the readers of other projects, the Python package'
 	@echo 'make python  the Python package, into the environment of the tests'
 	@echo 'make torture every fault, power loss and flipped bit of which make test draws a sample: an hour or two'
+	@echo 'make fuzz    the readers, with inputs that a fuzzer makes up: a minute for each kind'
 	@echo 'make bench   speed of ingest, read-back, queries and Python, beside what users would use instead'
 	@echo 'make lint    formatting, clippy, documentation; no warning is let through'
 	@echo 'make fmt     format the Rust code'
@@ -58,6 +62,12 @@ torture: need-rust venv
 	cargo build --release --workspace --bin attnkit
 	ATTNKIT_TORTURE=1 ATTNKIT_BIN="$(abspath $(TARGET))/release/attnkit" PYTHONDONTWRITEBYTECODE=1 \
 	  "$(VENV)/bin/python" -m pytest -q -rP -p no:cacheprovider tests/torture $(TORTURE_ARGS)
+
+# Needs cargo-fuzz and a nightly toolchain: fuzz/README.md. What is found stays in fuzz/found and fuzz/artifacts.
+fuzz: need-rust
+	cd fuzz && for target in $(FUZZ_TARGETS); do mkdir -p found/$$target && \
+	  cargo +nightly fuzz run -s none $$target found/$$target corpus/$$target -- \
+	  -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=512 -malloc_limit_mb=256 -timeout=5 -print_final_stats=1 || exit 1; done
 
 bench: need-rust venv
 	cargo build --release --workspace --bin attnkit --example synth --example readback --example ask

@@ -14,7 +14,8 @@ use half::f16;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use support::{
-    Place, Random, SHAPE, Word, copy_tree, files, fixture, gzip, list, npy_f16, npy_parts, tree, write_summary,
+    Place, Random, SHAPE, Word, copy_tree, files, fixture, gzip, list, make_fifo, npy_f16, npy_parts, tree,
+    write_summary,
 };
 
 const VIDEO: &str = "prompt_000_vid001";
@@ -444,6 +445,53 @@ fn a_store_of_another_version_is_refused() {
             .says("reads version 1: use attnkit 9.1.0 or a later one");
     }
     place.ingest(&[]).ended(1).says("store version 2");
+}
+
+/// Something else where a file of the store should be is named at once, by whatever reads it: no link is followed, no pipe waited for.
+#[test]
+#[cfg(unix)]
+fn links_and_pipes_in_a_store_are_named_by_every_command() {
+    let flower = "maps/prompt_000_vid001/flower@";
+    for (start, end) in [
+        ("zarr.json", "zarr.json"),
+        ("index/steps", "prompt_000_vid001.parquet"),
+        ("index/heads", "prompt_000_vid001.parquet"),
+        (flower, "attention/zarr.json"),
+        (flower, "attention/c/0/0/0/0/0"),
+    ] {
+        for is_pipe in [false, true] {
+            let place = small_store();
+            let mut known = files(&place.store()).into_keys();
+            let is_meant =
+                |path: &PathBuf| path.to_str().is_some_and(|name| name.starts_with(start) && name.ends_with(end));
+            let file = known.find(is_meant).unwrap();
+            let path = place.store().join(&file);
+            let outside = place.path("outside");
+            fs::rename(&path, &outside).unwrap();
+            let before = fs::read(&outside).unwrap();
+            if is_pipe {
+                make_fifo(&path);
+            } else {
+                std::os::unix::fs::symlink(&outside, &path).unwrap();
+            }
+            let kind = if is_pipe { "a pipe" } else { "a link" };
+            let mut named = 0;
+            for command in [
+                vec!["verify", "a.store"],
+                vec!["info", "a.store"],
+                vec!["gc", "a.store"],
+                vec!["export", "a.store", "--out", "dump"],
+                vec!["query", "average", "a.store", "--with", "max"],
+                vec!["query", "list", "a.store", "--table", "heads"],
+                vec!["ingest", "attention_maps", "--store", "a.store"],
+            ] {
+                let told = place.run(&command);
+                named += usize::from((told.out + &told.err).contains(kind));
+            }
+            assert!(named > 1, "{}: {kind} is named {named} times", file.display());
+            assert_eq!(fs::read(&outside).unwrap(), before);
+        }
+    }
 }
 
 /// One store of each version that was released, as it was written then.

@@ -56,11 +56,14 @@ pub(crate) fn remove(root: &Path, path: &Path) -> Result<(), StoreError> {
     removed.map_err(StoreError::io(path))
 }
 
+const LINK: &str = "a link, where a file of the store should be; put the file itself there";
+const NO_DIRECTORY: &str = "a link or a file, where a directory of the store should be; put the directory itself there";
+
 /// What is where a file should be; `None`: a file.
 fn odd_kind(found: &fs::Metadata) -> Option<&'static str> {
     match found {
         found if found.is_file() => None,
-        found if found.is_symlink() => Some("a link, where a file of the store should be; put the file itself there"),
+        found if found.is_symlink() => Some(LINK),
         found if found.is_dir() => Some("a directory, where a file of the store should be"),
         _ => Some("a pipe or device, where a file of the store should be"),
     }
@@ -98,7 +101,7 @@ mod unix {
     use rustix::fs::{AtFlags, Dir, Mode, OFlags, openat, unlinkat};
     use rustix::io::Errno;
 
-    use super::{Directory, File, OsStr, Path, io};
+    use super::{Directory, File, LINK, NO_DIRECTORY, OsStr, Path, io};
 
     const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
     /// For files: a link is not followed, a pipe not waited for.
@@ -110,11 +113,17 @@ mod unix {
         }
 
         pub fn enter(&self, name: &OsStr) -> io::Result<Self> {
-            Ok(Self(openat(&self.0, name, DIRECTORY, Mode::empty())?))
+            match openat(&self.0, name, DIRECTORY, Mode::empty()) {
+                Err(Errno::LOOP | Errno::NOTDIR) => Err(io::Error::other(NO_DIRECTORY)),
+                other => Ok(Self(other?)),
+            }
         }
 
         pub fn open_file(&self, name: &OsStr) -> io::Result<File> {
-            Ok(openat(&self.0, name, FILE, Mode::empty())?.into())
+            match openat(&self.0, name, FILE, Mode::empty()) {
+                Err(Errno::LOOP) => Err(io::Error::other(LINK)),
+                other => Ok(other?.into()),
+            }
         }
 
         pub fn remove(&self, name: &OsStr) -> io::Result<()> {
@@ -135,7 +144,7 @@ mod unix {
 
 #[cfg(not(unix))]
 mod by_path {
-    use super::{Directory, File, OsStr, Path, fs, io, odd_kind};
+    use super::{Directory, File, NO_DIRECTORY, OsStr, Path, fs, io, odd_kind};
 
     impl Directory {
         pub fn open(path: &Path) -> io::Result<Self> {
@@ -144,11 +153,7 @@ mod by_path {
 
         pub fn enter(&self, name: &OsStr) -> io::Result<Self> {
             let path = self.0.join(name);
-            if fs::symlink_metadata(&path)?.is_dir() {
-                Ok(Self(path))
-            } else {
-                Err(io::ErrorKind::NotADirectory.into())
-            }
+            if fs::symlink_metadata(&path)?.is_dir() { Ok(Self(path)) } else { Err(io::Error::other(NO_DIRECTORY)) }
         }
 
         pub fn open_file(&self, name: &OsStr) -> io::Result<File> {

@@ -1,0 +1,66 @@
+//! What fuzzing found, and what it started from: no input of any kind is read wrongly, or ends the process.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "../fuzz/src/targets.rs"]
+#[allow(missing_docs)]
+mod targets;
+
+use std::fs;
+use std::path::Path;
+
+/// Mutations of each file.
+const MUTATIONS: u64 = 60;
+
+/// Runs a target on each file that was kept for it, and on some mutations of it.
+fn run(target: &str, of: fn(&[u8])) {
+    let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
+    let mut inputs = 0;
+    for kept in ["corpus", "failures"] {
+        let Ok(files) = fs::read_dir(fuzz.join(kept).join(target)) else { continue };
+        for file in files {
+            let input = fs::read(file.unwrap().path()).unwrap();
+            of(&input);
+            inputs += 1;
+            for seed in 0..MUTATIONS {
+                of(&mutated(&input, &mut fastrand::Rng::with_seed(seed)));
+            }
+        }
+    }
+    assert!(inputs > 0, "nothing was kept for {target}");
+}
+
+/// An input with a few bytes changed, cut out, or doubled.
+fn mutated(input: &[u8], random: &mut fastrand::Rng) -> Vec<u8> {
+    let mut bytes = input.to_vec();
+    for _ in 0..random.usize(1..4) {
+        let at = random.usize(0..=bytes.len());
+        let end = (at + random.usize(0..9)).min(bytes.len());
+        match random.u8(0..5) {
+            0 => bytes[at..end].fill_with(|| random.u8(..)),
+            1 => bytes[at..end].fill(*random.choice(&[0, 0x7F, 0x80, 0xFF]).unwrap()),
+            2 => drop(bytes.drain(at..end)),
+            3 => {
+                let piece = bytes[at..end].to_vec();
+                bytes.splice(at..at, piece);
+            }
+            _ => bytes.truncate(at),
+        }
+    }
+    bytes
+}
+
+macro_rules! targets {
+    ($($target:ident),*) => {
+        $(
+            #[test]
+            fn $target() {
+                run(stringify!($target), targets::$target);
+            }
+        )*
+    };
+}
+
+targets!(
+    npy, npy_gzip, npz, torch, torch_gzip, metadata, summary, settings, template, document, shard, part, condition
+);
