@@ -203,6 +203,9 @@ impl FileSignature {
     }
 }
 
+/// From the year 1 to the year 9999, in microseconds since 1970: what calendars have.
+pub(crate) const CALENDAR: std::ops::Range<i64> = -62_135_596_800_000_000..253_402_300_800_000_000;
+
 /// Microseconds since 1970, rounded down.
 pub(crate) fn micros(time: SystemTime) -> i64 {
     match time.duration_since(SystemTime::UNIX_EPOCH) {

@@ -12,8 +12,8 @@ use super::options::{IngestOptions, Names};
 use super::prompts::{Prompts, VideoPrompt};
 use super::report::Remark;
 use crate::dump::{
-    DumpError, Problem, ReadOptions, Series, StepFiles, StepMetadata, StepPeek, StepReader, Video, content_hash,
-    is_word, micros, read_step_metadata, read_summary, same_name,
+    CALENDAR, DumpError, Problem, ReadOptions, Series, StepFiles, StepMetadata, StepPeek, StepReader, Video,
+    content_hash, is_word, micros, read_step_metadata, read_summary, same_name,
 };
 use crate::grid::{Grid, GridError};
 use crate::json::{Json, Object};
@@ -474,7 +474,7 @@ fn compare(row: &StepRow, files: &StepFiles) -> Same {
 pub(super) fn update_source(row: &mut StepRow, files: &StepFiles) {
     row.source = files.path().to_string_lossy().into_owned();
     row.source_bytes = size(files.bytes());
-    row.source_modified = micros(files.modified());
+    row.source_modified = micros(files.modified()).clamp(CALENDAR.start, CALENDAR.end - 1);
     row.source_signature = files.signature();
 }
 

@@ -22,7 +22,7 @@ use polars::prelude::{
     PlSmallStr, SerWriter,
 };
 
-use crate::query::{Answer, QueryError};
+use crate::query::{Answer, QueryError, caught};
 
 #[cfg(feature = "render")]
 pub use png::picture;
@@ -259,7 +259,12 @@ impl From<polars::error::PolarsError> for Encoding {
     }
 }
 
-fn encode(answer: &Answer, format: Format, style: TableStyle, mut to: impl Write) -> Result<(), Encoding> {
+/// Writes an answer in a format that polars knows, or as a table. A value that it cannot write is an error, and nothing worse.
+fn encode(answer: &Answer, format: Format, style: TableStyle, to: impl Write) -> Result<(), Encoding> {
+    caught(|| Ok(encode_unguarded(answer, format, style, to)))?
+}
+
+fn encode_unguarded(answer: &Answer, format: Format, style: TableStyle, mut to: impl Write) -> Result<(), Encoding> {
     let with_values = || answer.table_with_values().map_err(|error| Encoding::Output(error.into()));
     match format {
         Format::Table => to.write_all(table::draw(answer, style).as_bytes()).map_err(Encoding::Io)?,

@@ -6,11 +6,12 @@ use std::sync::{Arc, LazyLock};
 use arrow::datatypes as arrow_types;
 use polars::lazy::dsl::ScanSources;
 use polars::prelude::{
-    DataFrame, DataType, Field, HiveOptions, IntoLazy, LazyFrame, PlRefPath, PlSmallStr, ScanArgsParquet, Schema,
-    SchemaRef, TimeUnit, TimeZone, col,
+    DataFrame, DataType, Expr, Field, HiveOptions, IntoLazy, LazyFrame, NULL, PlRefPath, PlSmallStr, ScanArgsParquet,
+    Schema, SchemaRef, TimeUnit, TimeZone, col, lit, when,
 };
 
 use super::QueryError;
+use crate::dump::CALENDAR;
 use crate::store::{Store, heads_schema, steps_schema};
 
 /// Digits of a seed in the tables.
@@ -55,13 +56,21 @@ impl<'a> Catalog<'a> {
 
     /// The table `steps`.
     pub fn steps(&self) -> Result<LazyFrame, QueryError> {
-        Ok(scan(&self.parts, &FILES_OF_STEPS)?.with_columns([col("seed").cast(DataType::Int128)]))
+        let steps = scan(&self.parts, &FILES_OF_STEPS)?;
+        Ok(steps.with_columns([col("seed").cast(DataType::Int128), sane_time("source_modified")]))
     }
 
     /// The table `heads`, of the commits that the steps are of.
     pub fn heads(&self) -> Result<LazyFrame, QueryError> {
         scan(&self.store.sound_heads(&self.parts)?, &HEADS)
     }
+}
+
+/// A column of times, without those that no calendar has: clocks of file systems can be set to anything.
+fn sane_time(column: &str) -> Expr {
+    let micros = || col(column).cast(DataType::Int64);
+    let is_sane = micros().gt_eq(lit(CALENDAR.start)).and(micros().lt(lit(CALENDAR.end)));
+    when(is_sane).then(col(column)).otherwise(lit(NULL)).alias(column)
 }
 
 fn scan(parts: &[PathBuf], schema: &SchemaRef) -> Result<LazyFrame, QueryError> {
@@ -112,5 +121,25 @@ pub(super) fn type_name(kind: &DataType) -> String {
         DataType::List(item) => format!("list<{}>", type_name(item)),
         DataType::Datetime(..) => "timestamp(us, UTC)".into(),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use polars::prelude::{NamedFrom, Series};
+
+    use super::*;
+
+    #[test]
+    fn times_that_no_calendar_has_are_null() {
+        let ends = [i64::MIN, CALENDAR.start - 1, CALENDAR.start, 0, CALENDAR.end - 1, CALENDAR.end, i64::MAX];
+        let time = DataType::Datetime(TimeUnit::Microseconds, Some(TimeZone::UTC));
+        let column = Series::new("at".into(), ends).cast(&time).unwrap();
+        let table = DataFrame::new(ends.len(), vec![column.into()]).unwrap();
+        let sane = table.lazy().select([sane_time("at")]).collect().unwrap();
+        let sane = sane.column("at").unwrap();
+        assert_eq!(*sane.dtype(), time);
+        let is_null: Vec<bool> = sane.is_null().iter().flatten().collect();
+        assert_eq!(is_null, [true, true, false, false, false, true, true]);
     }
 }

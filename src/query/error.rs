@@ -139,7 +139,7 @@ impl QueryError {
 }
 
 /// What polars answers; an error where it panics, as it does over expressions and types that it was built without.
-pub(super) fn caught<T>(ask: impl FnOnce() -> PolarsResult<T>) -> PolarsResult<T> {
+pub(crate) fn caught<T>(ask: impl FnOnce() -> PolarsResult<T>) -> PolarsResult<T> {
     catch_unwind(AssertUnwindSafe(ask)).unwrap_or_else(|panic| {
         let said = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
         let found = format!("polars cannot do this: {}", said.unwrap_or("it does not say why"));

@@ -43,6 +43,7 @@ pub use answer::{Answer, Arrange, Maps};
 pub use average::{Average, Dimension};
 pub use compare::{Across, Align, Compare, Form};
 pub use error::QueryError;
+pub(crate) use error::caught;
 pub use evolution::{By, Evolution};
 pub use explain::{ArrayUse, Explain};
 pub use filter::Filter;
