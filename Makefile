@@ -17,12 +17,15 @@ TORTURE_ARGS ?=
 # More arguments for benches/python.py.
 PYTHON_BENCH_ARGS ?=
 
+DENY_VERSION := 0.20.2
+DENY = $(ATTNKIT_CACHE)/cargo-deny-$(DENY_VERSION)
+
 # Where cargo builds, as CARGO_TARGET_DIR or a cargo configuration has it; short where it is in the checkout.
 TARGET = $(subst $(CURDIR)/,,$(shell $(if $(CARGO_TARGET_DIR),CARGO_TARGET_DIR='$(CARGO_TARGET_DIR)' )cargo metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/'))
 # One environment for each state of the requirements and each Python.
 VENV = $(ATTNKIT_CACHE)/venv-$(shell { cat $(REQUIREMENTS); $(PYTHON) --version; } 2>/dev/null | cksum | cut -d ' ' -f 1)
 
-.PHONY: help build demo test python torture fuzz bench lint fmt clean need-rust need-python venv
+.PHONY: help build demo test python torture fuzz bench lint deny fmt clean need-rust need-python venv
 
 help:
 	@echo 'make build   the attnkit binary'
@@ -32,7 +35,7 @@ help:
 	@echo 'make torture every fault, power loss and flipped bit of which make test draws a sample: an hour or two'
 	@echo 'make fuzz    the readers, with inputs that a fuzzer makes up: a minute for each kind'
 	@echo 'make bench   speed of ingest, read-back, queries and Python, beside what users would use instead'
-	@echo 'make lint    formatting, clippy, documentation; no warning is let through'
+	@echo 'make lint    formatting, clippy, documentation, licences of dependencies; no warning is let through'
 	@echo 'make fmt     format the Rust code'
 	@echo 'make clean   remove everything that was built'
 
@@ -66,7 +69,7 @@ torture: need-rust venv
 # Needs cargo-fuzz and a nightly toolchain: fuzz/README.md. What is found stays in fuzz/found and fuzz/artifacts.
 fuzz: need-rust
 	cd fuzz && for target in $(FUZZ_TARGETS); do mkdir -p found/$$target && \
-	  cargo +nightly fuzz run -s none $$target found/$$target corpus/$$target -- \
+	  cargo +nightly fuzz run -O -s none $$target found/$$target corpus/$$target -- \
 	  -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=512 -malloc_limit_mb=256 -timeout=5 -print_final_stats=1 || exit 1; done
 
 bench: need-rust venv
@@ -83,6 +86,14 @@ lint: need-rust
 	cargo fmt --check
 	cargo clippy --release --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
+	$(MAKE) deny
+
+# Licences and origins of the dependencies, by deny.toml. Built once, into the cache.
+deny: need-rust
+	@test -x "$(DENY)/bin/cargo-deny" || \
+	  cargo install --quiet --locked cargo-deny --version $(DENY_VERSION) --root "$(DENY)" --target-dir "$(DENY)/build"
+	@rm -rf "$(DENY)/build"
+	"$(DENY)/bin/cargo-deny" --offline --log-level error check licenses bans sources
 
 fmt: need-rust
 	cargo fmt
