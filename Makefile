@@ -11,7 +11,7 @@ BENCH_ARGS ?=
 QUERY_BENCH_ARGS ?=
 # Seconds that each target is fuzzed for, and the targets.
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS ?= npy npy_gzip npz torch torch_gzip metadata summary settings template document shard part
+FUZZ_TARGETS ?= npy npy_gzip npz torch torch_gzip gzip metadata summary settings template document shard part store
 # More arguments for pytest, such as -k power.
 TORTURE_ARGS ?=
 # More arguments for benches/python.py.

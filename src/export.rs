@@ -16,7 +16,7 @@ use crate::dtype::{Dtype, SourceDtype};
 use crate::dump::{Exported, StepArray, StepMetadata, as_component, beyond, prompt_id, write_npy};
 use crate::json::{Json, Object};
 use crate::query::{Filter, QueryError, StepSet};
-use crate::store::{StepRow, Store, StoreError, VideoIndex, document_hash};
+use crate::store::{ArrayKind, StepRow, Store, StoreError, VideoIndex, document_hash};
 use crate::values::Values;
 
 /// What the names of words' directories begin with.
@@ -282,10 +282,10 @@ fn export_step(
     path: &Path,
     format: Format,
 ) -> Result<u64, ExportError> {
-    let array = store.open_array(&row.array)?;
-    let bytes = array.read_step(u64::try_from(row.row).unwrap_or(u64::MAX))?;
     let damaged = |found| StoreError::Damaged { path: store.root().join(&row.array), found };
     let dtype: Dtype = row.dtype.parse().map_err(damaged)?;
+    let array = store.open_series(row.series_path(), ArrayKind::Attention, row.shape, dtype)?;
+    let bytes = array.read_step(u64::try_from(row.row).unwrap_or(u64::MAX))?;
     let source_dtype = match dtype {
         Dtype::Float16 => SourceDtype::Float16,
         Dtype::Float32 => SourceDtype::Float32,

@@ -484,11 +484,13 @@ impl<'a> WordReader<'a> {
                     Over { heads: true, .. } => ArrayKind::MeanHead,
                     Over { .. } => ArrayKind::Attention,
                 };
-                let path = |kind: ArrayKind| rows.first().map(|row| format!("{}/{}", row.series_path(), kind.name()));
-                let there = path(wanted).is_some_and(|path| store.has_array(&path));
+                let damaged = |found: String| StoreError::Damaged { path: store.root().to_owned(), found };
+                let first = rows.first().ok_or_else(|| damaged("a word without rows".into()))?;
+                let there = store.has_array(&format!("{}/{}", first.series_path(), wanted.name()));
                 let kind = if there { wanted } else { ArrayKind::Attention };
-                let array = Arc::new(store.open_array(&path(kind).unwrap_or_default())?);
-                let dtype = array.dtype().parse().unwrap_or(Dtype::Float32);
+                let dtype = first.dtype.parse().map_err(damaged)?;
+                let array = Arc::new(store.open_series(first.series_path(), kind, first.shape, dtype)?);
+                let dtype = if kind == ArrayKind::Attention { dtype } else { Dtype::Float32 };
                 Ok(Self::Stored { rows, array, kind, dtype })
             }
         }
@@ -505,6 +507,11 @@ impl<'a> WordReader<'a> {
                     heads: if matches!(kind, ArrayKind::Mean | ArrayKind::MeanHead) { 1 } else { row.shape.heads },
                     ..row.shape
                 };
+                if bytes.len() != shape.len() * dtype.size() {
+                    let found =
+                        format!("the row of step {} says {}; the array has steps of others", row.step, row.shape);
+                    return Err(StoreError::Damaged { path: PathBuf::from(&row.array), found }.into());
+                }
                 Ok(visit(Values::from_ne_bytes(*dtype, &bytes), shape))
             }
             Self::Dumped { series, reader, .. } => {

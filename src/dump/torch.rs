@@ -109,7 +109,8 @@ pub enum TorchError {
 /// # Errors
 /// When `bytes` is not a whole archive of one float tensor that fits its storage and `limit`.
 pub fn read_tensor(bytes: &[u8], limit: u64) -> Result<TorchTensor<'_>, TorchError> {
-    let mut archive = TorchArchive::open(bytes)?;
+    let whole = bytes;
+    let mut archive = TorchArchive::open(whole)?;
     let view = match Unpickler::load(&archive.entry("data.pkl", None, PICKLE_LIMIT)?)? {
         Value::Tensor(view) => view,
         other => return Err(TorchError::NotTensor(other.kind())),
@@ -132,6 +133,9 @@ pub fn read_tensor(bytes: &[u8], limit: u64) -> Result<TorchTensor<'_>, TorchErr
     };
     let bytes = bytes.ok_or_else(outside)?;
     let shape = view.shape.clone();
+    if peek_tensor(whole).is_some_and(|in_front| in_front != (shape.clone(), dtype)) {
+        return Err(entry_error("data.pkl", "another one in front of it", "one"));
+    }
     Ok(TorchTensor { dtype, shape, bytes })
 }
 

@@ -689,7 +689,12 @@ impl StoredArray {
         // Where a chunk is missing, readers see the fill value.
         let chunk = self.array.retrieve_chunk_if_exists_opt(&[0], &options()).map_err(|error| self.failed(error))?;
         let bytes: ArrayBytes<'_> = chunk.ok_or_else(|| self.failed("its chunk is missing"))?;
-        Ok(bytes.into_fixed().map_err(|error| self.failed(error))?.into_owned())
+        let bytes = bytes.into_fixed().map_err(|error| self.failed(error))?.into_owned();
+        let size = if self.dtype == "float64" { 8 } else { 4 };
+        match self.array.shape() {
+            [len] if len.checked_mul(size) == Some(bytes.len() as u64) => Ok(bytes),
+            shape => Err(self.failed(format!("it is of {shape:?}, and its first chunk has {} bytes", bytes.len()))),
+        }
     }
 
     fn failed(&self, found: impl ToString) -> StoreError {
@@ -719,6 +724,9 @@ impl Chunks {
         let axes: Vec<u64> =
             configuration["chunk_shape"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
         let shape = array.shape();
+        if shape.iter().skip(1).any(|&axis| axis == 0) {
+            return Err(format!("an array of {shape:?}, which has nothing along an axis"));
+        }
         if axes.len() != shape.len() || axes.contains(&0) || axes.first() != Some(&1) {
             return Err(format!("inner chunks of {axes:?} in an array of {shape:?}; expected whole maps of one step"));
         }

@@ -39,7 +39,9 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::dtype::Dtype;
 use crate::dump::composed;
+use crate::shape::StepShape;
 pub use arrays::{ArrayKind, Codec, SeriesLayout, StoredArray};
 pub(crate) use arrays::{Coordinates, ShardWriter, has_same_chunking, share_shard, write_documents};
 pub use check::Fault;
@@ -227,6 +229,33 @@ impl Store {
     /// If it is not there or damaged, or the path leads out of the store.
     pub fn open_array(&self, path: &str) -> Result<StoredArray, StoreError> {
         StoredArray::open(self.root(), &self.inside(path)?)
+    }
+
+    /// Opens an array of a word below `series`, and checks that it has steps of the shape and type that the word's rows say.
+    ///
+    /// # Errors
+    /// As [`open_array`](Self::open_array), or if it has others.
+    pub(crate) fn open_series(
+        &self,
+        series: &str,
+        kind: ArrayKind,
+        shape: StepShape,
+        dtype: Dtype,
+    ) -> Result<StoredArray, StoreError> {
+        let path = format!("{series}/{}", kind.name());
+        let array = self.open_array(&path)?;
+        let dtype = if kind == ArrayKind::Attention { dtype } else { Dtype::Float32 };
+        let expected: Vec<u64> = kind.step_axes(shape).iter().map(|&axis| axis as u64).collect();
+        let found = array.shape();
+        if found.get(1..) != Some(&expected) || array.dtype() != dtype.name() {
+            let found = format!(
+                "its steps are {} {:?}; the table `steps` says {dtype} {expected:?}",
+                array.dtype(),
+                found.get(1..).unwrap_or_default()
+            );
+            return Err(StoreError::damaged(self.root().join(path), found));
+        }
+        Ok(array)
     }
 
     /// A path below the store, checked to stay there.

@@ -1,6 +1,7 @@
 //! Part files: the tables of one video, each with a checksum over itself. Renaming them into place is the commit.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use arrow::array::RecordBatch;
@@ -220,10 +221,17 @@ fn checksum_position(bytes: &[u8]) -> Option<usize> {
 pub(super) fn check_part(path: &Path) -> Result<(), StoreError> {
     let bytes = files::read(path)?;
     check_bytes(&bytes).map_err(|found| StoreError::damaged(path, found))?;
-    let metadata = ParquetMetaDataReader::new()
-        .parse_and_finish(&Bytes::from(bytes))
-        .map_err(|source| StoreError::Parquet { path: path.to_owned(), source })?;
-    check_sizes(&metadata).map_err(|found| StoreError::damaged(path, found))
+    guarded(path, || {
+        let metadata = ParquetMetaDataReader::new().parse_and_finish(&Bytes::from(bytes));
+        let metadata = metadata.map_err(|source| StoreError::Parquet { path: path.to_owned(), source })?;
+        check_sizes(&metadata).map_err(|found| StoreError::damaged(path, found))
+    })
+}
+
+/// What the library makes of a part; an error where it panics, as it does over pages that contradict their footer.
+fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(read))
+        .unwrap_or_else(|_| Err(StoreError::damaged(path, "its pages contradict its footer")))
 }
 
 /// Checks what a part says of its sizes before anything is allocated for it: a few bytes can stand for any number of rows.
@@ -305,9 +313,11 @@ fn footer_value(path: &Path, wanted: &str) -> Result<Option<String>, StoreError>
         Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         other => other?,
     };
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file)
-        .map_err(|source| StoreError::Parquet { path: path.to_owned(), source })?;
-    let keys = builder.metadata().file_metadata().key_value_metadata().cloned().unwrap_or_default();
+    let keys = guarded(path, || {
+        let builder = ParquetRecordBatchReaderBuilder::try_new(file)
+            .map_err(|source| StoreError::Parquet { path: path.to_owned(), source })?;
+        Ok(builder.metadata().file_metadata().key_value_metadata().cloned().unwrap_or_default())
+    })?;
     Ok(keys.into_iter().find(|pair| pair.key == wanted).and_then(|pair| pair.value))
 }
 
@@ -316,12 +326,14 @@ fn read_part(path: &Path) -> Result<(Vec<RecordBatch>, BTreeMap<String, String>)
     let bytes = files::read(path)?;
     // What is read here may be written again, under a new checksum.
     check_bytes(&bytes).map_err(|found| StoreError::damaged(path, found))?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes)).map_err(failed)?;
-    let keys = builder.metadata().file_metadata().key_value_metadata().cloned().unwrap_or_default();
-    let keys = keys.into_iter().filter_map(|pair| Some((pair.key, pair.value?))).collect();
-    check_sizes(builder.metadata()).map_err(|found| StoreError::damaged(path, found))?;
-    let batches = builder.build().map_err(failed)?.collect::<Result<Vec<_>, _>>();
-    Ok((batches.map_err(|error| StoreError::damaged(path, error))?, keys))
+    guarded(path, || {
+        let builder = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes)).map_err(failed)?;
+        let keys = builder.metadata().file_metadata().key_value_metadata().cloned().unwrap_or_default();
+        let keys = keys.into_iter().filter_map(|pair| Some((pair.key, pair.value?))).collect();
+        check_sizes(builder.metadata()).map_err(|found| StoreError::damaged(path, found))?;
+        let batches = builder.build().map_err(failed)?.collect::<Result<Vec<_>, _>>();
+        Ok((batches.map_err(|error| StoreError::damaged(path, error))?, keys))
+    })
 }
 
 /// Writes bytes durably beside their final place.
