@@ -490,8 +490,7 @@ impl<'a> WordReader<'a> {
                 let kind = if there { wanted } else { ArrayKind::Attention };
                 let dtype = first.dtype.parse().map_err(damaged)?;
                 let array = Arc::new(store.open_series(first.series_path(), kind, first.shape, dtype)?);
-                let dtype = if kind == ArrayKind::Attention { dtype } else { Dtype::Float32 };
-                Ok(Self::Stored { rows, array, kind, dtype })
+                Ok(Self::Stored { rows, array, kind, dtype: kind.dtype(dtype) })
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::ingest::{
     self, DryRun, DumpContents, Event, IngestError, IngestOptions, Observer, OnError, PromptMatches, Report,
     WatchOptions, read_settings,
 };
-use crate::output::write_text;
+use crate::output::write_whole;
 use crate::store::{Codec, StoreError};
 
 /// Warnings printed one by one.
@@ -231,7 +231,7 @@ pub(super) fn run(args: &IngestArgs, global: &Global) -> Result<ExitCode, Failur
         check_outside(path, &args.store)?;
         check_no_step(path)?;
         // Noticed now rather than after hours of work.
-        write_text(path, "{}\n").map_err(|error| Failure::usage(error, "name a file that can be written"))?;
+        write_whole(path, b"{}\n").map_err(|error| Failure::usage(error, "name a file that can be written"))?;
     }
     if args.dry_run {
         let outcome =
@@ -294,7 +294,7 @@ fn exit_code(clean: bool) -> ExitCode {
 fn write_report(args: &IngestArgs, report: &impl serde::Serialize) -> Result<(), Failure> {
     let Some(path) = &args.report else { return Ok(()) };
     let text = serde_json::to_string_pretty(report)? + "\n";
-    write_text(path, &text).map_err(|error| Failure::with_hint(error, "the ingest itself is done"))
+    write_whole(path, text.as_bytes()).map_err(|error| Failure::with_hint(error, "the ingest itself is done"))
 }
 
 /// What to try next.

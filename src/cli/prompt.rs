@@ -9,15 +9,15 @@ use serde::Serialize;
 
 use super::{Failure, Global, print, say, show, table, units, write_out};
 use crate::bounded;
-use crate::prompt::{Item, MAX_DEPTH, Template, Tokenizer, Variation, WordTokens, parse_weighted, prompt_id};
+use crate::prompt::{
+    FILE_BYTES, Item, MAX_DEPTH, Template, Tokenizer, Variation, WordTokens, parse_weighted, prompt_id,
+};
 
 const GRAMMAR: &str = "[a|b] are alternatives, (word:2.5) is a word and its weight; docs/prompts.md has the grammar";
 /// Warnings shown of one template.
 const WARNINGS: usize = 10;
 /// Variations shown in a table without `--limit`.
 const ROWS: u64 = 100;
-/// The most bytes of a file of templates.
-const FILE_BYTES: u64 = 256 << 20;
 
 /// Prompt templates, weights and tokens.
 #[derive(Debug, Args)]

@@ -391,11 +391,9 @@ fn list(args: &ListArgs, store: &Store, global: &Global) -> Result<(), Failure> 
         arrange: args.output.arrange(),
     };
     if args.output.explain {
-        show(&list.explain(store)?)?;
-        return Ok(());
+        return show(&list.explain(store)?);
     }
-    target.write(list.run(store)?, global)?;
-    Ok(())
+    target.write(list.run(store)?, global)
 }
 
 fn average(args: &AverageArgs, store: &Store, global: &Global) -> Result<(), Failure> {
@@ -415,14 +413,12 @@ fn average(args: &AverageArgs, store: &Store, global: &Global) -> Result<(), Fai
         values: target.format.has_values(),
     };
     if args.output.explain {
-        target.explain(&average.explain(store)?)?;
-        return Ok(());
+        return target.explain(&average.explain(store)?);
     }
     let bar = Bar::new(global);
     let answer = average.run(store, &|done, all| bar.set(done, all))?;
     bar.finish();
-    target.write(args.output.arranged(answer)?, global)?;
-    Ok(())
+    target.write(args.output.arranged(answer)?, global)
 }
 
 fn evolution(args: &EvolutionArgs, store: &Store, global: &Global) -> Result<(), Failure> {
@@ -434,8 +430,7 @@ fn evolution(args: &EvolutionArgs, store: &Store, global: &Global) -> Result<(),
     });
     let evolution = Evolution { filter: args.select.filter()?, by, reduction: args.reduce.reduction() };
     if args.output.explain {
-        target.explain(&evolution.explain(store)?)?;
-        return Ok(());
+        return target.explain(&evolution.explain(store)?);
     }
     let bar = Bar::new(global);
     let mut answer = evolution.run(store, &|done, all| bar.set(done, all))?;
@@ -443,8 +438,7 @@ fn evolution(args: &EvolutionArgs, store: &Store, global: &Global) -> Result<(),
     if args.sparkline {
         answer = output::trends(&answer)?;
     }
-    target.write(args.output.arranged(answer)?, global)?;
-    Ok(())
+    target.write(args.output.arranged(answer)?, global)
 }
 
 fn map(args: &MapArgs, store: &Store, global: &Global) -> Result<(), Failure> {
@@ -462,12 +456,10 @@ fn map(args: &MapArgs, store: &Store, global: &Global) -> Result<(), Failure> {
     };
     let map = SpatialMap { filter, reduction: args.reduce.reduction(), size: args.size, frames, placement };
     if args.output.explain {
-        target.explain(&map.explain(store)?)?;
-        return Ok(());
+        return target.explain(&map.explain(store)?);
     }
     let answer = map.run(store, &query::silent)?;
-    target.write(args.output.arranged(answer)?, global)?;
-    Ok(())
+    target.write(args.output.arranged(answer)?, global)
 }
 
 fn compare(args: &CompareArgs, store: &Store, global: &Global) -> Result<(), Failure> {
@@ -508,8 +500,7 @@ fn compare(args: &CompareArgs, store: &Store, global: &Global) -> Result<(), Fai
     };
     let form = if args.matrix { Form::Matrix } else { Form::Pairs };
     if args.output.explain {
-        target.explain(&compare.explain(store, form)?)?;
-        return Ok(());
+        return target.explain(&compare.explain(store, form)?);
     }
     let bar = Bar::new(global);
     let answer = compare.run(store, form, &|done, all| bar.set(done, all))?;
@@ -527,11 +518,9 @@ fn sql(args: &SqlArgs, store: &Store, global: &Global) -> Result<(), Failure> {
     target.of_rows()?;
     let sql = Sql { statement: args.statement.clone() };
     if args.output.explain {
-        show(&sql.explain(store)?)?;
-        return Ok(());
+        return show(&sql.explain(store)?);
     }
-    target.write(args.output.arranged(sql.run(store)?)?, global)?;
-    Ok(())
+    target.write(args.output.arranged(sql.run(store)?)?, global)
 }
 
 impl SelectArgs {

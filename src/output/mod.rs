@@ -290,9 +290,9 @@ fn encode_unguarded(answer: &Answer, format: Format, style: TableStyle, mut to: 
     Ok(())
 }
 
-/// Writes a text that is whole or not there: beside `path`, renamed into place.
-pub(crate) fn write_text(path: &Path, text: &str) -> Result<(), OutputError> {
-    replace(path, |file| file.write_all(text.as_bytes()).map_err(OutputError::write(path)))
+/// Writes a file that is whole or not there: beside `path`, renamed into place.
+pub(crate) fn write_whole(path: &Path, contents: &[u8]) -> Result<(), OutputError> {
+    replace(path, |file| file.write_all(contents).map_err(OutputError::write(path)))
 }
 
 /// Writes a file beside `path` and renames it into place.

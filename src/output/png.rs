@@ -1,9 +1,8 @@
 //! One map as a picture.
 
-use std::io::Write;
 use std::path::Path;
 
-use super::{Format, OutputError, maps_of, replace};
+use super::{Format, OutputError, maps_of, write_whole};
 use crate::grid::Grid;
 use crate::query::Answer;
 use crate::render::{Picture, heatmap};
@@ -32,5 +31,5 @@ pub(super) fn write(answer: &Answer, path: &Path) -> Result<(), OutputError> {
     let encoded = picture(answer)?
         .to_png()
         .map_err(|error| OutputError::Unfit { found: error.to_string(), hint: "write it as npy".into() })?;
-    replace(path, |file| file.write_all(&encoded).map_err(OutputError::write(path)))
+    write_whole(path, &encoded)
 }

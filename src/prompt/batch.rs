@@ -19,8 +19,8 @@ use crate::json::Json;
 const TEXTS: u64 = 1_000_000;
 /// The most bytes of the templates that they are made of, one by one, or of the texts themselves: seconds of work.
 const TEXT_BYTES: usize = 256 << 20;
-/// The most bytes of a file of prompts.
-const FILE_BYTES: u64 = 256 << 20;
+/// The most bytes of a file of prompts or templates.
+pub(crate) const FILE_BYTES: u64 = 256 << 20;
 /// Keys of a variation's prompt, the one that keeps weights first.
 const PROMPT_KEYS: [&str; 4] = ["weighted_prompt", "weighted_text", "text", "prompt"];
 /// Where generators leave prompts, below a batch's directory; the most telling first.
@@ -338,14 +338,15 @@ impl BatchPrompts {
         self.by_text.get_or_init(|| {
             let mut texts = Texts::default();
             let mut bytes = 0;
-            let of_source = |source| Source::texts(source).map(move |(number, text)| (number, text, source.bytes()));
-            for (number, text, of_source) in self.sources.iter().flat_map(of_source) {
-                bytes += of_source.max(text.len());
-                if texts.count == TEXTS || bytes > TEXT_BYTES {
-                    break;
+            for source in &self.sources {
+                for (number, text) in source.texts() {
+                    bytes += source.bytes().max(text.len());
+                    if texts.count == TEXTS || bytes > TEXT_BYTES {
+                        return texts;
+                    }
+                    texts.count += 1;
+                    texts.numbers.entry(comparable(&text)).or_default().push(number);
                 }
-                texts.count += 1;
-                texts.numbers.entry(comparable(&text)).or_default().push(number);
             }
             texts
         })
@@ -499,7 +500,7 @@ mod tests {
 
     #[test]
     fn texts_are_looked_up_as_far_as_that_takes_seconds() {
-        // 2^16000 variations of two letters each: all are there by their numbers, the first ones by their texts as well.
+        // 2^10000 variations of two letters for each bracket: all are there by their numbers, the first ones by their texts as well.
         let prompts = read("t.txt", "[ab|cd]".repeat(10_000)).unwrap();
         assert_eq!(prompts.count(), u64::MAX);
         let of_number = prompts.find(Some("prompt_5000000"), None, &[]).unwrap().prompt;

@@ -22,6 +22,7 @@ mod tokens;
 #[path = "no_tokens.rs"]
 mod tokens;
 
+pub(crate) use batch::FILE_BYTES;
 pub use batch::{BatchPrompt, BatchPrompts, BatchPromptsError, Found};
 pub use expand::{Choice, TrackedWord, Variation, Variations, parse_weighted};
 pub use parse::{MAX_DEPTH, PromptError, PromptWarning};

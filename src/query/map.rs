@@ -12,7 +12,7 @@ use super::run::OnBytes;
 use super::selection::Selection;
 use crate::grid::{Grid, VideoSize, infer_grid};
 use crate::kernel::{FramePlacement, Pooling, resample};
-use crate::store::Store;
+use crate::store::{Store, series_of};
 
 /// Values of a resampled map, at the most.
 const LARGEST_MAP: usize = 1 << 30;
@@ -130,7 +130,7 @@ impl SpatialMap {
 
 /// How the maps of a word were pooled when they were ingested, if they were.
 fn pooling_of(store: &Store, array: &str) -> Result<Option<Pooling>, QueryError> {
-    let attributes = store.series_attributes(array.strip_suffix("/attention").unwrap_or(array))?;
+    let attributes = store.series_attributes(series_of(array))?;
     let lossy = &attributes["lossy"];
     let size = |value: &serde_json::Value| usize::try_from(value.as_u64()?).ok();
     let grid = &lossy["downsampled_from"];

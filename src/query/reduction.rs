@@ -19,7 +19,7 @@ use crate::dtype::Dtype;
 use crate::grid::Grid;
 use crate::kernel::Reducer;
 use crate::shape::StepShape;
-use crate::store::{ArrayKind, Store, StoreError};
+use crate::store::{ArrayKind, Store, StoreError, series_of};
 
 /// A task decodes about this much.
 const TASK_BYTES: usize = 2 << 20;
@@ -320,7 +320,7 @@ impl Planner<'_> {
     fn add_series(&mut self, series: &[SelectedStep]) -> Result<(), QueryError> {
         let Some(first) = series.first() else { return Ok(()) };
         let kind = self.choose_array(series);
-        let dtype = if kind == ArrayKind::Attention { first.dtype } else { Dtype::Float32 };
+        let dtype = kind.dtype(first.dtype);
         let path: Arc<str> = match kind {
             ArrayKind::Attention => first.array.clone(),
             _ => rollup_path(&first.array, kind).into(),
@@ -329,8 +329,7 @@ impl Planner<'_> {
         let (chunks, chunk_len) = match self.chunks.get(&path) {
             Some(known) => *known,
             None => {
-                let series = first.array.strip_suffix("/attention").unwrap_or(&first.array);
-                let array = self.store.open_series(series, kind, first.shape, first.dtype)?;
+                let array = self.store.open_series(series_of(&first.array), kind, first.shape, first.dtype)?;
                 *self.chunks.entry(path.clone()).or_insert(array.chunks_of_step()?)
             }
         };
@@ -659,7 +658,7 @@ fn weight(kind: ArrayKind, shape: StepShape) -> u32 {
 }
 
 fn rollup_path(attention: &str, kind: ArrayKind) -> String {
-    format!("{}/{}", attention.strip_suffix("/attention").unwrap_or(attention), kind.name())
+    format!("{}/{}", series_of(attention), kind.name())
 }
 
 /// What to say where maps of several videos are taken together position by position, and their grids are not known.

@@ -117,6 +117,15 @@ impl ArrayKind {
         }
     }
 
+    /// Type of its elements, for step arrays of `dtype`.
+    #[must_use]
+    pub const fn dtype(self, dtype: Dtype) -> Dtype {
+        match self {
+            Self::Attention => dtype,
+            _ => Dtype::Float32,
+        }
+    }
+
     const fn dimension_names(self) -> &'static [&'static str] {
         match self {
             Self::Attention => &["step", "block", "head", "spatial", "token"],
@@ -168,10 +177,7 @@ impl SeriesLayout {
     /// Type of an array's elements.
     #[must_use]
     pub const fn dtype_of(&self, kind: ArrayKind) -> Dtype {
-        match kind {
-            ArrayKind::Attention => self.dtype,
-            _ => Dtype::Float32,
-        }
+        kind.dtype(self.dtype)
     }
 
     /// Axes of an inner chunk, without its step axis of 1.

@@ -54,8 +54,8 @@ pub(crate) use lock::WriterLock;
 pub use names::{decode_name, encode_name};
 pub use part::{Heads, MetadataPatch, Recipe, VideoIndex, VideoRecord};
 use sound::KnownParts;
-pub(crate) use tables::heads_batch;
 pub use tables::{HeadRow, StepRow, heads_schema, steps_schema};
+pub(crate) use tables::{heads_batch, series_of};
 
 /// How often a reader looks whether a commit that is under way has ended, and what it waits in between.
 const COMMIT_ATTEMPTS: usize = 5;
@@ -244,7 +244,7 @@ impl Store {
     ) -> Result<StoredArray, StoreError> {
         let path = format!("{series}/{}", kind.name());
         let array = self.open_array(&path)?;
-        let dtype = if kind == ArrayKind::Attention { dtype } else { Dtype::Float32 };
+        let dtype = kind.dtype(dtype);
         let expected: Vec<u64> = kind.step_axes(shape).iter().map(|&axis| axis as u64).collect();
         let found = array.shape();
         if found.get(1..) != Some(&expected) || array.dtype() != dtype.name() {

@@ -219,12 +219,23 @@ fn checksum_position(bytes: &[u8]) -> Option<usize> {
 
 /// Checks a part's checksum over itself, and that nothing it says of sizes would fill the memory.
 pub(super) fn check_part(path: &Path) -> Result<(), StoreError> {
+    checked_metadata(path).map(drop)
+}
+
+/// Checks a `steps` part as [`check_part`] does: the video that it is of.
+pub(super) fn check_steps_part(path: &Path) -> Result<Option<String>, StoreError> {
+    let record = value_of(&checked_metadata(path)?, VIDEO_KEY);
+    Ok(record.and_then(|record| serde_json::from_str::<VideoRecord>(&record).ok()).map(|record| record.video_id))
+}
+
+fn checked_metadata(path: &Path) -> Result<ParquetMetaData, StoreError> {
     let bytes = files::read(path)?;
     check_bytes(&bytes).map_err(|found| StoreError::damaged(path, found))?;
     guarded(path, || {
         let metadata = ParquetMetaDataReader::new().parse_and_finish(&Bytes::from(bytes));
         let metadata = metadata.map_err(|source| StoreError::Parquet { path: path.to_owned(), source })?;
-        check_sizes(&metadata).map_err(|found| StoreError::damaged(path, found))
+        check_sizes(&metadata).map_err(|found| StoreError::damaged(path, found))?;
+        Ok(metadata)
     })
 }
 
@@ -299,26 +310,21 @@ pub(super) fn read_heads_part(path: &Path) -> Result<(String, Heads), StoreError
 
 /// Generation of a part, from its footer alone.
 pub(super) fn part_generation(path: &Path) -> Result<Option<String>, StoreError> {
-    footer_value(path, GENERATION_KEY)
-}
-
-/// The video that a `steps` part is of, from its footer alone.
-pub(super) fn part_video(path: &Path) -> Result<Option<String>, StoreError> {
-    let record = footer_value(path, VIDEO_KEY)?;
-    Ok(record.and_then(|record| serde_json::from_str::<VideoRecord>(&record).ok()).map(|record| record.video_id))
-}
-
-fn footer_value(path: &Path, wanted: &str) -> Result<Option<String>, StoreError> {
     let file = match files::open(path) {
         Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         other => other?,
     };
-    let keys = guarded(path, || {
+    guarded(path, || {
         let builder = ParquetRecordBatchReaderBuilder::try_new(file)
             .map_err(|source| StoreError::Parquet { path: path.to_owned(), source })?;
-        Ok(builder.metadata().file_metadata().key_value_metadata().cloned().unwrap_or_default())
-    })?;
-    Ok(keys.into_iter().find(|pair| pair.key == wanted).and_then(|pair| pair.value))
+        Ok(value_of(builder.metadata(), GENERATION_KEY))
+    })
+}
+
+/// What a footer has under a key.
+fn value_of(metadata: &ParquetMetaData, key: &str) -> Option<String> {
+    let mut pairs = metadata.file_metadata().key_value_metadata().into_iter().flatten();
+    pairs.find(|pair| pair.key == key)?.value.clone()
 }
 
 fn read_part(path: &Path) -> Result<(Vec<RecordBatch>, BTreeMap<String, String>), StoreError> {

@@ -103,8 +103,7 @@ impl Store {
     /// Checks a part against its checksum, and that it is of the video that it is called after: of a copy under another name, all rows
     /// would be there twice.
     fn check_steps_part(&self, path: &Path) -> Result<(), StoreError> {
-        part::check_part(path)?;
-        match part::part_video(path)? {
+        match part::check_steps_part(path)? {
             Some(video) if self.layout.steps_part(&video) != path => Err(StoreError::damaged(path, NOT_A_PART)),
             _ => Ok(()),
         }

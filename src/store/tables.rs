@@ -89,11 +89,16 @@ pub struct StepRow {
     pub content_hash: String,
 }
 
+/// The directory of a word's arrays, below the store, by the path of its `attention`.
+pub(crate) fn series_of(attention: &str) -> &str {
+    attention.strip_suffix("/attention").unwrap_or(attention)
+}
+
 impl StepRow {
     /// Directory of the word's arrays, below the store.
     #[must_use]
     pub fn series_path(&self) -> &str {
-        self.array.strip_suffix("/attention").unwrap_or(&self.array)
+        series_of(&self.array)
     }
 
     /// The step metadata that this row stands for, with every documented key.

@@ -1,7 +1,7 @@
 """What a store is before a command, what the command is, and how what is left of the store afterwards is judged."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -36,10 +36,15 @@ def ingested(dump, store, *options):
     return store
 
 
+def parts(store, table):
+    """The rows of each committed part of a table, in the order of their names."""
+    found = sorted((store / "index" / table).glob("*.parquet"))
+    return [pq.read_table(part).to_pylist() for part in found if not part.name.startswith(".")]
+
+
 def rows(store):
     """The rows of `steps`, by (video, token, step)."""
-    parts = [part for part in sorted((store / "index" / "steps").glob("*.parquet")) if not part.name.startswith(".")]
-    listed = [row for part in parts for row in pq.read_table(part).to_pylist()]
+    listed = [row for part in parts(store, "steps") for row in part]
     found = {(row["video_id"], row["token"], row["step"]): row for row in listed}
     assert len(found) == len(listed), "rows that are there twice"
     return found
@@ -60,9 +65,13 @@ def told(store):
     """What a store says, without what differs from run to run."""
     if not (store / "zarr.json").exists():
         return None
-    heads = [part for part in sorted((store / "index" / "heads").glob("*.parquet")) if not part.name.startswith(".")]
     of_steps = {key: {name: value for name, value in row.items() if name not in VOLATILE} for key, row in rows(store).items()}
-    return of_steps, [pq.read_table(part).to_pylist() for part in heads], {key: one.tobytes() for key, one in values(store).items()}
+    return of_steps, parts(store, "heads"), {key: one.tobytes() for key, one in values(store).items()}
+
+
+def asked(command, store):
+    """A command with a store in the place of STORE."""
+    return [str(store) if part == "STORE" else str(part) for part in command]
 
 
 @dataclass
@@ -74,10 +83,9 @@ class Scene:
     after: Path
     command: list
     dumps: list
-    options: list = field(default_factory=list)
 
     def arguments(self, store):
-        return [str(store) if part == "STORE" else str(part) for part in self.command]
+        return asked(self.command, store)
 
     def again(self, store):
         """Runs the command once more, undisturbed, and cleans up: the store must be as if it had never been disturbed."""

@@ -20,6 +20,7 @@ import pytest
 import journal
 import scenes
 import shim
+from scenes import asked
 from source_dump import step_arrays
 
 IS_FULL = bool(os.environ.get("ATTNKIT_TORTURE"))
@@ -136,10 +137,6 @@ QUESTIONS = [
     ["query", "sql", "STORE", "SELECT video_id, token, count(*) AS n FROM heads GROUP BY video_id, token ORDER BY video_id, token"],
     ["info", "STORE", "--json"],
 ]  # fmt: skip
-
-
-def asked(arguments, store):
-    return [str(store) if part == "STORE" else part for part in arguments]
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: " ".join(question[:2]))
