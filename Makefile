@@ -1,4 +1,4 @@
-# Every target builds with the release profile alone, so that nothing is compiled twice.
+# Every target builds with the release profile alone, so that what attnkit depends on is compiled once.
 
 SHELL := /bin/sh
 PYTHON ?= python3
@@ -20,38 +20,45 @@ PYTHON_BENCH_ARGS ?=
 DENY_VERSION := 0.20.2
 DENY = $(ATTNKIT_CACHE)/cargo-deny-$(DENY_VERSION)
 
+# The profile of the tests: release, with debug assertions and overflow checks in our own code (Cargo.toml).
+CHECKED := CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true
+
 # Where cargo builds, as CARGO_TARGET_DIR or a cargo configuration has it; short where it is in the checkout.
 TARGET = $(subst $(CURDIR)/,,$(shell $(if $(CARGO_TARGET_DIR),CARGO_TARGET_DIR='$(CARGO_TARGET_DIR)' )cargo metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/'))
 # One environment for each state of the requirements and each Python.
 VENV = $(ATTNKIT_CACHE)/venv-$(shell { cat $(REQUIREMENTS); $(PYTHON) --version; } 2>/dev/null | cksum | cut -d ' ' -f 1)
 
-.PHONY: help build demo test python torture fuzz bench lint deny fmt clean need-rust need-python venv
+.PHONY: help build dist demo test python torture fuzz bench lint lint-rust lint-python deny fmt clean need-rust need-python venv
 
 help:
 	@echo 'make build   the attnkit binary'
+	@echo 'make dist    the same, small: what is handed out'
 	@echo 'make demo    ingest the bundled dumps and look at the result'
 	@echo 'make test    all tests: Rust, the readers of other projects, the Python package'
 	@echo 'make python  the Python package, into the environment of the tests'
 	@echo 'make torture every fault, power loss and flipped bit of which make test draws a sample: an hour or two'
 	@echo 'make fuzz    the readers, with inputs that a fuzzer makes up: a minute for each kind'
 	@echo 'make bench   speed of ingest, read-back, queries and Python, beside what users would use instead'
-	@echo 'make lint    formatting, clippy, documentation, licences of dependencies; no warning is let through'
-	@echo 'make fmt     format the Rust code'
+	@echo 'make lint    formatting, clippy, types, documentation, licences of dependencies; no warning is let through'
+	@echo 'make fmt     format the Rust and Python code'
 	@echo 'make clean   remove everything that was built'
 
 build: need-rust
 	cargo build --release --workspace --bin attnkit
+
+dist: need-rust
+	cargo build --profile dist --bin attnkit
+	@ls -l "$(TARGET)/dist/attnkit"
 
 demo: build
 	@PATH="$$(cd "$(TARGET)/release" && pwd):$$PATH" sh docs/demo.sh "$(TARGET)/demo"
 
 # The binary that the readers judge comes with the tests: building it apart would build what it depends on twice.
 test: need-rust venv
-	cargo test --release --workspace
-	$(MAKE) python
+	$(CHECKED) cargo test --release --workspace
+	$(CHECKED) $(MAKE) python
 	ATTNKIT_BIN="$(abspath $(TARGET))/release/attnkit" PYTHONDONTWRITEBYTECODE=1 "$(VENV)/bin/python" -m pytest -q -p no:cacheprovider tests/readers
 	ATTNKIT_BIN="$(abspath $(TARGET))/release/attnkit" PYTHONDONTWRITEBYTECODE=1 "$(VENV)/bin/python" -m pytest -q -p no:cacheprovider tests/torture
-	"$(VENV)/bin/python" -m mypy --config-file python/pyproject.toml python/attnkit python/attention_analyzer
 	"$(VENV)/bin/python" -m mypy.stubtest attnkit._native
 	ATTNKIT_BIN="$(abspath $(TARGET))/release/attnkit" PYTHONDONTWRITEBYTECODE=1 "$(VENV)/bin/python" -m pytest -q -p no:cacheprovider python/tests
 
@@ -62,7 +69,7 @@ python: need-rust venv
 
 # Every call that can fail, every state that a power loss can leave, ten thousand flipped bits: an hour or two. `make test` draws a sample.
 torture: need-rust venv
-	cargo build --release --workspace --bin attnkit
+	$(CHECKED) cargo build --release --workspace --bin attnkit
 	ATTNKIT_TORTURE=1 ATTNKIT_BIN="$(abspath $(TARGET))/release/attnkit" PYTHONDONTWRITEBYTECODE=1 \
 	  "$(VENV)/bin/python" -m pytest -q -rP -p no:cacheprovider tests/torture $(TORTURE_ARGS)
 
@@ -82,11 +89,18 @@ bench: need-rust venv
 	"$(VENV)/bin/python" benches/python.py --attnkit "$(TARGET)/release/attnkit" \
 	  --synth "$(TARGET)/release/examples/synth" $(PYTHON_BENCH_ARGS)
 
-lint: need-rust
+lint: lint-python lint-rust deny
+
+lint-rust: need-rust
 	cargo fmt --check
-	cargo clippy --release --workspace --all-targets -- -D warnings
+	$(CHECKED) cargo clippy --release --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
-	$(MAKE) deny
+
+lint-python: need-python venv
+	"$(PYTHON)" .ci/widths.py
+	"$(VENV)/bin/ruff" check
+	"$(VENV)/bin/ruff" format --check
+	"$(VENV)/bin/python" -m mypy --config-file python/pyproject.toml python/attnkit python/attention_analyzer
 
 # Licences and origins of the dependencies, by deny.toml. Built once, into the cache.
 deny: need-rust
@@ -95,8 +109,10 @@ deny: need-rust
 	@rm -rf "$(DENY)/build"
 	"$(DENY)/bin/cargo-deny" --offline --log-level error check licenses bans sources
 
-fmt: need-rust
+fmt: need-rust venv
 	cargo fmt
+	"$(VENV)/bin/ruff" check --fix-only
+	"$(VENV)/bin/ruff" format
 
 clean: need-rust
 	cargo clean

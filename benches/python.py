@@ -1,8 +1,10 @@
-"""How fast `attnkit.AttentionAnalyzer` answers and how much memory it takes, beside the documented way: run by `make bench`.
+"""How fast `attnkit.AttentionAnalyzer` answers and how much memory it takes, beside the documented way: run by
+`make bench`.
 
-Makes a synthetic dump and stores of it, asks every question in every way in one run, prints a table of seconds, megabytes and
-ratios, and removes what it made. benches/README.md says what is measured. Each question is asked in a process of its own, by
-python_peers.py, with the interpreter that runs this: it needs attnkit and numpy. This process stays small: see `run` in ingest.py.
+Makes a synthetic dump and stores of it, asks every question in every way in one run, prints a table of seconds,
+megabytes and ratios, and removes what it made. benches/README.md says what is measured. Each question is asked in a
+process of its own, by python_peers.py, with the interpreter that runs this: it needs attnkit and numpy. This process
+stays small: see `run` in ingest.py.
 """
 
 from __future__ import annotations
@@ -17,7 +19,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ingest import BLOCKS, GRID, HEADS, STEP_BYTES, BenchError, cpu_model, file_system, find_binary, run, say, warm_page_cache
+from ingest import (
+    BLOCKS,
+    GRID,
+    HEADS,
+    STEP_BYTES,
+    BenchError,
+    cpu_model,
+    file_system,
+    find_binary,
+    run,
+    say,
+    warm_page_cache,
+)
 from query import STEPS, make_store
 
 WORD = "flower"
@@ -30,8 +44,8 @@ NUMPY, NUMPY_FLOAT32, TORCH, TORCH_FLOAT = DOCUMENTED = (
 )
 IN_MEMORY, ON_DUMP, ON_STORE = "AttentionAnalyzer", "AttentionAnalyzer, dump", "AttentionAnalyzer, store"
 ON_PLAIN_STORE = "AttentionAnalyzer, store without rollups"
-# Largest relative error. attnkit rounds to float32 once, or twice: from rollups, and over blocks and then heads. The others add in
-# float32, and round to float16 if they are not told otherwise: its numbers below 6e-5 lie 6e-8 apart.
+# Largest relative error. attnkit rounds to float32 once, or twice: from rollups, and over blocks and then heads. The
+# others add in float32, and round to float16 if they are not told otherwise: its numbers below 6e-5 lie 6e-8 apart.
 TOLERANCE = {NUMPY: 0.1, TORCH: 0.1, NUMPY_FLOAT32: 1e-4, TORCH_FLOAT: 1e-4}
 TOLERANCE_OF_ATTNKIT = 1.2e-7
 
@@ -128,7 +142,9 @@ def plan(steps: int) -> list[Question]:
     return [
         Question("load_step", "load_step", (NUMPY, TORCH, *on_disk)),
         Question("load_all_steps", f"load_all_steps, {steps} steps", (NUMPY, TORCH, *on_disk)),
-        Question("aggregate", "aggregate_blocks, then aggregate_heads, of all steps in memory", (*DOCUMENTED, IN_MEMORY)),
+        Question(
+            "aggregate", "aggregate_blocks, then aggregate_heads, of all steps in memory", (*DOCUMENTED, IN_MEMORY)
+        ),
         Question("evolution", "get_temporal_evolution", means),
         Question("average", "compute_average_attention", means),
         Question("spatial_map", "get_spatial_attention_map of one step", means),
@@ -175,7 +191,10 @@ def print_document(document: dict[str, Any]) -> None:
     print(f"dump:     one word, {shape} float16, {steps * STEP_BYTES / 1e6:.0f} MB; page cache warm")
     for why in sorted(set(document["missing"].values())):
         print(f"left out: {' and '.join(way for way, reason in document['missing'].items() if reason == why)}: {why}")
-    print(f"figures:  best time and largest peak of {document['rounds']}, all from one run; ratios to numpy, as documented\n")
+    print(
+        f"figures:  best time and largest peak of {document['rounds']}, all from one run; ratios to numpy, as "
+        f"documented\n"
+    )
     head = ("question", "way", "seconds", "ratio", "peak MB", "ratio", "largest error")
     table = [head, tuple("---" for _ in head)]
     for question in document["questions"]:

@@ -4,9 +4,10 @@ Usage: python_peers.py versions
        python_peers.py reference DUMP REFERENCE
        python_peers.py WAY QUESTION DUMP STORE REFERENCE
 
-`reference` writes the float64 means of the dump into the directory REFERENCE. A question prints one line, {"seconds": s,
-"peak_bytes": N, "error": largest relative error of its values, null of arrays that were loaded}, or {"missing": why} if a library
-is not there. Peak memory is what the process needed beyond its imports. A process asks once: its peak is that of the question.
+`reference` writes the float64 means of the dump into the directory REFERENCE. A question prints one line, {"seconds":
+s, "peak_bytes": N, "error": largest relative error of its values, null of arrays that were loaded}, or {"missing": why}
+if a library is not there. Peak memory is what the process needed beyond its imports. A process asks once: its peak is
+that of the question.
 """
 
 from __future__ import annotations
@@ -225,8 +226,8 @@ def read_all(files: list[Path]) -> np.ndarray:
 def touch_memory(files: list[Path]) -> None:
     """Uses as much memory as the greediest way will need for these steps, gives it back, and forgets the peak.
 
-    A virtual machine's host may take unused memory back. Whoever is first to need it again waits for the host, seconds for each
-    gigabyte: that is not to fall on one way by chance. Only Linux can forget a peak.
+    A virtual machine's host may take unused memory back. Whoever is first to need it again waits for the host, seconds
+    for each gigabyte: that is not to fall on one way by chance. Only Linux can forget a peak.
     """
     forget = Path("/proc/self/clear_refs")
     try:

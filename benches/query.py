@@ -1,7 +1,8 @@
 """How fast questions are answered, beside what users would ask otherwise: run by `make bench`.
 
-Makes a synthetic dump and a store of it, asks every question in every way in one run, prints a table of seconds and ratios, and
-removes what it made. benches/README.md says what is measured. The other ways are in query_peers.py, in processes of their own.
+Makes a synthetic dump and a store of it, asks every question in every way in one run, prints a table of seconds and
+ratios, and removes what it made. benches/README.md says what is measured. The other ways are in query_peers.py, in
+processes of their own.
 """
 
 from __future__ import annotations
@@ -82,7 +83,10 @@ def measure(arguments: argparse.Namespace, work: Path) -> list[Question]:
     plans: list[tuple[str, dict[str, list[object]], dict[str, list[object]]]] = [
         (
             f"mean over blocks and heads, {arguments.steps} steps of a word",
-            {"from rollups": [ask, store, "mean", VIDEOS[0]], "--no-rollups": [ask, store, "mean-no-rollups", VIDEOS[0]]}
+            {
+                "from rollups": [ask, store, "mean", VIDEOS[0]],
+                "--no-rollups": [ask, store, "mean-no-rollups", VIDEOS[0]],
+            }
             | {"--no-rollups, store of codec fast": [ask, fast, "mean-no-rollups", VIDEOS[0]]}
             | {way: [*peers, way, "mean", store, dump, *VIDEOS] for way in in_arrays},
             {
@@ -100,12 +104,40 @@ def measure(arguments: argparse.Namespace, work: Path) -> list[Question]:
             "two videos compared at every step, by cosine of their means",
             {"--no-rollups": [ask, store, "compare", ""]}
             | {way: [*peers, way, "compare", store, dump, *VIDEOS] for way in in_arrays},
-            {"from rollups, the command": [attnkit, "query", "compare", store, "--across", "video", "--metric", "cosine", "--quiet"]},
+            {
+                "from rollups, the command": [
+                    attnkit,
+                    "query",
+                    "compare",
+                    store,
+                    "--across",
+                    "video",
+                    "--metric",
+                    "cosine",
+                    "--quiet",
+                ]
+            },
         ),
         (
             f"filter of {videos * SMALL_WORDS * SMALL_STEPS * BLOCKS * HEADS / 1e6:.2f} million rows of heads",
-            {"attnkit": [ask, small, "filter", CONDITION], "DuckDB": [*peers, "DuckDB", "filter", small, CONDITION, columns]},
-            {"the command": [attnkit, "query", "list", small, "--table", "heads", "--where", CONDITION, "--columns", columns]},
+            {
+                "attnkit": [ask, small, "filter", CONDITION],
+                "DuckDB": [*peers, "DuckDB", "filter", small, CONDITION, columns],
+            },
+            {
+                "the command": [
+                    attnkit,
+                    "query",
+                    "list",
+                    small,
+                    "--table",
+                    "heads",
+                    "--where",
+                    CONDITION,
+                    "--columns",
+                    columns,
+                ]
+            },
         ),
     ]
     questions = [Question(name) for name, *_ in plans]
@@ -127,7 +159,14 @@ def measure(arguments: argparse.Namespace, work: Path) -> list[Question]:
 
 
 def make_store(
-    attnkit: Path, synth: Path, place: Path, videos: int, words: tuple[str, ...], steps: int, grid: tuple[int, ...], *options: str
+    attnkit: Path,
+    synth: Path,
+    place: Path,
+    videos: int,
+    words: tuple[str, ...],
+    steps: int,
+    grid: tuple[int, ...],
+    *options: str,
 ) -> Path:
     say(f"making a dump and a store of {videos * len(words) * steps} steps in {place}")
     place.mkdir()

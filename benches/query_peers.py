@@ -3,8 +3,9 @@
 Usage: query_peers.py WAY mean|one-head|compare STORE DUMP VIDEO VIDEO
        query_peers.py DuckDB filter STORE CONDITION COLUMNS
 
-Prints {"seconds": best, "check": number} of up to three runs within one process, importing not counted; or null if the library is not there.
-"As documented" is the way of the dump's documentation: every step file is loaded and averaged in memory.
+Prints {"seconds": best, "check": number} of up to three runs within one process, importing not counted; or null if the
+library is not there. "As documented" is the way of the dump's documentation: every step file is loaded and averaged in
+memory.
 """
 
 from __future__ import annotations
@@ -142,7 +143,9 @@ class Tensorstore:
 
     def means(self, video: str) -> np.ndarray:
         array = self.attention(video)
-        return np.stack([array[step].read().result().mean(axis=(0, 1), dtype="float32") for step in range(array.shape[0])])
+        return np.stack(
+            [array[step].read().result().mean(axis=(0, 1), dtype="float32") for step in range(array.shape[0])]
+        )
 
     def one_head(self, video: str) -> np.ndarray:
         return self.attention(video)[:, BLOCK, HEAD].read().result()

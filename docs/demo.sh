@@ -23,7 +23,8 @@ say() {
     printf '\n# %s\n' "$*"
 }
 
-rm -rf "$demo/shapes" "$demo/export" "$demo/circle.npy" "$demo/circle.json" "$demo/map.npy" "$demo/map.json" "$demo/map.png"
+rm -rf "$demo/shapes" "$demo/export" "$demo/circle.npy" "$demo/circle.json"
+rm -rf "$demo/map.npy" "$demo/map.json" "$demo/map.png"
 mkdir -p "$demo"
 
 say 'A dump: 16 videos of two moving shapes, the maps of one or two words each, 10 denoising steps.'
@@ -40,24 +41,32 @@ say 'How does the attention to a word change through the denoising steps?'
 run attnkit query evolution "$store" --token circle --sparkline --limit 4 --format table
 
 say 'Which heads localise it best? The share of the highest 5 % of positions says how concentrated a map is.'
-run attnkit query sql "$store" "SELECT block, head, avg(top5) AS top5, avg(spread) AS spread FROM heads WHERE token = 'circle' GROUP BY block, head ORDER BY top5 DESC LIMIT 5" --format table
+run attnkit query sql "$store" \
+  "SELECT block, head, avg(top5) AS top5, avg(spread) AS spread FROM heads WHERE token = 'circle' \
+   GROUP BY block, head ORDER BY top5 DESC LIMIT 5" --format table
 
 say 'The mean over such heads alone, over all steps, as an array of one map per video.'
-run attnkit query average "$store" --over block,head,step --where "token = 'circle' AND top5 > 0.15" -o "$demo/circle.npy"
+run attnkit query average "$store" --over block,head,step --where "token = 'circle' AND top5 > 0.15" \
+  -o "$demo/circle.npy"
 
 say 'How alike is the word in different prompts?'
-run attnkit query compare "$store" --across prompt --token circle --where "seed = 11" --align mean --matrix --metric cosine --format table
+run attnkit query compare "$store" --across prompt --token circle --where "seed = 11" --align mean \
+  --matrix --metric cosine --format table
 
-say 'What does a weight in the prompt do to a word? The templates of the prompts tell the weights; only the tables are written again.'
+say 'What does a weight in the prompt do to a word? The templates of the prompts tell the weights;' \
+    'only the tables are written again.'
 run attnkit prompt expand fixtures/dataset/templates.txt --format table
 run attnkit ingest fixtures/dataset --store "$store" --prompts fixtures/dataset/templates.txt
-run attnkit query compare "$store" --across weight --token circle --where "prompt = 'a red circle above a blue square'" --align mean --metric mass_ratio --format table
+run attnkit query compare "$store" --across weight --token circle \
+  --where "prompt = 'a red circle above a blue square'" --align mean --metric mass_ratio --format table
 
 say 'One map, in the pixels and frames of its video.'
-run attnkit query map "$store" --video prompt_000_vid001 --token circle --step 4 --block 4 --head 0 --size 192x192 --frames 13 -o "$demo/map.npy"
+run attnkit query map "$store" --video prompt_000_vid001 --token circle --step 4 --block 4 --head 0 \
+  --size 192x192 --frames 13 -o "$demo/map.npy"
 
 say 'And as a picture: its latent frames beside each other.'
-run attnkit query map "$store" --video prompt_000_vid001 --token circle --step 4 --block 4 --head 0 -o "$demo/map.png"
+run attnkit query map "$store" --video prompt_000_vid001 --token circle --step 4 --block 4 --head 0 \
+  -o "$demo/map.png"
 
 say 'What would be read, and how much: a mean over all blocks and heads is stored already.'
 run attnkit query average "$store" --token circle --explain

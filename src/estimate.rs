@@ -64,8 +64,8 @@ impl Model {
         }
     }
 
-    /// The latent grid of a video: frames as `(n - 1) / 4 + 1`, height and width divided by 16 (WAN 2.2 5B: 32), by integer division.
-    /// `None` if the video is too small for a grid.
+    /// The latent grid of a video: frames as `(n - 1) / 4 + 1`, height and width divided by 16 (WAN 2.2 5B: 32), by
+    /// integer division. `None` if the video is too small for a grid.
     #[must_use]
     pub fn grid(self, frames: usize, height: usize, width: usize) -> Option<Grid> {
         let stride = if self == Self::Wan22Small { 32 } else { 16 };
@@ -227,8 +227,8 @@ impl Generation {
         Self { words, videos: contents.videos.len() as u64 }
     }
 
-    /// Estimates sizes for all settings that leave something of what there is: of maps that are averaged over blocks already,
-    /// only those without blocks.
+    /// Estimates sizes for all settings that leave something of what there is: of maps that are averaged over blocks
+    /// already, only those without blocks.
     #[must_use]
     pub fn estimate(&self, compression: &[Compression], rollups: bool) -> Estimate {
         let keeps = |block: bool, head: bool| {
@@ -333,8 +333,8 @@ fn round(bytes: f64) -> u64 {
     bytes.round() as u64
 }
 
-/// How well each codec compresses a dump: a few of its steps are read and compressed, nothing is left behind. `None` if none of them
-/// can be read.
+/// How well each codec compresses a dump: a few of its steps are read and compressed, nothing is left behind. `None` if
+/// none of them can be read.
 ///
 /// # Errors
 /// If the dump cannot be read.

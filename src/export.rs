@@ -91,7 +91,8 @@ pub enum ExportError {
         path: PathBuf,
     },
     /// An export was interrupted here that is not this one.
-    #[error("{}: an export of something else was interrupted here ({found}), and this one is {wanted}: name another directory, or remove this one", path.display())]
+    #[error("{}: an export of something else was interrupted here ({found}), and this one is {wanted}: name another \
+        directory, or remove this one", path.display())]
     Interrupted {
         /// The directory.
         path: PathBuf,
@@ -118,7 +119,8 @@ pub enum ExportError {
     },
 }
 
-/// What tells one export from another: it is written first and goes last, so that an export that was interrupted is known, and goes on.
+/// What tells one export from another: it is written first and goes last, so that an export that was interrupted is
+/// known, and goes on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Marker {
     store: PathBuf,
@@ -175,15 +177,17 @@ struct Word {
     lossy: serde_json::Map<String, serde_json::Value>,
 }
 
-/// Writes the store back as a dump below `out`, in `out/attention_maps`. `on_step` is called with (steps done, steps in all).
+/// Writes the store back as a dump below `out`, in `out/attention_maps`. `on_step` is called with (steps done, steps in
+/// all).
 ///
-/// Arrays that were ingested without loss are bit for bit those of the dump (bfloat16 as the float32 it was widened to). What the store knows
-/// and a generator's keys do not tell (ids, weights, templates) is written into the metadata under the key `attnkit`, and read from there by the
-/// next ingest. Each file is written beside its place, flushed and renamed; an export that was interrupted goes on where it stopped when it is
-/// asked for again.
+/// Arrays that were ingested without loss are bit for bit those of the dump (bfloat16 as the float32 it was widened
+/// to). What the store knows and a generator's keys do not tell (ids, weights, templates) is written into the metadata
+/// under the key `attnkit`, and read from there by the next ingest. Each file is written beside its place, flushed and
+/// renamed; an export that was interrupted goes on where it stopped when it is asked for again.
 ///
 /// # Errors
-/// If `out` is not empty and holds no such export that was interrupted, the store is damaged, or a file cannot be written.
+/// If `out` is not empty and holds no such export that was interrupted, the store is damaged, or a file cannot be
+/// written.
 pub fn run(
     store: &Store,
     out: &Path,
@@ -375,8 +379,8 @@ fn write_file(path: &Path, text: &[u8]) -> Result<(), ExportError> {
     replace(path, |file| file.write_all(text)).map(drop)
 }
 
-/// Writes a file beside its place, flushes it, and renames it. What is left of it if that is interrupted has the same name the next time.
-/// Returns its bytes.
+/// Writes a file beside its place, flushes it, and renames it. What is left of it if that is interrupted has the same
+/// name the next time. Returns its bytes.
 fn replace(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>) -> Result<u64, ExportError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let staged = path.with_file_name(format!("{STAGED}{name}"));

@@ -100,8 +100,9 @@ pub enum GridError {
 /// Finds the grid of `spatial` positions from the size of the video.
 ///
 /// Tries every pairing of the known conventions and takes the one whose product is `spatial`: frames as
-/// `(n - 1) / 4 + 1` (the causal video autoencoder of WAN) or already latent; height and width divided by 16 (WAN 2.1: 8 by the
-/// autoencoder, 2 by the patches), by 32 (the 5B model of WAN 2.2) or already latent. All divisions are integer.
+/// `(n - 1) / 4 + 1` (the causal video autoencoder of WAN) or already latent; height and width divided by 16 (WAN 2.1:
+/// 8 by the autoencoder, 2 by the patches), by 32 (the 5B model of WAN 2.2) or already latent. All divisions are
+/// integer.
 ///
 /// # Errors
 /// If the size is not known, or if no grid or more than one fits.

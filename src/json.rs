@@ -1,5 +1,5 @@
-//! JSON as generators write it: numbers keep the digits they were written with, keys their order, and what Python's `json` writes
-//! beyond the standard is read and said.
+//! JSON as generators write it: numbers keep the digits they were written with, keys their order, and what Python's
+//! `json` writes beyond the standard is read and said.
 
 use std::fmt;
 
@@ -71,8 +71,8 @@ pub struct Parsed {
 impl Json {
     /// Reads a file's bytes: UTF-8, with or without a byte order mark.
     ///
-    /// What Python's `json` writes beyond the standard is read with a remark: `NaN` and `Infinity` as null, of members of one name the last,
-    /// a surrogate without its other half (and bytes that are no UTF-8) as U+FFFD.
+    /// What Python's `json` writes beyond the standard is read with a remark: `NaN` and `Infinity` as null, of members
+    /// of one name the last, a surrogate without its other half (and bytes that are no UTF-8) as U+FFFD.
     ///
     /// # Errors
     /// In words, if it is no such text.
@@ -469,7 +469,10 @@ mod tests {
 
     #[test]
     fn numbers_come_back_digit_for_digit() {
-        let text = r#"{"a":18446744073709551616,"b":-0.10,"c":1E400,"d":123456789012345678901234567890,"e":0.1000000000000000055,"f":1e-05}"#;
+        let text = concat!(
+            r#"{"a":18446744073709551616,"b":-0.10,"c":1E400,"d":123456789012345678901234567890,"#,
+            r#""e":0.1000000000000000055,"f":1e-05}"#
+        );
         let json = parsed(text).value;
         assert_eq!(json.to_string(), text);
         assert_eq!(serde_json::from_str::<Json>(text).unwrap(), json);
@@ -529,7 +532,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_serde_json_writes_is_read_as_it_is(text in "\\PC{0,20}", number: f64, integer: i64, depth in 0usize..5) {
+        fn what_serde_json_writes_is_read_as_it_is(
+            text in "\\PC{0,20}", number: f64, integer: i64, depth in 0usize..5,
+        ) {
             let mut value = serde_json::json!({text.clone(): [number, integer, text, null, true]});
             for _ in 0..depth {
                 value = serde_json::json!({"x": value, "y": []});

@@ -1,4 +1,5 @@
-//! Mending a store: what is damaged is written anew, from what is sound of the store and from the dump, and nothing else.
+//! Mending a store: what is damaged is written anew, from what is sound of the store and from the dump, and nothing
+//! else.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -12,7 +13,8 @@ use crate::verify::{self, VerifyError, VerifyOptions};
 /// How a store is mended.
 #[derive(Debug, Clone, Default)]
 pub struct RepairOptions {
-    /// Directories of the dumps that damaged values are read from; none: only what the store's own values tell is mended.
+    /// Directories of the dumps that damaged values are read from; none: only what the store's own values tell is
+    /// mended.
     pub dumps: Vec<PathBuf>,
     /// The prefix that the dump's videos were ingested with.
     pub prefix: Option<String>,
@@ -54,12 +56,13 @@ pub enum RepairError {
     Ingest(#[from] IngestError),
 }
 
-/// Verifies a store and mends what is damaged: documents, tables, statistics, rollups and coordinates from its own values, damaged values
-/// from the dump, where its files are what was ingested. All that is sound stays as it is; each video is committed whole, as by an ingest.
-/// `on_step` is called with (steps verified, steps in all).
+/// Verifies a store and mends what is damaged: documents, tables, statistics, rollups and coordinates from its own
+/// values, damaged values from the dump, where its files are what was ingested. All that is sound stays as it is; each
+/// video is committed whole, as by an ingest. `on_step` is called with (steps verified, steps in all).
 ///
 /// # Errors
-/// If the store or a dump cannot be read at all, or the store not be written. What could not be mended is in [`RepairReport::left`].
+/// If the store or a dump cannot be read at all, or the store not be written. What could not be mended is in
+/// [`RepairReport::left`].
 pub fn run(
     path: &Path,
     options: &RepairOptions,
@@ -130,7 +133,8 @@ fn damage(store: &Store, index: &[VideoIndex], faults: &[Fault]) -> Damage {
     damage
 }
 
-/// How the videos of a store were ingested, if all were in one way: what is not known of a video whose rows are damaged.
+/// How the videos of a store were ingested, if all were in one way: what is not known of a video whose rows are
+/// damaged.
 fn settings(index: &[VideoIndex]) -> IngestOptions {
     let mut recipes = index.iter().flat_map(|video| video.record.recipe.values());
     let Some(first) = recipes.next().filter(|first| recipes.all(|recipe| recipe == *first)) else {

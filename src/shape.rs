@@ -60,7 +60,8 @@ impl fmt::Display for StepShape {
     }
 }
 
-/// The numbers of the blocks and heads along the axes of a step array, where they are not counted from 0: of a dump of chosen ones.
+/// The numbers of the blocks and heads along the axes of a step array, where they are not counted from 0: of a dump of
+/// chosen ones.
 ///
 /// An axis without numbers counts from 0; one of size 1 was averaged.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]

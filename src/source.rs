@@ -1,5 +1,6 @@
-//! Step arrays from wherever they are: a store, or a dump as it is. One way to list, load and average them, for those who look at
-//! data before they have ingested it. Questions with conditions and metrics are [`query`](crate::query)'s, and need a store.
+//! Step arrays from wherever they are: a store, or a dump as it is. One way to list, load and average them, for those
+//! who look at data before they have ingested it. Questions with conditions and metrics are [`query`](crate::query)'s,
+//! and need a store.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use half::f16;
+use ndarray::Array4;
 use rayon::prelude::*;
 use serde_json::json;
 
@@ -18,7 +20,7 @@ use crate::dump::{
 };
 use crate::grid::Grid;
 use crate::json::{Json, Object};
-use crate::kernel::{Accumulator, Element, Reducer};
+use crate::kernel::{Accumulator, Element, Reducer, Unlike};
 use crate::shape::{AxisNumbers, StepShape};
 use crate::store::{ArrayKind, StepRow, Store, StoreError, StoredArray, VideoIndex};
 use crate::values::{Values, with_values};
@@ -38,7 +40,8 @@ pub enum SourceError {
     Store(#[from] StoreError),
     /// Neither a store nor a dump.
     #[error(
-        "{}: neither a store nor a dump: found {found}; expected zarr.json, or directories such as prompt_000_vid001/token_flower/ with step_000.npy in them, here or below",
+        "{}: neither a store nor a dump: found {found}; expected zarr.json, or directories such as \
+         prompt_000_vid001/token_flower/ with step_000.npy in them, here or below",
         path.display()
     )]
     Neither {
@@ -67,7 +70,8 @@ pub enum SourceError {
     },
     /// Steps that do not stack.
     #[error(
-        "step {step} is {found}, step {first_step} is {first}; steps of different shapes do not stack: load them one by one"
+        "step {step} is {found}, step {first_step} is {first}; steps of different shapes do not stack: load them one \
+         by one"
     )]
     Mixed {
         /// The step that differs.
@@ -79,6 +83,9 @@ pub enum SourceError {
         /// Its shape and type.
         first: String,
     },
+    /// Steps that were folded in different ways.
+    #[error(transparent)]
+    Unlike(#[from] Unlike),
     /// Stopped by whoever asked.
     #[error("stopped before everything was read")]
     Cancelled,
@@ -130,6 +137,68 @@ pub struct Stack {
     /// The values, C order.
     pub values: Values<'static>,
 }
+
+/// The array of one step, `[block, head, spatial, token]`, of the type that it is stored in; bfloat16 as float32.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Array {
+    /// binary16.
+    Float16(Array4<f16>),
+    /// binary32.
+    Float32(Array4<f32>),
+    /// binary64.
+    Float64(Array4<f64>),
+}
+
+/// Does the same with the array of whatever type.
+macro_rules! with_array {
+    ($array:expr, $name:ident => $body:expr) => {
+        match $array {
+            Array::Float16($name) => $body,
+            Array::Float32($name) => $body,
+            Array::Float64($name) => $body,
+        }
+    };
+}
+
+impl Array {
+    /// Its shape.
+    #[must_use]
+    pub fn shape(&self) -> StepShape {
+        let (blocks, heads, spatial, tokens) = with_array!(self, array => array.dim());
+        StepShape { blocks, heads, spatial, tokens }
+    }
+
+    /// The same values as float32: exactly, but for those of a float64 array, which are rounded.
+    #[must_use]
+    pub fn to_f32(&self) -> Array4<f32> {
+        #[allow(clippy::cast_possible_truncation)] // that is the rounding
+        let round = |value: f64| value as f32;
+        with_array!(self, array => array.mapv(|value| round(value.to_f64())))
+    }
+
+    /// The same values as float64, exactly.
+    #[must_use]
+    pub fn to_f64(&self) -> Array4<f64> {
+        with_array!(self, array => array.mapv(Element::to_f64))
+    }
+}
+
+/// The array, if it is of that type; else it is given back.
+macro_rules! array_of_type {
+    ($($kind:ident: $type:ty),+) => {$(
+        impl TryFrom<Array> for Array4<$type> {
+            type Error = Array;
+
+            fn try_from(array: Array) -> Result<Self, Array> {
+                match array {
+                    Array::$kind(array) => Ok(array),
+                    other => Err(other),
+                }
+            }
+        }
+    )+};
+}
+array_of_type!(Float16: f16, Float32: f32, Float64: f64);
 
 /// Called with (steps done, steps in all) from any thread. `Break` stops the work, with [`SourceError::Cancelled`].
 pub type OnStep<'a> = &'a (dyn Fn(u64, u64) -> ControlFlow<()> + Sync);
@@ -206,7 +275,8 @@ impl Source {
         Ok(self.word(video, token)?.steps())
     }
 
-    /// The metadata of a step, with the keys of its JSON file; of a step that is split into files, as that of the whole.
+    /// The metadata of a step, with the keys of its JSON file; of a step that is split into files, as that of the
+    /// whole.
     ///
     /// # Errors
     /// If there is no such step, or its metadata cannot be read.
@@ -273,7 +343,27 @@ impl Source {
         }
     }
 
-    /// The arrays of some steps (`None`: all), in the order given and the type that they are stored in; bfloat16 as float32.
+    /// The array of one step.
+    ///
+    /// # Errors
+    /// If it is not there, or damaged.
+    pub fn step(&self, video: &str, token: &str, step: i32) -> Result<Array, SourceError> {
+        fn shaped<T: Clone>(shape: StepShape, values: std::borrow::Cow<'_, [T]>) -> Array4<T> {
+            let axes = (shape.blocks, shape.heads, shape.spatial, shape.tokens);
+            Array4::from_shape_vec(axes, values.into_owned()).unwrap_or_else(|_| unreachable!("readers check lengths"))
+        }
+        let word = self.word(video, token)?;
+        let place = word.place(step)?;
+        let mut reader = WordReader::open(&word, Over::default())?;
+        reader.read(place, |values, shape| match values {
+            Values::Float16(values) => Array::Float16(shaped(shape, values)),
+            Values::Float32(values) => Array::Float32(shaped(shape, values)),
+            Values::Float64(values) => Array::Float64(shaped(shape, values)),
+        })
+    }
+
+    /// The arrays of some steps (`None`: all), in the order given and the type that they are stored in; bfloat16 as
+    /// float32.
     ///
     /// # Errors
     /// If something is not there or damaged, or the steps are not of one shape and type.
@@ -301,8 +391,8 @@ impl Source {
         Ok(Stack { shape: [places.len(), blocks, heads, spatial, tokens], values })
     }
 
-    /// The mean of some steps (`None`: all) over steps, blocks and heads as asked, float32. Sums accumulate in float64. Only a few
-    /// steps are held at a time; a store's rollups are read where they answer.
+    /// The mean of some steps (`None`: all) over steps, blocks and heads as asked, float32. Sums accumulate in float64.
+    /// Only a few steps are held at a time; a store's rollups are read where they answer.
     ///
     /// # Errors
     /// As [`load`](Self::load); steps may differ in type.
@@ -608,8 +698,8 @@ impl Folded {
             let (found, first) = (other.shape.to_string(), self.shape.to_string());
             return Err(SourceError::Mixed { step: other.step, found, first_step: self.step, first });
         }
-        self.maps.iter_mut().zip(other.maps).for_each(|(own, more)| own.merge(more));
-        Ok(())
+        let merged = self.maps.iter_mut().zip(other.maps).map(|(own, more)| own.merge(more));
+        Ok(merged.collect::<Result<(), Unlike>>()?)
     }
 }
 

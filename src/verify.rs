@@ -423,7 +423,8 @@ impl Word<'_> {
         }
     }
 
-    /// Every chunk of one step, its rollups, and its values against the dump. Returns the statistics of its maps if they could be read.
+    /// Every chunk of one step, its rollups, and its values against the dump. Returns the statistics of its maps if
+    /// they could be read.
     fn check_step(
         &self,
         row: &StepRow,

@@ -27,7 +27,10 @@ or from a dump that is there (--from), whose compression is then measured on a f
 of the generator's settings store_per_block and store_per_head.")]
 pub(super) struct EstimateArgs {
     /// A dump that is there: its shapes, steps, words and videos
-    #[arg(long, value_name = "DUMP", value_hint = ValueHint::DirPath, value_parser = super::path(), conflicts_with_all = ["model", "blocks", "heads", "grid", "steps", "tokens", "videos"])]
+    #[arg(
+        long, value_name = "DUMP", value_hint = ValueHint::DirPath, value_parser = super::path(),
+        conflicts_with_all = ["model", "blocks", "heads", "grid", "steps", "tokens", "videos"]
+    )]
     from: Option<PathBuf>,
     /// A model: wan2.1-1.3b (30 blocks x 12 heads), wan2.1-14b (40 x 40) or wan2.2-5b (30 x 24)
     #[arg(long, value_name = "NAME", conflicts_with_all = ["blocks", "heads", "grid"])]
@@ -36,7 +39,10 @@ pub(super) struct EstimateArgs {
     #[arg(long, value_name = "HxW", requires = "model", value_parser = size, default_value = "480x832")]
     size: (usize, usize),
     /// Frames of the videos of --model
-    #[arg(long, value_name = "N", requires = "model", default_value_t = 81, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    #[arg(
+        long, value_name = "N", requires = "model", default_value_t = 81,
+        value_parser = clap::value_parser!(u32).range(1..=1 << 20)
+    )]
     frames: u32,
     /// Transformer blocks
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
@@ -59,7 +65,8 @@ pub(super) struct EstimateArgs {
     /// Element type of the dump [default: float16; with --from, the dump's]
     #[arg(long, value_name = "float16|bfloat16|float32")]
     dtype: Option<SourceDtype>,
-    /// Bytes of step files that an ingest takes in a second, such as 500MB [default: as measured for each codec on two cores]
+    /// Bytes of step files that an ingest takes in a second, such as 500MB [default: as measured for each codec on two
+    /// cores]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     throughput: Option<f64>,
     /// Leave out the means over blocks, heads and both that a store keeps beside the maps

@@ -36,7 +36,8 @@ A watch commits each step as soon as its metadata is there and its files are the
 --prompts once, and what the generator leaves beside the maps whenever that changes. What a commit
 replaces stays five minutes, for whoever has opened it; `attnkit gc` removes what is left of it after the watch.
 
-Codecs, all lossless. On synthetic float16 maps [30, 12, 23850, 1], 2 cores, MB/s of raw values (`make bench` repeats it):
+Codecs, all lossless. On synthetic float16 maps [30, 12, 23850, 1], 2 cores, MB/s of raw values
+(`make bench` repeats it):
                            ingest    read   size of maps
   fast       blosc lz4        709    3960   60 %
   balanced   blosc zstd 1     549    1820   56 %
@@ -50,7 +51,8 @@ Exit code: 0 all ingested (or a watch that was ended by Ctrl-C), 3 some files we
 /// Convert dumps into a store, or add to it what is new.
 ///
 /// DUMP is a directory with attention maps in it or below it: `attention_maps`, a batch directory, a parent of
-/// many batches, one video's or one word's directory. Step files may be .npy, .npy.gz, .pt, .pt.gz or .npz. The dump is never modified.
+/// many batches, one video's or one word's directory. Step files may be .npy, .npy.gz, .pt, .pt.gz or .npz. The dump is
+/// never modified.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct IngestArgs {
@@ -84,7 +86,8 @@ pub(super) struct IngestArgs {
     /// Which element of a batch axis (axis 1 of five) to keep, or `mean`
     #[arg(long, value_name = "INDEX|mean")]
     batch: Option<Batch>,
-    /// Name of the array to read of .npz files that hold several [default: `attention`, or the only one that can be a step]
+    /// Name of the array to read of .npz files that hold several [default: `attention`, or the only one that can be a
+    /// step]
     #[arg(long, value_name = "NAME")]
     array: Option<String>,
     /// Average over these axes (lossy)
@@ -96,8 +99,8 @@ pub(super) struct IngestArgs {
     /// Read `attention_analysis_settings` from a generator's YAML and apply them; flags given here count more
     #[arg(long, value_name = "FILE.yaml", value_hint = ValueHint::FilePath, value_parser = super::path())]
     settings: Option<PathBuf>,
-    /// The prompts that the videos were generated from: templates, one a line, or a JSON of variations; fills `template`, `variation`
-    /// and `weight` [default: what the generator left beside the maps]
+    /// The prompts that the videos were generated from: templates, one a line, or a JSON of variations; fills
+    /// `template`, `variation` and `weight` [default: what the generator left beside the maps]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, value_parser = super::path())]
     prompts: Option<PathBuf>,
     /// Check the dump's `token_ids` against this tokenizer
@@ -125,7 +128,10 @@ pub(super) struct IngestArgs {
     #[arg(long, value_name = "TIME", requires = "watch", value_parser = humantime::parse_duration)]
     until_idle: Option<Duration>,
     /// Time between two looks of a watch
-    #[arg(long, value_name = "TIME", requires = "watch", default_value = "2s", value_parser = humantime::parse_duration)]
+    #[arg(
+        long, value_name = "TIME", requires = "watch", default_value = "2s",
+        value_parser = humantime::parse_duration
+    )]
     poll: Duration,
     /// Say what would be done and how large it would be; write nothing
     #[arg(long)]
@@ -312,11 +318,13 @@ fn explain(error: IngestError, args: &IngestArgs) -> Failure {
         }
         IngestError::NothingUnderstood { .. } => Failure::with_hint(
             error,
-            "expected files such as prompt_000_vid001/token_flower/step_000.npy with step_000_metadata.json beside them",
+            "expected files such as prompt_000_vid001/token_flower/step_000.npy with step_000_metadata.json beside \
+             them",
         ),
         IngestError::IsStore { path } => {
             let hint = format!(
-                "`attnkit info {0}` shows what is in it, `attnkit query` asks it; `attnkit export {0} --out DUMP` makes a dump of it",
+                "`attnkit info {0}` shows what is in it, `attnkit query` asks it; `attnkit export {0} --out DUMP` \
+                 makes a dump of it",
                 path.display()
             );
             Failure::with_hint(error, hint)
@@ -338,7 +346,8 @@ fn explain(error: IngestError, args: &IngestArgs) -> Failure {
             Failure::with_hint(
                 error,
                 format!(
-                    "make room and run the same command again: it goes on where it stopped; `attnkit gc {store}` removes what is incomplete"
+                    "make room and run the same command again: it goes on where it stopped; `attnkit gc {store}` \
+                     removes what is incomplete"
                 ),
             )
         }

@@ -1,5 +1,5 @@
-//! Ctrl-C, and being told to terminate: the first time asks the work at hand to end where it can go on later, the second ends the
-//! process.
+//! Ctrl-C, and being told to terminate: the first time asks the work at hand to end where it can go on later, the
+//! second ends the process.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};

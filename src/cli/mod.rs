@@ -1,14 +1,16 @@
 //! The command line: one file per subcommand, each only arguments, progress and exit code around a library call.
 //!
-//! Exit codes: 0 success, 1 failure, 2 wrong usage, 3 success but for files that were left out (quarantined, or damaged),
-//! 130 interrupted.
+//! Exit codes: 0 success, 1 failure, 2 wrong usage, 3 success but for files that were left out (quarantined, or
+//! damaged), 130 interrupted.
 
+mod completions;
 mod estimate;
 mod export;
 mod gc;
 mod info;
 mod ingest;
 mod interrupt;
+mod man;
 mod progress;
 mod prompt;
 mod query;
@@ -59,7 +61,10 @@ const COMMON: &str = "Common options";
 #[derive(Debug, Args)]
 struct Global {
     /// Threads to work with [default: one per core]
-    #[arg(long, global = true, help_heading = COMMON, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(
+        long, global = true, help_heading = COMMON, value_name = "N",
+        value_parser = clap::value_parser!(u16).range(1..=1024)
+    )]
     threads: Option<u16>,
     /// Say nothing but errors
     #[arg(short, long, global = true, help_heading = COMMON)]
@@ -89,6 +94,10 @@ enum Command {
     Export(export::ExportArgs),
     /// Remove from a store what no commit names
     Gc(gc::GcArgs),
+    /// Print a script for completion in a shell
+    Completions(completions::CompletionsArgs),
+    /// Write manual pages
+    Man(man::ManArgs),
 }
 
 /// A failure with what to try next.
@@ -170,6 +179,8 @@ pub fn main() -> ExitCode {
         Command::Repair(args) => repair::run(&args, &cli.global),
         Command::Export(args) => export::run(&args, &cli.global),
         Command::Gc(args) => gc::run(&args, &cli.global),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args, &cli.global),
     });
     match outcome {
         Ok(code) => code,

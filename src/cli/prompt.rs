@@ -43,8 +43,8 @@ enum Question {
 
 /// All variations of a template, or of a file of templates: prompts, weights, choices.
 ///
-/// Variations are the product of all choices in order of appearance, the leftmost slowest: the order in which generators
-/// number them, so that the first one is that of `prompt_000`.
+/// Variations are the product of all choices in order of appearance, the leftmost slowest: the order in which
+/// generators number them, so that the first one is that of `prompt_000`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -81,8 +81,8 @@ struct ParseArgs {
 
 /// How a tokenizer cuts a prompt, and where its words sit.
 ///
-/// Weight syntax is stripped first and spaces are collapsed, as generators do. Positions count from 0 and include special tokens:
-/// they are the rows of the text axis of the model's cross-attention.
+/// Weight syntax is stripped first and spaces are collapsed, as generators do. Positions count from 0 and include
+/// special tokens: they are the rows of the text axis of the model's cross-attention.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -196,7 +196,8 @@ fn expand(args: &ExpandArgs, global: &Global) -> Result<(), Failure> {
     }
 }
 
-/// The templates of a file or of standard input, or the one that the argument is, with their texts. Says where they are odd.
+/// The templates of a file or of standard input, or the one that the argument is, with their texts. Says where they are
+/// odd.
 fn read_templates(argument: &str, max_depth: usize, global: &Global) -> Result<Vec<(String, Template)>, Failure> {
     let path = Path::new(argument);
     let (name, text) = if argument == "-" {
@@ -335,7 +336,8 @@ fn parse(args: &ParseArgs, global: &Global) -> Result<(), Failure> {
 fn tokens(args: &TokensArgs) -> Result<(), Failure> {
     const PIECES: [&str; 5] = ["position", "id", "piece", "text", "word"];
     const WORDS_NOTE: &str = "\
-ids: of the word alone; in context: of its first place; stored: the positions whose attention generators store, which are
+ids: of the word alone; in context: of its first place; stored: the positions whose attention generators store, which \
+are
 the first with the ids of the word alone
 ";
     const WORDS: [&str; 6] = ["word", "weight", "ids", "positions", "in context", "stored"];

@@ -90,9 +90,13 @@ const OUTPUT: &str = "Output";
 #[derive(Debug, Args)]
 struct OutputArgs {
     /// Write to this file
-    #[arg(short, long, value_name = "FILE", help_heading = OUTPUT, value_hint = ValueHint::FilePath, value_parser = super::path())]
+    #[arg(
+        short, long, value_name = "FILE", help_heading = OUTPUT, value_hint = ValueHint::FilePath,
+        value_parser = super::path()
+    )]
     output: Option<PathBuf>,
-    /// table, csv, json, jsonl, parquet, arrow, npy, zarr or png [default: by the file's extension; a table on a terminal, csv in a pipe]
+    /// table, csv, json, jsonl, parquet, arrow, npy, zarr or png [default: by the file's extension; a table on a
+    /// terminal, csv in a pipe]
     #[arg(long, value_name = "FORMAT", help_heading = OUTPUT, hide_possible_values = true)]
     format: Option<Format>,
     /// Sort by a column; may be given several times
@@ -134,8 +138,9 @@ enum TableArg {
 
 /// Maps reduced to one for each combination of what is not averaged over.
 ///
-/// Columns: the keys (of `video_id`, `token`, `token_index`, `step`, `block`, `head`), `n` (maps that went in), `frames`, `height`,
-/// `width`, `shape`, and the statistics of the result. Parquet and Arrow have the map itself in `values`.
+/// Columns: the keys (of `video_id`, `token`, `token_index`, `step`, `block`, `head`), `n` (maps that went in),
+/// `frames`, `height`, `width`, `shape`, and the statistics of the result. Parquet and Arrow have the map itself in
+/// `values`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -149,7 +154,8 @@ Examples:
 struct AverageArgs {
     #[command(flatten)]
     select: SelectArgs,
-    /// What to reduce over: any of block, head, step, video, token (and the pieces of words), `token_index` (these alone)
+    /// What to reduce over: any of block, head, step, video, token (and the pieces of words), `token_index` (these
+    /// alone)
     ///
     /// none: nothing, a row for each map
     #[arg(long, value_name = "DIMENSION,…", default_value = "block,head", value_parser = parse_over)]
@@ -176,8 +182,8 @@ enum ReducerArg {
 
 /// A word's attention through the denoising steps: statistics of each step's mean map, and its change.
 ///
-/// Change against the step before (…_previous) and against the last one (…_last): cosine similarity, Jensen-Shannon divergence in nats,
-/// shift of the centroid in grid cells.
+/// Change against the step before (…_previous) and against the last one (…_last): cosine similarity, Jensen-Shannon
+/// divergence in nats, shift of the centroid in grid cells.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -251,8 +257,9 @@ enum PlacementArg {
 
 /// Groups of maps compared pair by pair: rows of (a, b, step, metric, value, n).
 ///
-/// The maps of each side are averaged, step by step, over all its videos: what else the sides differ in is said. n counts the maps of both sides. Across weights, every weight is compared with
-/// the one nearest to 1 (or --against), and slope and trend tell how the metric responds to the weight.
+/// The maps of each side are averaged, step by step, over all its videos: what else the sides differ in is said. n
+/// counts the maps of both sides. Across weights, every weight is compared with the one nearest to 1 (or --against),
+/// and slope and trend tell how the metric responds to the weight.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Metrics (names with @ take a parameter):
@@ -299,7 +306,10 @@ struct CompareArgs {
     #[arg(long, value_name = "GROUP", allow_hyphen_values = true)]
     against: Option<String>,
     /// Also write the difference maps a - b, in a format with maps
-    #[arg(long, value_name = "FILE", help_heading = OUTPUT, value_hint = ValueHint::FilePath, value_parser = super::path())]
+    #[arg(
+        long, value_name = "FILE", help_heading = OUTPUT, value_hint = ValueHint::FilePath,
+        value_parser = super::path()
+    )]
     maps: Option<PathBuf>,
     #[command(flatten)]
     reduce: ReduceArgs,

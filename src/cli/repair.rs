@@ -12,9 +12,9 @@ use crate::repair::{self, RepairOptions};
 
 /// Mend a damaged store: write anew what `attnkit verify` finds damaged, and nothing else.
 ///
-/// Documents, statistics, rollups and coordinates are computed from the store's own values. Damaged values, and videos whose rows are damaged,
-/// are read from the dump; files that are not what was ingested any more mend nothing. A video whose rows are damaged is ingested as the
-/// store's other videos were.
+/// Documents, statistics, rollups and coordinates are computed from the store's own values. Damaged values, and videos
+/// whose rows are damaged, are read from the dump; files that are not what was ingested any more mend nothing. A video
+/// whose rows are damaged is ingested as the store's other videos were.
 ///
 /// Exit code: 0 all is sound, 1 something still is not (each is named).
 #[derive(Debug, Args)]

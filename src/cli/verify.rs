@@ -17,8 +17,8 @@ const LACKING_SHOWN: usize = 20;
 /// Check every byte of a store, and every value against the dump.
 ///
 /// Reads every chunk with its checksum, checks tables and documents against theirs, recomputes all statistics and
-/// rollups from the values. Exit code: 0 all is as it was written, 1 something is not (each is named), 3 all is, but the
-/// store lacks files of the dump.
+/// rollups from the values. Exit code: 0 all is as it was written, 1 something is not (each is named), 3 all is, but
+/// the store lacks files of the dump.
 ///
 /// With --against, names the files of the dump that the store lacks: look at that before you delete it.
 #[derive(Debug, Args)]
@@ -108,7 +108,11 @@ pub(super) fn run(args: &VerifyArgs, global: &Global) -> Result<ExitCode, Failur
             lines.push(format!("the store is damaged: `attnkit repair {store} --from DUMP` mends it from the dump"));
         }
         if report.faults.iter().any(|fault| fault.in_dump) {
-            lines.push("the dump is not as it was ingested: files changed there are taken over by `attnkit ingest`, damaged ones are not".into());
+            lines.push(
+                "the dump is not as it was ingested: files changed there are taken over by `attnkit ingest`, \
+                damaged ones are not"
+                    .into(),
+            );
         }
         show(&(lines.join("\n") + "\n"))?;
     }

@@ -1,5 +1,7 @@
 //! One step array in memory, whatever file it came from: shape, element type and values in C order.
 
+use half::f16;
+use ndarray::Array4;
 use serde::{Deserialize, Serialize};
 
 use super::Problem;
@@ -40,7 +42,8 @@ pub struct StepArray<'a> {
 }
 
 impl<'a> StepArray<'a> {
-    /// Values in memory as a step array: of axes `[block, head, spatial, token]`, or with a batch axis behind the first.
+    /// Values in memory as a step array: of axes `[block, head, spatial, token]`, or with a batch axis behind the
+    /// first.
     ///
     /// # Errors
     /// If the axes are none of a step array, or the batch axis is larger than 1 and `batch` does not choose.
@@ -53,6 +56,21 @@ impl<'a> StepArray<'a> {
         FileArray { shape: axes.to_vec(), dtype, values }.into_step_array(batch)
     }
 }
+
+/// An array in memory as a step array.
+macro_rules! step_array_of {
+    ($($kind:ident: $type:ty),+) => {$(
+        impl TryFrom<Array4<$type>> for StepArray<'static> {
+            type Error = Problem;
+
+            fn try_from(array: Array4<$type>) -> Result<Self, Problem> {
+                // In the order of its indices, whatever lies in memory.
+                StepArray::new(array.shape(), Values::$kind(array.iter().copied().collect()), None)
+            }
+        }
+    )+};
+}
+step_array_of!(Float16: f16, Float32: f32, Float64: f64);
 
 /// An array as a file holds it, with any number of axes.
 #[derive(Debug)]

@@ -17,10 +17,12 @@ const MAX_DEPTH: usize = 16;
 
 impl Dump {
     /// Finds all videos below the directories given: each may be an `attention_maps` directory, a batch directory, a
-    /// parent of many batches, one video's directory or one word's. Symbolic links are followed, each directory once, and
-    /// what they lead to is named as the link is. What systems leave in directories (`__MACOSX`, `.nfs…`) is no part of a dump.
+    /// parent of many batches, one video's directory or one word's. Symbolic links are followed, each directory once,
+    /// and what they lead to is named as the link is. What systems leave in directories (`__MACOSX`, `.nfs…`) is no
+    /// part of a dump.
     ///
-    /// Videos of one id below different `attention_maps` directories get ids that start with the batch's name (`batch/prompt_000_vid001`).
+    /// Videos of one id below different `attention_maps` directories get ids that start with the batch's name
+    /// (`batch/prompt_000_vid001`).
     ///
     /// # Errors
     /// If a given directory cannot be read. What is wrong below it is listed in [`Dump::problems`].
@@ -70,8 +72,8 @@ impl Dump {
         self.videos.iter().map(Video::bytes).sum()
     }
 
-    /// Gives words that are spelled with the same characters one spelling: that in `known` (by the composed form), else the first. The
-    /// others are named among the warnings.
+    /// Gives words that are spelled with the same characters one spelling: that in `known` (by the composed form), else
+    /// the first. The others are named among the warnings.
     pub(crate) fn unify_spellings(&mut self, mut known: HashMap<String, String>) {
         for series in
             self.videos.iter_mut().flat_map(|video| &mut video.series).filter(|series| !series.token.is_ascii())
@@ -80,8 +82,8 @@ impl Dump {
             if *first != series.token {
                 let form = |text: &str| if text == composed(text) { "composed" } else { "decomposed" };
                 let remark = format!(
-                    "the word `{first}` is spelled with {} characters here, and with {} ones where it was first met; it is one word, \
-                     in the first spelling",
+                    "the word `{first}` is spelled with {} characters here, and with {} ones where it was first met; \
+                     it is one word, in the first spelling",
                     form(&series.token),
                     form(first)
                 );
@@ -187,7 +189,8 @@ struct Walk {
     videos: BTreeMap<PathBuf, VideoDir>,
     /// The directories that were looked at, links resolved, each with the path that led to it.
     visited: HashMap<PathBuf, PathBuf>,
-    /// Links to directories: followed when all that is no link is known, so that what is there under its own name keeps it.
+    /// Links to directories: followed when all that is no link is known, so that what is there under its own name keeps
+    /// it.
     links: VecDeque<(PathBuf, usize)>,
     problems: Vec<DumpError>,
     warnings: Vec<DumpError>,
@@ -213,7 +216,8 @@ impl Walk {
         self.visited.insert(resolved, dir.to_owned());
         if depth > MAX_DEPTH {
             let remark = format!(
-                "is {depth} directories below the one that was given, and is not searched; name a directory that is at most {MAX_DEPTH} above it"
+                "is {depth} directories below the one that was given, and is not searched; name a directory that is at \
+                 most {MAX_DEPTH} above it"
             );
             return self.problems.push(Problem::Remark(remark).at(dir));
         }

@@ -61,7 +61,8 @@ pub enum Problem {
     },
     /// A gzip stream that unpacks to far more than attention maps do.
     #[error(
-        "{packed} bytes unpack to {unpacked} and more, which attention maps do not; if that is right, gunzip the file first"
+        "{packed} bytes unpack to {unpacked} and more, which attention maps do not; if that is right, gunzip the file \
+         first"
     )]
     Bomb {
         /// Size of the file.
@@ -85,7 +86,8 @@ pub enum Problem {
     },
     /// Bytes behind a gzip stream.
     #[error(
-        "{bytes} bytes behind the gzip stream are neither padding nor another stream: what they are is not guessed at; repack the file"
+        "{bytes} bytes behind the gzip stream are neither padding nor another stream: what they are is not guessed at; \
+         repack the file"
     )]
     GzipTail {
         /// How many.
@@ -118,7 +120,8 @@ pub enum Problem {
     },
     /// Five axes, and a batch of more than one.
     #[error(
-        "shape {found:?} has a batch axis of {batch} (axis 1); which one is meant is not guessed: choose with --batch INDEX or --batch mean"
+        "shape {found:?} has a batch axis of {batch} (axis 1); which one is meant is not guessed: choose with --batch \
+         INDEX or --batch mean"
     )]
     BatchAxis {
         /// The shape found.
@@ -162,7 +165,8 @@ pub enum Problem {
     },
     /// A split file whose blocks or heads are others than those of the first, on the axis that is not split.
     #[error(
-        "metadata of this part has {key} {found:?}, that of the first part {expected:?}: the same place would be another {axis}"
+        "metadata of this part has {key} {found:?}, that of the first part {expected:?}: the same place would be \
+         another {axis}"
     )]
     SplitNumbers {
         /// The key.

@@ -182,7 +182,8 @@ impl Listing {
     }
 }
 
-/// The numbers of the parts that at least half of the split steps have, or of all if there are no such; `None` if none is split on that axis.
+/// The numbers of the parts that at least half of the split steps have, or of all if there are no such; `None` if none
+/// is split on that axis.
 fn numbers_of_most(steps: &[StepFiles], number: fn(&StepFile) -> Option<usize>) -> Option<Arc<[i32]>> {
     let mut split_steps = 0;
     let mut votes: BTreeMap<i32, usize> = BTreeMap::new();
@@ -233,7 +234,8 @@ pub(super) fn tensor_name(file: &str) -> Option<(&str, FileFormat)> {
     FileFormat::ALL.into_iter().find_map(|format| Some((file.strip_suffix(format.extension())?, format)))
 }
 
-/// Whether a name is that of a step's tensor file. Archives that were unpacked on another system leave names with directories in them.
+/// Whether a name is that of a step's tensor file. Archives that were unpacked on another system leave names with
+/// directories in them.
 pub(super) fn is_step_file(name: &OsStr) -> bool {
     let file = name.to_str().and_then(|name| name.rsplit('\\').next());
     file.and_then(tensor_name).is_some_and(|(stem, _)| StepName::parse(stem).is_ok())

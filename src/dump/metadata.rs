@@ -72,7 +72,8 @@ pub struct StepMetadata {
     pub raw: Object,
 }
 
-/// What a store knows of a step and the keys of a generator do not tell: `export` writes it beside them, so that nothing is lost.
+/// What a store knows of a step and the keys of a generator do not tell: `export` writes it beside them, so that
+/// nothing is lost.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Exported {
@@ -180,7 +181,8 @@ impl StepMetadata {
         VideoSize { frames: wide(self.video_frames), height: wide(self.video_height), width: wide(self.video_width) }
     }
 
-    /// Keys that the metadata of another part of the same step has with another value, or alone; but for those that speak of one part.
+    /// Keys that the metadata of another part of the same step has with another value, or alone; but for those that
+    /// speak of one part.
     pub(crate) fn contradictions(&self, other: &Self) -> Vec<String> {
         let is_of_step = |key: &&String| !KEYS_OF_PART.contains(&key.as_str());
         let differs = |key: &&String| self.raw.get(*key) != other.raw.get(*key);
@@ -195,8 +197,8 @@ impl StepMetadata {
             .collect()
     }
 
-    /// Numbers of the blocks and heads of a step of this shape, and what is odd about them. Axes that are `split` into files have the
-    /// numbers of these.
+    /// Numbers of the blocks and heads of a step of this shape, and what is odd about them. Axes that are `split` into
+    /// files have the numbers of these.
     #[must_use]
     pub fn numbers(&self, shape: StepShape, split: &AxisNumbers) -> (AxisNumbers, Vec<String>) {
         let mut odd = Vec::new();
@@ -209,8 +211,8 @@ impl StepMetadata {
                 return Some(Arc::from(numbers));
             }
             odd.push(format!(
-                "`{key}` is {numbers:?}, which does not tell the {size} of the array on that axis apart; they are numbered from 0, \
-                 which need not be the model's numbers"
+                "`{key}` is {numbers:?}, which does not tell the {size} of the array on that axis apart; they are \
+                 numbered from 0, which need not be the model's numbers"
             ));
             None
         };
@@ -296,7 +298,8 @@ fn list<T>(value: &Json, read: impl Fn(&Json) -> Option<T>) -> Option<Vec<T>> {
     value.as_array()?.iter().map(read).collect()
 }
 
-/// Reads the metadata of a step. The second value says what is odd: what is no JSON, and keys whose type is not the expected one.
+/// Reads the metadata of a step. The second value says what is odd: what is no JSON, and keys whose type is not the
+/// expected one.
 ///
 /// # Errors
 /// If the file cannot be read or is not a JSON object.
@@ -389,7 +392,8 @@ mod tests {
     #[test]
     fn metadata_that_lies_is_a_remark() {
         let (metadata, _) = parse(
-            r#"{"step": 1, "attention_shape": [1, 12, 9, 1], "aggregation_method": "blocks_and_heads_averaged", "num_heads": 12, "dtype": "torch.float32"}"#,
+            r#"{"step": 1, "attention_shape": [1, 12, 9, 1], "aggregation_method": "blocks_and_heads_averaged",
+                "num_heads": 12, "dtype": "torch.float32"}"#,
         );
         let shape = StepShape { blocks: 1, heads: 12, spatial: 9, tokens: 1 };
         let remarks = metadata.disagreements(1, Some(StepPeek { shape, dtype: SourceDtype::Float16 }));

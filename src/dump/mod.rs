@@ -169,7 +169,8 @@ impl StepFiles {
         problem.at(path)
     }
 
-    /// A hash of what the file system says of all its files, 16 hexadecimal digits: if it is the same, none was written since.
+    /// A hash of what the file system says of all its files, 16 hexadecimal digits: if it is the same, none was written
+    /// since.
     #[must_use]
     pub fn signature(&self) -> String {
         let mut hash = Xxh3::new();

@@ -148,8 +148,8 @@ impl StepReader {
         whole.map(|(_, array)| array).ok_or_else(|| Problem::Empty { expected: "step files" }.at(first))
     }
 
-    /// Shape and type from the file's head where it has them: npy, plain, gzipped or in an npz, and what `torch.save` writes. `None` for
-    /// other tensors.
+    /// Shape and type from the file's head where it has them: npy, plain, gzipped or in an npz, and what `torch.save`
+    /// writes. `None` for other tensors.
     ///
     /// # Errors
     /// If the head is damaged, or a plain file's size is not what it promises.

@@ -139,8 +139,8 @@ pub fn read_tensor(bytes: &[u8], limit: u64) -> Result<TorchTensor<'_>, TorchErr
     Ok(TorchTensor { dtype, shape, bytes })
 }
 
-/// Shape and type of the tensor of a file, from its first bytes: `torch.save` writes what describes a tensor before its values. `None` if
-/// they do not tell it; reading the whole file does, or says what is wrong.
+/// Shape and type of the tensor of a file, from its first bytes: `torch.save` writes what describes a tensor before its
+/// values. `None` if they do not tell it; reading the whole file does, or says what is wrong.
 #[must_use]
 pub fn peek_tensor(head: &[u8]) -> Option<(Vec<usize>, TorchDtype)> {
     /// A local file header: signature, version, flags, method, …, lengths of the name and of what is behind it.

@@ -1,4 +1,5 @@
-//! Names of words in directories and metadata: generators clean them of what file systems refuse, and may leave a weight behind them.
+//! Names of words in directories and metadata: generators clean them of what file systems refuse, and may leave a
+//! weight behind them.
 
 use unicode_normalization::UnicodeNormalization;
 
@@ -29,8 +30,8 @@ pub fn same_name(from_metadata: &str, from_directory: &str) -> bool {
     replaced(from_metadata) == replaced(from_directory)
 }
 
-/// A name as one component of a path, as generators write it: `:`, `/` and `\` become `_`. One that would be too long is cut, with a
-/// fingerprint of the whole behind it; one that is hidden gets a `_` before it.
+/// A name as one component of a path, as generators write it: `:`, `/` and `\` become `_`. One that would be too long
+/// is cut, with a fingerprint of the whole behind it; one that is hidden gets a `_` before it.
 #[must_use]
 pub fn as_component(name: &str) -> String {
     let mut safe = name.replace([':', '/', '\\', '\0'], "_");
@@ -66,8 +67,9 @@ pub(crate) fn beyond(word: &str, weight: Option<f64>, metadata: &StepMetadata) -
     }
 }
 
-/// The word that a directory `token_<name>` is for, and its weight if it is told: by what a store exported, by the name together with
-/// the metadata's `token_word`, or by the name alone. Where the two speak of different words, the directory counts.
+/// The word that a directory `token_<name>` is for, and its weight if it is told: by what a store exported, by the name
+/// together with the metadata's `token_word`, or by the name alone. Where the two speak of different words, the
+/// directory counts.
 pub(super) fn recognise(name: &str, metadata: Option<&StepMetadata>) -> TrackedWord {
     let prompt = metadata.and_then(|metadata| metadata.prompt.as_deref());
     if let Some(exported) = metadata.map(|metadata| &metadata.exported)

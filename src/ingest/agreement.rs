@@ -1,4 +1,5 @@
-//! Where steps of one word, parts of one step, and steps of the store contradict each other: are they of one run, and of one array?
+//! Where steps of one word, parts of one step, and steps of the store contradict each other: are they of one run, and
+//! of one array?
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;

@@ -85,7 +85,8 @@ impl WrittenSeries {
         prompt.fill(&mut self.rows);
     }
 
-    /// Writes the documents and coordinates of a word whose shards are there. Its attributes are those of the plan, unless given.
+    /// Writes the documents and coordinates of a word whose shards are there. Its attributes are those of the plan,
+    /// unless given.
     pub fn document(
         store: &Store,
         plan: &SeriesPlan,
@@ -123,7 +124,8 @@ impl WrittenSeries {
     }
 }
 
-/// Commits a video: the words written, and those kept as they are. Returns false if another writer committed it meanwhile.
+/// Commits a video: the words written, and those kept as they are. Returns false if another writer committed it
+/// meanwhile.
 pub(super) fn commit_video(
     store: &Store,
     video_id: String,

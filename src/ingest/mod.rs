@@ -1,4 +1,5 @@
-//! From a dump to a store: plan what is new, read, measure and write it shard by shard in parallel, commit video by video.
+//! From a dump to a store: plan what is new, read, measure and write it shard by shard in parallel, commit video by
+//! video.
 //!
 //! Killed at any instant, an ingest leaves the store as it was before or after each video's commit; run again, it does
 //! what is still to do.
@@ -47,7 +48,8 @@ pub enum IngestError {
     Store(#[from] StoreError),
     /// Nothing below the given directories looks like a dump.
     #[error(
-        "{}: no attention maps found; expected directories such as prompt_000_vid001/token_flower/ with step_000.npy in them, here or below",
+        "{}: no attention maps found; expected directories such as prompt_000_vid001/token_flower/ with step_000.npy \
+         in them, here or below",
         path.display()
     )]
     NothingFound {
@@ -138,11 +140,12 @@ pub fn run(
     schedule::run(dumps, store.as_ref(), options, observer)
 }
 
-/// Ingests dumps that are still being written: looks at them again and again, and ingests each step once it is complete, which is when it has
-/// metadata and its files are the same at two looks. Ends when nothing has changed for a while, or when the observer says so.
+/// Ingests dumps that are still being written: looks at them again and again, and ingests each step once it is
+/// complete, which is when it has metadata and its files are the same at two looks. Ends when nothing has changed for a
+/// while, or when the observer says so.
 ///
-/// A directory that is not there yet is waited for. What a commit replaces is removed five minutes later, unless the watch ends before; `gc`
-/// removes that.
+/// A directory that is not there yet is waited for. What a commit replaces is removed five minutes later, unless the
+/// watch ends before; `gc` removes that.
 ///
 /// # Errors
 /// As [`run`], except that being stopped by the observer is no error, and a dump is only missed at the end.
@@ -156,7 +159,8 @@ pub fn watch(
     watch::watch(dumps, store.as_ref(), options, watch, observer)
 }
 
-/// Writes what is damaged of a store anew, from the dumps below some directories and from the store itself, and nothing else.
+/// Writes what is damaged of a store anew, from the dumps below some directories and from the store itself, and nothing
+/// else.
 ///
 /// # Errors
 /// As [`run`].

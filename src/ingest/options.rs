@@ -53,8 +53,9 @@ pub struct IngestOptions {
     pub prefix: Option<String>,
     /// Replace videos that are in the store already with other contents from another directory.
     pub replace: bool,
-    /// File of the prompts that the videos were generated from ([`BatchPrompts::read`](crate::prompt::BatchPrompts::read)); `None`: what
-    /// generators left beside the maps, if they did.
+    /// File of the prompts that the videos were generated from
+    /// ([`BatchPrompts::read`](crate::prompt::BatchPrompts::read)); `None`: what generators left beside the maps, if
+    /// they did.
     pub prompts: Option<PathBuf>,
     /// A `tokenizer.json` that token ids are checked against.
     pub tokenizer: Option<PathBuf>,
@@ -152,8 +153,8 @@ impl Default for WatchOptions {
     }
 }
 
-/// Names selected by globs: all, if there are none. A name that is just what was given is selected, whatever characters it has; how
-/// characters are composed makes no difference.
+/// Names selected by globs: all, if there are none. A name that is just what was given is selected, whatever characters
+/// it has; how characters are composed makes no difference.
 pub(super) struct Names(Option<(Vec<String>, GlobSet)>);
 
 impl Names {

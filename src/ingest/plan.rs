@@ -1,4 +1,5 @@
-//! What is to do for one video: which words are new or changed, from where each of their steps comes, and how it will be laid out.
+//! What is to do for one video: which words are new or changed, from where each of their steps comes, and how it will
+//! be laid out.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -209,8 +210,9 @@ impl VideoPlan {
         plan
     }
 
-    /// Writes what is damaged of a video's words anew, and nothing else: damaged values from the files that they came from, where these
-    /// are what they were, and all other values from the store. `video` is `None` if the dump does not have it.
+    /// Writes what is damaged of a video's words anew, and nothing else: damaged values from the files that they came
+    /// from, where these are what they were, and all other values from the store. `video` is `None` if the dump does
+    /// not have it.
     pub fn of_damage(
         video: Option<&Video>,
         id: String,
@@ -422,8 +424,8 @@ impl Committed {
     }
 }
 
-/// Where the stored rows came from, if they are of another video than that of the dump: none was read from its directory, and of
-/// the steps that both have one has other contents, or there are no such.
+/// Where the stored rows came from, if they are of another video than that of the dump: none was read from its
+/// directory, and of the steps that both have one has other contents, or there are no such.
 fn other_video(rows: &[StepRow], video: &Video) -> Option<PathBuf> {
     let first = rows.first()?;
     if rows.iter().any(|row| Path::new(&row.source).starts_with(&video.dir)) {
@@ -569,7 +571,8 @@ impl Candidates {
         self.steps.get(&step).is_some_and(|candidate| candidate.is_new)
     }
 
-    /// The committed generation of the word, below the store, if its shards can serve `plan` where their steps are the same.
+    /// The committed generation of the word, below the store, if its shards can serve `plan` where their steps are the
+    /// same.
     pub fn previous_generation(&self, plan: &SeriesPlan, store: &Store) -> Option<&str> {
         let first = self.stored.values().next()?;
         let same = |row: &StepRow| {
@@ -582,7 +585,8 @@ impl Candidates {
         reusable.then(|| first.series_path())
     }
 
-    /// Whether `steps`, to be written as rows `from..`, are those that the previous generation has in these rows and nothing is new in them.
+    /// Whether `steps`, to be written as rows `from..`, are those that the previous generation has in these rows and
+    /// nothing is new in them.
     pub fn are_unchanged(&self, steps: &[StepPlan], from: usize, per_shard: usize) -> bool {
         let in_shard = |row: &&StepRow| usize::try_from(row.row).is_ok_and(|row| row / per_shard == from / per_shard);
         let unchanged = |(index, plan): (usize, &StepPlan)| {
@@ -675,7 +679,8 @@ impl Candidates {
             source_grid.filter(|grid| grid.height % recipe.downsample + grid.width % recipe.downsample > 0)
         {
             let remark = format!(
-                "the grid {uneven} is no multiple of {0} x {0}: pooled values at the far edge are sums of fewer positions, and weigh less",
+                "the grid {uneven} is no multiple of {0} x {0}: pooled values at the far edge are sums of fewer \
+                 positions, and weigh less",
                 recipe.downsample
             );
             findings.remark_once(&self.series.dir.join("step"), vec![remark]);
@@ -702,8 +707,8 @@ impl Candidates {
         let carried = || self.stored.values().filter(|row| !self.steps.contains_key(&row.step));
         if let Some((row, difference)) = carried().find_map(|row| Some((row, of_other_run(row)?))) {
             let remark = format!(
-                "the store holds step {} of this word, which is not in the dump now and is of another run ({difference}); ingest with \
-                 --prefix NAME to keep both, or with --replace to drop what is gone",
+                "the store holds step {} of this word, which is not in the dump now and is of another run \
+                 ({difference}); ingest with --prefix NAME to keep both, or with --replace to drop what is gone",
                 row.step
             );
             findings.problems.push(Problem::Remark(remark).at(&self.series.dir));
@@ -712,8 +717,9 @@ impl Candidates {
         let differs = |row: &&StepRow| self.rewrite || is_other(row);
         if let Some(row) = carried().find(differs) {
             let remark = format!(
-                "the store holds steps of this word ({} {}) that are not in the dump now, or not in this form, and cannot be written as \
-                 {dtype} {shape} with these settings; ingest with --prefix NAME to keep both, or with --replace to drop them",
+                "the store holds steps of this word ({} {}) that are not in the dump now, or not in this form, and \
+                 cannot be written as {dtype} {shape} with these settings; ingest with --prefix NAME to keep both, or \
+                 with --replace to drop them",
                 row.dtype, row.shape
             );
             findings.problems.push(Problem::Remark(remark).at(&self.series.dir));
@@ -806,8 +812,8 @@ impl Candidates {
         sources.into_iter().map(|(step, source)| StepPlan { step, source }).collect()
     }
 
-    /// Finds shape and type of steps whose heads did not tell: from metadata, and if it is silent from the file. Then the numbers of
-    /// their blocks and heads are known, too.
+    /// Finds shape and type of steps whose heads did not tell: from metadata, and if it is silent from the file. Then
+    /// the numbers of their blocks and heads are known, too.
     fn settle_peeks(&mut self, options: &IngestOptions, findings: &mut Findings) {
         let split = &self.series.split;
         self.steps.retain(|_, candidate| {
@@ -840,8 +846,8 @@ impl Candidates {
         });
     }
 
-    /// Shape, type and numbers of most steps, and the grid of most of these that tell one; of the most recently modified, if there are
-    /// as many of several.
+    /// Shape, type and numbers of most steps, and the grid of most of these that tell one; of the most recently
+    /// modified, if there are as many of several.
     fn majority(&self) -> Option<(StepPeek, AxisNumbers, Option<Grid>)> {
         let shapes = self.steps.values().map(|step| Some(((step.peek?, step.numbers.clone()), step.files.modified())));
         let shapes: Vec<_> = shapes.collect::<Option<_>>()?;

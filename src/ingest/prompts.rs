@@ -1,4 +1,5 @@
-//! What is known of the prompts of an ingest's videos beyond their metadata: templates, variations, weights, and a tokenizer.
+//! What is known of the prompts of an ingest's videos beyond their metadata: templates, variations, weights, and a
+//! tokenizer.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -69,7 +70,8 @@ impl Prompts {
         self.given.as_deref().map(remarks).unwrap_or_default()
     }
 
-    /// Directories of maps whose prompts are others than when they were last looked at. They are read again when they are needed.
+    /// Directories of maps whose prompts are others than when they were last looked at. They are read again when they
+    /// are needed.
     pub fn changed(&self) -> Vec<PathBuf> {
         let mut beside = lock(&self.beside);
         let changed = |(maps, known): (&PathBuf, &Beside)| (files_beside(maps) != known.files).then(|| maps.clone());
@@ -78,8 +80,8 @@ impl Prompts {
         changed
     }
 
-    /// What is known of the prompt of a video, whose id has `batch` before its name, whose metadata has `prompt` and which the store has as
-    /// `rows`. What was not matched is among the findings.
+    /// What is known of the prompt of a video, whose id has `batch` before its name, whose metadata has `prompt` and
+    /// which the store has as `rows`. What was not matched is among the findings.
     pub fn of(
         &self,
         video: &Video,
@@ -196,7 +198,8 @@ impl Stored {
 }
 
 impl VideoPrompt {
-    /// Puts what is known into rows of the video; what is not known stays as it is in the store. Returns whether anything changed.
+    /// Puts what is known into rows of the video; what is not known stays as it is in the store. Returns whether
+    /// anything changed.
     pub fn fill(&self, rows: &mut [StepRow]) -> bool {
         let mut changed = false;
         for row in rows {

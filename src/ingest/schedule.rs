@@ -220,8 +220,8 @@ impl Sample {
     /// Steps compressed at most.
     const STEPS: usize = 6;
 
-    /// Decides what is written of a word, and writes one step of it to a temporary store. If that turns out to be of another shape or
-    /// type than its metadata said, it is decided anew.
+    /// Decides what is written of a word, and writes one step of it to a temporary store. If that turns out to be of
+    /// another shape or type than its metadata said, it is decided anew.
     fn decide(&mut self, candidates: &mut Candidates, findings: &mut Findings) -> Decision {
         let decision = candidates.decide(findings);
         let Decision::Write(series, steps) = &decision else { return decision };
@@ -311,7 +311,8 @@ fn nothing_selected(dump: &Dump) -> IngestError {
     }
 }
 
-/// The committed state of a video, after finishing a commit that was interrupted. Statistics that cannot be read count as lost.
+/// The committed state of a video, after finishing a commit that was interrupted. Statistics that cannot be read count
+/// as lost.
 fn committed(store: &Store, video_id: &str) -> Result<Committed, StoreError> {
     let previous = store.read_video(video_id)?;
     let heads = previous.as_ref().and_then(|index| store.read_heads(index).ok().flatten());

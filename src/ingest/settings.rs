@@ -56,8 +56,9 @@ impl Settings {
 
 /// Reads the block `attention_analysis_settings` of a YAML file, or a file that is that block.
 ///
-/// `storage_interval` becomes [`IngestOptions::every`], `storage_dtype` its `dtype`, `spatial_downsample_factor` its `downsample`;
-/// `store_per_head: false` and `store_per_block: false` average. Format and compression say how the generator writes files and mean nothing here.
+/// `storage_interval` becomes [`IngestOptions::every`], `storage_dtype` its `dtype`, `spatial_downsample_factor` its
+/// `downsample`; `store_per_head: false` and `store_per_block: false` average. Format and compression say how the
+/// generator writes files and mean nothing here.
 ///
 /// # Errors
 /// If the file cannot be read, is not YAML, or a known key has a value it cannot have.
@@ -129,7 +130,9 @@ mod tests {
     #[test]
     fn the_documented_block_is_understood_and_unknown_keys_are_named() {
         let settings = parse(
-            "other: 1\nattention_analysis_settings:\n  store_attention: true\n  storage_format: \"numpy\"  # or torch\n  storage_interval: 2\n  storage_dtype: \"float32\"\n  store_per_head: false\n  attention_threshold: 0.1\n",
+            "other: 1\nattention_analysis_settings:\n  store_attention: true\n  storage_format: \"numpy\"  # or \
+             torch\n  storage_interval: 2\n  storage_dtype: \"float32\"\n  store_per_head: false\n  \
+             attention_threshold: 0.1\n",
         )
         .unwrap();
         let mut options = IngestOptions::default();

@@ -216,7 +216,8 @@ impl ShardTask {
     }
 }
 
-/// What a narrower type does to the values of a step: what becomes infinite, and what becomes 0. Averages are not looked at.
+/// What a narrower type does to the values of a step: what becomes infinite, and what becomes 0. Averages are not
+/// looked at.
 fn lost_by_narrowing(array: &StepArray<'_>, recipe: &Recipe) -> Option<String> {
     let is_averaged = recipe.average_blocks || recipe.average_heads || recipe.downsample > 1;
     let dtype = recipe.dtype.filter(|dtype| *dtype < array.values.dtype() && !is_averaged)?;

@@ -1,4 +1,5 @@
-//! The lossy settings: averaging over blocks or heads, pooling the grid, narrowing the type. Each is computed in float64 and rounded once at the end.
+//! The lossy settings: averaging over blocks or heads, pooling the grid, narrowing the type. Each is computed in
+//! float64 and rounded once at the end.
 
 use std::borrow::Cow;
 
@@ -97,8 +98,9 @@ fn mean_over(values: &[f64], outer: usize, count: usize) -> Vec<f64> {
     means
 }
 
-/// Average pooling of `[…, frame, height, width, token]` by `factor`. Windows at the far edges may hold fewer positions, and weigh as much
-/// less: a pooled value is the sum of its window over the positions of a whole one, so that a map's mass stays where it was.
+/// Average pooling of `[…, frame, height, width, token]` by `factor`. Windows at the far edges may hold fewer
+/// positions, and weigh as much less: a pooled value is the sum of its window over the positions of a whole one, so
+/// that a map's mass stays where it was.
 fn pool_grid(values: &[f64], grid: Grid, tokens: usize, factor: usize) -> Vec<f64> {
     let (height, width) = (grid.height.div_ceil(factor), grid.width.div_ceil(factor));
     let plane = grid.plane() * tokens;

@@ -215,8 +215,8 @@ impl<'a> Watched<'a> {
         }
     }
 
-    /// Notes what could not be used. It is tried again, and said once it has been tried often enough; what no file is to blame for is said
-    /// at once.
+    /// Notes what could not be used. It is tried again, and said once it has been tried often enough; what no file is
+    /// to blame for is said at once.
     fn leave_out(&mut self, left: Quarantined, mut attempts: u32) {
         let mut forget = || {
             let tensor = tensor_of(&left.path, &self.files);
@@ -293,7 +293,8 @@ fn tensor_of(metadata: &Path, files: &HashMap<PathBuf, Signature>) -> PathBuf {
     beside.into_iter().find(|path| files.contains_key(path)).unwrap_or_default()
 }
 
-/// Passes on what ingests say, each warning once: later looks find the same again. What is left out is said by the watch itself.
+/// Passes on what ingests say, each warning once: later looks find the same again. What is left out is said by the
+/// watch itself.
 struct Once<'a> {
     observer: &'a dyn Observer,
     said: Mutex<Said>,

@@ -1,5 +1,5 @@
-//! Writing a store step by step while a video is generated, with no dump in between. Every step is a commit of its own: what
-//! `append` has returned from is in the store, whatever happens to the process afterwards.
+//! Writing a store step by step while a video is generated, with no dump in between. Every step is a commit of its own:
+//! what `append` has returned from is in the store, whatever happens to the process afterwards.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -36,7 +36,8 @@ pub enum WriteError {
     Array(#[from] Problem),
     /// The step is in the store with other values.
     #[error(
-        "step {step} of `{token}` in video {video_id} is in the store already, with other values; give the video another id"
+        "step {step} of `{token}` in video {video_id} is in the store already, with other values; give the video \
+         another id"
     )]
     Exists {
         /// The video.
@@ -110,7 +111,8 @@ pub enum WriteError {
     },
     /// The word was written with other settings.
     #[error(
-        "`{token}` in video {video_id} was written with other settings ({differences}); give the video another id, or use the same ones"
+        "`{token}` in video {video_id} was written with other settings ({differences}); give the video another id, or \
+         use the same ones"
     )]
     Settings {
         /// The video.
@@ -404,7 +406,8 @@ impl StoreWriter {
         }
     }
 
-    /// Writes the word's new generation: full shards are shared with the old one, the last is copied chunk by chunk and goes on.
+    /// Writes the word's new generation: full shards are shared with the old one, the last is copied chunk by chunk and
+    /// goes on.
     fn write(
         &self,
         plan: &SeriesPlan,

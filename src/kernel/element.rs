@@ -19,7 +19,8 @@ pub trait Element: bytemuck::Pod + PartialOrd + Send + Sync {
     /// The values widened exactly; `scratch` is used if they are not in a native type already.
     fn widen<'a>(values: &'a [Self], scratch: &'a mut Vec<f32>) -> &'a [Self::Wide];
 
-    /// Adds maps, each times `weight`, to `sums`, position by position and in order. Each has as many values as there are sums.
+    /// Adds maps, each times `weight`, to `sums`, position by position and in order. Each has as many values as there
+    /// are sums.
     fn add(maps: &[&[Self]], weight: f64, sums: &mut [f64]) {
         add_scalar(maps, weight, sums);
     }

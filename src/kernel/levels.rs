@@ -1,6 +1,7 @@
 //! Counting the distinct values of a map in ascending order: what entropy, gini and shares are computed from.
 //!
-//! A float16 has 65,536 bit patterns, so its map is counted in one table instead of being sorted, and x ln x is looked up.
+//! A float16 has 65,536 bit patterns, so its map is counted in one table instead of being sorted, and x ln x is looked
+//! up.
 
 use std::sync::LazyLock;
 

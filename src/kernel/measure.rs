@@ -1,4 +1,5 @@
-//! Measuring one map: its statistics, and its share in the sums that rollups are made of, in one go while it is in cache.
+//! Measuring one map: its statistics, and its share in the sums that rollups are made of, in one go while it is in
+//! cache.
 
 use super::Element;
 use super::accumulate::add_frame;
@@ -125,7 +126,9 @@ mod tests {
     proptest! {
         #[test]
         fn statistics_are_those_of_the_definitions(
-            bits in proptest::collection::vec(prop_oneof![8 => 0u16..0x3C00, 1 => Just(0x7C00u16), 1 => Just(0x7E01u16)], 30)
+            bits in proptest::collection::vec(
+                prop_oneof![8 => 0u16..0x3C00, 1 => Just(0x7C00u16), 1 => Just(0x7E01u16)], 30,
+            )
         ) {
             let grid = Grid { frames: 2, height: 3, width: 5 };
             let map: Vec<f16> = bits.iter().copied().map(f16::from_bits).collect();

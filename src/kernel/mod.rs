@@ -13,6 +13,6 @@ mod step;
 pub use element::Element;
 pub use levels::LevelCounter;
 pub use measure::{MapMeasurer, MapStatistics, Sums};
-pub use reduce::{Accumulator, Reducer};
+pub use reduce::{Accumulator, Reducer, Unlike};
 pub use resample::{FramePlacement, Pooling, resample};
 pub use step::{MapMeasure, StepMeasurer, StepMeasures};

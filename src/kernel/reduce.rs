@@ -1,7 +1,7 @@
 //! Folding many maps into one, position by position: mean, sum, extremes, standard deviation, median.
 //!
-//! An [`Accumulator`] holds what was folded so far of one group of maps. Accumulators merge, so that parts of a group can be
-//! folded apart; what was folded in which order is the caller's to keep the same if the last bits matter.
+//! An [`Accumulator`] holds what was folded so far of one group of maps. Accumulators merge, so that parts of a group
+//! can be folded apart; what was folded in which order is the caller's to keep the same if the last bits matter.
 
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +50,16 @@ impl Reducer {
     }
 }
 
+/// Two things that were folded apart in different ways, and do not belong together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{found} cannot be merged into {expected}: they are not of one question")]
+pub struct Unlike {
+    /// How one was folded.
+    pub found: String,
+    /// How the other was.
+    pub expected: String,
+}
+
 /// What was folded so far of the maps of one group, over a range of positions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Accumulator {
@@ -75,7 +85,8 @@ enum State {
 }
 
 impl Accumulator {
-    /// Nothing folded yet, over `positions`. With `skipna`, NaN and infinite values are left out; without, they propagate.
+    /// Nothing folded yet, over `positions`. With `skipna`, NaN and infinite values are left out; without, they
+    /// propagate.
     #[must_use]
     pub fn new(reducer: Reducer, skipna: bool, positions: usize) -> Self {
         let state = match reducer {
@@ -93,8 +104,8 @@ impl Accumulator {
         self.maps
     }
 
-    /// Folds `maps` in, each of as many values as there are positions, and each standing for `weight` maps of which it is the
-    /// mean (1 for a map itself; anything else makes sense for means and sums only).
+    /// Folds `maps` in, each of as many values as there are positions, and each standing for `weight` maps of which it
+    /// is the mean (1 for a map itself; anything else makes sense for means and sums only).
     pub fn fold<T: Element>(&mut self, maps: &[&[T]], weight: u32, scratch: &mut Vec<f32>) {
         let before = self.maps;
         self.maps += u64::from(weight) * maps.len() as u64;
@@ -135,14 +146,20 @@ impl Accumulator {
     }
 
     /// Takes in what was folded apart, of other maps at the same positions.
-    pub fn merge(&mut self, other: Self) {
+    ///
+    /// # Errors
+    /// If the other was folded by another reducer, over other positions, or with other values left out.
+    pub fn merge(&mut self, other: Self) -> Result<(), Unlike> {
+        let manner = |of: &Self| (of.reducer, of.positions, of.counts.is_some());
+        if manner(self) != manner(&other) {
+            return Err(Unlike { found: other.described(), expected: self.described() });
+        }
         let (own, others) = (self.maps, other.maps);
         match (&mut self.state, other.state) {
             (State::Sums(sums), State::Sums(more)) => {
                 sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
             }
             (State::Extremes(values), State::Extremes(more)) => {
-                let counted = self.counts.is_some();
                 for (index, (value, more)) in values.iter_mut().zip(more).enumerate() {
                     // A NaN is a value that propagates, unless values are counted and there was none.
                     let has = |counts: &Option<Vec<u32>>, maps: u64| {
@@ -157,7 +174,6 @@ impl Accumulator {
                         };
                     }
                 }
-                debug_assert_eq!(counted, other.counts.is_some());
             }
             (State::Moments { means, squares }, State::Moments { means: more_means, squares: more_squares }) => {
                 for index in 0..means.len() {
@@ -173,12 +189,19 @@ impl Accumulator {
                 }
             }
             (State::Values(values), State::Values(more)) => values.extend(more),
-            _ => debug_assert!(false, "accumulators of different reducers"),
+            // A reducer has one kind of state.
+            (State::Sums(_) | State::Extremes(_) | State::Moments { .. } | State::Values(_), _) => {}
         }
         if let (Some(counts), Some(more)) = (&mut self.counts, other.counts) {
             counts.iter_mut().zip(more).for_each(|(count, more)| *count += more);
         }
         self.maps += others;
+        Ok(())
+    }
+
+    fn described(&self) -> String {
+        let left_out = if self.counts.is_some() { ", without NaN and infinite values" } else { "" };
+        format!("a {} of {} positions{left_out}", self.reducer.name(), self.positions)
     }
 
     /// The result at each position, rounded to float32 once. Where no value counts: 0 for a sum, NaN otherwise.
@@ -203,7 +226,8 @@ fn narrow(value: f64) -> f32 {
     value as f32
 }
 
-/// Runs a loop compiled for AVX2 where the processor has it. Nothing is rounded differently there: no operation is fused.
+/// Runs a loop compiled for AVX2 where the processor has it. Nothing is rounded differently there: no operation is
+/// fused.
 #[inline]
 fn vectorised<R>(work: impl FnOnce() -> R) -> R {
     #[cfg(target_arch = "x86_64")]
@@ -355,6 +379,22 @@ mod tests {
         prop_oneof![20 => -1e3f32..1e3, 1 => Just(f32::NAN), 1 => Just(f32::INFINITY), 1 => Just(0.0f32)]
     }
 
+    #[test]
+    fn what_was_folded_in_another_way_is_not_merged() {
+        let folded = |reducer, skipna, positions: usize| {
+            let mut folded = Accumulator::new(reducer, skipna, positions);
+            folded.fold(&[vec![1.0_f32; positions].as_slice()], 1, &mut Vec::new());
+            folded
+        };
+        let own = folded(Reducer::Mean, false, 3);
+        for other in [folded(Reducer::Sum, false, 3), folded(Reducer::Mean, true, 3), folded(Reducer::Mean, false, 4)] {
+            let mut merged = own.clone();
+            let error = merged.merge(other).unwrap_err();
+            assert!(error.to_string().ends_with("into a mean of 3 positions: they are not of one question"), "{error}");
+            assert_eq!(merged, own, "and nothing is changed");
+        }
+    }
+
     proptest! {
         #[test]
         fn folding_in_parts_is_the_plain_definition(
@@ -372,7 +412,7 @@ mod tests {
                     accumulator
                 };
                 let mut merged = fold(first);
-                merged.merge(fold(second));
+                merged.merge(fold(second)).unwrap();
                 prop_assert_eq!(merged.maps(), maps.len() as u64);
                 for (position, found) in merged.finish().into_iter().enumerate() {
                     let column: Vec<f32> = maps.iter().map(|map| map[position]).collect();
@@ -380,21 +420,25 @@ mod tests {
                     let same = (f64::from(found) - expected).abs() <= 1e-6 * (1.0 + expected.abs());
                     let nan = found.is_nan() && expected.is_nan();
                     let infinite = !expected.is_finite() && (f64::from(found) == expected || found.is_nan());
-                    prop_assert!(same || nan || infinite, "{reducer:?} {skipna} of {column:?}: {found}, not {expected}");
+                    prop_assert!(same || nan || infinite, "{reducer:?} {skipna} of {column:?}: {found}, not \
+                        {expected}");
                 }
             }
         }
 
         #[test]
-        fn folding_at_once_is_folding_one_by_one(maps in proptest::collection::vec(proptest::collection::vec(value(), 3), 1..6)) {
+        fn folding_at_once_is_folding_one_by_one(
+            maps in proptest::collection::vec(proptest::collection::vec(value(), 3), 1..6),
+        ) {
             for reducer in ALL {
                 let slices: Vec<&[f32]> = maps.iter().map(Vec::as_slice).collect();
-                let (mut at_once, mut one_by_one) = (Accumulator::new(reducer, false, 3), Accumulator::new(reducer, false, 3));
+                let empty = || Accumulator::new(reducer, false, 3);
+                let (mut at_once, mut one_by_one) = (empty(), empty());
                 at_once.fold(&slices, 1, &mut Vec::new());
                 for map in &slices {
                     one_by_one.fold(&[*map], 1, &mut Vec::new());
                 }
-                let bits = |accumulator: Accumulator| accumulator.finish().into_iter().map(f32::to_bits).collect::<Vec<_>>();
+                let bits = |folded: Accumulator| folded.finish().into_iter().map(f32::to_bits).collect::<Vec<_>>();
                 prop_assert_eq!(bits(at_once), bits(one_by_one));
             }
         }

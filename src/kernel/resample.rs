@@ -8,8 +8,8 @@ use crate::grid::Grid;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FramePlacement {
-    /// As a causal VAE decodes them: latent frame 0 is frame 0, and latent frame k ≥ 1 stands for the s frames s(k − 1) + 1 to sk, with
-    /// s = (N − 1) / (T − 1) of N frames and T latent ones: 4 for WAN, 8 for LTX.
+    /// As a causal VAE decodes them: latent frame 0 is frame 0, and latent frame k ≥ 1 stands for the s frames s(k − 1)
+    /// + 1 to sk, with s = (N − 1) / (T − 1) of N frames and T latent ones: 4 for WAN, 8 for LTX.
     #[default]
     Causal,
     /// All of one length, and frames between their centres interpolated.
@@ -27,8 +27,8 @@ impl FramePlacement {
     }
 }
 
-/// How a map's rows and columns came of finer ones: each of its cells is the sum over `factor` x `factor` cells, over `factor`². Those at
-/// the far edges may have fewer of them.
+/// How a map's rows and columns came of finer ones: each of its cells is the sum over `factor` x `factor` cells, over
+/// `factor`². Those at the far edges may have fewer of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pooling {
     /// Cells that became one, along each axis.
@@ -41,10 +41,11 @@ pub struct Pooling {
 
 /// Resamples `[frames, height, width]` to another grid: rows and columns linearly, frames by their placement.
 ///
-/// Cells are areas, not points: the centre of target cell i lies at (i + ½) · n / m − ½ in source cells, and values are extended
-/// beyond the outermost centres. This is `torch.nn.functional.interpolate` with `mode="bilinear", align_corners=False`, and evenly
-/// placed frames are those of `mode="trilinear"`. Intensities are kept, not sums. A causal placement must [fit](FramePlacement::fits).
-/// Cells of a pooled map lie where the cells were that they came of, and those at the far edges have the intensity of these.
+/// Cells are areas, not points: the centre of target cell i lies at (i + ½) · n / m − ½ in source cells, and values are
+/// extended beyond the outermost centres. This is `torch.nn.functional.interpolate` with
+/// `mode="bilinear", align_corners=False`, and evenly placed frames are those of `mode="trilinear"`. Intensities are
+/// kept, not sums. A causal placement must [fit](FramePlacement::fits). Cells of a pooled map lie where the cells were
+/// that they came of, and those at the far edges have the intensity of these.
 #[must_use]
 pub fn resample(values: &[f32], from: Grid, to: Grid, placement: FramePlacement, pooling: Option<Pooling>) -> Vec<f32> {
     let values: Vec<f64> = values.iter().copied().map(f64::from).collect();

@@ -43,7 +43,8 @@ pub struct StepMeasurer {
 }
 
 impl StepMeasurer {
-    /// A measurer for steps of `shape` whose positions lie on `grid`; without a grid they count as one row, and locations mean nothing.
+    /// A measurer for steps of `shape` whose positions lie on `grid`; without a grid they count as one row, and
+    /// locations mean nothing.
     #[must_use]
     pub fn new(shape: StepShape, grid: Option<Grid>) -> Self {
         let grid = grid.unwrap_or(Grid { frames: 1, height: 1, width: shape.spatial });
@@ -57,7 +58,8 @@ impl StepMeasurer {
 
     /// Measures `values` (`[block, head, spatial, token]`, C order).
     ///
-    /// Sums accumulate in float64, which holds any sum of up to 8,192 float16 values exactly; means are rounded to float32 once.
+    /// Sums accumulate in float64, which holds any sum of up to 8,192 float16 values exactly; means are rounded to
+    /// float32 once.
     pub fn measure<T: Element>(&mut self, values: &[T]) -> StepMeasures {
         let StepShape { blocks, heads, spatial, tokens } = self.shape;
         let mut measures = StepMeasures {

@@ -26,7 +26,8 @@ pub struct Distribution {
     pub max: f64,
     /// Shannon entropy −Σ p ln p in nats with p = x / Σ x (Shannon, *A Mathematical Theory of Communication*, 1948).
     pub entropy: f64,
-    /// Gini coefficient 2 Σ i x₍ᵢ₎ / (n Σ x) − (n + 1) / n, x₍ᵢ₎ ascending (Gini, *Variabilità e mutabilità*, 1912; in this form Sen, *On Economic Inequality*, 1973).
+    /// Gini coefficient 2 Σ i x₍ᵢ₎ / (n Σ x) − (n + 1) / n, x₍ᵢ₎ ascending (Gini, *Variabilità e mutabilità*, 1912; in
+    /// this form Sen, *On Economic Inequality*, 1973).
     pub gini: f64,
     /// Share of the sum in the highest ⌈n / 100⌉ values.
     pub top1: f64,

@@ -18,7 +18,8 @@ pub struct Location {
 }
 
 impl Location {
-    /// Location from the mass of each frame (`[frames]`) and the mass of each place summed over frames (`[height * width]`).
+    /// Location from the mass of each frame (`[frames]`) and the mass of each place summed over frames
+    /// (`[height * width]`).
     #[must_use]
     pub fn from_marginals(grid: Grid, frame_masses: &[f64], plane: &[f64]) -> Self {
         let sum: f64 = frame_masses.iter().sum();

@@ -17,9 +17,9 @@ use crate::suggest::did_you_mean;
 ///
 /// Written and read (also by serde) as its name, with its parameter after an `@`: `cosine`, `iou@0.8`.
 ///
-/// Every metric is NaN if a map has a value that is NaN or infinite, or if the maps have different numbers of positions,
-/// or none; those that need a grid also if the grids differ. *Mass* below is x / Σ x; what is made of it is NaN for a map
-/// with a negative value or without mass.
+/// Every metric is NaN if a map has a value that is NaN or infinite, or if the maps have different numbers of
+/// positions, or none; those that need a grid also if the grids differ. *Mass* below is x / Σ x; what is made of it is
+/// NaN for a map with a negative value or without mass.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum Metric {
@@ -39,31 +39,31 @@ pub enum Metric {
     /// from 0 to ln 2 (Lin, *Divergence Measures Based on the Shannon Entropy*, 1991): the square of
     /// `scipy.spatial.distance.jensenshannon`.
     JensenShannon,
-    /// Kullback–Leibler divergence of the masses p of a from the masses q of b, Σ p ln(p / q), in nats (Kullback & Leibler,
-    /// *On Information and Sufficiency*, 1951): `scipy.stats.entropy(p, q)`.
+    /// Kullback–Leibler divergence of the masses p of a from the masses q of b, Σ p ln(p / q), in nats (Kullback &
+    /// Leibler, *On Information and Sufficiency*, 1951): `scipy.stats.entropy(p, q)`.
     ///
     /// NaN where q = 0 < p anywhere: there it is infinite, which not every format of tables has.
     KullbackLeibler,
     /// Intersection over union |A ∩ B| / |A ∪ B| (Jaccard, 1912) of the positions whose value is above their map's
     /// quantile, with linear interpolation: `map > numpy.quantile(map, quantile)`.
     ///
-    /// Equal values are in or out together: of a map whose highest values are all equal, those are in, and of one with a single value
-    /// above many equal ones, that alone. NaN if a map is constant.
+    /// Equal values are in or out together: of a map whose highest values are all equal, those are in, and of one with
+    /// a single value above many equal ones, that alone. NaN if a map is constant.
     Iou {
         /// At least 0 and below 1; NaN is the answer to any other.
         quantile: f64,
     },
-    /// Overlap |A ∩ B| / max(|A|, |B|) of the k = ⌈fraction · n⌉ highest positions of each map: precision at k, with one map as
-    /// the other's truth.
+    /// Overlap |A ∩ B| / max(|A|, |B|) of the k = ⌈fraction · n⌉ highest positions of each map: precision at k, with
+    /// one map as the other's truth.
     ///
-    /// Equal values are in or out together: where the k-th value and the next are equal, A has those above it, or if there are none
-    /// those equal to it. NaN if a map is constant, unless all positions are meant.
+    /// Equal values are in or out together: where the k-th value and the next are equal, A has those above it, or if
+    /// there are none those equal to it. NaN if a map is constant, unless all positions are meant.
     TopK {
         /// Above 0 and at most 1; NaN is the answer to any other.
         fraction: f64,
     },
-    /// Earth mover's distance axis by axis, in grid cells: W₁ of the masses of the frames plus W₁ of the rows plus W₁ of the
-    /// columns, with W₁ = Σ |difference of the cumulated masses| (`scipy.stats.wasserstein_distance`).
+    /// Earth mover's distance axis by axis, in grid cells: W₁ of the masses of the frames plus W₁ of the rows plus W₁
+    /// of the columns, with W₁ = Σ |difference of the cumulated masses| (`scipy.stats.wasserstein_distance`).
     ///
     /// A lower bound of the earth mover's distance with city-block ground distance (Rubner, Tomasi & Guibas, *The Earth
     /// Mover's Distance as a Metric for Image Retrieval*, 2000), and equal to it where b is a shifted a. Needs a grid.
@@ -454,8 +454,8 @@ impl<'a> Measured<'a> {
         Some(self.values.iter().map(move |&x| f64::from(x) - mean))
     }
 
-    /// The positions whose value is above the quantile, which is found as `numpy.quantile` does, to the last bit. `None` if all
-    /// values are the same.
+    /// The positions whose value is above the quantile, which is found as `numpy.quantile` does, to the last bit.
+    /// `None` if all values are the same.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // an index
     fn above_quantile(&self, quantile: f64) -> Option<Arc<Region>> {
         if !(0.0..1.0).contains(&quantile) {
@@ -473,8 +473,8 @@ impl<'a> Measured<'a> {
         })
     }
 
-    /// The ⌈fraction · n⌉ positions with the highest values, but for those whose value is the next one's, too. `None` if all values are
-    /// the same, and not all are meant.
+    /// The ⌈fraction · n⌉ positions with the highest values, but for those whose value is the next one's, too. `None`
+    /// if all values are the same, and not all are meant.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a count
     fn highest(&self, fraction: f64) -> Option<Arc<Region>> {
         if !(fraction > 0.0 && fraction <= 1.0) {
@@ -556,8 +556,8 @@ fn divergence(p: f64, q: f64) -> f64 {
 
 /// ½ p ln(p / m) + ½ q ln(q / m) with m = (p + q) / 2, for p and q of at least 0.
 ///
-/// With d = (p − q) / (p + q) this is ½ m ((1 + d) ln(1 + d) + (1 − d) ln(1 − d)) = ½ m Σ d²ᵏ / (k (2k − 1)). Where d is
-/// small the logarithms all but cancel, and the series is both exact to the last digits and faster.
+/// With d = (p − q) / (p + q) this is ½ m ((1 + d) ln(1 + d) + (1 − d) ln(1 − d)) = ½ m Σ d²ᵏ / (k (2k − 1)). Where d
+/// is small the logarithms all but cancel, and the series is both exact to the last digits and faster.
 fn divergence_from_middle(p: f64, q: f64) -> f64 {
     /// 1 / (k (2k − 1)) from k = 11: what is left out is below 2⁻⁵² of the sum for d² up to 1 / 16.
     const SERIES: [f64; 11] = [

@@ -16,11 +16,13 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use polars::lazy::dsl::{FileWriteFormat, SinkDestination, SinkTarget, UnifiedSinkArgs};
-use polars::prelude::{
-    CompatLevel, CsvWriter, IntoLazy, IpcWriter, JsonFormat, JsonWriter, LazyFrame, ParquetWriteOptions, PlRefPath,
-    PlSmallStr, SerWriter,
-};
+use arrow::error::ArrowError;
+use arrow::ipc::reader::FileReader;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::properties::WriterProperties;
+use polars::prelude::{CompatLevel, CsvWriter, DataFrame, IpcWriter, JsonFormat, JsonWriter, PlSmallStr, SerWriter};
 
 use crate::query::{Answer, QueryError, caught};
 
@@ -130,8 +132,8 @@ pub enum OutputError {
     Encode {
         /// The file.
         path: PathBuf,
-        /// What polars says.
-        source: polars::error::PolarsError,
+        /// What the format's library says.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Something is in the way.
     #[error("{}: is in the way: it does not belong to an answer of this name", path.display())]
@@ -211,7 +213,6 @@ pub fn write_file(answer: &Answer, format: Format, path: &Path) -> Result<Vec<Pa
                 hint: "write it as npy".into(),
             });
         }
-        Format::Parquet => write_parquet(answer, path)?,
         _ => {
             let style = TableStyle { width: None, rows: usize::MAX, advice: false };
             replace(path, |file| encode(answer, format, style, file).map_err(|error| error.at(path)))?;
@@ -220,25 +221,8 @@ pub fn write_file(answer: &Answer, format: Format, path: &Path) -> Result<Vec<Pa
     Ok(Vec::new())
 }
 
-/// Through polars' sink, because its plain writer declares string views, which pandas cannot read inside lists.
-fn write_parquet(answer: &Answer, path: &Path) -> Result<(), OutputError> {
-    let table = answer.table_with_values()?;
-    stage(path, |staged| {
-        let failed = |source| OutputError::Encode { path: path.to_owned(), source };
-        // A path is never an address.
-        let staged = std::path::absolute(staged).unwrap_or_else(|_| staged.to_owned());
-        let target = SinkTarget::Path(PlRefPath::try_from_path(&staged).map_err(failed)?);
-        let options =
-            ParquetWriteOptions { compat_level: Some(CompatLevel::oldest()), ..ParquetWriteOptions::default() };
-        let format = FileWriteFormat::Parquet(std::sync::Arc::new(options));
-        let sink = table.lazy().sink(SinkDestination::File { target }, format, UnifiedSinkArgs::default());
-        sink.and_then(LazyFrame::collect).map_err(failed)?;
-        Ok(())
-    })
-}
-
 enum Encoding {
-    Polars(polars::error::PolarsError),
+    Library(Box<dyn std::error::Error + Send + Sync>),
     Io(std::io::Error),
     Output(OutputError),
 }
@@ -246,7 +230,7 @@ enum Encoding {
 impl Encoding {
     fn at(self, path: &Path) -> OutputError {
         match self {
-            Self::Polars(source) => OutputError::Encode { path: path.to_owned(), source },
+            Self::Library(source) => OutputError::Encode { path: path.to_owned(), source },
             Self::Io(source) => OutputError::write(path)(source),
             Self::Output(error) => error,
         }
@@ -255,16 +239,34 @@ impl Encoding {
 
 impl From<polars::error::PolarsError> for Encoding {
     fn from(error: polars::error::PolarsError) -> Self {
-        Self::Polars(error)
+        Self::Library(error.into())
     }
 }
 
-/// Writes an answer in a format that polars knows, or as a table. A value that it cannot write is an error, and nothing worse.
-fn encode(answer: &Answer, format: Format, style: TableStyle, to: impl Write) -> Result<(), Encoding> {
+impl From<ParquetError> for Encoding {
+    fn from(error: ParquetError) -> Self {
+        Self::Library(error.into())
+    }
+}
+
+impl From<ArrowError> for Encoding {
+    fn from(error: ArrowError) -> Self {
+        Self::Library(error.into())
+    }
+}
+
+/// Writes an answer in a format that polars knows, or as a table. A value that it cannot write is an error, and nothing
+/// worse.
+fn encode(answer: &Answer, format: Format, style: TableStyle, to: impl Write + Send) -> Result<(), Encoding> {
     caught(|| Ok(encode_unguarded(answer, format, style, to)))?
 }
 
-fn encode_unguarded(answer: &Answer, format: Format, style: TableStyle, mut to: impl Write) -> Result<(), Encoding> {
+fn encode_unguarded(
+    answer: &Answer,
+    format: Format,
+    style: TableStyle,
+    mut to: impl Write + Send,
+) -> Result<(), Encoding> {
     let with_values = || answer.table_with_values().map_err(|error| Encoding::Output(error.into()));
     match format {
         Format::Table => to.write_all(table::draw(answer, style).as_bytes()).map_err(Encoding::Io)?,
@@ -284,9 +286,31 @@ fn encode_unguarded(answer: &Answer, format: Format, style: TableStyle, mut to: 
                 .with_json_format(JsonFormat::JsonLines)
                 .finish(&mut text::with_integers(&answer.table)?)?;
         }
-        Format::Arrow => IpcWriter::new(to).with_compat_level(CompatLevel::oldest()).finish(&mut with_values()?)?,
-        Format::Parquet | Format::Npy | Format::Zarr | Format::Png => {}
+        Format::Arrow => write_arrow(&mut with_values()?, to)?,
+        Format::Parquet => write_parquet(&mut with_values()?, to)?,
+        Format::Npy | Format::Zarr | Format::Png => {}
     }
+    Ok(())
+}
+
+/// With texts and lists as every reader knows them: pandas cannot read views inside lists.
+fn write_arrow(table: &mut DataFrame, to: impl Write) -> Result<(), Encoding> {
+    Ok(IpcWriter::new(to).with_compat_level(CompatLevel::oldest()).finish(table)?)
+}
+
+fn write_parquet(table: &mut DataFrame, to: impl Write + Send) -> Result<(), Encoding> {
+    let mut rows = Vec::new();
+    write_arrow(table, &mut rows)?;
+    let rows = FileReader::try_new(std::io::Cursor::new(rows), None)?;
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
+        .set_created_by(concat!("attnkit ", env!("CARGO_PKG_VERSION")).into())
+        .build();
+    let mut writer = ArrowWriter::try_new(to, rows.schema(), Some(properties))?;
+    for batch in rows {
+        writer.write(&batch?)?;
+    }
+    writer.close()?;
     Ok(())
 }
 
@@ -298,25 +322,8 @@ pub(crate) fn write_whole(path: &Path, contents: &[u8]) -> Result<(), OutputErro
 /// Writes a file beside `path` and renames it into place.
 fn replace(
     path: &Path,
-    write: impl FnOnce(&mut BufWriter<File>) -> Result<(), OutputError>,
+    write: impl FnOnce(&mut BufWriter<&File>) -> Result<(), OutputError>,
 ) -> Result<(), OutputError> {
-    written_beside(path, write)?.place()
-}
-
-/// Writes a file beside `path`.
-fn written_beside(
-    path: &Path,
-    write: impl FnOnce(&mut BufWriter<File>) -> Result<(), OutputError>,
-) -> Result<Staged, OutputError> {
-    Staged::write(path, |staged| {
-        let mut file = BufWriter::new(File::create(staged).map_err(OutputError::write(path))?);
-        write(&mut file)?;
-        file.flush().map_err(OutputError::write(path))
-    })
-}
-
-/// Lets a file be written beside `path`, and renames it into place.
-fn stage(path: &Path, write: impl FnOnce(&Path) -> Result<(), OutputError>) -> Result<(), OutputError> {
     Staged::write(path, write)?.place()
 }
 
@@ -328,11 +335,19 @@ struct Staged {
 }
 
 impl Staged {
-    fn write(path: &Path, write: impl FnOnce(&Path) -> Result<(), OutputError>) -> Result<Self, OutputError> {
+    fn write(
+        path: &Path,
+        write: impl FnOnce(&mut BufWriter<&File>) -> Result<(), OutputError>,
+    ) -> Result<Self, OutputError> {
         let failed = || OutputError::write(path);
+        let whole = |file: &File| {
+            let mut file = BufWriter::new(file);
+            write(&mut file)?;
+            file.flush().map_err(failed())
+        };
         let is_file = path.metadata().map_or(true, |found| found.is_file());
         if !is_file {
-            write(path)?;
+            whole(&File::create(path).map_err(failed())?)?;
             return Ok(Self { path: path.to_owned(), file: None });
         }
         if path.is_symlink() {
@@ -343,7 +358,7 @@ impl Staged {
         let file = tempfile::Builder::new().prefix(LEFTOVER).tempfile_in(directory_of(path)).map_err(failed())?;
         // Where there are no locks, leftovers stay.
         let _ = file.as_file().lock();
-        write(file.path())?;
+        whole(file.as_file())?;
         #[cfg(unix)]
         {
             // Readable by others, as files that are simply created are.

@@ -4,14 +4,15 @@ use std::path::{Path, PathBuf};
 
 use ndarray::ArrayView;
 use ndarray_npy::WriteNpyExt;
-use polars::prelude::{JsonFormat, JsonWriter, SerWriter};
+use polars::prelude::{JsonFormat, JsonWriter, PolarsError, SerWriter};
 use serde_json::{Value, json};
 
 use super::text::with_integers;
-use super::{Format, OutputError, maps_of, written_beside};
+use super::{Format, OutputError, Staged, maps_of};
 use crate::query::Answer;
 
-/// Writes `[map, frames, height, width]` float32 (`[frames, height, width]` for an answer that is a single map), and a `.json`.
+/// Writes `[map, frames, height, width]` float32 (`[frames, height, width]` for an answer that is a single map), and a
+/// `.json`.
 pub(super) fn write(answer: &Answer, path: &Path) -> Result<Vec<PathBuf>, OutputError> {
     let maps = maps_of(answer, Format::Npy)?;
     let sidecar = path.with_extension("json");
@@ -41,7 +42,7 @@ pub(super) fn write(answer: &Answer, path: &Path) -> Result<Vec<PathBuf>, Output
     })?;
     let mut axes: Vec<&str> = if single { Vec::new() } else { vec!["map"] };
     axes.extend(if shape.len() == 3 { ["frame", "height", "width"].as_slice() } else { &["spatial"] });
-    let encode = |source| OutputError::Encode { path: sidecar.clone(), source };
+    let encode = |source: PolarsError| OutputError::Encode { path: sidecar.clone(), source: source.into() };
     let mut rows = Vec::new();
     JsonWriter::new(&mut rows)
         .with_json_format(JsonFormat::Json)
@@ -52,10 +53,10 @@ pub(super) fn write(answer: &Answer, path: &Path) -> Result<Vec<PathBuf>, Output
         "array": name, "dtype": "float32", "shape": stacked,
         "dimensions": axes, "keys": answer.keys, "rows": rows,
     });
-    let array = written_beside(path, |file| {
+    let array = Staged::write(path, |file| {
         view.write_npy(file).map_err(|error| OutputError::write(path)(std::io::Error::other(error)))
     })?;
-    let rows = written_beside(&sidecar, |file| {
+    let rows = Staged::write(&sidecar, |file| {
         serde_json::to_writer_pretty(file, &document)
             .map_err(|error| OutputError::write(&sidecar)(std::io::Error::other(error)))
     })?;

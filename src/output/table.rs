@@ -86,8 +86,8 @@ pub(super) fn telling(answer: &Answer) -> Vec<&Column> {
     answer.table.columns().iter().filter(|column| is_shown(answer, column)).collect()
 }
 
-/// The columns that fit side by side into `width`, each as wide as its widest cell and the gap beside it; always the first. Where not
-/// all fit, those that tell the rows apart and those that answer the question come before others.
+/// The columns that fit side by side into `width`, each as wide as its widest cell and the gap beside it; always the
+/// first. Where not all fit, those that tell the rows apart and those that answer the question come before others.
 fn fitting(columns: &[&Column], cells: &[Vec<String>], width: Option<usize>) -> Vec<usize> {
     let wide = |text: &str| text.chars().count() + 2;
     let mut left = width.unwrap_or(usize::MAX);
@@ -112,7 +112,8 @@ fn fitting(columns: &[&Column], cells: &[Vec<String>], width: Option<usize>) -> 
     fitting
 }
 
-/// The columns that are wanted most, the first one first: keys, then what a question is about beside its main statistics.
+/// The columns that are wanted most, the first one first: keys, then what a question is about beside its main
+/// statistics.
 const WANTED: [&str; 30] = [
     "video_id",
     "token",

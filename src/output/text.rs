@@ -26,7 +26,8 @@ pub(super) fn with_integers(table: &DataFrame) -> PolarsResult<DataFrame> {
     Ok(plain)
 }
 
-/// Text for people: what would move the cursor, break lines or turn the direction of what follows is written as escapes.
+/// Text for people: what would move the cursor, break lines or turn the direction of what follows is written as
+/// escapes.
 pub(crate) fn visible(text: &str) -> Cow<'_, str> {
     if !text.chars().any(is_raw) {
         return text.into();

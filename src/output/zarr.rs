@@ -1,4 +1,5 @@
-//! Maps as a labelled Zarr v3 array: one dimension for each key where the rows are a full product of the keys' values, else one for the rows.
+//! Maps as a labelled Zarr v3 array: one dimension for each key where the rows are a full product of the keys' values,
+//! else one for the rows.
 
 use std::collections::HashMap;
 use std::fs;
@@ -137,7 +138,8 @@ fn sync_tree(path: &Path) -> std::io::Result<()> {
     if path.is_file() || cfg!(unix) { fs::File::open(path)?.sync_all() } else { Ok(()) }
 }
 
-/// How many maps along each axis make a chunk: neighbours along the last axes, at most `limit`, so that chunks are whole.
+/// How many maps along each axis make a chunk: neighbours along the last axes, at most `limit`, so that chunks are
+/// whole.
 fn chunk_of(lens: &[usize], mut limit: usize) -> Vec<usize> {
     let mut chunk = vec![1; lens.len()];
     for (chunk, &len) in chunk.iter_mut().zip(lens).rev() {

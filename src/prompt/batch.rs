@@ -1,5 +1,5 @@
-//! The prompts that a batch of videos was generated from, in order, and which of them is a video's: read from templates or
-//! from what the generator left beside the dump.
+//! The prompts that a batch of videos was generated from, in order, and which of them is a video's: read from templates
+//! or from what the generator left beside the dump.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -106,7 +106,8 @@ pub enum BatchPromptsError {
         found: String,
     },
     /// There are no prompts in it.
-    #[error("{}: there is no prompt in it; expected templates, one a line, or the JSON of prompt variations", path.display())]
+    #[error("{}: there is no prompt in it; expected templates, one a line, or the JSON of prompt \
+        variations", path.display())]
     Empty {
         /// The file.
         path: PathBuf,
@@ -209,8 +210,8 @@ impl BatchPrompts {
         Ok((prompts, text))
     }
 
-    /// Reads what the generator left beside the maps, if it did: the first of [`files_beside`](Self::files_beside) that can be used. What is
-    /// wrong with those before it is among its warnings.
+    /// Reads what the generator left beside the maps, if it did: the first of [`files_beside`](Self::files_beside) that
+    /// can be used. What is wrong with those before it is among its warnings.
     ///
     /// # Errors
     /// As [`read`](Self::read), if none can be used. A `batch_metadata.json` without prompts is no error.
@@ -230,8 +231,9 @@ impl BatchPrompts {
         failed.map_or(Ok(None), Err)
     }
 
-    /// The files beside the maps that may hold prompts, the most telling first: `configs/prompt_variations.json`, `prompt_variations.json`,
-    /// `batch_metadata.json` and `configs/prompt_template.txt` in the directory of the maps or its parent, as far as they are there.
+    /// The files beside the maps that may hold prompts, the most telling first: `configs/prompt_variations.json`,
+    /// `prompt_variations.json`, `batch_metadata.json` and `configs/prompt_template.txt` in the directory of the maps
+    /// or its parent, as far as they are there.
     pub fn files_beside(maps: &Path) -> impl Iterator<Item = PathBuf> {
         let batches = [Some(maps), maps.parent()];
         batches
@@ -266,8 +268,9 @@ impl BatchPrompts {
         self.sources.get(behind.checked_sub(1)?)?.prompt(number)
     }
 
-    /// The prompt that a video was generated from, by the number in its prompt's id (`prompt_007`) if the text agrees, else by its text.
-    /// `words` are those the video has maps of: they tell prompts of the same text and other weights apart.
+    /// The prompt that a video was generated from, by the number in its prompt's id (`prompt_007`) if the text agrees,
+    /// else by its text. `words` are those the video has maps of: they tell prompts of the same text and other weights
+    /// apart.
     ///
     /// # Errors
     /// In words, why none was found.
@@ -500,7 +503,8 @@ mod tests {
 
     #[test]
     fn texts_are_looked_up_as_far_as_that_takes_seconds() {
-        // 2^10000 variations of two letters for each bracket: all are there by their numbers, the first ones by their texts as well.
+        // 2^10000 variations of two letters for each bracket: all are there by their numbers, the first ones by their
+        // texts as well.
         let prompts = read("t.txt", "[ab|cd]".repeat(10_000)).unwrap();
         assert_eq!(prompts.count(), u64::MAX);
         let of_number = prompts.find(Some("prompt_5000000"), None, &[]).unwrap().prompt;
@@ -583,7 +587,8 @@ mod tests {
     fn what_is_odd_about_variations_is_said_and_the_others_are_used() {
         let prompts = read(
             "batch_metadata.json",
-            r#"{"template": "a [cat|dog]", "variations": [{"text": "a cat"}, {"text": null}, {"text": "a [(dog:2)|cow]"}, "a (cow:3)"]}"#,
+            r#"{"template": "a [cat|dog]", "variations": [{"text": "a cat"}, {"text": null},
+                {"text": "a [(dog:2)|cow]"}, "a (cow:3)"]}"#,
         )
         .unwrap();
         assert_eq!(prompts.prompt(0).unwrap().template.as_deref(), Some("a [cat|dog]"));

@@ -1,4 +1,5 @@
-//! The variations of a template, computed one by one from their numbers: a million of them takes no more memory than one.
+//! The variations of a template, computed one by one from their numbers: a million of them takes no more memory than
+//! one.
 
 use std::fmt::Write;
 
@@ -132,15 +133,16 @@ impl Variation {
 #[derive(Default)]
 struct Writer {
     weighted: String,
-    /// The same with the emphasis of the template taken as it is written there, for what does not parse once it is put together.
+    /// The same with the emphasis of the template taken as it is written there, for what does not parse once it is put
+    /// together.
     words: Vec<TrackedWord>,
     prompt: String,
     choices: Vec<Choice>,
 }
 
 impl Writer {
-    /// Writes variation `number` of a sequence. Its choices are the digits of that number; the radix of each is the number of
-    /// variations behind it. A radix that is too large to be counted is larger than any number.
+    /// Writes variation `number` of a sequence. Its choices are the digits of that number; the radix of each is the
+    /// number of variations behind it. A radix that is too large to be counted is larger than any number.
     fn items(&mut self, items: &[Item], number: u64) {
         let behind = |product: &mut u64, item: &Item| {
             let of_item = item.count();

@@ -1,4 +1,5 @@
-//! Where the words of a prompt sit among the pieces that a tokenizer cuts it into: the rows of the cross-attention's text axis.
+//! Where the words of a prompt sit among the pieces that a tokenizer cuts it into: the rows of the cross-attention's
+//! text axis.
 
 use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
@@ -191,8 +192,8 @@ impl Tokenizer {
     }
 }
 
-/// Checks that what a tokenizer does to a text before it is cut cannot blow it up: ten replacements of a letter by a thousand others
-/// would fill any memory.
+/// Checks that what a tokenizer does to a text before it is cut cannot blow it up: ten replacements of a letter by a
+/// thousand others would fill any memory.
 fn check_growth(bytes: &[u8]) -> Result<(), String> {
     #[derive(Deserialize)]
     struct Steps {
@@ -260,10 +261,12 @@ mod tests {
         let metaspace = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true});
         let document = json!({
             "version": "1.0", "truncation": null, "padding": null,
-            "added_tokens": [{"id": 1, "content": "</s>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true}],
+            "added_tokens": [{"id": 1, "content": "</s>", "single_word": false,
+                "lstrip": false, "rstrip": false, "normalized": false, "special": true}],
             "normalizer": null, "pre_tokenizer": metaspace, "decoder": metaspace,
             "post_processor": {"type": "TemplateProcessing",
-                "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "</s>", "type_id": 0}}], "pair": [],
+                "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "</s>", "type_id": 0}}],
+                "pair": [],
                 "special_tokens": {"</s>": {"id": "</s>", "ids": [1], "tokens": ["</s>"]}}},
             "model": {"type": "Unigram", "unk_id": 2, "vocab": vocab, "byte_fallback": false}
         });

@@ -10,7 +10,6 @@ use rayon::prelude::*;
 
 use super::QueryError;
 use super::catalog::{HEADS, SEED_DIGITS};
-use super::filter::PLACE;
 use super::reduction::{Group, Key, KeyValue};
 use super::run::ReadCount;
 use crate::grid::Grid;
@@ -42,7 +41,8 @@ pub struct Answer {
 pub struct Maps {
     /// Values, C order.
     pub values: Vec<f32>,
-    /// The place of each map in `values`, and its shape: `[frames, height, width]`, or `[spatial]` if the grid is unknown.
+    /// The place of each map in `values`, and its shape: `[frames, height, width]`, or `[spatial]` if the grid is
+    /// unknown.
     pub maps: Vec<(std::ops::Range<usize>, Vec<usize>)>,
 }
 
@@ -290,7 +290,6 @@ pub(super) fn key_column(key: Key, values: &[&KeyValue]) -> Column {
             seeds(name, values.iter().map(seed))
         }
         Key::TokenIndex | Key::Step | Key::Block | Key::Head => {
-            debug_assert!(PLACE.contains(&key.column()) || key == Key::Step);
             Column::new(name, values.iter().map(int).collect::<Vec<_>>())
         }
     }

@@ -1,16 +1,16 @@
-//! The two tables of a store as lazy frames: the only place that tells polars which files they are.
+//! The two tables of a store as lazy frames.
 
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes as arrow_types;
-use polars::lazy::dsl::ScanSources;
 use polars::prelude::{
-    DataFrame, DataType, Expr, Field, HiveOptions, IntoLazy, LazyFrame, NULL, PlRefPath, PlSmallStr, ScanArgsParquet,
-    Schema, SchemaRef, TimeUnit, TimeZone, col, lit, when,
+    DataType, Expr, Field, LazyFrame, NULL, PlSmallStr, ScanArgsAnonymous, Schema, SchemaRef, TimeUnit, TimeZone, col,
+    lit, when,
 };
 
 use super::QueryError;
+use super::scan::PartScan;
 use crate::dump::CALENDAR;
 use crate::store::{Store, heads_schema, steps_schema};
 
@@ -56,13 +56,13 @@ impl<'a> Catalog<'a> {
 
     /// The table `steps`.
     pub fn steps(&self) -> Result<LazyFrame, QueryError> {
-        let steps = scan(&self.parts, &FILES_OF_STEPS)?;
+        let steps = scan("STEPS", self.parts.clone(), steps_schema())?;
         Ok(steps.with_columns([col("seed").cast(DataType::Int128), sane_time("source_modified")]))
     }
 
     /// The table `heads`, of the commits that the steps are of.
     pub fn heads(&self) -> Result<LazyFrame, QueryError> {
-        scan(&self.store.sound_heads(&self.parts)?, &HEADS)
+        scan("HEADS", self.store.sound_heads(&self.parts)?, heads_schema())
     }
 }
 
@@ -73,23 +73,10 @@ fn sane_time(column: &str) -> Expr {
     when(is_sane).then(col(column)).otherwise(lit(NULL)).alias(column)
 }
 
-fn scan(parts: &[PathBuf], schema: &SchemaRef) -> Result<LazyFrame, QueryError> {
-    if parts.is_empty() {
-        return Ok(DataFrame::empty_with_schema(schema).lazy());
-    }
-    // A path is never data: no pattern, no partition, no address.
-    let path = |part: &PathBuf| {
-        let path = std::path::absolute(part).unwrap_or_else(|_| part.clone());
-        PlRefPath::try_from_path(&path)
-    };
-    let paths = parts.iter().map(path).collect::<Result<Vec<_>, _>>()?;
-    let arguments = ScanArgsParquet {
-        glob: false,
-        hive_options: HiveOptions::new_disabled(),
-        schema: Some(schema.clone()),
-        ..ScanArgsParquet::default()
-    };
-    Ok(LazyFrame::scan_parquet_sources(ScanSources::Paths(paths.into_iter().collect()), arguments)?)
+fn scan(name: &'static str, parts: Vec<PathBuf>, table: arrow_types::SchemaRef) -> Result<LazyFrame, QueryError> {
+    let schema = to_polars(&table);
+    let arguments = ScanArgsAnonymous { schema: Some(schema.clone()), name, ..ScanArgsAnonymous::default() };
+    Ok(LazyFrame::anonymous_scan(Arc::new(PartScan { parts, table, schema }), arguments)?)
 }
 
 /// The same columns in polars' words.
@@ -126,7 +113,7 @@ pub(super) fn type_name(kind: &DataType) -> String {
 
 #[cfg(test)]
 mod tests {
-    use polars::prelude::{NamedFrom, Series};
+    use polars::prelude::{DataFrame, IntoLazy, NamedFrom, Series};
 
     use super::*;
 

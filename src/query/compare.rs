@@ -196,7 +196,10 @@ impl Compare {
         }
         let lonely = awaited.values().filter(|groups| **groups < sides.len()).count();
         if lonely > 0 {
-            notes.push(format!("steps that are not in every {name}: {lonely}; there, only those that have them are compared (--align timestep, last or mean matches others)"));
+            notes.push(format!(
+                "steps that are not in every {name}: {lonely}; there, only those that have them are \
+                compared (--align timestep, last or mean matches others)"
+            ));
         }
         let of_unknown_grids: BTreeSet<&str> =
             selection.steps.iter().filter(|step| step.grid.is_none()).map(|step| &*step.video_id).collect();
@@ -222,7 +225,8 @@ impl Compare {
             Across::Weight => (
                 |step| step.weight.is_some(),
                 "weight",
-                "no weight is known of these words: ingest again with --prompts FILE, which changes nothing else, or name token directories as in token_flower:2.5",
+                "no weight is known of these words: ingest again with --prompts FILE, which changes nothing else, or \
+                 name token directories as in token_flower:2.5",
             ),
             Across::Block => (
                 |step| step.numbers.block(step.shape, 0).is_some(),
@@ -290,8 +294,8 @@ impl Compare {
         })
     }
 
-    /// Keeps the steps that are compared, relabelled so that those compared with each other have one number, and ordered so
-    /// that all sides of a step come together.
+    /// Keeps the steps that are compared, relabelled so that those compared with each other have one number, and
+    /// ordered so that all sides of a step come together.
     fn align(&self, steps: &mut Vec<SelectedStep>, notes: &mut Vec<String>) -> Result<(), QueryError> {
         match self.align {
             _ if self.across == Across::Step => {}
@@ -315,8 +319,8 @@ impl Compare {
         Ok(())
     }
 
-    /// For each timestep of the side that has the fewest, the steps of every video nearest to it, under that side's number. Of a timestep
-    /// that is visited several times, the visits are paired in their order.
+    /// For each timestep of the side that has the fewest, the steps of every video nearest to it, under that side's
+    /// number. Of a timestep that is visited several times, the visits are paired in their order.
     fn nearest_in_time(
         &self,
         steps: &[SelectedStep],
@@ -375,7 +379,8 @@ impl Compare {
             .collect();
         if !repeated.is_empty() {
             notes.push(format!(
-                "timesteps are visited several times, and not equally often in {} and {}: the first visits are paired first",
+                "timesteps are visited several times, and not equally often in {} and {}: the first visits are paired \
+                 first",
                 reference.times[0].0.video_id,
                 few(&repeated)
             ));
@@ -396,7 +401,8 @@ impl Compare {
             schedules.iter().map(|schedule| schedule.times.len().saturating_sub(reference.times.len())).sum();
         if passed_over > 0 {
             notes.push(format!(
-                "paired are the {} timesteps of {}, the fewest; {passed_over} steps of others are nearest to none of them, and left out",
+                "paired are the {} timesteps of {}, the fewest; {passed_over} steps of others are nearest to none of \
+                 them, and left out",
                 reference.times.len(),
                 reference.times[0].0.video_id
             ));

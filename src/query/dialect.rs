@@ -1,5 +1,5 @@
-//! SQL as people write it, for polars' parser: integers beyond 64 bits, scientific notation, lists of integers and floats, names of columns
-//! in any case, `is_nan`.
+//! SQL as people write it, for polars' parser: integers beyond 64 bits, scientific notation, lists of integers and
+//! floats, names of columns in any case, `is_nan`.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -97,7 +97,8 @@ fn check_bounds(tokens: &[TokenWithSpan]) -> Result<(), String> {
     }
     if operators > MOST_OPERATORS {
         return Err(format!(
-            "it has {operators} operators, and at most {MOST_OPERATORS} can be asked for at once: lists of values are written as x IN (…)"
+            "it has {operators} operators, and at most {MOST_OPERATORS} can be asked for at once: lists of values are \
+             written as x IN (…)"
         ));
     }
     Ok(())
@@ -216,7 +217,10 @@ impl<'a> Changes<'a> {
     /// Calls `COUNT(*)` in a list of what is selected `count`, as SQL does; polars would call it `len`.
     fn name_count(&mut self, tokens: &[TokenWithSpan], at: usize) {
         let is = |place: usize, wanted: &[Token]| tokens.get(place).is_some_and(|token| wanted.contains(&token.token));
-        let is_word = |place: usize, wanted: Keyword| matches!(tokens.get(place).map(|token| &token.token), Some(Token::Word(word)) if word.keyword == wanted);
+        let is_word = |place: usize, wanted: Keyword| {
+            let token = tokens.get(place).map(|token| &token.token);
+            matches!(token, Some(Token::Word(word)) if word.keyword == wanted)
+        };
         let is_selected = at > 0 && (is_word(at - 1, Keyword::SELECT) || is(at - 1, &[Token::Comma]));
         let is_of_rows = is(at + 1, &[Token::LParen]) && is(at + 2, &[Token::Mul]) && is(at + 3, &[Token::RParen]);
         let is_without_alias =
@@ -353,7 +357,8 @@ mod tests {
         );
         assert_eq!(
             readable("NOT is_nan(a + (b)) AND ISNAN(c)"),
-            "NOT ((a + (b)) IS NULL OR (a + (b)) = CAST('NaN' AS DOUBLE)) AND ((c) IS NULL OR (c) = CAST('NaN' AS DOUBLE))"
+            "NOT ((a + (b)) IS NULL OR (a + (b)) = CAST('NaN' AS DOUBLE)) AND ((c) IS NULL OR (c) = CAST('NaN' AS \
+             DOUBLE))"
         );
         assert_eq!(readable("weight IN (1, 2.5, 1e1)"), "weight IN (1.0, 2.5, 10.0)");
         assert_eq!(readable("SELECT COUNT(*) FROM steps"), "SELECT COUNT(*) AS count FROM steps");

@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use polars::error::{PolarsError, PolarsResult};
 
 use super::exact::overflow;
+use crate::kernel::Unlike;
 use crate::store::StoreError;
 use crate::suggest::near;
 
@@ -62,6 +63,9 @@ pub enum QueryError {
         /// Each grid with videos that have it.
         grids: Vec<String>,
     },
+    /// Partial results of different questions.
+    #[error(transparent)]
+    Unlike(#[from] Unlike),
     /// Stopped by whoever asked.
     #[error("stopped before the answer was complete")]
     Cancelled,
@@ -97,20 +101,30 @@ impl QueryError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::UnknownColumn { .. } => {
-                Some("text is quoted with '…', names of columns with nothing or \"…\"; the columns: attnkit query list STORE --columns help".into())
-            }
-            Self::Condition { .. } => {
-                Some("an example: --where \"token IN ('flower', 'tree') AND step < 10 AND block BETWEEN 10 AND 20 AND entropy < 6\"".into())
-            }
-            Self::Sql { .. } => {
-                Some("the tables are `steps` and `heads`; an example: \"SELECT token, avg(entropy) FROM heads GROUP BY token\"".into())
-            }
+            Self::UnknownColumn { .. } => Some(
+                "text is quoted with '…', names of columns with nothing or \"…\"; the columns: attnkit query list \
+                    STORE --columns help"
+                    .into(),
+            ),
+            Self::Condition { .. } => Some(
+                "an example: --where \"token IN ('flower', 'tree') AND step < 10 AND block BETWEEN 10 AND 20 AND \
+                    entropy < 6\""
+                    .into(),
+            ),
+            Self::Sql { .. } => Some(
+                "the tables are `steps` and `heads`; an example: \"SELECT token, avg(entropy) FROM heads GROUP BY \
+                    token\""
+                    .into(),
+            ),
             Self::Question { hint, .. } | Self::NothingSelected { hint, .. } => Some(hint.clone()),
-            Self::UnequalGrids { .. } => Some("select maps of one grid, such as --where \"frames = 15 AND height = 30 AND width = 53\"".into()),
+            Self::UnequalGrids { .. } => Some(
+                "select maps of one grid, such as --where \"frames = 15 AND height = 30 \
+                AND width = 53\""
+                    .into(),
+            ),
             Self::Overflow { .. } => Some("compute with floats: CAST(column AS DOUBLE)".into()),
             Self::Tables(_) => Some("`attnkit verify STORE` names the file that cannot be read, if it is one".into()),
-            Self::Store(_) | Self::Cancelled => None,
+            Self::Store(_) | Self::Unlike(_) | Self::Cancelled => None,
         }
     }
 

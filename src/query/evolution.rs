@@ -85,7 +85,8 @@ impl Evolution {
         Ok(explain)
     }
 
-    /// One row for each step of each series: statistics of its map, and how it differs from the maps before and at the end.
+    /// One row for each step of each series: statistics of its map, and how it differs from the maps before and at the
+    /// end.
     ///
     /// # Errors
     /// As [`explain`](Self::explain), or if an array is damaged.
@@ -137,8 +138,9 @@ impl Evolution {
         let uneven = words.iter().filter(is_uneven).count();
         if uneven > 0 {
             notes.push(format!(
-                "in {uneven} of {} series the condition selects other blocks and heads at some steps: what is measured against the step \
-                 before and the last is of other maps, too; numbers of blocks and heads in --where keep them fixed",
+                "in {uneven} of {} series the condition selects other blocks and heads at some steps: what is measured \
+                 against the step before and the last is of other maps, too; numbers of blocks and heads in --where \
+                 keep them fixed",
                 words.len()
             ));
         }
@@ -148,7 +150,8 @@ impl Evolution {
             let cut: Vec<_> = words.iter().filter(|steps| end(steps) < ends.get(&steps[0].array).copied()).collect();
             if let Some(first) = cut.first() {
                 notes.push(format!(
-                    "in {} of {} series …_last is against the last step that is selected, not the last of the word (in {}: step {} of {})",
+                    "in {} of {} series …_last is against the last step that is selected, not the last of the word (in \
+                     {}: step {} of {})",
                     cut.len(),
                     words.len(),
                     first[0].video_id,

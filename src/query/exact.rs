@@ -1,8 +1,9 @@
-//! Integers that do not wrap. Polars computes with integers in the type of its operands and wraps in silence; here sums, products and the
-//! like are computed in 128 bits, and a result beyond 64 bits is an error.
+//! Integers that do not wrap. Polars computes with integers in the type of its operands and wraps in silence; here
+//! sums, products and the like are computed in 128 bits, and a result beyond 64 bits is an error.
 //!
-//! Seeds, which have 64 bits with or without a sign, are integers of 128 bits in questions ("wide"): sums and differences of them stay so.
-//! Comparisons are of 128 bits too. What could wrap in spite of that (larger integers, decimals, lists) is refused.
+//! Seeds, which have 64 bits with or without a sign, are integers of 128 bits in questions ("wide"): sums and
+//! differences of them stay so. Comparisons are of 128 bits too. What could wrap in spite of that (larger integers,
+//! decimals, lists) is refused.
 
 use std::sync::Arc;
 
@@ -155,7 +156,8 @@ fn cast(expr: Arc<Expr>, to: DataTypeExpr, options: CastOptions, schema: &Schema
             };
             if !is_short || to.as_literal() == Some(&DataType::UInt128) {
                 polars_bail!(
-                    InvalidOperation: "only integers, and texts of {} digits at most, can be cast to HUGEINT: cast to BIGINT or DOUBLE",
+                    InvalidOperation: "only integers, and texts of {} digits at most, can be cast to HUGEINT: cast to \
+                        BIGINT or DOUBLE",
                     LONGEST_INTEGER
                 )
             }
@@ -165,7 +167,8 @@ fn cast(expr: Arc<Expr>, to: DataTypeExpr, options: CastOptions, schema: &Schema
     })
 }
 
-/// Refuses seeds together with floats, which would round them: but for constants that are no integers, and so equal none.
+/// Refuses seeds together with floats, which would round them: but for constants that are no integers, and so equal
+/// none.
 fn not_mixed<'a>(exprs: impl IntoIterator<Item = &'a Expr>, schema: &Schema) -> PolarsResult<()> {
     let mut kinds = Vec::new();
     for expr in exprs {
@@ -175,7 +178,8 @@ fn not_mixed<'a>(exprs: impl IntoIterator<Item = &'a Expr>, schema: &Schema) -> 
     }
     let is_seed = |kind: &DataType| matches!(kind, DataType::Int128);
     if kinds.iter().any(is_seed) && kinds.iter().any(DataType::is_float) {
-        polars_bail!(InvalidOperation: "seeds together with floats would be rounded: cast the floats to BIGINT, or the seeds to DOUBLE")
+        polars_bail!(InvalidOperation: "seeds together with floats would be rounded: cast the floats to BIGINT, or the \
+            seeds to DOUBLE")
     }
     Ok(())
 }
@@ -242,7 +246,8 @@ pub(super) fn exact_plan(plan: DslPlan) -> PolarsResult<DslPlan> {
             for column in 0..columns {
                 let kinds = || schemas.iter().filter_map(|schema| Some(schema.get_at_index(column)?.1));
                 if kinds().any(|kind| matches!(kind, DataType::Int128)) && kinds().any(DataType::is_float) {
-                    polars_bail!(InvalidOperation: "a union of seeds and floats would round them: cast the floats to BIGINT, or the seeds to DOUBLE")
+                    polars_bail!(InvalidOperation: "a union of seeds and floats would round them: cast the floats to \
+                        BIGINT, or the seeds to DOUBLE")
                 }
             }
             DslPlan::Union { inputs, args }
@@ -271,8 +276,8 @@ fn schema_of(plan: &DslPlan) -> PolarsResult<SchemaRef> {
 
 /// The rows for which a condition is true; all of them without one.
 ///
-/// Polars aborts where a condition fails (an integer does not fit, a text is no number) while it reads Parquet. So what may
-/// fail is asked of rows that were read, and only of those for which all else is true.
+/// Polars aborts where a condition fails (an integer does not fit, a text is no number) while it reads Parquet. So what
+/// may fail is asked of rows that were read, and only of those for which all else is true.
 pub(super) fn filtered(rows: LazyFrame, condition: Option<Expr>) -> LazyFrame {
     let Some(condition) = condition else { return rows };
     let mut pieces = Vec::new();

@@ -1,7 +1,7 @@
 //! `--where`: a SQL condition over the columns of both tables, and which maps it selects.
 //!
-//! A condition is cut at its ANDs. Each piece is asked as early as it can be: of rows of `steps`, of places (block, head,
-//! token position) in a step array, or of rows of `heads`.
+//! A condition is cut at its ANDs. Each piece is asked as early as it can be: of rows of `steps`, of places (block,
+//! head, token position) in a step array, or of rows of `heads`.
 
 use std::collections::BTreeSet;
 
@@ -265,7 +265,8 @@ mod tests {
         let error = |sql: &str| Filter::parse(sql).unwrap_err();
         let unknown = error("entropi < 6");
         assert!(
-            matches!(&unknown, QueryError::UnknownColumn { column, near } if column == "entropi" && near[0] == "entropy"),
+            matches!(&unknown, QueryError::UnknownColumn { column, near }
+                if column == "entropi" && near[0] == "entropy"),
             "{unknown}"
         );
         assert!(error("step < 'abc'").to_string().contains("`step` is int32"), "{}", error("step < 'abc'"));

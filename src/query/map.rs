@@ -67,7 +67,8 @@ impl SpatialMap {
     /// One row with its map; one for each token position if the word has several.
     ///
     /// # Errors
-    /// As [`explain`](Self::explain); if the grid is not known and the size asked for does not tell it; or if an array is damaged.
+    /// As [`explain`](Self::explain); if the grid is not known and the size asked for does not tell it; or if an array
+    /// is damaged.
     pub fn run(&self, store: &Store, on_bytes: OnBytes<'_>) -> Result<Answer, QueryError> {
         let (plan, pooling) = self.plan(store)?;
         let answer = Answer { is_single_map: true, ..answer_maps(&plan, store, true, on_bytes)? };
@@ -95,7 +96,8 @@ impl SpatialMap {
                     grid.frames, target.frames
                 ),
                 format!(
-                    "such a video has {} (WAN, 4 to a latent frame) or {} (LTX, 8), or any other whole number of them to one; --placement even stretches them",
+                    "such a video has {} (WAN, 4 to a latent frame) or {} (LTX, 8), or any other whole number of them \
+                     to one; --placement even stretches them",
                     4 * (grid.frames - 1) + 1,
                     8 * (grid.frames - 1) + 1
                 ),

@@ -1,7 +1,8 @@
-//! Questions to a store: select maps with SQL conditions, reduce, measure, compare. Knows the store; knows nothing of dumps, ingest or
-//! output formats.
+//! Questions to a store: select maps with SQL conditions, reduce, measure, compare. Knows the store; knows nothing of
+//! dumps, ingest or output formats.
 //!
-//! A question is a value ([`Average`], [`Evolution`], [`SpatialMap`], [`Compare`], [`List`], [`Sql`]); running it against a store gives an [`Answer`].
+//! A question is a value ([`Average`], [`Evolution`], [`SpatialMap`], [`Compare`], [`List`], [`Sql`]); running it
+//! against a store gives an [`Answer`].
 //!
 //! ```
 //! use attnkit::ingest::{self, IngestOptions, Silent};
@@ -30,9 +31,11 @@ mod evolution;
 mod exact;
 mod explain;
 mod filter;
+mod frame;
 mod map;
 mod reduction;
 mod run;
+mod scan;
 mod selection;
 mod sides;
 mod tables;

@@ -1,7 +1,8 @@
-//! The plan of a reduction: which groups of maps become one map each, which arrays are read for it, and the tasks that do it.
+//! The plan of a reduction: which groups of maps become one map each, which arrays are read for it, and the tasks that
+//! do it.
 //!
-//! Average, evolution, map and compare are all reductions; they differ in what tells groups apart and in what is made of the
-//! reduced maps. Planning reads tables only.
+//! Average, evolution, map and compare are all reductions; they differ in what tells groups apart and in what is made
+//! of the reduced maps. Planning reads tables only.
 
 #![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)] // axes and counts of maps are far below 2^31
 
@@ -301,7 +302,8 @@ struct Planner<'a> {
     patterns: HashMap<PatternName, Pattern>,
     /// Whether maps of different grids go into one group.
     is_unequal: bool,
-    /// The video that each group met first, and those whose maps go into a group with others' though their grids are not known.
+    /// The video that each group met first, and those whose maps go into a group with others' though their grids are
+    /// not known.
     first_videos: Vec<Arc<str>>,
     of_unknown_grids: BTreeSet<Arc<str>>,
     /// How a step of each array that is read is cut: number of chunks, and elements of one.
@@ -417,7 +419,8 @@ impl Planner<'_> {
         }
     }
 
-    /// The smallest array that answers exactly for these steps: a rollup if means over all blocks or heads are what goes in.
+    /// The smallest array that answers exactly for these steps: a rollup if means over all blocks or heads are what
+    /// goes in.
     fn choose_array(&mut self, series: &[SelectedStep]) -> ArrayKind {
         let Some(first) = series.first() else { return ArrayKind::Attention };
         let over_block = !self.has(Key::Block) && first.shape.blocks > 1;
@@ -664,8 +667,8 @@ fn rollup_path(attention: &str, kind: ArrayKind) -> String {
 /// What to say where maps of several videos are taken together position by position, and their grids are not known.
 pub(super) fn unknown_grids(videos: &BTreeSet<&str>) -> String {
     format!(
-        "the grids of {} videos are not known ({}): their maps are taken together position by position, which is right only if their \
-         grids are the same (name it with `attnkit ingest --grid FxHxW --replace`)",
+        "the grids of {} videos are not known ({}): their maps are taken together position by position, which is right \
+         only if their grids are the same (name it with `attnkit ingest --grid FxHxW --replace`)",
         videos.len(),
         few(videos)
     )

@@ -1,5 +1,5 @@
-//! Running a plan: tasks in parallel, a window of them at a time; their partials are merged in the order of the plan, so that the
-//! result has the same bits whatever the number of threads.
+//! Running a plan: tasks in parallel, a window of them at a time; their partials are merged in the order of the plan,
+//! so that the result has the same bits whatever the number of threads.
 
 use std::ops::{ControlFlow, Range};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::QueryError;
 use super::reduction::Plan;
 use super::task::{OpenArrays, Partial};
-use crate::kernel::Accumulator;
+use crate::kernel::{Accumulator, Unlike};
 use crate::store::Store;
 
 /// Tasks of a window, for each thread: what waits for its turn to be merged stays below this many partials.
@@ -72,7 +72,7 @@ impl Plan {
                 chunks += task.pieces.len() as u64;
                 for (group, accumulator) in partial.groups {
                     let group = group as usize;
-                    growing[group].take(&partial.positions, accumulator);
+                    growing[group].take(&partial.positions, accumulator)?;
                     if self.groups[group].last_task == number * window + index {
                         finished.push((group, std::mem::take(&mut growing[group])));
                     }
@@ -96,12 +96,13 @@ struct Growing {
 }
 
 impl Growing {
-    fn take(&mut self, positions: &Range<usize>, accumulator: Accumulator) {
+    fn take(&mut self, positions: &Range<usize>, accumulator: Accumulator) -> Result<(), Unlike> {
         match &mut self.range {
             Some((range, own)) if range == positions => own.merge(accumulator),
             _ => {
                 self.flush();
                 self.range = Some((positions.clone(), accumulator));
+                Ok(())
             }
         }
     }
@@ -169,7 +170,7 @@ mod tests {
                 sent.run(&arrays).unwrap()
             };
             let whole = plan.tasks.iter().map(run).rev().reduce(|mut a, b| {
-                a.merge(b);
+                a.merge(b).unwrap();
                 a
             });
             for (group, accumulator) in whole.unwrap().groups {

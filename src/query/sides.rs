@@ -1,5 +1,5 @@
-//! In what the sides of a comparison differ beside what is asked. A side is the mean of all its maps: where these are of other videos,
-//! texts or seeds than those of the other side, so is the difference.
+//! In what the sides of a comparison differ beside what is asked. A side is the mean of all its maps: where these are
+//! of other videos, texts or seeds than those of the other side, so is the difference.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -111,8 +111,8 @@ type Weight = u64;
 /// The sides that are compared with each other at once: at one step, or over all.
 type Sides = BTreeMap<KeyValue, Side>;
 
-/// What to say of the sides: in what they differ beside what is asked, and of how many videos each is a mean. `by_step`: they are compared
-/// step by step, else over all steps or the last ones.
+/// What to say of the sides: in what they differ beside what is asked, and of how many videos each is a mean.
+/// `by_step`: they are compared step by step, else over all steps or the last ones.
 pub(super) fn notes(across: Across, steps: &[SelectedStep], by_step: bool) -> Vec<String> {
     let units: Vec<Sides> = units(across, steps, by_step).into_values().filter(|sides| sides.len() > 1).collect();
     let is_asked = |ways: &[Across]| ways.contains(&across);
@@ -157,7 +157,8 @@ pub(super) fn notes(across: Across, steps: &[SelectedStep], by_step: bool) -> Ve
         let mut kinds = vec![most.texts.count("text"), most.seeds.count("seed")];
         kinds.extend((most.weights.known.len() > 1).then(|| most.weights.count("weight")));
         notes.push(format!(
-            "each side is one mean map, taken over up to {} videos ({}) before it is compared: within each video, asked one by one with              --video, it may be otherwise",
+            "each side is one mean map, taken over up to {} videos ({}) before it is compared: within each video, \
+             asked one by one with --video, it may be otherwise",
             most.videos.known.len(),
             kinds.join(", ")
         ));

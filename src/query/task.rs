@@ -1,5 +1,6 @@
-//! One task of a reduction: which chunks to decode and which groups their maps go to. A task is a value that serialises; running it
-//! needs the task and the store, and returns a [`Partial`] that merges with those of other tasks.
+//! One task of a reduction: which chunks to decode and which groups their maps go to. A task is a value that
+//! serialises; running it needs the task and the store, and returns a [`Partial`] that merges with those of other
+//! tasks.
 
 use std::collections::BTreeSet;
 use std::collections::HashMap;
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::reduction::{Reduction, in_chunk, task_groups};
 use crate::dtype::Dtype;
-use crate::kernel::{Accumulator, Element};
+use crate::kernel::{Accumulator, Element, Unlike};
 use crate::store::{Store, StoreError, StoredArray};
 use crate::values::{Values, with_values};
 
@@ -74,14 +75,21 @@ pub struct Partial {
 
 impl Partial {
     /// Takes in what another task made of other maps at the same positions.
-    pub fn merge(&mut self, other: Self) {
-        debug_assert_eq!(self.positions, other.positions);
+    ///
+    /// # Errors
+    /// If they are of other positions, or of another question.
+    pub fn merge(&mut self, other: Self) -> Result<(), Unlike> {
+        if self.positions != other.positions {
+            let described = |positions: &Range<usize>| format!("what is of positions {positions:?}");
+            return Err(Unlike { found: described(&other.positions), expected: described(&self.positions) });
+        }
         for (group, accumulator) in other.groups {
             match self.groups.iter_mut().find(|(own, _)| *own == group) {
-                Some((_, own)) => own.merge(accumulator),
+                Some((_, own)) => own.merge(accumulator)?,
                 None => self.groups.push((group, accumulator)),
             }
         }
+        Ok(())
     }
 }
 
@@ -116,7 +124,8 @@ impl Task {
                 let values = Values::from_ne_bytes(self.dtype, bytes);
                 with_values!(&values, values => {
                     // Neighbours that go to one group are folded together, tile by tile.
-                    for run in placed.chunk_by(|a, b| piece.groups[a.local as usize] == piece.groups[b.local as usize]) {
+                    let group_of = |placed: &Placed| piece.groups[placed.local as usize];
+                    for run in placed.chunk_by(|a, b| group_of(a) == group_of(b)) {
                         let Some(first) = run.first() else { continue };
                         let group = piece.groups[first.local as usize];
                         let index = *place_of.entry(group).or_insert_with(|| {

@@ -1,4 +1,5 @@
-//! Groups of what is not known. SQL puts all rows whose seed, weight or prompt is not known into one group; they are not of one.
+//! Groups of what is not known. SQL puts all rows whose seed, weight or prompt is not known into one group; they are
+//! not of one.
 
 use std::collections::HashSet;
 use std::sync::LazyLock;
@@ -89,8 +90,8 @@ fn count(rows: &DslPlan, keys: &[Expr], notes: &mut Vec<String>) -> PolarsResult
         let unknown = count(&at.to_string())?;
         let name = key.clone().meta().output_name().map_or_else(|_| key.to_string(), |name| name.to_string());
         let note = format!(
-            "{name} is not known (null) in {unknown} of {all} rows, which SQL groups as if it were one {name}; leave them out with \
-             WHERE {name} IS NOT NULL"
+            "{name} is not known (null) in {unknown} of {all} rows, which SQL groups as if it were one {name}; leave \
+             them out with WHERE {name} IS NOT NULL"
         );
         if unknown > 0 && !notes.contains(&note) {
             notes.push(note);

@@ -20,11 +20,12 @@ const NOT_A_NUMBER: Rgb = [160; 3];
 /// Between maps.
 const LARGE_GAP: usize = 4 * GAP;
 
-/// Draws maps (each `[frame, height, width]`, C order, one behind the other), frame by frame from left to right and from top to bottom, map
-/// below map.
+/// Draws maps (each `[frame, height, width]`, C order, one behind the other), frame by frame from left to right and
+/// from top to bottom, map below map.
 ///
-/// The colours, those of viridis, go from the lowest to the highest finite value of all, or over the range given; values beyond it have
-/// the colour at its end. Where there are negative values, as in differences of maps, they go from blue through white at 0 to red.
+/// The colours, those of viridis, go from the lowest to the highest finite value of all, or over the range given;
+/// values beyond it have the colour at its end. Where there are negative values, as in differences of maps, they go
+/// from blue through white at 0 to red.
 #[must_use]
 pub fn heatmap(maps: &[f32], grid: Grid, range: Option<(f32, f32)>) -> Picture {
     let scale = Scale::of(maps, range);
@@ -86,7 +87,8 @@ struct Sheet {
 }
 
 impl Sheet {
-    /// Cells as large as fit into a square of the picture's width; of arrangements with equal cells the one with fewest rows.
+    /// Cells as large as fit into a square of the picture's width; of arrangements with equal cells the one with fewest
+    /// rows.
     fn of(grid: Grid) -> Self {
         let cell_in = |count: usize, side: usize| WIDTH.saturating_sub((count - 1) * GAP) / (count * side);
         let cell = |columns: usize| {

@@ -66,7 +66,8 @@ impl Codec {
         // lz4 has no entropy coder, so it gains nothing from single bits of full float32 mantissas.
         let shuffle = if self == Self::Fast && dtype != Dtype::Float16 { "shuffle" } else { "bitshuffle" };
         Some(json!({"name": "blosc", "configuration": {
-            "cname": cname, "clevel": level, "shuffle": shuffle, "typesize": dtype.size(), "blocksize": blosc_block(dtype, bytes),
+            "cname": cname, "clevel": level, "shuffle": shuffle, "typesize": dtype.size(),
+            "blocksize": blosc_block(dtype, bytes),
         }}))
     }
 }
@@ -305,7 +306,8 @@ impl Coordinates<'_> {
     }
 }
 
-/// Writes the documents and coordinates of a word's arrays below `dir`, a fresh directory. Returns each `zarr.json` written, with its contents.
+/// Writes the documents and coordinates of a word's arrays below `dir`, a fresh directory. Returns each `zarr.json`
+/// written, with its contents.
 ///
 /// # Errors
 /// If a file cannot be written.
@@ -452,7 +454,8 @@ impl ShardWriter {
         self.push_encoded(&chunk)
     }
 
-    /// Appends, as they are, the inner chunks of the first `steps` steps of a shard of another generation, which `layout` describes.
+    /// Appends, as they are, the inner chunks of the first `steps` steps of a shard of another generation, which
+    /// `layout` describes.
     pub fn copy(
         &mut self,
         from: &Path,
@@ -482,7 +485,8 @@ impl ShardWriter {
         Ok(())
     }
 
-    /// Writes the index, with the chunks that did not come marked empty, and flushes everything to disk. Returns the file's size.
+    /// Writes the index, with the chunks that did not come marked empty, and flushes everything to disk. Returns the
+    /// file's size.
     pub fn finish(mut self) -> Result<u64, StoreError> {
         self.index.resize(self.slots * 16, 0xFF);
         let index = crc32c(self.index).map_err(|found| StoreError::array(&self.path, found))?;
@@ -496,7 +500,8 @@ impl ShardWriter {
     }
 }
 
-/// Whether shards of the word below `dir` are cut and encoded as `layout` says, so that they can serve a longer array too.
+/// Whether shards of the word below `dir` are cut and encoded as `layout` says, so that they can serve a longer array
+/// too.
 pub(crate) fn has_same_chunking(dir: &Path, layout: &SeriesLayout) -> bool {
     layout.kinds().all(|kind| {
         let Ok(text) = files::read(&dir.join(kind.name()).join("zarr.json")) else { return false };
@@ -597,7 +602,8 @@ impl StoredArray {
         Ok((chunks.per_step, chunks.len))
     }
 
-    /// Decodes an inner chunk of a step, with its checksum verified. `visit` gets its values, in the machine's byte order.
+    /// Decodes an inner chunk of a step, with its checksum verified. `visit` gets its values, in the machine's byte
+    /// order.
     ///
     /// # Errors
     /// If there is no such step, the array is a coordinate, or the chunk is missing or damaged.
@@ -668,7 +674,8 @@ impl StoredArray {
         Ok(step)
     }
 
-    /// A range of the elements of one step, in C order and the machine's byte order. Only the chunks that hold them are decoded.
+    /// A range of the elements of one step, in C order and the machine's byte order. Only the chunks that hold them are
+    /// decoded.
     ///
     /// # Errors
     /// As [`for_each_chunk`](Self::for_each_chunk), or if the step has fewer elements.

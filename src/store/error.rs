@@ -28,8 +28,8 @@ pub enum StoreError {
     },
     /// A store of a version this program does not know.
     #[error(
-        "{}: store version {found}, written by attnkit {written_by}; this attnkit, {}, reads version {expected}: use attnkit {written_by} or a \
-         later one",
+        "{}: store version {found}, written by attnkit {written_by}; this attnkit, {}, reads version {expected}: use \
+         attnkit {written_by} or a later one",
         path.display(), env!("CARGO_PKG_VERSION")
     )]
     Version {
@@ -67,7 +67,8 @@ pub enum StoreError {
         found: String,
     },
     /// The file system has no locks, and nobody promised to be the only writer.
-    #[error("{}: this file system has no locks ({source}), so that two writers could overwrite each other's commits; if nobody else writes into this store, say so with --single-writer", path.display())]
+    #[error("{}: this file system has no locks ({source}), so that two writers could overwrite each other's commits; \
+        if nobody else writes into this store, say so with --single-writer", path.display())]
     NoLocks {
         /// The lock's file.
         path: PathBuf,

@@ -1,5 +1,5 @@
-//! The files of a store, opened and removed so that nothing outside it is touched. What is there may be from somebody else: a link would
-//! lead out of the store, a pipe would never end, and a size is no more than a claim.
+//! The files of a store, opened and removed so that nothing outside it is touched. What is there may be from somebody
+//! else: a link would lead out of the store, a pipe would never end, and a size is no more than a claim.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
@@ -47,7 +47,8 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, StoreError> {
     Ok(contents)
 }
 
-/// Removes a file, or a directory with all that is in it, below `root`. A link is removed itself, and none is followed on the way.
+/// Removes a file, or a directory with all that is in it, below `root`. A link is removed itself, and none is followed
+/// on the way.
 pub(crate) fn remove(root: &Path, path: &Path) -> Result<(), StoreError> {
     let removed = match (path.parent(), path.file_name()) {
         (Some(dir), Some(name)) => Directory::below(root, dir).and_then(|dir| dir.remove(name)),

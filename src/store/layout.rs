@@ -62,7 +62,8 @@ impl Layout {
     }
 }
 
-/// What is of a video in a directory. Where a store has it under the name that earlier versions gave it, it stays there.
+/// What is of a video in a directory. Where a store has it under the name that earlier versions gave it, it stays
+/// there.
 fn named(dir: &Path, video_id: &str, extension: &str) -> PathBuf {
     let name = dir.join(encode_name(video_id) + extension);
     if !video_id.starts_with('_') {

@@ -1,5 +1,6 @@
-//! Two locks. One keeps `gc` from a running ingest: writers share it. The other is held for the two renames of a commit, so
-//! that of two writers of one video the second sees what the first did. The system releases both when a process dies.
+//! Two locks. One keeps `gc` from a running ingest: writers share it. The other is held for the two renames of a
+//! commit, so that of two writers of one video the second sees what the first did. The system releases both when a
+//! process dies.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, ErrorKind};
@@ -33,8 +34,8 @@ impl WriterLock {
         })
     }
 
-    /// Takes a lock, however often a signal interrupts that. Where the file system has none, somebody has to promise that nobody else
-    /// writes.
+    /// Takes a lock, however often a signal interrupts that. Where the file system has none, somebody has to promise
+    /// that nobody else writes.
     fn take(store: &Store, name: &str, lock: fn(&File) -> io::Result<()>) -> Result<Self, StoreError> {
         let (path, file) = open(store, name)?;
         loop {

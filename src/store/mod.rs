@@ -1,4 +1,5 @@
-//! The store on disk: its paths, arrays, tables, commit protocol, verification and clean-up. `docs/store-format.md` is its specification.
+//! The store on disk: its paths, arrays, tables, commit protocol, verification and clean-up. `docs/store-format.md` is
+//! its specification.
 //!
 //! ```
 //! use attnkit::ingest::{self, IngestOptions};
@@ -18,6 +19,8 @@
 
 mod arrays;
 mod check;
+#[cfg(feature = "query")]
+mod columns;
 mod durable;
 mod error;
 mod files;
@@ -45,6 +48,8 @@ use crate::shape::StepShape;
 pub use arrays::{ArrayKind, Codec, SeriesLayout, StoredArray};
 pub(crate) use arrays::{Coordinates, ShardWriter, has_same_chunking, share_shard, write_documents};
 pub use check::Fault;
+#[cfg(feature = "query")]
+pub(crate) use columns::{PartColumns, joined};
 pub use error::StoreError;
 pub(crate) use files::remove;
 pub use gc::Garbage;
@@ -62,8 +67,8 @@ const COMMIT_ATTEMPTS: usize = 5;
 const COMMIT_WAIT: std::time::Duration = std::time::Duration::from_millis(20);
 
 /// What is said of statistics that are not of the commit that the steps are of, and what to do.
-pub(crate) const UNFINISHED: &str = "missing, or of another commit than the steps part: a writer was interrupted, or the store was copied \
-                                     while it was written; the next ingest mends it: run the same `attnkit ingest` again";
+pub(crate) const UNFINISHED: &str = "missing, or of another commit than the steps part: a writer was interrupted, or \
+    the store was copied while it was written; the next ingest mends it: run the same `attnkit ingest` again";
 
 /// The version of the format that this crate writes and reads.
 pub const STORE_VERSION: u64 = 1;
@@ -94,14 +99,15 @@ impl Store {
         Ok(store)
     }
 
-    /// The same store for somebody who promises that no other process writes into it: it can be written, and cleaned up, on file systems
-    /// without locks as well. Where there are locks, they are taken all the same.
+    /// The same store for somebody who promises that no other process writes into it: it can be written, and cleaned
+    /// up, on file systems without locks as well. Where there are locks, they are taken all the same.
     #[must_use]
     pub fn as_single_writer(self, is_single_writer: bool) -> Self {
         Self { is_single_writer, ..self }
     }
 
-    /// Refuses links and files where the store's own directories should be: whoever reads, writes or cleans up would leave the store.
+    /// Refuses links and files where the store's own directories should be: whoever reads, writes or cleans up would
+    /// leave the store.
     fn check_directories(&self) -> Result<(), StoreError> {
         let layout = &self.layout;
         let index = layout.steps_dir().parent().map(Path::to_owned);
@@ -231,7 +237,8 @@ impl Store {
         StoredArray::open(self.root(), &self.inside(path)?)
     }
 
-    /// Opens an array of a word below `series`, and checks that it has steps of the shape and type that the word's rows say.
+    /// Opens an array of a word below `series`, and checks that it has steps of the shape and type that the word's rows
+    /// say.
     ///
     /// # Errors
     /// As [`open_array`](Self::open_array), or if it has others.
@@ -318,7 +325,8 @@ impl Store {
         }
     }
 
-    /// Finishes the commit of a video whose writer was interrupted between its two renames, if its staged part is still there.
+    /// Finishes the commit of a video whose writer was interrupted between its two renames, if its staged part is still
+    /// there.
     pub(crate) fn mend(&self, video_id: &str) -> Result<(), StoreError> {
         let _turn = WriterLock::commit(self)?;
         let steps_part = self.layout.steps_part(video_id);
@@ -371,8 +379,8 @@ impl Store {
         self.inside(path).is_ok_and(|array| array.join("zarr.json").is_file())
     }
 
-    /// The `heads` part of a video, checked to belong to the same commit as its `steps` part. Waits for a commit that is under way, and
-    /// finishes one that was interrupted if the store can be written.
+    /// The `heads` part of a video, checked to belong to the same commit as its `steps` part. Waits for a commit that
+    /// is under way, and finishes one that was interrupted if the store can be written.
     ///
     /// # Errors
     /// If it does not, or one of them cannot be read.
@@ -445,7 +453,8 @@ impl Store {
 }
 
 /// What is wrong with a file among the parts that is of no video, or of another one.
-const NOT_A_PART: &str = "its name is no part's (is it a copy of one?), and readers of the directory would read its rows again; move it away";
+const NOT_A_PART: &str = "its name is no part's (is it a copy of one?), and readers of the directory would read its \
+    rows again; move it away";
 
 /// The hash by which a document is known.
 pub(crate) fn document_hash(text: &[u8]) -> String {

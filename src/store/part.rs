@@ -240,13 +240,14 @@ fn checked_metadata(path: &Path) -> Result<ParquetMetaData, StoreError> {
 }
 
 /// What the library makes of a part; an error where it panics, as it does over pages that contradict their footer.
-fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+pub(super) fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
     catch_unwind(AssertUnwindSafe(read))
         .unwrap_or_else(|_| Err(StoreError::damaged(path, "its pages contradict its footer")))
 }
 
-/// Checks what a part says of its sizes before anything is allocated for it: a few bytes can stand for any number of rows.
-fn check_sizes(metadata: &ParquetMetaData) -> Result<(), String> {
+/// Checks what a part says of its sizes before anything is allocated for it: a few bytes can stand for any number of
+/// rows.
+pub(super) fn check_sizes(metadata: &ParquetMetaData) -> Result<(), String> {
     let rows = metadata.file_metadata().num_rows();
     let groups = metadata.row_groups();
     let of_groups = groups.iter().try_fold(0_i64, |sum, group| sum.checked_add(group.num_rows()));

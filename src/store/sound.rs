@@ -1,5 +1,5 @@
-//! Which parts are sound. Each is checked against the checksum over itself before anything of it is believed, once as long as its file stays
-//! as it is; what is damaged is left out and named, and the rest of the store stays usable.
+//! Which parts are sound. Each is checked against the checksum over itself before anything of it is believed, once as
+//! long as its file stays as it is; what is damaged is left out and named, and the rest of the store stays usable.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -49,7 +49,8 @@ impl KnownParts {
 }
 
 impl Store {
-    /// The files of the index that have been left out so far because they are damaged, each with a line that names it and says how.
+    /// The files of the index that have been left out so far because they are damaged, each with a line that names it
+    /// and says how.
     #[must_use]
     pub fn left_out(&self) -> Vec<(PathBuf, String)> {
         let left_out = self.known.left_out.lock().unwrap_or_else(PoisonError::into_inner);
@@ -100,8 +101,8 @@ impl Store {
         Ok(index)
     }
 
-    /// Checks a part against its checksum, and that it is of the video that it is called after: of a copy under another name, all rows
-    /// would be there twice.
+    /// Checks a part against its checksum, and that it is of the video that it is called after: of a copy under another
+    /// name, all rows would be there twice.
     fn check_steps_part(&self, path: &Path) -> Result<(), StoreError> {
         match part::check_steps_part(path)? {
             Some(video) if self.layout.steps_part(&video) != path => Err(StoreError::damaged(path, NOT_A_PART)),

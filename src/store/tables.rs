@@ -83,7 +83,8 @@ pub struct StepRow {
     pub source_bytes: i64,
     /// Latest modification of the step's files: microseconds since 1970, UTC.
     pub source_modified: i64,
-    /// By which an ingest tells whether one of the files was written since; empty if the step was written without a dump.
+    /// By which an ingest tells whether one of the files was written since; empty if the step was written without a
+    /// dump.
     pub source_signature: String,
     /// XXH3-128 of the step's files, 32 hexadecimal digits.
     pub content_hash: String,

@@ -6,7 +6,6 @@ from functools import cache
 import numpy as np
 import pandas as pd
 from pyarrow import feather
-
 from source_dump import step_arrays, step_files
 
 # What tells maps apart, in the order in which answers are sorted.
@@ -56,7 +55,9 @@ def source_maps(dump):
         index, block, head = np.indices((tokens, blocks, heads)).reshape(3, -1)
         places.append([index, block if blocks > 1 else block - 1, head if heads > 1 else head - 1])
         values.append(array.astype(np.float64).transpose(3, 0, 1, 2).reshape(-1, spatial))
-    known = pd.DataFrame(steps).loc[np.repeat(np.arange(len(steps)), [len(maps) for maps in values])].reset_index(drop=True)
+    known = (
+        pd.DataFrame(steps).loc[np.repeat(np.arange(len(steps)), [len(maps) for maps in values])].reset_index(drop=True)
+    )
     for axis, of_maps in zip(("token_index", "block", "head"), np.concatenate(places, axis=1)):
         known[axis] = pd.array(of_maps, dtype="Int32")
         known[axis] = known[axis].mask(known[axis] < 0)
@@ -74,7 +75,8 @@ def grouped(maps, keys):
 
 
 def means(maps, keys):
-    """The mean of each group as attnkit keeps it, float32: a dictionary from its keys (one alone, or a tuple) to float64 `[spatial]`."""
+    """The mean of each group as attnkit keeps it, float32: a dictionary from its keys (one alone, or a tuple) to
+    float64 `[spatial]`."""
     rows, groups = grouped(maps, keys)
     names = rows[keys[0]] if len(keys) == 1 else rows[keys].itertuples(index=False, name=None)
     return {name: group.mean(axis=0).astype(np.float32).astype(np.float64) for name, group in zip(names, groups)}

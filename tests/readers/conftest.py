@@ -8,14 +8,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
 from asking import load
 from source_dump import DATASET, VARIANTS
 
 
 @pytest.fixture(scope="session")
 def finished():
-    """Runs `attnkit ARGS…` to its end: what it printed, and said; fails the test with its messages if it ends otherwise than with `code`, unless that is None."""
+    """Runs `attnkit ARGS…` to its end: what it printed, and said; fails the test with its messages if it ends otherwise
+    than with `code`, unless that is None."""
     binary = os.environ.get("ATTNKIT_BIN")
     if not binary:
         pytest.exit("ATTNKIT_BIN names no attnkit binary; `make test` sets it", returncode=2)
@@ -26,7 +26,9 @@ def finished():
         finished = subprocess.run(
             [binary, *map(str, arguments)], stdin=subprocess.DEVNULL, capture_output=True, text=True
         )
-        assert code in (None, finished.returncode), f"attnkit {' '.join(map(str, arguments))}\n{finished.stdout}{finished.stderr}"
+        assert code in (None, finished.returncode), (
+            f"attnkit {' '.join(map(str, arguments))}\n{finished.stdout}{finished.stderr}"
+        )
         return finished
 
     return run

@@ -9,7 +9,8 @@ from skimage.metrics import structural_similarity
 
 
 def statistics(maps, grid):
-    """Every statistic of `heads` for finite, nonnegative maps `[map, spatial]`; NaN where a map without mass has none."""
+    """Every statistic of `heads` for finite, nonnegative maps `[map, spatial]`; NaN where a map without mass has
+    none."""
     n = maps.shape[1]
     total = maps.sum(axis=1)
     with np.errstate(invalid="ignore"):

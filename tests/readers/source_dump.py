@@ -16,7 +16,8 @@ STEP_FILE = re.compile(r"step_(\d+)(?:_block_(\d+))?(?:_head_(\d+))?\.(npy|pt)(\
 
 
 def step_files(dump):
-    """(video_id, token, step) -> [(block, head, tensor file, metadata file)] in path order; block and head are None in whole steps."""
+    """(video_id, token, step) -> [(block, head, tensor file, metadata file)] in path order; block and head are None in
+    whole steps."""
     found = {}
     for path in sorted(Path(dump).rglob("token_*/step_*")):
         if match := STEP_FILE.fullmatch(path.name):
@@ -48,7 +49,8 @@ def read_tensor(path):
 
 
 def read_torch(file, path):
-    """A contiguous tensor of half or bfloat16 as `torch.save` writes it: a zip file with the bare values in `data/0`."""
+    """A contiguous tensor of half or bfloat16 as `torch.save` writes it: a zip file with the bare values in
+    `data/0`."""
     shape = json.loads(path.with_name(path.name.split(".")[0] + "_metadata.json").read_bytes())["attention_shape"]
     with zipfile.ZipFile(file) as archive:
         members = {name.split("/", 1)[1]: archive.read(name) for name in archive.namelist()}
@@ -61,12 +63,20 @@ def read_torch(file, path):
 
 
 def write_dump(directory, arrays, **metadata):
-    """Writes arrays `(video_id, token, step) -> ([block, head, spatial, token], metadata of this step)` as a generator does."""
+    """Writes arrays `(video_id, token, step) -> ([block, head, spatial, token], metadata of this step)` as a generator
+    does."""
     for (video, token, step), (array, of_step) in arrays.items():
         word = Path(directory) / video / f"token_{token}"
         word.mkdir(parents=True, exist_ok=True)
         np.save(word / f"step_{step:03}.npy", array)
-        described = {"video_id": video, "step": step, "token_word": token, "attention_shape": list(array.shape), **metadata, **of_step}
+        described = {
+            "video_id": video,
+            "step": step,
+            "token_word": token,
+            "attention_shape": list(array.shape),
+            **metadata,
+            **of_step,
+        }
         (word / f"step_{step:03}_metadata.json").write_text(json.dumps(described))
     return Path(directory)
 

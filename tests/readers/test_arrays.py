@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import tensorstore
 import zarr
-
 from committed import words
 from source_dump import DATASET, VARIANTS, same_bits, step_arrays
 
@@ -37,7 +36,11 @@ def test_attention_is_the_dump_bit_for_bit(dump, store, read):
         steps, _ = read(group / "step")
         assert steps.dtype == np.int32 and steps.tolist() == [row["step"] for row in rows]
         for row in rows:
-            assert same_bits(attention[row["row"]], expected.pop((video, token, row["step"]))), (video, token, row["step"])
+            assert same_bits(attention[row["row"]], expected.pop((video, token, row["step"]))), (
+                video,
+                token,
+                row["step"],
+            )
     assert not expected, "steps of the dump that the store does not hold"
 
 
@@ -66,7 +69,9 @@ def test_rollups_are_the_float64_means(store, read):
             assert np.all(np.abs(rollup - mean) <= np.spacing(mean)), (group, name)
 
 
-@pytest.mark.parametrize("variant", ["nested", "gzip", "torch", "torch_gzip", "fortran_big_endian", "aggregate", "split"])
+@pytest.mark.parametrize(
+    "variant", ["nested", "gzip", "torch", "torch_gzip", "fortran_big_endian", "aggregate", "split"]
+)
 def test_variants_of_one_video_give_the_same_arrays(dataset_store, store_of, variant):
     original = {(v, t): (group, rows) for v, t, group, rows in words(dataset_store)}
     for video, token, group, rows in words(store_of(VARIANT[variant])):

@@ -1,8 +1,10 @@
 """What README.md, docs/query.md and docs/prompts.md tell people to type runs, and prints what they say it prints.
 
-Every ```sh and ```python block of a document runs, from top to bottom, in one directory that holds nothing but `fixtures`. A block that cannot run there
-comes after a visible reason: `<!-- not run: needs your own dump -->`; of its commands the options are checked. A ```text block is what the block before it
-prints: each of its lines must be there, in order; rows and columns may be left out, and `…` may say so.
+Every ```sh and ```python block of a document runs, from top to bottom, in one directory that holds nothing but
+`fixtures`. A block that cannot run there comes after a visible reason: `<!-- not run: needs your own dump -->`; of its
+commands the options are checked. A
+```text block is what the block before it prints: each of its lines must be there,
+    in order; rows and columns may be left out, and `…` may say so.
 """
 
 import os
@@ -17,7 +19,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-
 from source_dump import REPOSITORY
 
 # Each document, and how many of its blocks may be such that they cannot run.
@@ -51,7 +52,9 @@ class Step:
 
     @property
     def arguments(self):
-        return [sys.executable, "-W", "error", "-c", self.text] if self.language == "python" else ["sh", "-c", self.text]
+        return (
+            [sys.executable, "-W", "error", "-c", self.text] if self.language == "python" else ["sh", "-c", self.text]
+        )
 
     def __str__(self):
         return f"{Path(self.document).name}:{self.line} {' '.join(self.text.split())[:60]}"
@@ -75,13 +78,17 @@ def blocks(document):
 
 
 def commands(block):
-    """(line number, command) for each command of a ```sh block: as many lines as the shell needs to make sense of them."""
+    """(line number, command) for each command of a
+    ```sh block: as many lines as the shell needs to make sense of them."""
     pending = []
     for number, line in enumerate(block.lines, block.line + 1):
         if not pending and (not line.strip() or line.lstrip().startswith("#")):
             continue
         pending.append(line.removeprefix("$ ") if not pending else line)
-        complete = not line.endswith("\\") and subprocess.run(["sh", "-n", "-c", "\n".join(pending)], capture_output=True).returncode == 0
+        complete = (
+            not line.endswith("\\")
+            and subprocess.run(["sh", "-n", "-c", "\n".join(pending)], capture_output=True).returncode == 0
+        )
         if complete:
             yield number - len(pending) + 1, "\n".join(pending)
             pending = []
@@ -133,7 +140,13 @@ class Reader:
         with tempfile.TemporaryFile() as messages:
             # In a session of its own, so that the size of the terminal that pytest runs in is not found.
             process = subprocess.Popen(
-                arguments, cwd=self.work, env=self.environment, stdin=subprocess.DEVNULL, stdout=terminal, stderr=messages, start_new_session=True
+                arguments,
+                cwd=self.work,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=terminal,
+                stderr=messages,
+                start_new_session=True,
             )
             os.close(terminal)
             while more := read_terminal(controller):
@@ -185,9 +198,13 @@ def is_part(words, of):
 def test_every_command_is_in_a_block_that_runs_or_says_why_not(document):
     text = (REPOSITORY / document).read_text()
     shown = blocks(document)
-    hidden = [block.line for block in shown if block.language != "sh" and re.search(r"^\s*(\$ )?attnkit ", block.text, re.M)]
+    hidden = [
+        block.line for block in shown if block.language != "sh" and re.search(r"^\s*(\$ )?attnkit ", block.text, re.M)
+    ]
     assert not hidden, f"{document}: lines {hidden}: commands in blocks that are not ```sh are not run"
-    assert not re.search(r"^( {4}|\t)\s*(\$ )?attnkit ", re.sub(r"```.*?```", "", text, flags=re.S), re.M), f"{document}: indented commands are not run"
+    assert not re.search(r"^( {4}|\t)\s*(\$ )?attnkit ", re.sub(r"```.*?```", "", text, flags=re.S), re.M), (
+        f"{document}: indented commands are not run"
+    )
     not_run = [block for block in shown if block.not_run is not None]
     assert len(not_run) == len(NOT_RUN.findall(text)), f"{document}: a `not run` without a block after it"
     assert len(not_run) <= DOCUMENTS[document], f"{document}: {[block.line for block in not_run]}"
@@ -195,18 +212,27 @@ def test_every_command_is_in_a_block_that_runs_or_says_why_not(document):
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_commands_that_are_not_run_have_options_that_exist(attnkit, document):
-    in_blocks = [text for block in blocks(document) if block.not_run is not None and block.language == "sh" for _, text in commands(block)]
+    in_blocks = [
+        text
+        for block in blocks(document)
+        if block.not_run is not None and block.language == "sh"
+        for _, text in commands(block)
+    ]
     in_prose = re.findall(r"`(attnkit [^`\n]+)`", (REPOSITORY / document).read_text())
     for text in in_blocks + in_prose:
         words = shlex.split(text, comments=True)
         if words[0] != "attnkit":
             continue
         subcommand = words[1:3] if words[1] in ("query", "prompt") else words[1:2]
-        known = re.findall(r"(?<![\w-])--?[a-z][\w-]*", attnkit(*[word for word in subcommand if not word.startswith("-")], "--help"))
+        known = re.findall(
+            r"(?<![\w-])--?[a-z][\w-]*", attnkit(*[word for word in subcommand if not word.startswith("-")], "--help")
+        )
         unknown = [word for word in words[1:] if re.match(r"--?[a-z]", word) and word.split("=")[0] not in known]
         assert not unknown, f"{document}: `{text}`: there is no {', '.join(unknown)}"
 
 
 def test_the_fixtures_are_as_their_script_finds_them():
-    finds = subprocess.run([sys.executable, "fixtures/lift.py"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    finds = subprocess.run(
+        [sys.executable, "fixtures/lift.py"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
     assert finds.stdout in (REPOSITORY / "fixtures" / "README.md").read_text()

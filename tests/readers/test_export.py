@@ -5,7 +5,6 @@ import re
 
 import numpy as np
 import pytest
-
 from source_dump import DATASET, VARIANTS, same_bits, step_arrays, step_files
 
 VARIANT = {path.name: path for path in VARIANTS}
@@ -25,7 +24,9 @@ def metadata(dump):
 
 
 def summaries(dump):
-    return {found["video_id"]: found for found in (json.loads(path.read_bytes()) for path in dump.rglob("summary.json"))}
+    return {
+        found["video_id"]: found for found in (json.loads(path.read_bytes()) for path in dump.rglob("summary.json"))
+    }
 
 
 @every_form

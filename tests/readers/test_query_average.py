@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-
 from asking import GRID, KEYS, LATENT, chosen, grouped, source_maps, values_of
 from committed import table
 from definitions import assert_statistics
@@ -36,7 +35,8 @@ def assert_reduced(answer, rows, groups, reducer, of_numpy):
 
 
 def reductions(dump, over):
-    """All for the dataset. For each variant the mean, and another one for each `over`: so every dump meets every reducer."""
+    """All for the dataset. For each variant the mean, and another one for each `over`: so every dump meets every
+    reducer."""
     if dump == DATASET:
         return [(reducer, options) for reducer in REDUCERS for options in ways(reducer, over)]
     others = [reducer for reducer in REDUCERS if reducer != "mean"]
@@ -65,13 +65,17 @@ def test_a_map_without_mass_has_no_entropy_and_no_centroid(ask, store_of):
     assert_statistics(answer, values_of(answer).astype(np.float64), GRID)
 
 
-@pytest.mark.parametrize("variant, axes", [("per_head", ["block"]), ("per_block", ["head"]), ("averaged", ["block", "head"]), ("split", [])])
+@pytest.mark.parametrize(
+    "variant, axes", [("per_head", ["block"]), ("per_block", ["head"]), ("averaged", ["block", "head"]), ("split", [])]
+)
 def test_an_axis_averaged_in_the_dump_is_null_and_noted_once(finished, ask, store_of, variant, axes):
     store = store_of(VARIANT[variant])
     answer = ask("average", store, "--over", "step")
     assert [axis for axis in ("block", "head") if answer[axis].isna().all()] == axes
     notes = finished("query", "average", store, "--over", "block,head").stderr.splitlines()
-    assert len(notes) == len(axes) and all(note.startswith(f"note: {axis}s are averaged") for note, axis in zip(notes, axes))
+    assert len(notes) == len(axes) and all(
+        note.startswith(f"note: {axis}s are averaged") for note, axis in zip(notes, axes)
+    )
     assert finished("query", "average", store, "--over", "step").stderr == ""
 
 
@@ -82,11 +86,13 @@ CONDITIONS = {
     "block IN (0, 5) OR head = 1": "block in (0, 5) or head == 1",
     "entropy < 6.2": "entropy < 6.2",
     "top5 > 0.2 AND step >= 4": "top5 > 0.2 and step >= 4",
-    "token = 'circle' AND entropy_norm < 0.95 AND block >= 2": "token == 'circle' and entropy_norm < 0.95 and block >= 2",
+    "token = 'circle' AND entropy_norm < 0.95 AND block >= 2": "token == 'circle' and entropy_norm < 0.95 and block "
+    ">= 2",
     "centroid_y < 5 OR (centroid_y > 6 AND seed = 11)": "centroid_y < 5 or (centroid_y > 6 and seed == 11)",
     "max > 4 * mean AND timestep < 900": "max > 4 * mean and timestep < 900",
     "NOT (gini < 0.3 OR block = 0) AND token LIKE 'c%'": "not (gini < 0.3 or block == 0) and token == 'circle'",
-    "argmax_y < 6 AND prompt_id = 'prompt_000' AND step < 2 + block": "argmax_y < 6 and prompt == 'prompt_000' and step < 2 + block",
+    "argmax_y < 6 AND prompt_id = 'prompt_000' AND step < 2 + block": "argmax_y < 6 and prompt == 'prompt_000' and "
+    "step < 2 + block",
 }
 
 
@@ -112,7 +118,18 @@ def test_only_the_maps_that_match_are_averaged(ask, dataset_store, measured_maps
 
 def test_video_and_token_narrow_like_conditions(ask, dataset_store, measured_maps):
     selected = chosen(measured_maps, "video_id == 'prompt_006_vid002' and token == 'square' and head == 1")
-    answer = ask("average", dataset_store, "--video", "prompt_006_vid002", "--token", "square", "--where", "head = 1", "--over", "step")
+    answer = ask(
+        "average",
+        dataset_store,
+        "--video",
+        "prompt_006_vid002",
+        "--token",
+        "square",
+        "--where",
+        "head = 1",
+        "--over",
+        "step",
+    )
     assert_reduced(answer, *grouped(selected, keys_without("step")), "mean", np.mean)
 
 
@@ -144,7 +161,14 @@ def broken_dump(request, tmp_path_factory):
     return write_dump(tmp_path_factory.mktemp(f"broken_{request.param}"), arrays, **video_size)
 
 
-SKIPPING = {"mean": np.nanmean, "max": np.nanmax, "min": np.nanmin, "sum": np.nansum, "median": np.nanmedian, "std": np.nanstd}
+SKIPPING = {
+    "mean": np.nanmean,
+    "max": np.nanmax,
+    "min": np.nanmin,
+    "sum": np.nansum,
+    "median": np.nanmedian,
+    "std": np.nanstd,
+}
 odd_values = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 some_over = pytest.mark.parametrize("over", ["head", "step", "video,block,head"])
 
@@ -184,7 +208,9 @@ def test_the_bits_do_not_depend_on_the_threads(ask, dataset_store, reducer):
     assert np.array_equal(one, several)
 
 
-@pytest.mark.parametrize("names, over", [(("prompt_000_vid001", "prompt_000_vid002"), "video"), (("tree", "flower"), "token")])
+@pytest.mark.parametrize(
+    "names, over", [(("prompt_000_vid001", "prompt_000_vid002"), "video"), (("tree", "flower"), "token")]
+)
 @pytest.mark.parametrize("reducer", ["mean", "median"])
 def test_maps_of_different_sizes_are_never_taken_together(finished, store_of, tmp_path, names, over, reducer):
     def name(of):

@@ -7,7 +7,6 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import pytest
-
 from asking import GRID, chosen, grouped, load, means, source_maps, values_of
 from definitions import METRICS
 from source_dump import DATASET, VARIANTS, write_dump
@@ -17,7 +16,8 @@ ALL_METRICS = ("--metric", ",".join(METRICS))
 
 
 def measured(maps, across, steps, pairs=lambda sides: combinations(sides, 2), metrics=METRICS, grid=GRID):
-    """What `compare` answers: rows of (a, b, step, metric, value, n) for the pairs of sides, at each step if `steps`."""
+    """What `compare` answers: rows of (a, b, step, metric, value, n) for the pairs of sides, at each step if
+    `steps`."""
     keys = [across, "step"] if steps else [across]
     mean = means(maps, keys)
     n = grouped(maps, keys)[0].set_index(keys)["n"]
@@ -25,7 +25,14 @@ def measured(maps, across, steps, pairs=lambda sides: combinations(sides, 2), me
     name = (lambda side, step: (side, *step)) if steps else lambda side, step: side
     return pd.DataFrame(
         [
-            {"a": a, "b": b, "step": step[0] if step else np.nan, "metric": metric, "value": of(*both), "n": n[name(a, step)] + n[name(b, step)]}
+            {
+                "a": a,
+                "b": b,
+                "step": step[0] if step else np.nan,
+                "metric": metric,
+                "value": of(*both),
+                "n": n[name(a, step)] + n[name(b, step)],
+            }
             for a, b in pairs(sorted(set(maps[0][across])))
             for metric, of in metrics.items()
             for step in step_of
@@ -35,7 +42,8 @@ def measured(maps, across, steps, pairs=lambda sides: combinations(sides, 2), me
     )
 
 
-# Of the same mean maps. Means of several rollups can be 1 ulp beside, and what is small beside the maps keeps fewer digits.
+# Of the same mean maps. Means of several rollups can be 1 ulp beside, and what is small beside the maps keeps fewer
+# digits.
 EXACT, FROM_ROLLUPS = 1e-6, 1e-5
 
 
@@ -52,22 +60,31 @@ def assert_measured(answer, expected, metrics=METRICS, tolerance=EXACT):
 
 # What is compared: options, the same for pandas, the column that tells the sides apart, and whether step by step.
 QUESTIONS = {
-    "prompt": ("token = 'circle' AND prompt_id <> 'prompt_007' AND step IN (0, 8)", "token == 'circle' and prompt != 'prompt_007' and step in (0, 8)", "prompt"),
+    "prompt": ("token = 'circle' AND prompt_id <> 'prompt_007' AND step IN (0, 8)", "token == 'circle' and prompt != "
+        "'prompt_007' and step in (0, 8)", "prompt"),
     "video": ("token = 'triangle' AND step > 6", "token == 'triangle' and step > 6", "video_id"),
     "seed": ("token = 'square'", "token == 'square'", "seed"),
-    "token": ("prompt_id IN ('prompt_000', 'prompt_001') AND step >= 5", "prompt in ('prompt_000', 'prompt_001') and step >= 5", "token"),
-    "step": ("token = 'square' AND prompt_id = 'prompt_003' AND step % 2 = 0", "token == 'square' and prompt == 'prompt_003' and step % 2 == 0", "step"),
-    "block": ("token = 'square' AND video_id = 'prompt_005_vid001' AND step IN (1, 9)", "token == 'square' and video_id == 'prompt_005_vid001' and step in (1, 9)", "block"),
-    "head": ("token = 'circle' AND block > 2 AND prompt_id = 'prompt_004'", "token == 'circle' and block > 2 and prompt == 'prompt_004'", "head"),
+    "token": ("prompt_id IN ('prompt_000', 'prompt_001') AND step >= 5", "prompt in ('prompt_000', 'prompt_001') and "
+        "step >= 5", "token"),
+    "step": ("token = 'square' AND prompt_id = 'prompt_003' AND step % 2 = 0", "token == 'square' and prompt == "
+        "'prompt_003' and step % 2 == 0", "step"),
+    "block": ("token = 'square' AND video_id = 'prompt_005_vid001' AND step IN (1, 9)", "token == 'square' and "
+        "video_id == 'prompt_005_vid001' and step in (1, 9)", "block"),
+    "head": ("token = 'circle' AND block > 2 AND prompt_id = 'prompt_004'", "token == 'circle' and block > 2 and "
+        "prompt == 'prompt_004'", "head"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("across", QUESTIONS)
-@pytest.mark.parametrize("options, tolerance", [([], FROM_ROLLUPS), (["--no-rollups"], EXACT)], ids=["rollups", "arrays"])
+@pytest.mark.parametrize(
+    "options, tolerance", [([], FROM_ROLLUPS), (["--no-rollups"], EXACT)], ids=["rollups", "arrays"]
+)
 def test_every_metric_is_that_of_scipy_between_the_mean_maps(ask, dataset_store, across, options, tolerance):
     sql, condition, key = QUESTIONS[across]
     answer = ask("compare", dataset_store, "--across", across, "--where", sql, *ALL_METRICS, *options)
-    assert_measured(answer, measured(chosen(source_maps(DATASET), condition), key, steps=across != "step"), tolerance=tolerance)
+    assert_measured(
+        answer, measured(chosen(source_maps(DATASET), condition), key, steps=across != "step"), tolerance=tolerance
+    )
 
 
 @pytest.mark.parametrize("variant", ["float32", "torch_bfloat16", "per_head", "averaged"])
@@ -93,23 +110,44 @@ def degenerate_dump(tmp_path_factory):
         "ordinary": ordinary,
         "zero": np.zeros(112, np.float32),
     }
-    arrays = {("prompt_000_vid001", word, 0): (np.float32(of_word).reshape(1, 1, 112, 1), {"timestep": 1, "seed": 1}) for word, of_word in maps.items()}
+    arrays = {
+        ("prompt_000_vid001", word, 0): (np.float32(of_word).reshape(1, 1, 112, 1), {"timestep": 1, "seed": 1})
+        for word, of_word in maps.items()
+    }
     return write_dump(tmp_path_factory.mktemp("degenerate"), arrays, video_frames=5, video_height=112, video_width=128)
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_what_scipy_finds_infinite_or_undefined_is_undefined(ask, store_of, degenerate_dump):
-    answer = ask("compare", store_of(degenerate_dump), "--across", "token", "--where", "token NOT IN ('nan', 'zero')", *ALL_METRICS)
-    expected = measured(chosen(source_maps(degenerate_dump), "token not in ('nan', 'zero')"), "token", steps=True, grid=(2, 7, 8))
+    answer = ask(
+        "compare",
+        store_of(degenerate_dump),
+        "--across",
+        "token",
+        "--where",
+        "token NOT IN ('nan', 'zero')",
+        *ALL_METRICS,
+    )
+    expected = measured(
+        chosen(source_maps(degenerate_dump), "token not in ('nan', 'zero')"), "token", steps=True, grid=(2, 7, 8)
+    )
     assert expected["value"].isna().any() and not np.isinf(answer["value"]).any()
     assert_measured(answer, expected)
 
 
 def test_a_map_that_is_not_finite_or_empty_is_like_no_other(ask, store_of, degenerate_dump):
-    value = ask("compare", store_of(degenerate_dump), "--across", "token", "--against", "ordinary", *ALL_METRICS).set_index(["a", "metric"])["value"]
+    value = ask(
+        "compare", store_of(degenerate_dump), "--across", "token", "--against", "ordinary", *ALL_METRICS
+    ).set_index(["a", "metric"])["value"]
     assert value["nan"].isna().all()
     assert set(value["zero"].index[value["zero"].notna()]) == {"ssim", "l2", "mass_ratio"}
-    assert ask("compare", store_of(degenerate_dump), "--across", "token", "--against", "zero", "--metric", "mass_ratio")["value"].isna().all()
+    assert (
+        ask("compare", store_of(degenerate_dump), "--across", "token", "--against", "zero", "--metric", "mass_ratio")[
+            "value"
+        ]
+        .isna()
+        .all()
+    )
 
 
 @pytest.fixture(scope="session")
@@ -117,7 +155,10 @@ def uneven_dump(tmp_path_factory):
     """Two videos of one grid that were denoised in 4 and in 7 steps."""
     random = np.random.default_rng(11)
     video_size = {"video_frames": 5, "video_height": 112, "video_width": 128}
-    timesteps = {"prompt_000_vid001": [999.0, 750.5, 480.25, 120.0], "prompt_000_vid002": [999, 870, 760, 610, 500, 300, 90]}
+    timesteps = {
+        "prompt_000_vid001": [999.0, 750.5, 480.25, 120.0],
+        "prompt_000_vid002": [999, 870, 760, 610, 500, 300, 90],
+    }
     arrays = {
         (video, "flower", step): (random.random((3, 2, 112, 1), np.float32), {"timestep": timestep})
         for video, of_video in timesteps.items()
@@ -152,7 +193,9 @@ def test_the_matrix_is_the_mean_over_the_steps_of_every_pair(ask, dataset_store)
     options = ["--across", "block", "--video", "prompt_001_vid001", "--token", "circle", "--where", "step < 3"]
     answer = ask("compare", dataset_store, *options, "--metric", ",".join(metrics), "--matrix")
     maps = chosen(source_maps(DATASET), "video_id == 'prompt_001_vid001' and token == 'circle' and step < 3")
-    every_pair = measured(maps, "block", steps=True, pairs=lambda sides: [(a, b) for a in sides for b in sides], metrics=metrics)
+    every_pair = measured(
+        maps, "block", steps=True, pairs=lambda sides: [(a, b) for a in sides for b in sides], metrics=metrics
+    )
     expected = every_pair.pivot_table(index=["metric", "a"], columns="b", values="value", sort=False)
 
     assert answer.columns.tolist() == ["metric", "a", "0", "1", "2", "3", "4", "5"]
@@ -162,11 +205,16 @@ def test_the_matrix_is_the_mean_over_the_steps_of_every_pair(ask, dataset_store)
 
 @pytest.mark.parametrize("across, against", [("head", 3), ("token", "square"), ("step", 9)])
 def test_all_are_compared_against_one(ask, dataset_store, across, against):
-    options = ["--no-rollups", "--where", "prompt_id = 'prompt_000'", *(["--token", "circle"] if across != "token" else [])]
+    options = [
+        "--no-rollups",
+        "--where",
+        "prompt_id = 'prompt_000'",
+        *(["--token", "circle"] if across != "token" else []),
+    ]
     answer = ask("compare", dataset_store, "--across", across, "--against", against, *options)
     condition = "prompt == 'prompt_000'" + (" and token == 'circle'" if across != "token" else "")
     defaults = {name: METRICS[name] for name in ("cosine", "js", "iou@0.8", "centroid", "mass_ratio")}
-    with_one = lambda sides: [(a, against) for a in sides if a != against]  # noqa: E731
+    with_one = lambda sides: [(a, against) for a in sides if a != against]
     maps = chosen(source_maps(DATASET), condition)
     assert_measured(answer, measured(maps, across, across != "step", with_one, defaults), defaults)
 
@@ -174,7 +222,20 @@ def test_all_are_compared_against_one(ask, dataset_store, across, against):
 @pytest.mark.parametrize("suffix", ["npy", "parquet", "arrow"])
 def test_difference_maps_are_the_first_less_the_second(attnkit, dataset_store, tmp_path, suffix):
     path = tmp_path / f"differences.{suffix}"
-    attnkit("query", "compare", dataset_store, "--across", "seed", "--token", "triangle", "--no-rollups", "-o", tmp_path / "pairs.csv", "--maps", path)
+    attnkit(
+        "query",
+        "compare",
+        dataset_store,
+        "--across",
+        "seed",
+        "--token",
+        "triangle",
+        "--no-rollups",
+        "-o",
+        tmp_path / "pairs.csv",
+        "--maps",
+        path,
+    )
     mean = means(chosen(source_maps(DATASET), "token == 'triangle'"), ["seed", "step"])
     expected = [mean[11, step] - mean[22, step] for step in range(10)]
     found = load(path)
@@ -215,7 +276,9 @@ def weighted_dump(tmp_path_factory):
 @pytest.mark.parametrize("against", [None, 2.5])
 def test_weights_have_a_response_curve_with_the_slope_of_numpy(ask, store_of, weighted_dump, align, against):
     asked = ["--against", against] if against else []
-    answer = ask("compare", store_of(weighted_dump), "--across", "weight", "--align", align, "--no-rollups", *asked, *ALL_METRICS)
+    answer = ask(
+        "compare", store_of(weighted_dump), "--across", "weight", "--align", align, "--no-rollups", *asked, *ALL_METRICS
+    )
     maps = source_maps(weighted_dump)
     maps = chosen(maps, "step == 9") if align == "last" else maps
     reference = against or 1
@@ -225,5 +288,13 @@ def test_weights_have_a_response_curve_with_the_slope_of_numpy(ask, store_of, we
         slope = np.polyfit(curve["a"], curve["value"], 1)[0]
         np.testing.assert_allclose(curve["slope"], slope, rtol=1e-6, atol=1e-12, err_msg=metric)
         rises = np.diff(curve["value"])
-        trend = "flat" if not rises.any() else "rising" if (rises >= 0).all() else "falling" if (rises <= 0).all() else "mixed"
+        trend = (
+            "flat"
+            if not rises.any()
+            else "rising"
+            if (rises >= 0).all()
+            else "falling"
+            if (rises <= 0).all()
+            else "mixed"
+        )
         assert set(curve["trend"]) == {trend}, metric

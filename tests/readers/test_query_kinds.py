@@ -1,5 +1,6 @@
-"""Every question and every grouping over dumps of several kinds: sides that differ, that are of one member or lack steps, maps with ties and
-zeros, unknown seeds. Values are numpy's and scipy's, from the dump itself; notes say what is not as it seems.
+"""Every question and every grouping over dumps of several kinds: sides that differ, that are of one member or lack
+steps, maps with ties and zeros, unknown seeds. Values are numpy's and scipy's, from the dump itself; notes say what is
+not as it seems.
 """
 
 import random
@@ -8,7 +9,6 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import pytest
-
 from asking import GRID, KEYS, chosen, grouped, source_maps, values_of
 from source_dump import write_dump
 from test_query_compare import ALL_METRICS, assert_measured, measured
@@ -138,17 +138,20 @@ SAID = {
     ("alike", "step"): "each side is one mean map, taken over up to 4 videos (2 texts, 2 seeds, 2 weights)",
     ("alike", "block"): "each side is one mean map, taken over up to 4 videos (2 texts, 2 seeds, 2 weights)",
     ("a word in some videos", "token"): (
-        "word", "videos (cat has 4 (prompt_000_vid001, prompt_000_vid002, prompt_001_vid001, …), dog has prompt_000_vid001; 1 in common)",
+        "word", "videos (cat has 4 (prompt_000_vid001, prompt_000_vid002, prompt_001_vid001, …), dog has "
+                "prompt_000_vid001; 1 in common)",
     ),
     ("one video a side", "prompt"): ("prompt", "seeds (prompt_000 has 1, prompt_001 has 2)"),
     ("one video a side", "seed"): ("seed", 'texts (1 has "a cat and a dog", 2 has "two cats")'),
     ("a step in some videos", "step"): (
-        "step", "videos (0 and 1 have 4 (prompt_000_vid001, prompt_000_vid002, prompt_001_vid001, …), 2 has prompt_000_vid001 and prompt_000_vid002; 2 in common)",
+        "step", "videos (0 and 1 have 4 (prompt_000_vid001, prompt_000_vid002, prompt_001_vid001, …), 2 has "
+                "prompt_000_vid001 and prompt_000_vid002; 2 in common)",
     ),
     ("an unknown seed", "prompt"): "whether the sides differ in seeds is not known",
     ("an unknown seed", "block"): "taken over up to 4 videos (2 texts, 2 seeds and unknown ones, 2 weights)",
     ("other shares", "seed"): (
-        "seed", 'texts (1 has "a cat and a dog" in 33 % and "two cats" in 67 %, 2 has "a cat and a dog" in 50 % and "two cats" in 50 %; at 1 of 3 steps)',
+        "seed", 'texts (1 has "a cat and a dog" in 33 % and "two cats" in 67 %, 2 has "a cat and a dog" in 50 % and '
+                '"two cats" in 50 %; at 1 of 3 steps)',
     ),
     ("other steps", "token"): ("word", "steps (cat has 0, 1 and 2, dog has 0; 1 in common)"),
 }  # fmt: skip
@@ -158,7 +161,15 @@ SAID = {
 def test_what_else_the_sides_differ_in_is_said(finished, store_of, tmp_path_factory, kind, across):
     dump = write(tmp_path_factory.mktemp("said") / "dump", **KINDS[kind])
     _, word = ACROSS[across]
-    told = finished("query", "compare", store_of(dump), "--across", across, *(["--token", word] if word else []), *(["--align", "mean"] if kind == "other steps" else [])).stderr
+    told = finished(
+        "query",
+        "compare",
+        store_of(dump),
+        "--across",
+        across,
+        *(["--token", word] if word else []),
+        *(["--align", "mean"] if kind == "other steps" else []),
+    ).stderr
     said = SAID[kind, across]
     if isinstance(said, tuple):
         kept, said = said
@@ -191,7 +202,11 @@ def test_steps_aligned_by_time_have_the_timesteps_of_both_sides(ask, attnkit, tm
             arrays[video, "cat", step] = smooth(random), {"seed": 1, "timestep": timestep}
     attnkit("ingest", write_dump(tmp_path / "dump", arrays, **SIZE), "--store", tmp_path / "store")
     answer = ask("compare", tmp_path / "store", "--across", "video", "--align", "timestep", "--metric", "l2")
-    assert answer[["step", "timestep_a", "timestep_b"]].to_numpy().tolist() == [[0, 999, 990], [1, 500, 510], [2, 20, 30]]
+    assert answer[["step", "timestep_a", "timestep_b"]].to_numpy().tolist() == [
+        [0, 999, 990],
+        [1, 500, 510],
+        [2, 20, 30],
+    ]
 
 
 def test_prompts_of_two_batches_are_two_prompts(ask, attnkit, tmp_path):
@@ -235,23 +250,46 @@ def test_maps_of_a_pooled_store_lie_where_they_lay(ask, attnkit, tmp_path):
 def test_what_a_narrower_type_loses_is_said(finished, tmp_path):
     maps = np.full((1, 1, 16, 1), 1e-9, np.float32)
     maps[..., :3, 0] = 1e6
-    dump = write_dump(tmp_path / "dump", {("v", "cat", 0): (maps, {"seed": 1, "timestep": 1})}, video_frames=1, video_height=64, video_width=64)
+    dump = write_dump(
+        tmp_path / "dump",
+        {("v", "cat", 0): (maps, {"seed": 1, "timestep": 1})},
+        video_frames=1,
+        video_height=64,
+        video_width=64,
+    )
     told = finished("ingest", dump, "--store", tmp_path / "store", "--dtype", "float16").stderr
     assert "as float16, 3 of its 16 values become infinite and 13 become 0" in told
 
 
-@pytest.mark.parametrize("align, said", [("mean", "weights of the word (cat has 1, dog has 2)"), ("last", "steps (cat has 0, dog has 1)")])
+@pytest.mark.parametrize(
+    "align, said", [("mean", "weights of the word (cat has 1, dog has 2)"), ("last", "steps (cat has 0, dog has 1)")]
+)
 def test_words_of_other_weights_and_last_steps_are_told(finished, attnkit, tmp_path, align, said):
     random, known = np.random.default_rng(6), {"seed": 1, "prompt": "a cat and a dog", "timestep": 1}
-    arrays = {("v", word, step): (smooth(random), known) for word, step in (("cat:1.0", 0), ("dog:2.0", 0), ("dog:2.0", 1))}
+    arrays = {
+        ("v", word, step): (smooth(random), known) for word, step in (("cat:1.0", 0), ("dog:2.0", 0), ("dog:2.0", 1))
+    }
     attnkit("ingest", write_dump(tmp_path / "dump", arrays, **SIZE), "--store", tmp_path / "store")
     assert said in finished("query", "compare", tmp_path / "store", "--across", "token", "--align", align).stderr
 
 
-@pytest.mark.parametrize("across, said", [("block", "blocks and heads (0 has 1 of 1 x 3 maps, 1 has 2 of 1 x 3 maps)"), ("head", "blocks and heads (0 has 1 of 2 x 1 maps, 1 has all of 2 x 1 maps)")])
+@pytest.mark.parametrize(
+    "across, said",
+    [
+        ("block", "blocks and heads (0 has 1 of 1 x 3 maps, 1 has 2 of 1 x 3 maps)"),
+        ("head", "blocks and heads (0 has 1 of 2 x 1 maps, 1 has all of 2 x 1 maps)"),
+    ],
+)
 def test_blocks_that_are_paired_with_other_heads_are_told(finished, store_of, tmp_path_factory, across, said):
     store = store_of(write(tmp_path_factory.mktemp("paired") / "dump"))
-    asked = ("--token", "cat", "--video", VIDEOS[0], "--where", "(block = 0 AND head = 1) OR (block = 1 AND head IN (0, 1))")
+    asked = (
+        "--token",
+        "cat",
+        "--video",
+        VIDEOS[0],
+        "--where",
+        "(block = 0 AND head = 1) OR (block = 1 AND head IN (0, 1))",
+    )
     told = finished("query", "compare", store, "--across", across, *asked).stderr
     assert f"{DIFFERING} {across}" in told and said in told
 
@@ -262,8 +300,14 @@ def test_last_steps_are_in_the_row(ask, attnkit, tmp_path):
         for step in range(steps):
             arrays[video, "cat", step] = smooth(random), {"seed": int(video == "a"), "timestep": 1}
     attnkit("ingest", write_dump(tmp_path / "dump", arrays, **SIZE), "--store", tmp_path / "store")
-    asked = lambda across, *where: ask("compare", tmp_path / "store", "--across", across, "--align", "last", "--metric", "l2", *where)
-    assert asked("video")[["a", "b", "step_a", "step_b"]].to_numpy().tolist() == [["a", "b", 1, 2], ["a", "c", 1, 2], ["b", "c", 2, 2]]
+    asked = lambda across, *where: ask(
+        "compare", tmp_path / "store", "--across", across, "--align", "last", "--metric", "l2", *where
+    )
+    assert asked("video")[["a", "b", "step_a", "step_b"]].to_numpy().tolist() == [
+        ["a", "b", 1, 2],
+        ["a", "c", 1, 2],
+        ["b", "c", 2, 2],
+    ]
     assert asked("seed")[["a", "b", "step_a", "step_b"]].to_numpy().tolist() == [[0, 1, 2, 1]]
     # A side of several last steps has none.
     assert asked("head")["step_a"].isna().all()
@@ -271,7 +315,8 @@ def test_last_steps_are_in_the_row(ask, attnkit, tmp_path):
 
 SERIES_NOTES = [
     ("top5 > 0.36", "in 1 of 1 series the condition selects other blocks and heads at some steps"),
-    ("step < 2", "in 1 of 1 series …_last is against the last step that is selected, not the last of the word (in prompt_000_vid001: step 1 of 2)"),
+    ("step < 2", "in 1 of 1 series …_last is against the last step that is selected, not the last of the word (in "
+                 "prompt_000_vid001: step 1 of 2)"),
     ("block = 1", None),
 ]  # fmt: skip
 
@@ -304,13 +349,15 @@ def drawn_dump(directory, chance):
 
 # What is named of sides, the column that tells it, and of which comparisons it is not.
 DIFFERENCES = [
-    ("videos (", "video_id", {"prompt", "video", "seed", "weight"}), ("texts (", "prompt", {"prompt"}), ("seeds (", "seed", {"seed"}),
+    ("videos (", "video_id", {"prompt", "video", "seed", "weight"}), ("texts (", "prompt", {"prompt"}), ("seeds (",
+     "seed", {"seed"}),
     ("weights of the word (", "weight", {"weight"}),
 ]  # fmt: skip
 
 
 def differ(units, key, column, shares=True):
-    """Whether the sides of a unit, as far as they are known, have other values of a column, or others shares of them."""
+    """Whether the sides of a unit, as far as they are known, have other values of a column, or others shares of
+    them."""
     for unit in units:
         known = [values for _, values in unit.groupby(key)[column] if values.notna().all()]
         sides = [values.value_counts(normalize=True).round(12).to_dict() if shares else set(values) for values in known]
@@ -334,7 +381,9 @@ def test_differences_are_told_where_pandas_finds_them(ask, finished, store_of, t
         units = [unit for unit in units if unit[key].nunique() > 1]
         if not units:
             continue
-        said = finished("query", "compare", store, "--across", across, "--align", align, *(["--token", word] if word else [])).stderr
+        said = finished(
+            "query", "compare", store, "--across", across, "--align", align, *(["--token", word] if word else [])
+        ).stderr
         note = next((line for line in said.splitlines() if DIFFERING in line), "")
         expected = {what: differ(units, key, column) for what, column, without in DIFFERENCES if across not in without}
         if not by_step and across != "step":

@@ -14,7 +14,6 @@ import pytest
 import tensorstore
 import xarray
 import zarr
-
 from asking import GRID, values_of
 from source_dump import VARIANTS, write_dump
 
@@ -50,7 +49,9 @@ def test_every_reader_finds_the_maps_as_lists_of_float32(ask, dataset_store, tmp
     assert np.array_equal(np.array(lists.to_pylist(), np.float32), expected.reshape(len(expected), -1))
     rows = json.loads((tmp_path / "answer.json").read_bytes())["rows"]
     assert answer["video_id"].to_pylist() == [row["video_id"] for row in rows]
-    assert answer["step"].type == pa.int32() and answer["n"].type == pa.int64() and answer["entropy"].type == pa.float64()
+    assert (
+        answer["step"].type == pa.int32() and answer["n"].type == pa.int64() and answer["entropy"].type == pa.float64()
+    )
 
 
 def test_npy_comes_with_the_rows_of_its_maps(ask, dataset_store, tmp_path):
@@ -126,7 +127,9 @@ def test_axes_that_are_not_there_are_no_dimensions(ask, store_of, variant, over,
 
 def test_maps_of_an_unknown_grid_stay_flat(ask, store_of, tmp_path):
     values = np.random.default_rng(3).random((2, 2, 30, 1), np.float32)
-    store = store_of(write_dump(tmp_path / "dump", {("prompt_000_vid001", "flower", step): (values * step, {}) for step in (1, 2)}))
+    store = store_of(
+        write_dump(tmp_path / "dump", {("prompt_000_vid001", "flower", step): (values * step, {}) for step in (1, 2)})
+    )
     maps = ask("average", store, to="npy")
     assert maps.shape == (2, 30)
     assert json.loads((tmp_path / "answer.json").read_bytes())["dimensions"] == ["map", "spatial"]
@@ -134,7 +137,10 @@ def test_maps_of_an_unknown_grid_stay_flat(ask, store_of, tmp_path):
     assert dataset.attention.dims == ("video_id", "token", "step", "spatial")
     assert np.array_equal(dataset.attention[0, 0], maps)
     answer = ask("average", store)
-    assert answer[["frames", "height", "width", "argmax_y", "centroid_x", "spread"]].isna().all(axis=None) and (answer["shape"] == "30").all()
+    assert (
+        answer[["frames", "height", "width", "argmax_y", "centroid_x", "spread"]].isna().all(axis=None)
+        and (answer["shape"] == "30").all()
+    )
 
 
 @pytest.mark.parametrize("selection", [PRODUCT, NO_PRODUCT])
@@ -144,7 +150,9 @@ def test_zarr_and_tensorstore_read_the_maps_of_an_answer(ask, dataset_store, sel
     array = zarr.open_group(path, mode="r")["attention"]
     assert array.metadata.dimension_names[-3:] == ("frame", "height", "width")
     assert np.array_equal(array[...].reshape(maps.shape), maps)
-    found = tensorstore.open({"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{path}/attention/"}}, read=True).result()
+    found = tensorstore.open(
+        {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{path}/attention/"}}, read=True
+    ).result()
     assert found.domain.labels == array.metadata.dimension_names
     assert np.array_equal(found.read().result().reshape(maps.shape), maps)
 
@@ -194,7 +202,14 @@ def test_a_pipe_gets_clean_csv(finished, ask, store_of):
 
 @pytest.mark.parametrize(
     "sort, limit",
-    [(["entropy"], None), (["entropy:desc"], 4), (["step:desc", "token"], None), (["step", "mean:desc"], 5), ([], 3), (["token:desc"], 99)],
+    [
+        (["entropy"], None),
+        (["entropy:desc"], 4),
+        (["step:desc", "token"], None),
+        (["step", "mean:desc"], 5),
+        ([], 3),
+        (["token:desc"], 99),
+    ],
 )
 def test_maps_are_sorted_and_cut_with_their_rows(ask, dataset_store, tmp_path, sort, limit):
     unsorted = ask("average", dataset_store, *PRODUCT)
@@ -203,11 +218,17 @@ def test_maps_are_sorted_and_cut_with_their_rows(ask, dataset_store, tmp_path, s
     expected = unsorted.sort_values(columns, ascending=ascending, kind="stable") if sort else unsorted
     expected = expected.head(limit or len(expected)).reset_index(drop=True)
 
-    options = [*PRODUCT, *(option for column in sort for option in ("--sort", column)), *(["--limit", limit] if limit else [])]
+    options = [
+        *PRODUCT,
+        *(option for column in sort for option in ("--sort", column)),
+        *(["--limit", limit] if limit else []),
+    ]
     answer = ask("average", dataset_store, *options)
     pd.testing.assert_frame_equal(answer.drop(columns="values"), expected.drop(columns="values"))
     assert np.array_equal(values_of(answer), values_of(expected))
-    assert np.array_equal(ask("average", dataset_store, *options, to="npy").reshape(len(expected), -1), values_of(expected))
+    assert np.array_equal(
+        ask("average", dataset_store, *options, to="npy").reshape(len(expected), -1), values_of(expected)
+    )
     attention = open_without_warnings(ask("average", dataset_store, *options, to="zarr")).attention
     if attention.dims[0] == "map":
         assert np.array_equal(attention.values.reshape(len(expected), -1), values_of(expected))
@@ -255,12 +276,17 @@ CONDITIONS = [
 def test_list_finds_the_rows_that_duckdb_finds(ask, dataset_store, tables, condition):
     columns = "video_id,token,step,token_index,block,head,entropy,top5,prompt,seed"
     found = ask("list", dataset_store, "--table", "heads", "--where", condition, "--columns", columns)
-    assert_same_rows(found, tables.sql(f"SELECT {columns} FROM heads JOIN steps USING (video_id, token, step) WHERE {condition}").df())
+    assert_same_rows(
+        found,
+        tables.sql(f"SELECT {columns} FROM heads JOIN steps USING (video_id, token, step) WHERE {condition}").df(),
+    )
 
     matching = f"SELECT video_id, token, step FROM heads JOIN steps USING (video_id, token, step) WHERE {condition}"
     columns = "video_id,token,step,seed,timestep,row,content_hash"
     found = ask("list", dataset_store, "--where", condition, "--columns", columns)
-    assert_same_rows(found, tables.sql(f"SELECT {columns} FROM steps WHERE (video_id, token, step) IN ({matching})").df())
+    assert_same_rows(
+        found, tables.sql(f"SELECT {columns} FROM steps WHERE (video_id, token, step) IN ({matching})").df()
+    )
 
 
 def test_a_statistic_that_is_undefined_matches_no_comparison(ask, store_of, tmp_path):
@@ -290,7 +316,9 @@ def test_list_shows_whole_tables(ask, dataset_store, tables):
 def test_list_sorts_and_cuts_as_duckdb_orders(ask, dataset_store, tables, options, order):
     columns = "video_id,token,step,block,head,entropy,top5"
     found = ask("list", dataset_store, "--table", "heads", "--where", "block > 3", "--columns", columns, *options)
-    expected = tables.sql(f"SELECT {columns} FROM heads JOIN steps USING (video_id, token, step) WHERE block > 3 ORDER BY {order}")
+    expected = tables.sql(
+        f"SELECT {columns} FROM heads JOIN steps USING (video_id, token, step) WHERE block > 3 ORDER BY {order}"
+    )
     pd.testing.assert_frame_equal(found, expected.df(), check_dtype=False)
 
 
@@ -299,14 +327,19 @@ STATEMENTS = [
     "SELECT token, block, max(top5) AS top5, min(gini) AS gini FROM heads GROUP BY token, block HAVING max(top5) > 0.2",
     "SELECT video_id, step, timestep FROM steps WHERE token = 'circle' AND step < 2 ORDER BY video_id, step",
     "SELECT s.seed, avg(h.top5) AS top5 FROM heads h JOIN steps s USING (video_id, token, step) GROUP BY s.seed",
-    "SELECT s.prompt, h.head, sum(h.sum) AS mass FROM heads h JOIN steps s USING (video_id, token, step) WHERE s.step = 9 GROUP BY s.prompt, h.head",
+    "SELECT s.prompt, h.head, sum(h.sum) AS mass FROM heads h JOIN steps s USING (video_id, token, step) WHERE "
+    "s.step = 9 GROUP BY s.prompt, h.head",
     "SELECT DISTINCT prompt_id, seed FROM steps",
-    "SELECT count(*) AS steps, sum(source_bytes) AS bytes, min(timestep) AS first, max(total_steps) AS total FROM steps",
-    "SELECT video_id, token, step, block, head, entropy FROM heads WHERE entropy < 6 AND block IN (1, 3) ORDER BY entropy LIMIT 5",
+    "SELECT count(*) AS steps, sum(source_bytes) AS bytes, min(timestep) AS first, max(total_steps) AS total FROM "
+    "steps",
+    "SELECT video_id, token, step, block, head, entropy FROM heads WHERE entropy < 6 AND block IN (1, 3) ORDER BY "
+    "entropy LIMIT 5",
     "WITH last AS (SELECT video_id, token, max(step) AS step FROM steps GROUP BY video_id, token) "
     "SELECT h.token, avg(h.entropy) AS entropy FROM heads h JOIN last USING (video_id, token, step) GROUP BY h.token",
-    "SELECT a.video_id, a.step, a.entropy - b.entropy AS difference FROM heads a JOIN heads b USING (video_id, token, step, block, head) WHERE b.token = 'circle' AND a.block = 0 AND a.head = 0",
-    "SELECT token, CASE WHEN step < 5 THEN 'early' ELSE 'late' END AS half, avg(spread) AS spread FROM heads GROUP BY token, half",
+    "SELECT a.video_id, a.step, a.entropy - b.entropy AS difference FROM heads a JOIN heads b USING (video_id, "
+    "token, step, block, head) WHERE b.token = 'circle' AND a.block = 0 AND a.head = 0",
+    "SELECT token, CASE WHEN step < 5 THEN 'early' ELSE 'late' END AS half, avg(spread) AS spread FROM heads GROUP "
+    "BY token, half",
     "SELECT upper(token) AS word, round(avg(max), 3) AS peak FROM heads WHERE head = 0 GROUP BY token",
     "SELECT video_id, token FROM steps WHERE step = 0 UNION ALL SELECT prompt_id, token FROM steps WHERE step = 1",
     "SELECT num_blocks * num_heads AS maps, spatial / (frames * height) AS width FROM steps LIMIT 1",

@@ -1,12 +1,13 @@
 """`attnkit query evolution` and `attnkit query map` against numpy and scipy on the dump."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import ndimage
-
 from asking import GRID, KEYS, LATENT, chosen, grouped, means, source_maps
 from definitions import METRICS, assert_statistics
+from scipy import ndimage
 from source_dump import DATASET, VARIANTS, write_dump
 
 VARIANT = {path.name: path for path in VARIANTS}
@@ -22,7 +23,8 @@ def change(metric, maps, other):
 
 
 def assert_series(answer, maps, by):
-    """Every row has the statistics of its map, and its change against the map before it and the last one of its series."""
+    """Every row has the statistics of its map, and its change against the map before it and the last one of its
+    series."""
     keys = keys_by(by)
     series_keys = [key for key in ("video_id", "token", "token_index", by) if key in keys]
     rows, _ = grouped(maps, [*series_keys, "step"])
@@ -32,7 +34,7 @@ def assert_series(answer, maps, by):
     for _, series in answer.groupby(series_keys, dropna=False):
         of_series = [mean[key] for key in series[[*series_keys, "step"]].itertuples(index=False, name=None)]
         for column, metric in CHANGES.items():
-            previous = [np.nan, *(change(metric, own, before) for before, own in zip(of_series, of_series[1:]))]
+            previous = [np.nan, *(change(metric, own, before) for before, own in itertools.pairwise(of_series))]
             np.testing.assert_allclose(series[f"{column}_previous"], previous, rtol=1e-6, atol=1e-12, err_msg=column)
             last = [change(metric, own, of_series[-1]) for own in of_series]
             np.testing.assert_allclose(series[f"{column}_last"], last, rtol=1e-6, atol=1e-12, err_msg=column)
@@ -67,7 +69,9 @@ def test_evolution_of_chosen_maps_is_of_them_alone(ask, dataset_store):
 
 
 def test_sparklines_draw_a_row_for_each_series(attnkit, dataset_store):
-    lines = attnkit("query", "evolution", dataset_store, "--token", "triangle", "--sparkline", "--format", "csv").splitlines()
+    lines = attnkit(
+        "query", "evolution", dataset_store, "--token", "triangle", "--sparkline", "--format", "csv"
+    ).splitlines()
     assert len(lines) == 1 + 4 and lines[0].startswith("video_id,token,steps,n,mean")
     assert all(",0-9," in line and "█" in line and "▁" in line for line in lines[1:])
 
@@ -96,13 +100,25 @@ def test_a_map_is_unflattened_to_frames_rows_and_columns(ask, dataset_store, cho
 
 @pytest.mark.parametrize(
     "frames, size",
-    [(None, (192, 192)), (13, None), (13, (192, 192)), (7, (31, 50)), (2, (5, 7)), (1, (1, 1)), (4, (12, 12)), (9, (12, 40))],
+    [
+        (None, (192, 192)),
+        (13, None),
+        (13, (192, 192)),
+        (7, (31, 50)),
+        (2, (5, 7)),
+        (1, (1, 1)),
+        (4, (12, 12)),
+        (9, (12, 40)),
+    ],
 )
 @pytest.mark.parametrize("choice", ["all", "one map"])
 def test_an_evenly_placed_map_is_resampled_as_scipy_zooms(ask, dataset_store, frames, size, choice):
     options, condition = CHOICES[choice]
     shape = (frames or GRID[0], *(size or GRID[1:]))
-    asked = [*(["--frames", frames, "--placement", "even"] if frames else []), *(["--size", f"{size[0]}x{size[1]}"] if size else [])]
+    asked = [
+        *(["--frames", frames, "--placement", "even"] if frames else []),
+        *(["--size", f"{size[0]}x{size[1]}"] if size else []),
+    ]
     found = ask("map", dataset_store, *PLACE, *options, *asked, to="npy")
     factors = [to / of for to, of in zip(shape, GRID)]
     expected = ndimage.zoom(source_map(condition).astype(np.float64), factors, order=1, mode="nearest", grid_mode=True)

@@ -10,7 +10,6 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pytest
-
 from source_dump import write_dump
 from test_docs import read_terminal
 
@@ -24,8 +23,16 @@ def store(attnkit, tmp_path_factory):
             for step in range(3):
                 array = random.gamma(0.3, 1e-2, (2, 3, 24, 1)).astype(np.float32)
                 array[0, step] = 0
-                arrays[video, token, step] = array, {"seed": seed, "timestep": 900 - step, "prompt": f"a {token}\nand\tmore"}
-    attnkit("ingest", write_dump(place / "dump", arrays, video_frames=5, video_height=48, video_width=64), "--store", place / "store")
+                arrays[video, token, step] = (
+                    array,
+                    {"seed": seed, "timestep": 900 - step, "prompt": f"a {token}\nand\tmore"},
+                )
+    attnkit(
+        "ingest",
+        write_dump(place / "dump", arrays, video_frames=5, video_height=48, video_width=64),
+        "--store",
+        place / "store",
+    )
     return place / "store"
 
 
@@ -38,7 +45,9 @@ def by_duckdb(store, statement):
     """With NaN as null, as attnkit has it."""
     tables = {}
     for name in ("steps", "heads"):
-        table = duckdb.sql(f"SELECT * FROM read_parquet('{store}/index/{name}/*.parquet', hive_partitioning = false)").df()
+        table = duckdb.sql(
+            f"SELECT * FROM read_parquet('{store}/index/{name}/*.parquet', hive_partitioning = false)"
+        ).df()
         tables[name] = table.astype({"seed": "Int64"}) if "seed" in table else table
     heads, connection = tables["heads"], duckdb.connect()
     for name in heads.select_dtypes("float"):
@@ -70,7 +79,8 @@ STATEMENTS = [
     "SELECT COUNT(*) AS n FROM heads WHERE entropy > 0",
     "SELECT COUNT(*) AS n FROM heads WHERE NOT (entropy > 0)",
     "SELECT COUNT(*) AS n FROM heads WHERE entropy IS NULL",
-    "SELECT block FROM heads WHERE step = 0 AND token = 'cat' AND video_id = 'a' ORDER BY entropy DESC NULLS LAST, block, head",
+    "SELECT block FROM heads WHERE step = 0 AND token = 'cat' AND video_id = 'a' ORDER BY entropy DESC NULLS LAST, "
+    "block, head",
 ]
 
 
@@ -91,10 +101,18 @@ def test_undefined_statistics_are_asked_for_by_name(sql):
 
 
 def test_conditions_and_statements_select_the_same_rows(attnkit, sql, store):
-    for condition in ("entropy > 1e-1", "NOT is_nan(entropy)", "NOT entropy > 2", "ENTROPY < 1e300", "seed IN (11.0, 3)"):
+    for condition in (
+        "entropy > 1e-1",
+        "NOT is_nan(entropy)",
+        "NOT entropy > 2",
+        "ENTROPY < 1e300",
+        "seed IN (11.0, 3)",
+    ):
         tables = "heads JOIN steps USING (video_id, token, step)" if "seed" in condition else "heads"
         printed = attnkit("query", "list", store, "--table", "heads", "--where", condition, "--columns", "block, head")
-        assert len(printed.splitlines()) - 1 == sql(f"SELECT COUNT(*) AS n FROM {tables} WHERE {condition}")["n"][0], condition
+        assert len(printed.splitlines()) - 1 == sql(f"SELECT COUNT(*) AS n FROM {tables} WHERE {condition}")["n"][0], (
+            condition
+        )
 
 
 def test_a_count_is_called_count_and_has_64_bits(attnkit, sql, store, tmp_path):
@@ -102,14 +120,19 @@ def test_a_count_is_called_count_and_has_64_bits(attnkit, sql, store, tmp_path):
     assert sql("SELECT token, COUNT(*) FROM steps GROUP BY token").columns.tolist() == ["token", "count"]
     assert sql("SELECT token, COUNT(*) FROM steps GROUP BY token ORDER BY count")["count"].tolist() == [6, 6]
     assert sql("SELECT count FROM (SELECT COUNT(*) FROM steps) AS a")["count"].tolist() == [12]
-    assert sql("SELECT token AS Token, MAX(top5) AS Top5 FROM heads GROUP BY token").columns.tolist() == ["Token", "Top5"]
+    assert sql("SELECT token AS Token, MAX(top5) AS Top5 FROM heads GROUP BY token").columns.tolist() == [
+        "Token",
+        "Top5",
+    ]
     attnkit("query", "sql", store, "SELECT COUNT(*) FROM steps", "-o", tmp_path / "n.parquet")
     assert pd.read_parquet(tmp_path / "n.parquet")["count"].dtype == np.int64
 
 
 def test_a_column_of_the_other_table_is_told(finished, sql, store):
-    for statement, said in (("SELECT seed FROM heads", "`seed` is a column of `steps`; add JOIN steps USING (video_id, token, step)"),
-                            ("SELECT gini FROM steps", "`gini` is a column of `heads`; add JOIN heads USING (video_id, token, step)")):
+    for statement, said in (
+        ("SELECT seed FROM heads", "`seed` is a column of `steps`; add JOIN steps USING (video_id, token, step)"),
+        ("SELECT gini FROM steps", "`gini` is a column of `heads`; add JOIN heads USING (video_id, token, step)"),
+    ):
         assert said in finished("query", "sql", store, statement, code=2).stderr
     grouped = "SELECT block, avg(gini) FROM heads GROUP BY block HAVING block > 0"
     assert "conditions on what is grouped by go into WHERE" in finished("query", "sql", store, grouped, code=2).stderr
@@ -121,11 +144,18 @@ def test_tables_and_their_columns_are_shown(finished, sql, store):
     assert sorted(sql("SHOW TABLES").iloc[:, 0]) == ["heads", "steps"]
     for table in ("steps", "HEADS"):
         columns = sql(f"DESCRIBE {table}")["column"].tolist()
-        assert columns == duckdb.sql(f"SELECT * FROM read_parquet('{store}/index/{table.lower()}/*.parquet', hive_partitioning = false)").columns
+        assert (
+            columns
+            == duckdb.sql(
+                f"SELECT * FROM read_parquet('{store}/index/{table.lower()}/*.parquet', hive_partitioning = false)"
+            ).columns
+        )
     assert "no table `maps`" in finished("query", "sql", store, "DESCRIBE maps", code=2).stderr
 
 
-@pytest.mark.parametrize("option, several", [("a*", "token LIKE 'a%'"), ("cat,dog", "token IN ('cat', 'dog')"), ("o'?", "token LIKE 'o''_'")])
+@pytest.mark.parametrize(
+    "option, several", [("a*", "token LIKE 'a%'"), ("cat,dog", "token IN ('cat', 'dog')"), ("o'?", "token LIKE 'o''_'")]
+)
 @pytest.mark.parametrize("question", ["list", "average"])
 def test_one_name_that_looks_like_several_is_told_so(finished, store, question, option, several):
     assert several in finished("query", question, store, "--token", option, code=0 if question == "list" else 1).stderr
@@ -139,7 +169,9 @@ def on_terminal(columns, *arguments):
     controller, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (60, columns))
     command = [os.environ["ATTNKIT_BIN"], *map(str, arguments)]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=terminal, stderr=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=terminal, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     os.close(terminal)
     printed = b""
     while more := read_terminal(controller):
@@ -158,8 +190,10 @@ def test_a_prompt_with_line_breaks_stays_one_row(attnkit, store):
 @pytest.mark.parametrize(
     "question, wanted",
     [(["evolution"], ["video_id", "token", "step", "mean", "cosine_previous", "entropy_norm", "cosine_last"]),
-     (["evolution", "--sparkline"], ["video_id", "token", "steps", "n", "mean"]), (["list"], ["video_id", "token", "step", "seed", "timestep"]),
-     (["list", "--table", "heads"], ["video_id", "token", "step", "block", "head"]), (["average"], ["video_id", "token", "step"])],
+     (["evolution", "--sparkline"], ["video_id", "token", "steps", "n", "mean"]), (["list"], ["video_id", "token",
+      "step", "seed", "timestep"]),
+     (["list", "--table", "heads"], ["video_id", "token", "step", "block", "head"]), (["average"], ["video_id",
+      "token", "step"])],
     ids=str,
 )  # fmt: skip
 def test_narrow_tables_have_the_columns_that_answer(attnkit, store, question, wanted):
@@ -169,11 +203,25 @@ def test_narrow_tables_have_the_columns_that_answer(attnkit, store, question, wa
 
 def test_no_row_is_an_answer_that_says_what_there_is(finished, store):
     told = finished("query", "list", store, "--token", "bird")
-    assert len(told.stdout.splitlines()) == 1 and "no row matches `token = 'bird'`" in told.stderr and "words cat, dog" in told.stderr
+    assert (
+        len(told.stdout.splitlines()) == 1
+        and "no row matches `token = 'bird'`" in told.stderr
+        and "words cat, dog" in told.stderr
+    )
 
 
 def test_names_in_lists_may_have_spaces_beside_them(attnkit, store):
-    spaced = attnkit("query", "average", store, "--over", "block, head , step", "--columns", "video_id, token ,n", "--sort", " n : desc")
+    spaced = attnkit(
+        "query",
+        "average",
+        store,
+        "--over",
+        "block, head , step",
+        "--columns",
+        "video_id, token ,n",
+        "--sort",
+        " n : desc",
+    )
     assert spaced == attnkit("query", "average", store, "--over", "block,head,step", "--columns", "video_id,token,n")
     metrics = ("compare", store, "--across", "token", "--video", "a", "--align", "last")
     assert attnkit("query", *metrics, "--metric", "l2, cosine") == attnkit("query", *metrics, "--metric", "l2,cosine")

@@ -1,5 +1,6 @@
-"""Stores that were ingested in every way, damaged in several places at once: no question has a row that was not there, and `repair` makes them what
-they were. Which files are damaged, and how, is drawn at random; `ATTNKIT_DAMAGES=100` draws a hundred for each way instead of two.
+"""Stores that were ingested in every way, damaged in several places at once: no question has a row that was not there,
+and `repair` makes them what they were. Which files are damaged, and how, is drawn at random; `ATTNKIT_DAMAGES=100`
+draws a hundred for each way instead of two.
 """
 
 import os
@@ -7,12 +8,12 @@ import random
 import shutil
 
 import pytest
-
 from test_query_compare import DATASET
 
 DRAWN = int(os.environ.get("ATTNKIT_DAMAGES", "2"))
 WAYS = [
-    [], ["--average", "heads"], ["--downsample", "2"], ["--every", "2"], ["--dtype", "float32"], ["--prefix", "x"], ["--rollups", "none"],
+    [], ["--average", "heads"], ["--downsample", "2"], ["--every", "2"], ["--dtype", "float32"], ["--prefix", "x"],
+     ["--rollups", "none"],
     ["--downsample", "2", "--every", "3", "--prefix", "y", "--rollups", "none"],
 ]  # fmt: skip
 COLUMNS = "video_id,prompt_id,prompt,seed,token,weight,step,timestep,num_blocks,num_heads,frames,height,width,dtype,content_hash"
@@ -56,7 +57,9 @@ def test_damage_of_any_kind_is_mended(finished, attnkit, tmp_path, way):
             if path.exists() and path.stat().st_size:
                 done.append(damage(chance, path, [other for other in files if other.suffix == path.suffix]))
         asked = finished("query", "list", store, *TABLES["heads"], code=None)
-        assert asked.returncode in (0, 1, 3) and set(asked.stdout.splitlines()) <= set(before["heads"].splitlines()), done
+        assert asked.returncode in (0, 1, 3) and set(asked.stdout.splitlines()) <= set(before["heads"].splitlines()), (
+            done
+        )
         assert asked.returncode != 0 or asked.stdout == before["heads"], done
         finished("gc", store, code=None)
         attnkit("repair", store, "--from", DATASET, *prefix)

@@ -3,9 +3,8 @@
 import json
 
 import pytest
-from jsonschema import Draft202012Validator, ValidationError
-
 from committed import words
+from jsonschema import Draft202012Validator, ValidationError
 from source_dump import DATASET, REPOSITORY, VARIANTS
 
 SCHEMAS = REPOSITORY / "schemas"
@@ -43,14 +42,17 @@ def test_metadata_may_be_as_bare_and_as_odd_as_generators_write_it():
     known = {"video_id": "p000_b001_s000", "step": -1, "token_word": "two people"}
     validator("step_metadata").validate(known)
     validator("step_metadata").validate(
-        known | {"token_ids": {"token_ids": [7], "positions": [2]}, "seed": None, "video_width": None, "added_later": [1]}
+        known
+        | {"token_ids": {"token_ids": [7], "positions": [2]}, "seed": None, "video_width": None, "added_later": [1]}
     )
     with pytest.raises(ValidationError):
         validator("step_metadata").validate(known | {"step": "three"})
 
 
 def test_summaries_of_older_dumps_list_bare_ids():
-    validator("summary").validate({"stored_steps": [], "target_tokens": {"flower": [93643]}, "storage_dir": "elsewhere"})
+    validator("summary").validate(
+        {"stored_steps": [], "target_tokens": {"flower": [93643]}, "storage_dir": "elsewhere"}
+    )
 
 
 def test_the_root_of_a_store_has_the_attributes_of_its_schema(store):
@@ -63,4 +65,6 @@ def test_the_group_of_a_word_has_the_attributes_of_its_schema(dump, store):
         validator("store_token").validate(found)
         assert (found["video_id"], found["token"], found["lossy"]) == (video, token, {})
         assert found["source_dtype"] == {"torch_bfloat16": "bfloat16", "float32": "float32"}.get(dump.name, "float16")
-        assert {key: found[key] for key in ("prompt", "seed", "cfg_scale")} == {key: rows[0][key] for key in ("prompt", "seed", "cfg_scale")}
+        assert {key: found[key] for key in ("prompt", "seed", "cfg_scale")} == {
+            key: rows[0][key] for key in ("prompt", "seed", "cfg_scale")
+        }

@@ -8,9 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import xxhash
-
 import second_reader
+import xxhash
 from committed import parts, words
 from source_dump import DATASET, same_bits, step_arrays, step_files
 
@@ -79,7 +78,10 @@ def test_odd_words_are_stored_under_their_encoded_names(attnkit, tmp_path):
         directory = tmp_path / "dump" / "prompt_000_vid001" / f"token_{name}"
         directory.mkdir(parents=True)
         shutil.copy(source / "step_000.npy", directory)
-        metadata = json.loads((source / "step_000_metadata.json").read_text()) | {"token_word": name, "token_texts": [name]}
+        metadata = json.loads((source / "step_000_metadata.json").read_text()) | {
+            "token_word": name,
+            "token_texts": [name],
+        }
         (directory / "step_000_metadata.json").write_text(json.dumps(metadata))
     attnkit("ingest", tmp_path / "dump", "--store", tmp_path / "store")
     stored = {token: group for _, token, group, _ in words(tmp_path / "store")}

@@ -9,7 +9,6 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
 from committed import parts, table
 from definitions import assert_statistics
 from source_dump import DATASET, REPOSITORY, VARIANTS, step_arrays
@@ -81,7 +80,9 @@ def test_polars_scans_the_directory_by_glob(dataset_store, name):
 def test_duckdb_reads_the_directory_by_glob(dataset_store, name):
     found = duckdb.sql(f"FROM '{glob(dataset_store, name)}'")
     assert list(zip(found.columns, map(str, found.types))) == [(c["name"], DUCKDB[c["type"]]) for c in columns(name)]
-    assert duckdb.sql(f"SELECT count(*) FROM '{glob(dataset_store, name)}'").fetchall() == [(table(dataset_store, name).num_rows,)]
+    assert duckdb.sql(f"SELECT count(*) FROM '{glob(dataset_store, name)}'").fetchall() == [
+        (table(dataset_store, name).num_rows,)
+    ]
 
 
 @both_tables
@@ -111,11 +112,17 @@ def test_duckdb_joins_steps_with_heads(dataset_store):
 def test_parts_are_sorted_as_the_contract_says(store, name):
     order = {"steps": ("token", "step"), "heads": ("token", "step", "token_index", "block", "head")}[name]
     for part in parts(store, name):
-        keys = [tuple(-1 if row[key] is None else row[key] for key in order) for row in pq.ParquetFile(part).read().to_pylist()]
+        keys = [
+            tuple(-1 if row[key] is None else row[key] for key in order)
+            for row in pq.ParquetFile(part).read().to_pylist()
+        ]
         assert keys == sorted(keys) and len(keys) == len(set(keys))
 
 
-@pytest.mark.parametrize("variant, axes", [("per_head", {"block"}), ("per_block", {"head"}), ("averaged", {"block", "head"}), ("split", set())])
+@pytest.mark.parametrize(
+    "variant, axes",
+    [("per_head", {"block"}), ("per_block", {"head"}), ("averaged", {"block", "head"}), ("split", set())],
+)
 def test_an_averaged_axis_is_null_in_heads(store_of, variant, axes):
     heads = table(store_of(VARIANT[variant]), "heads")
     for axis in ("block", "head"):

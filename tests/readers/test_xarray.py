@@ -2,7 +2,6 @@
 
 import numpy as np
 import xarray
-
 from committed import words
 from source_dump import same_bits, step_arrays
 

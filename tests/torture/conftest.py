@@ -1,4 +1,5 @@
-"""The scenes of the torture: what is on disk before a command, what it is told to do, and what must be true afterwards."""
+"""The scenes of the torture: what is on disk before a command, what it is told to do, and what must be true
+afterwards."""
 
 import sys
 from pathlib import Path
@@ -6,7 +7,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "readers"))
 
 import pytest
-
 import shim
 
 

@@ -3,7 +3,8 @@
  * FAULTS_ROOT   the directory; calls elsewhere are left alone
  * FAULTS_LOG    file that one line is written to for each call: its number, its name, its path
  * FAULTS_AT     number of the call that is disturbed, from 1
- * FAULTS_HOW    what happens to it: `errno N` (it fails), `short` (half is read or written), `before` or `after` (the process is killed then)
+ * FAULTS_HOW    what happens to it: `errno N` (it fails), `short` (half is read or written), `before` or `after` (the
+ *               process is killed then)
  * FAULTS_LOCKS  errno of every call of flock
  * FAULTS_JOURNAL file that everything done is written to, with the bytes: see journal.py
  */
@@ -76,7 +77,8 @@ static void keep(int fd, const char *path) {
 static void record(char kind, const char *path, const char *other, uint64_t number, const void *bytes, size_t len) {
     if (journal < 0) return;
     char head[2 * PATH_MAX + 64];
-    int head_len = snprintf(head, sizeof head, "%c %zu %zu %llu %zu\n%s%s", kind, strlen(path), other ? strlen(other) : 0,
+    int head_len = snprintf(head, sizeof head, "%c %zu %zu %llu %zu\n%s%s", kind, strlen(path),
+                            other ? strlen(other) : 0,
                             (unsigned long long)number, len, path, other ? other : "");
     struct iovec parts[2] = {{head, head_len}, {(void *)bytes, len}};
     REAL(writev)(journal, parts, 2);
@@ -125,7 +127,9 @@ static int opened(int fd, int flags, const char *path, int was_there) {
 
 #define OPEN(function, dir, ...) \
     mode_t mode = 0; \
-    if (flags & (O_CREAT | O_TMPFILE)) { va_list more; va_start(more, flags); mode = va_arg(more, mode_t); va_end(more); } \
+    if (flags & (O_CREAT | O_TMPFILE)) { \
+        va_list more; va_start(more, flags); mode = va_arg(more, mode_t); va_end(more); \
+    } \
     BEGIN(#function, dir, path, -1) \
     struct stat found_; \
     int was_there = path_ && journal >= 0 && !REAL(fstatat)(AT_FDCWD, path_, &found_, AT_SYMLINK_NOFOLLOW); \
@@ -204,7 +208,9 @@ int ftruncate64(int fd, off64_t len) {
     END return done;
 }
 #define FLUSH(function) \
-    BEGIN_FD(#function, fd, -1) int done = REAL(function)(fd); if (path_ && !done) record('S', path_, NULL, 0, NULL, 0); END return done;
+    BEGIN_FD(#function, fd, -1) int done = REAL(function)(fd); \
+    if (path_ && !done) record('S', path_, NULL, 0, NULL, 0); \
+    END return done;
 int fsync(int fd) { FLUSH(fsync) }
 int fdatasync(int fd) { FLUSH(fdatasync) }
 int flock(int fd, int operation) {
@@ -237,10 +243,14 @@ int linkat(int from_dir, const char *from, int to_dir, const char *to, int flags
 }
 int link(const char *from, const char *to) { return linkat(AT_FDCWD, from, AT_FDCWD, to, 0); }
 #define NAME(name, dir, path, kind, call) \
-    BEGIN(name, dir, path, -1) int done = call; if (path_ && !done) record(kind, path_, NULL, 0, NULL, 0); END return done;
+    BEGIN(name, dir, path, -1) int done = call; \
+    if (path_ && !done) record(kind, path_, NULL, 0, NULL, 0); \
+    END return done;
 int unlink(const char *path) { NAME("unlink", AT_FDCWD, path, 'U', REAL(unlink)(path)) }
 int rmdir(const char *path) { NAME("rmdir", AT_FDCWD, path, 'U', REAL(rmdir)(path)) }
-int unlinkat(int dir, const char *path, int flags) { NAME("unlinkat", dir, path, 'U', REAL(unlinkat)(dir, path, flags)) }
+int unlinkat(int dir, const char *path, int flags) {
+    NAME("unlinkat", dir, path, 'U', REAL(unlinkat)(dir, path, flags))
+}
 int mkdir(const char *path, mode_t mode) { NAME("mkdir", AT_FDCWD, path, 'M', REAL(mkdir)(path, mode)) }
 int mkdirat(int dir, const char *path, mode_t mode) { NAME("mkdirat", dir, path, 'M', REAL(mkdirat)(dir, path, mode)) }
 int chmod(const char *path, mode_t mode) {
@@ -274,7 +284,8 @@ int statx(int dir, const char *path, int flags, unsigned mask, struct statx *fou
     int done = REAL(statx)(dir, path, flags, mask, found);
     END return done;
 }
-#define STAT(function, dir, path, ...) BEGIN(#function, dir, path, -1) int done = REAL(function)(__VA_ARGS__, found); END return done;
+#define STAT(function, dir, path, ...) \
+    BEGIN(#function, dir, path, -1) int done = REAL(function)(__VA_ARGS__, found); END return done;
 int stat64(const char *path, struct stat64 *found) { STAT(stat64, AT_FDCWD, path, path) }
 int lstat64(const char *path, struct stat64 *found) { STAT(lstat64, AT_FDCWD, path, path) }
 int fstat64(int fd, struct stat64 *found) {

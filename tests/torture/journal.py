@@ -1,6 +1,7 @@
 """What a disk may hold after the power went at some point of a recorded run.
 
-A file has the contents that were flushed last, a directory the names that were flushed last; what was written since may be there or not.
+A file has the contents that were flushed last, a directory the names that were flushed last; what was written since may
+be there or not.
 """
 
 from dataclasses import dataclass, field

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-import zarr
-
 import shim
+import zarr
 from source_dump import same_bits, step_arrays, write_dump
 
 SHAPE = (2, 3, 12, 1)
@@ -22,7 +21,10 @@ def dump(directory, videos=2, steps=3, salt=0):
     """Writes a dump of tiny maps that are different everywhere."""
     values = np.random.default_rng(salt)
     arrays = {
-        (f"prompt_{video:03}_vid001", word, step): (values.random(SHAPE).astype(np.float16), {"timestep": 999.0 - step, "weight": 1.0})
+        (f"prompt_{video:03}_vid001", word, step): (
+            values.random(SHAPE).astype(np.float16),
+            {"timestep": 999.0 - step, "weight": 1.0},
+        )
         for video in range(videos)
         for word in ("cat", "dog")
         for step in range(steps)
@@ -65,7 +67,9 @@ def told(store):
     """What a store says, without what differs from run to run."""
     if not (store / "zarr.json").exists():
         return None
-    of_steps = {key: {name: value for name, value in row.items() if name not in VOLATILE} for key, row in rows(store).items()}
+    of_steps = {
+        key: {name: value for name, value in row.items() if name not in VOLATILE} for key, row in rows(store).items()
+    }
     return of_steps, parts(store, "heads"), {key: one.tobytes() for key, one in values(store).items()}
 
 
@@ -88,7 +92,8 @@ class Scene:
         return asked(self.command, store)
 
     def again(self, store):
-        """Runs the command once more, undisturbed, and cleans up: the store must be as if it had never been disturbed."""
+        """Runs the command once more, undisturbed, and cleans up: the store must be as if it had never been
+        disturbed."""
         finished = shim.run(*self.arguments(store))
         assert finished.returncode == 0, f"the next run: {finished.stdout}{finished.stderr}"
         assert told(store) == told(self.after), "the next run leaves another store than an undisturbed one"
@@ -100,7 +105,8 @@ class Scene:
         assert checked.returncode == 0, checked.stdout + checked.stderr
 
     def judge(self, store):
-        """What is left of the store is what was there, or what was to be there, video by video; nothing else, and nothing damaged."""
+        """What is left of the store is what was there, or what was to be there, video by video; nothing else, and
+        nothing damaged."""
         if not (store / "zarr.json").exists():
             assert not self.before.exists(), "there is no store any more"
             return
@@ -113,11 +119,12 @@ class Scene:
         found = values(store)
         before = values(self.before) if self.before.exists() else {}
         for video in {key[0] for key in [*found, *before]}:
-            of_video = lambda state: {key: one for key, one in state.items() if key[0] == video}
+            of_video = lambda state, video=video: {key: one for key, one in state.items() if key[0] == video}
             states = [of_video(before), *(of_video(one) for one in known)]
             held = of_video(found)
             assert any(
-                held.keys() == state.keys() and all(same_bits(held[key], state[key]) for key in state) for state in states
+                held.keys() == state.keys() and all(same_bits(held[key], state[key]) for key in state)
+                for state in states
             ), f"{video} is neither as it was nor as it is to be"
 
 

@@ -8,7 +8,12 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 BINARY = os.environ.get("ATTNKIT_BIN", "attnkit")
-FAULTS = [*(f"errno {getattr(errno, name)}" for name in ("EIO", "ENOSPC", "EMFILE", "EINTR", "EACCES")), "short", "before", "after"]
+FAULTS = [
+    *(f"errno {getattr(errno, name)}" for name in ("EIO", "ENOSPC", "EMFILE", "EINTR", "EACCES")),
+    "short",
+    "before",
+    "after",
+]
 KILLS = ("before", "after")
 
 
@@ -16,7 +21,9 @@ def build(directory):
     """Compiles the library: its path."""
     library = Path(directory) / "faults.so"
     compiler = os.environ.get("CC", "cc")
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, HERE / "faults.c", "-ldl", "-lpthread"], check=True)
+    subprocess.run(
+        [compiler, "-shared", "-fPIC", "-O1", "-o", library, HERE / "faults.c", "-ldl", "-lpthread"], check=True
+    )
     return library
 
 

@@ -1,7 +1,8 @@
-"""Whatever fails, whenever the process dies or the power goes: nothing that was committed is lost, nothing damaged is believed, and the next run
-ends as if nothing had happened.
+"""Whatever fails, whenever the process dies or the power goes: nothing that was committed is lost, nothing damaged is
+believed, and the next run ends as if nothing had happened.
 
-A sample that is drawn at random takes a minute; `ATTNKIT_TORTURE=1` (`make torture`) tries every call, every fault and every state.
+A sample that is drawn at random takes a minute; `ATTNKIT_TORTURE=1` (`make torture`) tries every call, every fault and
+every state.
 """
 
 import csv
@@ -14,10 +15,9 @@ import subprocess
 import time
 from collections import Counter
 
+import journal
 import numpy as np
 import pytest
-
-import journal
 import scenes
 import shim
 from scenes import asked
@@ -62,7 +62,9 @@ def did_not_break(finished, fault):
     if fault in shim.KILLS and finished.returncode == -9:
         return
     assert finished.returncode in ENDINGS, f"ended with {finished.returncode}: {said}"
-    assert finished.returncode != 1 or "error: " in said and ("/" in said or "attnkit verify" in said), f"an error that names nothing: {said}"
+    assert finished.returncode != 1 or ("error: " in said and ("/" in said or "attnkit verify" in said)), (
+        f"an error that names nothing: {said}"
+    )
 
 
 @pytest.mark.parametrize("name", SCENES)
@@ -82,7 +84,9 @@ def test_every_call_that_fails_or_is_the_last_one_costs_nothing(library, all_sce
             scene.judge(store)
             scene.again(store)
         except Exception as error:
-            raise AssertionError(f"call {number} ({call}), {fault}: {finished.stdout}{finished.stderr}\n{error}") from error
+            raise AssertionError(
+                f"call {number} ({call}), {fault}: {finished.stdout}{finished.stderr}\n{error}"
+            ) from error
         tried[call] += 1
     print(f"{name}: {sum(tried.values())} disturbed runs: {dict(tried)}")
 
@@ -134,7 +138,8 @@ QUESTIONS = [
     ["query", "list", "STORE", "--table", "heads"],
     ["query", "average", "STORE", "--over", "block,head", "--format", "csv"],
     ["query", "map", "STORE", "--token", "cat", "--video", "prompt_000_vid001", "--step", "1", "--format", "json"],
-    ["query", "sql", "STORE", "SELECT video_id, token, count(*) AS n FROM heads GROUP BY video_id, token ORDER BY video_id, token"],
+    ["query", "sql", "STORE", "SELECT video_id, token, count(*) AS n FROM heads GROUP BY video_id, token ORDER BY "
+                              "video_id, token"],
     ["info", "STORE", "--json"],
 ]  # fmt: skip
 
@@ -205,7 +210,9 @@ def test_a_file_system_without_locks_is_told_and_usable_by_one_writer(library, a
             if writes[0] == "repair":
                 next(store.rglob("attention/c/0/0/0/0/0")).write_bytes(b"damaged")
             refused = shim.run(*writes, library=library, root=store, locks=number)
-            assert refused.returncode == 1 and "no locks" in refused.stderr and "--single-writer" in refused.stderr, refused.stderr
+            assert refused.returncode == 1 and "no locks" in refused.stderr and "--single-writer" in refused.stderr, (
+                refused.stderr
+            )
             done = shim.run(*writes, "--single-writer", library=library, root=store, locks=number)
             assert done.returncode == 0, done.stderr
         shim.fresh_copy(scene.after, store)
@@ -220,7 +227,9 @@ def test_many_writers_beside_readers_mix_nothing(places, tmp_path):
     for video in ("prompt_000_vid001", "prompt_001_vid001"):
         shutil.rmtree(others / video)
     right = {salt: step_arrays(one) for salt, one in {**dumps, 12: others}.items()}
-    mean = {salt: {key: float(array.astype(np.float64).mean()) for key, array in of.items()} for salt, of in right.items()}
+    mean = {
+        salt: {key: float(array.astype(np.float64).mean()) for key, array in of.items()} for salt, of in right.items()
+    }
     scenes.ingested(dumps[10], store)
     until = time.monotonic() + (120 if IS_FULL else 4)
     started = lambda *arguments: subprocess.Popen(

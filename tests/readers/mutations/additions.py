@@ -57,7 +57,10 @@ def add_files(*names, places=(Copy.word,), content=b"text\n"):
     return change
 
 
-def add_pairs(*names, content=npy(NOT_IT)):
+ANOTHER_TENSOR = npy(NOT_IT)
+
+
+def add_pairs(*names, content=ANOTHER_TENSOR):
     """Beside the step's files there are others: a tensor of each name, with metadata of its stem."""
 
     def change(dump):

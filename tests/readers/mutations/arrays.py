@@ -4,7 +4,6 @@ import io
 import warnings
 
 import numpy as np
-
 from good_dump import maps
 
 # What is somebody else's array: never to be found in a store.

@@ -8,7 +8,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-
 from answers import asked, by_step, table
 from changes import Copy
 from good_dump import write_good_dump

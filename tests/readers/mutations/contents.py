@@ -5,7 +5,6 @@ from itertools import groupby, product
 import numpy as np
 import pytest
 import zarr
-
 from answers import LISTED, asked, by_step, table
 from good_dump import GOOD
 from outcomes import Among
@@ -35,7 +34,7 @@ def assert_arrays(store, steps, rows):
         by_array.setdefault(rows[step.key]["array"], []).append(step)
     for path, of_array in by_array.items():
         group = (store / path).parent
-        read = lambda name: zarr.open_array(group / name, mode="r")[...]
+        read = lambda name, group=group: zarr.open_array(group / name, mode="r")[...]
         attention = read("attention")
         assert len(attention) == len(of_array)
         assert [step.key for step, found in zip(of_array, attention) if not same_bits(found, step.array)] == []
@@ -82,7 +81,7 @@ def full_rows(steps):
 def wrong_ones(found, expected):
     """(found, expected) of all columns that are not as expected, by their rows."""
     wrong = {
-        key: {name: (found[key].get(name), value) for name, value in row.items() if not found[key].get(name) == value}
+        key: {name: (found[key].get(name), value) for name, value in row.items() if found[key].get(name) != value}
         for key, row in expected.items()
     }
     return {key: of_row for key, of_row in wrong.items() if of_row}

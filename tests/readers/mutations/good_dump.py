@@ -59,8 +59,12 @@ def good_step(video, word, step):
         **{"video_id": video, "prompt_id": "prompt_000", "prompt": PROMPT, "template": None, "variation": None},
         **{"seed": Decimal(SEEDS[video]), "cfg_scale": 4.5, "token": word, "token_ids": [IDS[word]]},
         **{"token_texts": [word], "weight": None, "step": step, "timestep": 1000.0 - 300 * step, "total_steps": 3},
-        **{"aggregation_method": "per_step_full", "block_numbers": None, "head_numbers": None,
-           "threshold_applied": None},
+        **{
+            "aggregation_method": "per_step_full",
+            "block_numbers": None,
+            "head_numbers": None,
+            "threshold_applied": None,
+        },
         **{"frames": 2, "height": 4, "width": 4, "video_width": 64, "video_height": 64, "video_frames": 5},
     }
     return Step(maps(100 * SEEDS[video] + 10 * IDS[word] + step), row, (video, word, step))

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
-
 from changes import Literal
 from outcomes import Outcome
 

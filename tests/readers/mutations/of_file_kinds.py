@@ -64,8 +64,13 @@ def of_step(change):
     return lambda dump: [change(dump) and (dump.tensor(), dump.metadata())]
 
 
-PLACES = {"a video": Copy.video, "a word": Copy.word, "a tensor": Copy.tensor, "metadata": Copy.metadata,
-          "a summary": Copy.summary}
+PLACES = {
+    "a video": Copy.video,
+    "a word": Copy.word,
+    "a tensor": Copy.tensor,
+    "metadata": Copy.metadata,
+    "a summary": Copy.summary,
+}
 AGAIN = lambda dump: dump.maps() / "prompt_000_vid003"
 ANOTHER_STEP = lambda dump: dump.tensor(7)
 
@@ -96,7 +101,8 @@ KINDS_OF_FILE = [
     M("a step that links to another", instead(Copy.tensor, linking("step_000.npy")),
       changed(array=lambda _: ARRAYS[VIDEO, WORD, 0])),
     M("a directory called like aggregates, with a step in it", lambda dump: [
-        (dump.word() / "aggregates").mkdir() or add_step(dump.word() / "aggregates", 0) and dump.word() / "aggregates"],
+        (dump.word() / "aggregates").mkdir() or (add_step(dump.word() / "aggregates",
+         0) and dump.word() / "aggregates")],
       OTHERS_LEFT_OUT, says="outside"),
     M("a directory instead of a tensor", instead(Copy.tensor, Path.mkdir), LEFT_OUT, says="directory"),
     M("a pipe instead of a tensor", instead(Copy.tensor, os.mkfifo), LEFT_OUT, says="regular"),

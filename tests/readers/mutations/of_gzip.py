@@ -61,10 +61,18 @@ def damaged_gzip(name, packs):
 
 TAILS = (b"trailing words", bytes(9) + b"words", b"\x1f", npy(NOT_IT), b"\n", bytes(9) + b"\x8b")
 NOT_GZIP = {
-    **{bytes: "not gzip", always(b"text\n"): "not gzip", zlib.compress: "not gzip", lzma.compress: "not gzip",
-       always(b""): "empty"},
-    **{always(bytes(99)): "not gzip", always(npz(NOT_IT)): "not gzip",
-       always(b"\x28\xb5\x2f\xfd" + bytes(9)): "not gzip"},
+    **{
+        bytes: "not gzip",
+        always(b"text\n"): "not gzip",
+        zlib.compress: "not gzip",
+        lzma.compress: "not gzip",
+        always(b""): "empty",
+    },
+    **{
+        always(bytes(99)): "not gzip",
+        always(npz(NOT_IT)): "not gzip",
+        always(b"\x28\xb5\x2f\xfd" + bytes(9)): "not gzip",
+    },
     **{always(gzip.compress(b"")): "empty", always(gzip.compress(npz(NOT_IT))): "npy"},
     **{lambda content: gzip.compress(gzip.compress(content)): "npy"},
 }

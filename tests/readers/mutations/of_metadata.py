@@ -5,7 +5,6 @@ import json
 from decimal import Decimal
 
 import numpy as np
-
 from additions import add_steps
 from arrays import NOT_IT, npy
 from changes import MISSING, Literal, always, content, metadata, recoded, replaced
@@ -25,8 +24,17 @@ UNKNOWN = {column: value for columns in KEYS.values() for column, value in colum
 GRIDLESS = {"frames": None, "height": None, "width": None}
 NOT_FLOATS = ('"4.5"', "true", "[4.5]", "{}", "NaN", "Infinity", "-Infinity", "1e400", "-1e999")
 NOT_TEXTS = ("7", '["a cat"]', "{}", "false", "NaN")
-NOT_SEEDS = ('"11"', "11.5", "true", "[11]", "{}", "18446744073709551616", "-9223372036854775809", "1" + "0" * 30,
-             "1e300")
+NOT_SEEDS = (
+    '"11"',
+    "11.5",
+    "true",
+    "[11]",
+    "{}",
+    "18446744073709551616",
+    "-9223372036854775809",
+    "1" + "0" * 30,
+    "1e300",
+)
 NOT_INT_32 = ('"3"', "3.5", "2147483648", "-2147483649", "true", "NaN", "[3]", "1e10")
 NOT_IDS = ('"7"', "7.5", '["7"]', "[7.5]", "[9223372036854775808]", "[[7]]", "true", "{}", '{"token_ids": "7"}')
 FLOATS = (
@@ -112,8 +120,11 @@ OTHER_FILES = (
 )
 WIDE = {
     **{recoded(name): "UTF-16" for name in ("utf-16", "utf-16-le", "utf-16-be")},
-    **{recoded("utf-16-be", b"\xfe\xff"): "UTF-16", recoded("utf-32"): "UTF-32",
-       recoded("utf-32-be", b"\0\0\xfe\xff"): "UTF-32"},
+    **{
+        recoded("utf-16-be", b"\xfe\xff"): "UTF-16",
+        recoded("utf-32"): "UTF-32",
+        recoded("utf-32-be", b"\0\0\xfe\xff"): "UTF-32",
+    },
 }
 NOT_UTF_8 = {
     b'"a caf\xe9"': Among(None, "a caf\ufffd"),

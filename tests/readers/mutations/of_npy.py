@@ -4,7 +4,6 @@ import gzip
 import struct
 
 import numpy as np
-
 from additions import add_steps, add_word, damaged, forms
 from arrays import NOT_IT, ONE_BLOCK, ONE_HEAD, ONE_OF_BOTH, four_blocks, npy, npy_of
 from changes import always, both, tensor
@@ -79,37 +78,77 @@ def shapes(name, *changes):
 NO_HEADERS = {
     **{headed(PLAIN, b"\4\0"): "npy", headed(PLAIN, b"\0\0"): "npy", headed("[1, 2]\n"): "npy", headed("\n"): "npy"},
     **{plain("\n", " " * 20_000 + "\n"): "header", plain("'shape'", "'form'"): "npy", plain("False", "None"): "npy"},
-    **{of_shape("__import__('os').abort()"): "npy", of_shape("2"): "", of_shape("(-2, 3, 32, 1)"): "",
-       of_shape("(2.0,)"): "npy"},
+    **{
+        of_shape("__import__('os').abort()"): "npy",
+        of_shape("2"): "",
+        of_shape("(-2, 3, 32, 1)"): "",
+        of_shape("(2.0,)"): "npy",
+    },
     **{plain("<f2", "<f3"): "f3", plain("<f2", ""): "", plain("<f2", "<f2x"): "f2x"},
 }
 OTHER_SIZES = {
     **{of_shape(f"(2, 3, {size}, 1)"): "bytes" for size in (31, 33, 2**40, 2**62)},
-    **{of_shape(f"({2**32}, {2**32}, 1, 1)"): "", of_shape(f"({2**33}, {2**33}, {2**33}, 1)"): "",
-       of_shape(f"({2**64},)"): ""},
+    **{
+        of_shape(f"({2**32}, {2**32}, 1, 1)"): "",
+        of_shape(f"({2**33}, {2**33}, {2**33}, 1)"): "",
+        of_shape(f"({2**64},)"): "",
+    },
 }
 OTHER_TYPES = {
-    **{cast("f4"): "float32", cast("f8"): "float64", cast("g"): "longdouble", cast("G"): "complex",
-       cast("c8"): "complex64"},
+    **{
+        cast("f4"): "float32",
+        cast("f8"): "float64",
+        cast("g"): "longdouble",
+        cast("G"): "complex",
+        cast("c8"): "complex64",
+    },
     **{cast("i1"): "int8", cast("u1"): "uint8", cast(">i4"): "int32", cast("i8"): "int64", cast("u8"): "uint64"},
-    **{cast(bool): "bool", cast(object): "object", cast("U4"): "U4", cast("S4"): "S4",
-       npy_of(lambda a: a.view("V2")): "V2"},
+    **{
+        cast(bool): "bool",
+        cast(object): "object",
+        cast("U4"): "U4",
+        cast("S4"): "S4",
+        npy_of(lambda a: a.view("V2")): "V2",
+    },
     **{npy_of(lambda a: a.astype("i8").astype("M8[s]")): "M8", npy_of(lambda a: a.view([("x", "<f2")])): "type"},
     **{npy_of(lambda a: a.view([(("a title", "x"), "<f2")])): "type"},
     **{npy_of(lambda a: np.zeros(3, [("x", "<f2", (2, 3, 32, 1))])): "type"},
 }
 OTHER_AXES = (
-    *(np.ravel, lambda a: np.float16(1), lambda a: a[0, 0], lambda a: a[..., 0], lambda a: a[None, None],
-      lambda a: a[:0]),
+    *(
+        np.ravel,
+        lambda a: np.float16(1),
+        lambda a: a[0, 0],
+        lambda a: a[..., 0],
+        lambda a: a[None, None],
+        lambda a: a[:0],
+    ),
     *(lambda a: a[:, :0], lambda a: a[:, :, :0], lambda a: a[..., :0]),
 )
-OTHER_SHAPES = (ONE_BLOCK, lambda a: a[:, :2], lambda a: a[:, :, :16], two_tokens, four_blocks,
-                lambda a: a.swapaxes(0, 1))
+OTHER_SHAPES = (
+    ONE_BLOCK,
+    lambda a: a[:, :2],
+    lambda a: a[:, :, :16],
+    two_tokens,
+    four_blocks,
+    lambda a: a.swapaxes(0, 1),
+)
 NOT_NPY = (
-    *(bytes(512), NOT_IT.tobytes(), b"0.1 0.2\n", b"<!DOCTYPE html>", b"[[0.1]]",
-      b"version https://git-lfs.github.com/spec/v1\n"),
-    *(b"\x80\x04]\x94.", b"PK\3\4" + bytes(99), gzip.compress(npy(NOT_IT)), b"\x89HDF\r\n\x1a\n",
-      struct.pack("<Q", 2) + b"{}"),
+    *(
+        bytes(512),
+        NOT_IT.tobytes(),
+        b"0.1 0.2\n",
+        b"<!DOCTYPE html>",
+        b"[[0.1]]",
+        b"version https://git-lfs.github.com/spec/v1\n",
+    ),
+    *(
+        b"\x80\x04]\x94.",
+        b"PK\3\4" + bytes(99),
+        gzip.compress(npy(NOT_IT)),
+        b"\x89HDF\r\n\x1a\n",
+        struct.pack("<Q", 2) + b"{}",
+    ),
     *(b"\xef\xbb\xbf" + npy(NOT_IT), npy(NOT_IT).replace(b"\n", b"\r\n"), npy(NOT_IT).replace(b"\x93", b"\xc2\x93")),
 )
 NOT_PT = (

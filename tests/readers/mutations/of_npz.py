@@ -5,7 +5,6 @@ import warnings
 import zipfile
 
 import numpy as np
-
 from additions import add_steps, damaged, forms
 from arrays import NOT_IT, npy, npz
 from changes import always, tensor
@@ -40,20 +39,33 @@ NO_STEPS = ({"timestep": np.array(700)}, {"prompt": np.array("a cat")}, {"counts
             {"mask": np.ones((2, 3, 32))}, {"objects": np.array([{}], object)},
             {"empty": np.ones((0, 3, 32, 1))})  # fmt: skip
 NONE_MEANT = {
-    **{lambda a: npz(uncond=NOT_IT, cond=a): "--array", lambda a: npz(a, maps=a): "--array",
-       lambda a: npz(NOT_IT, a): "arr_0, arr_1"},
-    **{lambda a: npz(a=a, b=a, c=a): "a, b, c", lambda a: npz(attention=a[0], maps=a): "shape",
-       lambda a: npz(): "no array"},
+    **{
+        lambda a: npz(uncond=NOT_IT, cond=a): "--array",
+        lambda a: npz(a, maps=a): "--array",
+        lambda a: npz(NOT_IT, a): "arr_0, arr_1",
+    },
+    **{
+        lambda a: npz(a=a, b=a, c=a): "a, b, c",
+        lambda a: npz(attention=a[0], maps=a): "shape",
+        lambda a: npz(): "no array",
+    },
     **{lambda a: npz(step=np.array(1), seed=np.array(11)): "seed", lambda a: zipped(("x", b"text")): "npz"},
-    **{lambda a: npz(a.astype("f4")): "float32", lambda a: npz(a.astype("g")): "longdouble",
-       lambda a: npz(a.astype(object)): "object"},
+    **{
+        lambda a: npz(a.astype("f4")): "float32",
+        lambda a: npz(a.astype("g")): "longdouble",
+        lambda a: npz(a.astype(object)): "object",
+    },
 }
 NOT_NPZ = {
     **{always(b""): "empty", npy: "npz", lambda a: npz(a)[:-30]: "npz", lambda a: npz(a)[30:]: "npz"},
-    **{lambda a: npz(a).replace(a.tobytes()[:8], bytes(8), 1): "npz",
-       lambda a: zipped(("attention.npy", b"")): "empty"},
-    **{lambda a: zipped(("attention.npy", npy(a)[:-9])): "bytes",
-       lambda a: zipped(("attention.npy", npy(a) + b"more")): "bytes"},
+    **{
+        lambda a: npz(a).replace(a.tobytes()[:8], bytes(8), 1): "npz",
+        lambda a: zipped(("attention.npy", b"")): "empty",
+    },
+    **{
+        lambda a: zipped(("attention.npy", npy(a)[:-9])): "bytes",
+        lambda a: zipped(("attention.npy", npy(a) + b"more")): "bytes",
+    },
 }
 
 NPZ = [

@@ -5,7 +5,6 @@ import json
 from itertools import product
 
 import numpy as np
-
 from additions import add_word
 from arrays import NOT_IT, ONE_BLOCK, ONE_HEAD, ONE_OF_BOTH, four_blocks, npy, npy_of
 from changes import both, dumped, instead, metadata
@@ -95,7 +94,8 @@ PARTS = [
     M("a block is missing of one step", parts([6, 8], missing=["step_001_block_08"]),
       Outcome(lambda steps: LEFT_OUT.holds(SIX_AND_EIGHT.holds(steps)), 3), says="block_08"),
     M("all other parts are left out with one that is damaged",
-      one_part(lambda path: path.write_bytes(npy(NOT_IT)[:200])), LEFT_OUT, says="step 1 is left out with all of its 2"),
+      one_part(lambda path: path.write_bytes(npy(NOT_IT)[:200])), LEFT_OUT, says="step 1 is left out with all of its "
+          "2"),
     M("a head is missing of one step", parts(None, [0, 1, 2], missing=["step_001_head_01"]), LEFT_OUT, says="head_01"),
     M("a part is missing of one step", parts([0, 1], [0, 1, 2], missing=["step_001_block_01_head_02"]), LEFT_OUT,
       says="block_01_head_02"),
@@ -118,14 +118,16 @@ PARTS = [
       changed(WHOLE_WORD, blocks=[6, 8], heads=[3, 5, 7])),
     M("files for heads, and blocks by metadata", parts(None, [3, 5, 7], block_idx=[6, 8]),
       changed(WHOLE_WORD, blocks=[6, 8], heads=[3, 5, 7])),
-    *[M(f"parts of one step whose metadata say another {key}", both(parts([0, 1]), part_metadata(**{key: value})), SAME, warns=key)
+    *[M(f"parts of one step whose metadata say another {key}", both(parts([0, 1]), part_metadata(**{key: value})),
+        SAME, warns=key)
       for key, value in {"seed": 7, "prompt": "a dog", "timestep": 1.0, "token_ids": [1], "cfg_scale": None}.items()],
     M("parts whose heads are in another order by metadata", both(parts([0, 1], head_idx=[3, 5, 7]),
                                                                  part_metadata(head_idx=[5, 3, 7])),
       Outcome(lambda steps: LEFT_OUT.holds(changed(WHOLE_WORD, heads=[3, 5, 7]).holds(steps)), 3), says="head_idx"),
     M("parts of which one alone numbers its heads", both(parts([0, 1]), part_metadata(head_idx=[3, 5, 7])), LEFT_OUT,
       says="head_idx"),
-    M("parts with another key that is not documented", both(parts([0, 1]), part_metadata(host="a")), SAME, warns="host"),
+    M("parts with another key that is not documented", both(parts([0, 1]), part_metadata(host="a")), SAME,
+        warns="host"),
     M("a further part whose metadata is no JSON", both(parts([0, 1]), part_metadata(content=b"{")), SAME, warns="JSON"),
     numbered([6, 8]), numbered([6, 8], [3, 5, 7]), numbered([8, 6], [5, 3, 7]), numbered(heads=[2, 1, 0]),
     M("blocks from 0 by metadata", metadata(STEPS, block_idx=[0, 1]), SAME),

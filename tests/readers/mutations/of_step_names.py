@@ -15,8 +15,16 @@ NOT_STEPS = {
     "numbered from 0": ("step_-1", "step_-001", "step_-2.5"),
     "whole number": ("step_999.5", "step_1.0", "step_1e0", "step_nan", "step_+1"),
     "no number": (
-        *("step_0x1", "step_1_000", "step_", "step_\uff10\uff11", "step_\u0660\u0661", "step_ 1", "step_001 ",
-          "step__001"),
+        *(
+            "step_0x1",
+            "step_1_000",
+            "step_",
+            "step_\uff10\uff11",
+            "step_\u0660\u0661",
+            "step_ 1",
+            "step_001 ",
+            "step__001",
+        ),
         *("step_1_final", "step_001_block_", "step_001_block_x", "step_001_head_-1", "step_001_block_0_head"),
     ),
     "step_": (
@@ -25,8 +33,12 @@ NOT_STEPS = {
     ),
     "": (
         *("step_001_block_99999", "step_001_block_00_head_18446744073709551616", "step_001.1", "step_001 (1)"),
-        *("step_001 - Copy", "step_001 (conflicted copy 2025-11-26)", "step_001.sync-conflict-20251126",
-          "step_001_old"),
+        *(
+            "step_001 - Copy",
+            "step_001 (conflicted copy 2025-11-26)",
+            "step_001.sync-conflict-20251126",
+            "step_001_old",
+        ),
     ),
 }
 EXTENSIONS = (

@@ -7,7 +7,6 @@ from itertools import product
 import duckdb
 import numpy as np
 import pytest
-
 from answers import rows_of
 from good_dump import maps
 from source_dump import REPOSITORY, write_dump
@@ -67,8 +66,16 @@ def number(text):
 
 
 OF_ROWS = (
-    *("{0}", "-{0}", "ABS(-{0})", "{0} + 2147483647", "{0} - 4294967296", "2147483647 - {0}", "{0} * 65536",
-      "{0} * {0}"),
+    *(
+        "{0}",
+        "-{0}",
+        "ABS(-{0})",
+        "{0} + 2147483647",
+        "{0} - 4294967296",
+        "2147483647 - {0}",
+        "{0} * 65536",
+        "{0} * {0}",
+    ),
     *("{0} // 7", "{0} % 7", "3000000000 * {0}"),
 )
 OF_ALL = (
@@ -124,17 +131,35 @@ EXPRESSIONS = {
     **{"MIN(ARRAY_LENGTH(token_ids)) - 10": -9, "MAX(EXTRACT(YEAR FROM source_modified)) * 10000000": 20_240_000_000},
     **{"MAX(EXTRACT(MONTH FROM source_modified)) * 100": 300, "MAX(EXTRACT(DAY FROM source_modified)) * 100": 3100},
     **{"MAX(EXTRACT(DOY FROM source_modified)) * 1000": 91_000, "MAX(step) + 1": 2**31, "MAX(step) * 2": 2**32 - 2},
-    **{"MAX(step + 1)": 2**31, "MAX(step * 2)": 2**32 - 2, "MIN(-step - 2)": -(2**31) - 1,
-       "MIN(0 - step * 3)": -3 * LAST_STEP},
-    **{"MAX(2147483647 + 1)": 2**31, "MAX(2147483647 * 2147483647)": LAST_STEP**2,
-       "MIN(-2147483648 - 1)": -(2**31) - 1},
-    **{"SUM(1)": 6, "SUM(1) - 100": -94, "SUM(2147483647)": 6 * LAST_STEP, "AVG(3)": 3, "COUNT(1)": 6,
-       "SUM(step * 0 + 1)": 6},
-    **{"SUM(CASE WHEN step > 5 THEN 2147483647 ELSE 0 END)": 2 * LAST_STEP,
-       "MAX(GREATEST(step, 3000000000))": 3 * 10**9},
+    **{
+        "MAX(step + 1)": 2**31,
+        "MAX(step * 2)": 2**32 - 2,
+        "MIN(-step - 2)": -(2**31) - 1,
+        "MIN(0 - step * 3)": -3 * LAST_STEP,
+    },
+    **{
+        "MAX(2147483647 + 1)": 2**31,
+        "MAX(2147483647 * 2147483647)": LAST_STEP**2,
+        "MIN(-2147483648 - 1)": -(2**31) - 1,
+    },
+    **{
+        "SUM(1)": 6,
+        "SUM(1) - 100": -94,
+        "SUM(2147483647)": 6 * LAST_STEP,
+        "AVG(3)": 3,
+        "COUNT(1)": 6,
+        "SUM(step * 0 + 1)": 6,
+    },
+    **{
+        "SUM(CASE WHEN step > 5 THEN 2147483647 ELSE 0 END)": 2 * LAST_STEP,
+        "MAX(GREATEST(step, 3000000000))": 3 * 10**9,
+    },
     **{"SUM(CASE WHEN step * 2 > 3000000000 THEN 1 ELSE 0 END)": 2, "MAX(COALESCE(frames, 3000000000))": 3 * 10**9},
-    **{"MAX(CAST(step AS BIGINT) * 4)": 4 * LAST_STEP, "MAX(CAST(step AS INTEGER) * 4)": 4 * LAST_STEP,
-       "MAX(MOD(step, 7))": 5},
+    **{
+        "MAX(CAST(step AS BIGINT) * 4)": 4 * LAST_STEP,
+        "MAX(CAST(step AS INTEGER) * 4)": 4 * LAST_STEP,
+        "MAX(MOD(step, 7))": 5,
+    },
     **{"SUM(step * num_blocks * num_heads)": 12 * (LAST_STEP + 5)},
 }
 # Whole statements, and the number that comes of them.
@@ -156,14 +181,26 @@ STATEMENTS = {
 BEYOND = {
     **{"SUM(step * 9223372036854775807)": 2 * (LAST_STEP + 5) * (2**63 - 1), "MAX(step * step * step)": LAST_STEP**3},
     **{"MAX(9223372036854775807 + 1)": 2**63, "MIN(-9223372036854775807 - 2)": -(2**63) - 1, "MAX(seed + 1)": 2**64},
-    **{"MAX(4294967296 * 4294967296)": 2**64, "SUM(total_steps * total_steps * 4)": 24 * LAST_STEP**2,
-       "MIN(-seed)": -LARGE[0]},
-    **{"SUM(9223372036854775807)": 6 * (2**63 - 1), "MAX(ABS(-9223372036854775807 - 1))": 2**63,
-       "MAX(seed * seed)": LARGE[0] ** 2},
-    **{"SUM(seed)": 3 * sum(LARGE), "MAX(seed - 18446744073709551616)": -1,
-       "COUNT(*) * 9223372036854775807": 6 * (2**63 - 1)},
-    **{"MAX(CAST(seed AS BIGINT))": LARGE[0], "MAX(CAST(step AS SMALLINT))": LAST_STEP,
-       "MAX(CAST(step AS TINYINT))": LAST_STEP},
+    **{
+        "MAX(4294967296 * 4294967296)": 2**64,
+        "SUM(total_steps * total_steps * 4)": 24 * LAST_STEP**2,
+        "MIN(-seed)": -LARGE[0],
+    },
+    **{
+        "SUM(9223372036854775807)": 6 * (2**63 - 1),
+        "MAX(ABS(-9223372036854775807 - 1))": 2**63,
+        "MAX(seed * seed)": LARGE[0] ** 2,
+    },
+    **{
+        "SUM(seed)": 3 * sum(LARGE),
+        "MAX(seed - 18446744073709551616)": -1,
+        "COUNT(*) * 9223372036854775807": 6 * (2**63 - 1),
+    },
+    **{
+        "MAX(CAST(seed AS BIGINT))": LARGE[0],
+        "MAX(CAST(step AS SMALLINT))": LAST_STEP,
+        "MAX(CAST(step AS TINYINT))": LAST_STEP,
+    },
     **{"SUM(video_width * video_height * video_frames)": 3 * ((2**31 - 1) * 46341 * 2**30 + 64 * 64 * 5)},
 }
 
@@ -205,7 +242,11 @@ def test_conditions_on_what_64_bits_do_not_hold_are_right_or_an_error(run, integ
 
 # Types whose numbers polars would wrap, and lists that it would compute with one by one.
 REFUSED = (
-    *("CAST('170141183460469231731687303715884105727' AS HUGEINT) + 1", "CAST(mean AS HUGEINT)", "CAST(1e30 AS INT128)"),
+    *(
+        "CAST('170141183460469231731687303715884105727' AS HUGEINT) + 1",
+        "CAST(mean AS HUGEINT)",
+        "CAST(1e30 AS INT128)",
+    ),
     *("CAST(step AS TINYINT) * 2", "CAST(step AS SMALLINT)", "CAST(step AS UTINYINT)", "CAST(step AS USMALLINT)"),
     *("CAST(step AS UHUGEINT)", "CAST(step AS DECIMAL(38, 0)) * CAST(step AS DECIMAL(38, 0))"),
     *("SUM(CAST(step AS DECIMAL(38, 9)))", "token_ids + 1", "-token_ids", "token_ids * token_ids", "ABS(token_ids)"),

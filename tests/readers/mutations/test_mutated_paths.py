@@ -9,15 +9,32 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import zarr
-
 from answers import rows_of
 from good_dump import ARRAYS, GOOD, OTHER, STEPS
 
 PATHS = (
-    *("seed=99", "step=50/block=7/row=5", "height=480/token=dog/video_id=x", "a=b=c", "[wan 2.1]", "[!x]/[a]", "a*b?",
-      "**", "{x,y}"),
-    *("50% %20 #x", "~tilde", "~", "it's \"q\"", "\U0001f600 \u00fc", "u\u0308", "--store/-o", "new\nline",
-      "a;b&c|d/$HOME"),
+    *(
+        "seed=99",
+        "step=50/block=7/row=5",
+        "height=480/token=dog/video_id=x",
+        "a=b=c",
+        "[wan 2.1]",
+        "[!x]/[a]",
+        "a*b?",
+        "**",
+        "{x,y}",
+    ),
+    *(
+        "50% %20 #x",
+        "~tilde",
+        "~",
+        'it\'s "q"',
+        "\U0001f600 \u00fc",
+        "u\u0308",
+        "--store/-o",
+        "new\nline",
+        "a;b&c|d/$HOME",
+    ),
     *(" x ", "back\\slash", "s.parquet/x.zarr", ".hidden/_hidden", "file:x", "http:"),
 )
 OUTPUTS = {
@@ -46,8 +63,9 @@ def everything(answered, good_dump, directory, relative=False):
     ask("ingest", dump, "--store", store, "--report", directory / "report.json")
     found = {
         "ingested": json.loads((directory / "report.json").read_bytes())["ingested"],
-        "steps": ask("query", "list", store, "--where", "seed < 99 AND step < 50", "--columns",
-                     "video_id,token,step,seed,row"),
+        "steps": ask(
+            "query", "list", store, "--where", "seed < 99 AND step < 50", "--columns", "video_id,token,step,seed,row"
+        ),
         "maps": ask("query", "list", store, "--table", "heads", "--where", MAPS, "--columns", MAP_COLUMNS),
         "sql": ask("query", "sql", store, JOINED),
     }

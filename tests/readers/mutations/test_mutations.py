@@ -11,7 +11,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
 from contents import assert_holds
 from good_dump import ARRAYS, GOOD
 from ingested import assert_comes, ingest

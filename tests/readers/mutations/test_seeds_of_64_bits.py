@@ -5,7 +5,6 @@ from decimal import Decimal
 import duckdb
 import numpy as np
 import pytest
-
 from answers import rows_of, table
 from good_dump import maps
 from source_dump import write_dump
@@ -17,20 +16,39 @@ BY_SEED = {
 }
 SEED_CONDITIONS = {
     **{"seed = 18446744073709551615": "a", "seed = 18446744073709551614": "b", "18446744073709551615 = seed": "a"},
-    **{"seed > 9223372036854775807": "abc", "seed >= 9223372036854775808": "abc", "seed < 0": "gh",
-       "NOT seed < 0": "abcdef"},
-    **{"seed IN (18446744073709551615, 0)": "af", "seed NOT IN (18446744073709551615, 0)": "bcdegh",
-       "seed IS NULL": "i"},
+    **{
+        "seed > 9223372036854775807": "abc",
+        "seed >= 9223372036854775808": "abc",
+        "seed < 0": "gh",
+        "NOT seed < 0": "abcdef",
+    },
+    **{
+        "seed IN (18446744073709551615, 0)": "af",
+        "seed NOT IN (18446744073709551615, 0)": "bcdegh",
+        "seed IS NULL": "i",
+    },
     **{"seed <> 9223372036854775808": "abdefgh", "seed IS NOT NULL": "abcdefgh", "seed = -9223372036854775808": "h"},
     **{"seed BETWEEN 9223372036854775807 AND 18446744073709551614": "bcd", "seed = 11.5": "", "seed > 0.5": "abcde"},
     **{"seed = 9007199254740993": "e", "seed = 9007199254740992": "", "seed % 2 = 1 AND seed > 0": "ade"},
     **{"seed = 18446744073709551616": "", "seed > 18446744073709551615": "", "seed < 18446744073709551616": "abcdefgh"},
-    **{"seed - 1 = 18446744073709551614": "a", "seed = 18446744073709551614 + 1": "a",
-       "ABS(seed) = 9223372036854775808": "ch"},
+    **{
+        "seed - 1 = 18446744073709551614": "a",
+        "seed = 18446744073709551614 + 1": "a",
+        "ABS(seed) = 9223372036854775808": "ch",
+    },
     **{"CAST(seed AS VARCHAR) = '18446744073709551615'": "a"},
-    **{"seed = 18446744073709551615.0": "", "seed = 9007199254740992.0": "", "seed > 9007199254740992.0": "abcde",
-       "seed >= 9223372036854775808.0": "abc", "seed = -9223372036854775808.0": "h"},
-    **{"seed IN (9007199254740993, 9007199254740992.0)": "e", "seed IN (0.0, 1.0)": "f", "seed NOT IN (0.0)": "abcdegh"},
+    **{
+        "seed = 18446744073709551615.0": "",
+        "seed = 9007199254740992.0": "",
+        "seed > 9007199254740992.0": "abcde",
+        "seed >= 9223372036854775808.0": "abc",
+        "seed = -9223372036854775808.0": "h",
+    },
+    **{
+        "seed IN (9007199254740993, 9007199254740992.0)": "e",
+        "seed IN (0.0, 1.0)": "f",
+        "seed NOT IN (0.0)": "abcdegh",
+    },
     **{"CAST(seed AS UBIGINT) = 18446744073709551615 AND seed >= 0": "a", "TRY_CAST(seed AS UBIGINT) > 1": "abcde"},
 }
 SEED_STATEMENTS = {
@@ -61,8 +79,11 @@ def seeds(place, answered):
 def test_seeds_of_64_bits_are_told_apart_by_conditions(run, seeds, condition, expected):
     """By those of `list`, of `sql`, and of `average`, which ends with an error where no map matches."""
     sql = f"SELECT video_id FROM steps WHERE {condition} ORDER BY video_id"
-    for question in (("list", seeds, f"--where={condition}"), ("sql", seeds, sql),
-                     ("average", seeds, f"--where={condition}")):
+    for question in (
+        ("list", seeds, f"--where={condition}"),
+        ("sql", seeds, sql),
+        ("average", seeds, f"--where={condition}"),
+    ):
         ran = run("query", *question)
         found = "".join(row["video_id"] for row in rows_of(ran.out))
         assert found == expected and (ran.code == 0 or (question[0] == "average" and not expected)), ran.said
@@ -70,7 +91,7 @@ def test_seeds_of_64_bits_are_told_apart_by_conditions(run, seeds, condition, ex
 
 @pytest.mark.parametrize("sql, expected", SEED_STATEMENTS.items(), ids=SEED_STATEMENTS)
 def test_seeds_of_64_bits_are_told_apart_by_statements(answered, seeds, sql, expected):
-    assert [[*row.values()][0] for row in rows_of(answered("query", "sql", seeds, sql))] == expected
+    assert [next(iter(row.values())) for row in rows_of(answered("query", "sql", seeds, sql))] == expected
 
 
 def test_seeds_of_64_bits_are_what_other_readers_find(seeds):

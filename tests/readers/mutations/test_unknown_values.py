@@ -4,7 +4,6 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-
 from answers import rows_of
 from good_dump import STEPS, maps
 from source_dump import write_dump

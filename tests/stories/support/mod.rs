@@ -397,7 +397,8 @@ impl Word {
     /// Values like those of real dumps: small, and others for each step of each word.
     pub fn values(&self, step: i32) -> Vec<f16> {
         let name = format!("{}/{}/{step}", self.video, self.token);
-        let mut random = Random(name.bytes().fold(0, |seed, byte| seed * 31 + u64::from(byte)));
+        let seed = name.bytes().fold(0_u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(u64::from(byte)));
+        let mut random = Random(seed);
         (0..self.shape.iter().product()).map(|_| random.probability()).collect()
     }
 }

@@ -1,11 +1,7 @@
 //! Stories of planning: how large a dump and its store will be.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod support;
-
+use crate::support::Place;
 use serde_json::{Value, json};
-use support::Place;
 
 fn estimate(place: &Place, arguments: &[&str]) -> Value {
     let told = place.run(["estimate", "--json"].iter().chain(arguments)).succeeded();

@@ -1,16 +1,12 @@
-//! Stories of dumps that are not as documented: chosen blocks, odd names and links, JSON as Python writes it, large seeds. Nothing is
-//! dropped, renamed or rounded in silence, and `export` gives it all back.
-
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod support;
+//! Stories of dumps that are not as documented: chosen blocks, odd names and links, JSON as Python writes it, large
+//! seeds. Nothing is dropped, renamed or rounded in silence, and `export` gives it all back.
 
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use crate::support::{self, Place, Word, gzip, npy_f16};
 use serde_json::{Value, json};
-use support::{Place, Word, gzip, npy_f16};
 
 const VIDEO: &str = "prompt_000_vid001";
 

@@ -1,10 +1,5 @@
 //! Stories of ingests that are killed, run out of room, or run at the same time: nothing committed is ever lost.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-#![cfg(unix)] // signals and mounts
-
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,9 +7,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use crate::support::{self, Place, copy_tree, program, touch, write_summary};
 use attnkit::ingest::{self, Event, IngestOptions, Observer};
 use attnkit::store::Store;
-use support::{Place, copy_tree, program, touch, write_summary};
 
 const VIDEO: &str = "prompt_000_vid001";
 const VIDEOS: i32 = 4;
@@ -144,7 +139,7 @@ fn a_crash_after_any_step_or_commit_keeps_every_video_committed_before() {
     let mut kept = Vec::new();
     for events in 0.. {
         let status = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child_that_dies_after_some_events", "--test-threads", "1"])
+            .args(["--exact", "crash::child_that_dies_after_some_events", "--test-threads", "1"])
             .env(DIES, format!("{events} {}", place.path("").display()))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -172,7 +167,7 @@ fn a_crash_while_a_video_is_written_anew_leaves_the_old_one_to_readers() {
     let old = place.exported();
     place.word(VIDEO, "flower").steps([3]);
     let status = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child_that_dies_after_some_events", "--test-threads", "1"])
+        .args(["--exact", "crash::child_that_dies_after_some_events", "--test-threads", "1"])
         .env(DIES, format!("5 {}", place.path("").display()))
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -1,18 +1,14 @@
-//! Stories of `attnkit query`: what researchers ask, what is read for it, and what they are told when the question is wrong.
-//! Values are judged in `tests/readers`, against numpy.
-
-#![allow(clippy::unwrap_used)] // in helpers of stories, too
-
-mod support;
+//! Stories of `attnkit query`: what researchers ask, what is read for it, and what they are told when the question is
+//! wrong. Values are judged in `tests/readers`, against numpy.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use crate::support::{self, Place, Told, npy_f32};
 use attnkit::kernel::Reducer;
 use attnkit::query::{self, Across, Align, Average, Compare, Dimension, Filter, Form, Reduction};
 use attnkit::store::Store;
 use serde_json::Value;
-use support::{Place, Told, npy_f32};
 
 const VIDEO: &str = "prompt_000_vid001";
 /// Maps of 40 kB: a chunk is one block's heads, four chunks make a step.
@@ -192,7 +188,8 @@ fn a_wrong_question_is_answered_with_what_would_be_right() {
             "average",
             &["--token", "house"],
             1,
-            "in the store: words flower, tree; steps 0 to 3; blocks 0 to 1; heads 0 to 2; videos prompt_000_vid001, prompt_000_vid002",
+            "in the store: words flower, tree; steps 0 to 3; blocks 0 to 1; heads 0 to 2; videos prompt_000_vid001, \
+             prompt_000_vid002",
         ),
         ("average", &["--over", "blocks"], 2, "none of video, token, token_index, step, block, head"),
         ("average", &["-o", "a.xyz"], 2, "the extension names no format"),

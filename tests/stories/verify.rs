@@ -1,22 +1,19 @@
-//! Stories of verification and export: any flipped bit is found and named, and what was ingested comes back bit for bit.
-
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod support;
+//! Stories of verification and export: any flipped bit is found and named, and what was ingested comes back bit for
+//! bit.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::support::{
+    Place, Random, SHAPE, Word, copy_tree, files, fixture, gzip, list, make_fifo, npy_f16, npy_parts, tree,
+    write_summary,
+};
 use attnkit::store::{STORE_VERSION, Store, StoreError};
 use attnkit::verify::VerifyOptions;
 use half::f16;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use support::{
-    Place, Random, SHAPE, Word, copy_tree, files, fixture, gzip, list, make_fifo, npy_f16, npy_parts, tree,
-    write_summary,
-};
 
 const VIDEO: &str = "prompt_000_vid001";
 const SECOND: &str = "prompt_001_vid001";
@@ -198,13 +195,13 @@ fn links_where_directories_of_the_store_should_be_are_refused() {
         fs::create_dir_all(elsewhere.join(".hidden")).unwrap();
         fs::write(elsewhere.join("photo.jpg"), "x").unwrap();
         std::os::unix::fs::symlink(&elsewhere, &own).unwrap();
-        let before = support::tree(&elsewhere);
+        let before = crate::support::tree(&elsewhere);
         for command in [vec!["gc", "a.store"], vec!["verify", "a.store"], vec!["info", "a.store"]] {
             let told = place.run(command).ended(1);
             assert!(told.err.contains("is a link") || told.err.contains("a link, where"), "{told:?}");
         }
         place.run(["ingest", "dump", "--store", "a.store"]).ended(1);
-        assert_eq!(support::tree(&elsewhere), before, "{dir}");
+        assert_eq!(crate::support::tree(&elsewhere), before, "{dir}");
     }
 }
 
@@ -270,7 +267,8 @@ fn a_damaged_part_costs_its_video_alone() {
 
 /// What is in the rows of a store, but for where the arrays are.
 fn rows_of(place: &Place) -> (String, String) {
-    let columns = "video_id,prompt_id,prompt,seed,token,weight,step,timestep,num_blocks,frames,height,width,dtype,source,content_hash";
+    let columns = "video_id,prompt_id,prompt,seed,token,weight,step,timestep,num_blocks,frames,height,width,dtype,\
+                   source,content_hash";
     let steps = place.run(["query", "list", "a.store", "--columns", columns]).succeeded().out;
     (steps, place.run(["query", "list", "a.store", "--table", "heads"]).succeeded().out)
 }
@@ -291,7 +289,8 @@ fn parts_that_were_swapped_are_mended() {
     place.assert_same_as_dump();
 }
 
-/// Each file of a store is damaged in turn, or gone: it is mended from the dump, and nothing of the other video is touched.
+/// Each file of a store is damaged in turn, or gone: it is mended from the dump, and nothing of the other video is
+/// touched.
 #[test]
 fn any_damaged_file_is_mended_and_nothing_else_is_touched() {
     let place = small_store();
@@ -302,7 +301,7 @@ fn any_damaged_file_is_mended_and_nothing_else_is_touched() {
     let mut random = Random(11);
     for (number, name) in pristine.keys().filter(|name| !name.starts_with(".writers")).enumerate() {
         let aside = place.path("aside");
-        support::copy_tree(&place.store(), &aside);
+        crate::support::copy_tree(&place.store(), &aside);
         let path = place.store().join(name);
         if number % 3 == 0 {
             fs::remove_file(&path).unwrap();
@@ -447,7 +446,8 @@ fn a_store_of_another_version_is_refused() {
     place.ingest(&[]).ended(1).says("store version 2");
 }
 
-/// Something else where a file of the store should be is named at once, by whatever reads it: no link is followed, no pipe waited for.
+/// Something else where a file of the store should be is named at once, by whatever reads it: no link is followed, no
+/// pipe waited for.
 #[test]
 #[cfg(unix)]
 fn links_and_pipes_in_a_store_are_named_by_every_command() {
@@ -639,7 +639,9 @@ proptest! {
     fn any_bits_come_back_through_ingest_and_export(
         bits in proptest::collection::vec(any::<u16>(), 48),
         // NaN with a payload, infinities, negative zero, subnormals: those that are easily lost.
-        special in proptest::sample::select(vec![0x7C01u16, 0x7E55, 0xFE00, 0xFFFF, 0x7C00, 0xFC00, 0x8000, 0x0001, 0x83FF]),
+        special in proptest::sample::select(
+            vec![0x7C01u16, 0x7E55, 0xFE00, 0xFFFF, 0x7C00, 0xFC00, 0x8000, 0x0001, 0x83FF],
+        ),
         at in 0..48usize,
         codec in proptest::sample::select(vec!["fast", "balanced", "small", "none"]),
         packed in any::<bool>(),

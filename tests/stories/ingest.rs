@@ -1,14 +1,10 @@
 //! Stories of an ingest that goes well: every layout, format and option, and running it again.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod support;
-
 use std::fs;
 
+use crate::support::{self, Place, SHAPE, Word, gzip, npy, npy_f16, npy_f32, touch, tree, variants, write_summary};
 use half::f16;
 use serde_json::json;
-use support::{Place, SHAPE, Word, gzip, npy, npy_f16, npy_f32, touch, tree, variants, write_summary};
 
 const VIDEO: &str = "prompt_000_vid001";
 
@@ -600,7 +596,8 @@ fn averaging_downsampling_and_narrowing_are_marked_as_lossy() {
     assert_eq!(series["grid"], json!({"frames": 2, "height": 2, "width": 2}));
     assert_eq!(
         series["lossy"],
-        json!({"average": ["block", "head"], "downsample": 2, "downsampled_from": {"frames": 2, "height": 3, "width": 4}, "dtype": "float16"})
+        json!({"average": ["block", "head"], "downsample": 2,
+               "downsampled_from": {"frames": 2, "height": 3, "width": 4}, "dtype": "float16"})
     );
     // Blocks and heads add 60 on average; windows are 2x2, and at the lower edge 1x2, which weigh half.
     let expected = [62.5f32, 64.5, 34.25, 35.25, 74.5, 76.5, 40.25, 41.25].map(f16::from_f32);

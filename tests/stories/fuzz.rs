@@ -1,8 +1,6 @@
 //! What fuzzing found, and what it started from: no input of any kind is read wrongly, or ends the process.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-#[path = "../fuzz/src/targets.rs"]
+#[path = "../../fuzz/src/targets.rs"]
 #[allow(missing_docs)]
 mod targets;
 

@@ -1,17 +1,13 @@
 //! Stories of prompts: templates on the command line, weights and templates in the tables, tokenizers.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod support;
-
 use std::fs;
 use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use crate::support::{self, Place, Word, fixture, list, program, tree};
 use attnkit::store::{StepRow, Store};
 use serde_json::{Value, json};
-use support::{Place, Word, fixture, list, program, tree};
 
 const TEMPLATE: &str = "a beautiful [(flower:2.5) near a tree|(tree:3) next to a flower]";
 
@@ -189,8 +185,10 @@ fn what_generators_leave_beside_the_maps_is_found() {
     let configs = place.dump().join("batch/configs");
     fs::create_dir_all(&configs).unwrap();
     let variations = json!([
-        {"id": "a_beautiful_(flower_2.5)_near_a_tree", "text": "a beautiful (flower:2.5) near a tree", "variables": {"var_0": "(flower:2.5) near a tree"}},
-        {"id": "a_beautiful_(tree_3)_next_to_a_flower", "text": "a beautiful (tree:3) next to a flower", "variables": {}},
+        {"id": "a_beautiful_(flower_2.5)_near_a_tree", "text": "a beautiful (flower:2.5) near a \
+            tree", "variables": {"var_0": "(flower:2.5) near a tree"}},
+        {"id": "a_beautiful_(tree_3)_next_to_a_flower", "text": "a beautiful (tree:3) next to a \
+            flower", "variables": {}},
     ]);
     fs::write(configs.join("prompt_variations.json"), variations.to_string()).unwrap();
     fs::write(configs.join("prompt_template.txt"), TEMPLATE).unwrap();
@@ -329,10 +327,12 @@ fn tokenizer(place: &Place, circle: u32) -> PathBuf {
     let words = json!({"<unk>": 0, "a": 1, "red": 2, "blue": 3, "above": 4, "square": 8, "circle": circle, "</s>": 30});
     let document = json!({
         "version": "1.0", "truncation": null, "padding": null,
-        "added_tokens": [{"id": 30, "content": "</s>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true}],
+        "added_tokens": [{"id": 30, "content": "</s>", "single_word": false,
+            "lstrip": false, "rstrip": false, "normalized": false, "special": true}],
         "normalizer": null, "pre_tokenizer": {"type": "Whitespace"}, "decoder": null,
         "post_processor": {"type": "TemplateProcessing",
-            "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "</s>", "type_id": 0}}], "pair": [],
+            "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "</s>", "type_id": 0}}],
+            "pair": [],
             "special_tokens": {"</s>": {"id": "</s>", "ids": [30], "tokens": ["</s>"]}}},
         "model": {"type": "WordLevel", "vocab": words, "unk_token": "<unk>"}
     });

@@ -11,8 +11,8 @@
 //! lattice (5x8x14 nodes for 15x30x53 positions), interpolated trilinearly with weights of unit length, so that its
 //! variance is 1 between the nodes too. `level` and `field` turn by 0.05 rad per denoising step from one
 //! realisation to a second one, so neighbouring steps resemble each other; `noise` is drawn anew for every value.
-//! As in real dumps, normal float16 values have their three lowest mantissa bits zero; four values in five are subnormal.
-//! Nothing here is tuned for compressibility: benchmarks must not flatter us.
+//! As in real dumps, normal float16 values have their three lowest mantissa bits zero; four values in five are
+//! subnormal. Nothing here is tuned for compressibility: benchmarks must not flatter us.
 //!
 //! A map depends on nothing but the seed and its own coordinates, and is computed without the platform's `libm`. So the
 //! same arguments give the same bytes, whatever the number of threads (`RAYON_NUM_THREADS`).

@@ -1,18 +1,14 @@
 //! Stories of a dump that is ingested while it is being written.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod support;
-
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use crate::support::{Place, Word, files, fixture, list, npy_f16, program, write_summary};
 use attnkit::ingest::{self, Event, IngestError, IngestOptions, Observer, PromptMatches, Report, WatchOptions};
 use attnkit::store::Store;
-use support::{Place, Word, files, fixture, list, npy_f16, program, write_summary};
 
 const VIDEO: &str = "prompt_000_vid001";
 
@@ -108,7 +104,7 @@ fn a_step_that_is_written_again_and_a_late_summary_are_taken() {
     place.word(VIDEO, "flower").steps(0..2);
     let again = || {
         let other = place.word("x", "y").values(7);
-        place.word(VIDEO, "flower").write(1, "npy", &npy_f16(&support::SHAPE, &other));
+        place.word(VIDEO, "flower").write(1, "npy", &npy_f16(&crate::support::SHAPE, &other));
     };
     let summary = || write_summary(&place.dump().join(VIDEO), &[0, 1], &["flower"]);
     let acts: Vec<Act<'_>> =

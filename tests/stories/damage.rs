@@ -1,10 +1,5 @@
 //! Stories of dumps that are damaged or hostile: each bad file is named, the rest is ingested, nothing else is touched.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-#![cfg(unix)] // named pipes and symbolic links
-
-mod support;
-
 use std::fs;
 use std::io::{Cursor, Write};
 use std::os::unix::fs::symlink;
@@ -12,13 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Once;
 
+use crate::support::{
+    self, Ingested, Place, SHAPE, Word, finished, gzip, gzip_bomb, make_fifo, npy, npy_f16, program, touch, tree,
+    write_summary,
+};
 use attnkit::dump::{Dump, ReadOptions, StepReader};
 use attnkit::ingest::{self, Event, IngestOptions, Observer};
 use half::f16;
-use support::{
-    Ingested, Place, SHAPE, Word, finished, gzip, gzip_bomb, make_fifo, npy, npy_f16, program, touch, tree,
-    write_summary,
-};
 
 const VIDEO: &str = "prompt_000_vid001";
 
@@ -30,7 +25,8 @@ fn four_steps() -> (Place, Word) {
     (place, word)
 }
 
-/// Ingests, and expects that exactly the files named are left out, that all else is in the store, and that nothing else changed.
+/// Ingests, and expects that exactly the files named are left out, that all else is in the store, and that nothing else
+/// changed.
 #[track_caller]
 fn assert_only_left_out(place: &Place, files: &[&Path], steps: &[i64], found: &str) -> Ingested {
     let dump = tree(&place.dump());

@@ -1,0 +1,248 @@
+//! Parts of a table, read for polars: the columns that a plan asks for. Where it has a condition, that is decided piece by
+//! piece, and what is read for a piece are the rows for which those before it are true.
+
+use std::any::Any;
+use std::collections::BTreeSet;
+use std::io;
+use std::path::PathBuf;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
+use parquet::arrow::arrow_reader::RowSelection;
+use polars::prelude::{
+    AnonymousScan, AnonymousScanArgs, BooleanChunked, ChunkExpandAtIndex, DataFrame, DataType, Expr, IntoLazy,
+    OptFlags, PlSmallStr, PolarsError, PolarsResult, Schema,
+};
+use polars_core::runtime::THREAD_POOL;
+use rayon::prelude::*;
+
+use super::exact::conjuncts;
+use super::frame::{bits_of, frame_of};
+use crate::store::{PartColumns, StoreError, joined};
+
+/// Bytes of parts that are read together: of many small ones, polars is asked once for all.
+const GROUP_BYTES: u64 = 4 << 20;
+/// What the column of marks is called.
+const MARKED: &str = "attnkit_marked";
+
+/// The parts of one table.
+pub(super) struct PartScan {
+    /// Files, one for each video.
+    pub parts: Vec<PathBuf>,
+    /// Their columns.
+    pub table: SchemaRef,
+    /// The same in polars' words.
+    pub schema: polars::prelude::SchemaRef,
+}
+
+impl AnonymousScan for PartScan {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn allows_projection_pushdown(&self) -> bool {
+        true
+    }
+
+    fn allows_predicate_pushdown(&self) -> bool {
+        true
+    }
+
+    fn scan(&self, asked: AnonymousScanArgs) -> PolarsResult<DataFrame> {
+        let columns: Vec<&str> = match &asked.with_columns {
+            Some(columns) => columns.iter().map(PlSmallStr::as_str).collect(),
+            None => self.schema.iter_names().map(PlSmallStr::as_str).collect(),
+        };
+        let Some(limit) = asked.n_rows else {
+            let condition = asked.predicate.as_ref();
+            // On the threads that polars decides conditions on: no group is handed from one pool to another.
+            let read: PolarsResult<Vec<DataFrame>> = THREAD_POOL.install(|| {
+                let groups = self.groups().into_par_iter();
+                groups.map(|group| self.read(group, &columns, condition)).collect()
+            });
+            return self.stacked(&columns, read?);
+        };
+        let mut read = Vec::new();
+        let mut missing = limit;
+        for group in self.groups() {
+            if missing == 0 {
+                break;
+            }
+            let rows = self.read(group, &columns, None)?.head(Some(missing));
+            missing -= rows.height();
+            read.push(rows);
+        }
+        let rows = self.stacked(&columns, read)?;
+        match asked.predicate {
+            Some(condition) => rows.lazy().filter(condition).collect(),
+            None => Ok(rows),
+        }
+    }
+}
+
+impl PartScan {
+    /// The parts, a few of the small ones together.
+    fn groups(&self) -> Vec<&[PathBuf]> {
+        let mut groups = Vec::new();
+        let (mut start, mut bytes) = (0, 0);
+        for (index, part) in self.parts.iter().enumerate() {
+            bytes += part.metadata().map_or(0, |found| found.len());
+            if bytes >= GROUP_BYTES || index + 1 == self.parts.len() {
+                groups.push(&self.parts[start..=index]);
+                (start, bytes) = (index + 1, 0);
+            }
+        }
+        groups
+    }
+
+    /// Columns of a group's rows for which a condition is true.
+    fn read(&self, group: &[PathBuf], columns: &[&str], condition: Option<&Expr>) -> PolarsResult<DataFrame> {
+        let pieces = condition.map(|condition| self.pieces(condition)).unwrap_or_default();
+        let mut rows = GroupRows::default();
+        for part in group {
+            let part = PartColumns::open(part, &self.table).map_err(as_polars)?;
+            let ruled_out = pieces.iter().map(|piece| piece.rules_out(&part)).collect::<PolarsResult<Vec<_>>>()?;
+            if !ruled_out.contains(&true) {
+                rows.add_part(part)?;
+            }
+        }
+        for piece in &pieces {
+            if rows.parts.is_empty() {
+                break;
+            }
+            rows.add_columns(&piece.columns)?;
+            rows.keep(&piece.condition)?;
+        }
+        if rows.parts.is_empty() {
+            return Ok(self.empty(columns));
+        }
+        rows.add_columns(columns)?;
+        rows.frame.select(columns.iter().copied())
+    }
+
+    /// A condition, cut at its ANDs: what asks of texts and integers first, which are read faster than floats.
+    fn pieces(&self, condition: &Expr) -> Vec<Piece> {
+        let mut conditions = Vec::new();
+        conjuncts(condition.clone(), &mut conditions);
+        // What polars only shows is a hint of its own: of the first rows in some order, which may come.
+        conditions.retain(|condition| !matches!(condition, Expr::Display { .. }));
+        let mut pieces: Vec<Piece> = conditions.into_iter().map(Piece::new).collect();
+        let is_float = |name: &PlSmallStr| self.schema.get(name).is_some_and(DataType::is_float);
+        pieces.sort_by_key(|piece| piece.columns.iter().filter(|name| is_float(name)).count());
+        pieces
+    }
+
+    fn stacked(&self, columns: &[&str], frames: Vec<DataFrame>) -> PolarsResult<DataFrame> {
+        let mut frames = frames.into_iter();
+        let Some(mut all) = frames.next() else { return Ok(self.empty(columns)) };
+        for frame in frames {
+            all.vstack_mut_owned(frame)?;
+        }
+        Ok(all)
+    }
+
+    fn empty(&self, columns: &[&str]) -> DataFrame {
+        let known = columns.iter().filter_map(|name| Some(((*name).into(), self.schema.get(name)?.clone())));
+        DataFrame::empty_with_schema(&known.collect::<Schema>())
+    }
+}
+
+/// A condition, and the columns that it asks of.
+struct Piece {
+    condition: Expr,
+    columns: Vec<PlSmallStr>,
+}
+
+impl Piece {
+    fn new(condition: Expr) -> Self {
+        let columns: BTreeSet<PlSmallStr> = condition.clone().meta().root_names().into_iter().collect();
+        Self { condition, columns: columns.into_iter().collect() }
+    }
+
+    /// Whether it is true of no row of a part, as far as can be told without reading one.
+    fn rules_out(&self, part: &PartColumns) -> PolarsResult<bool> {
+        let constants: Option<Vec<(&str, ArrayRef)>> =
+            self.columns.iter().map(|name| Some((name.as_str(), part.constant(name)?))).collect();
+        let Some(constants) = constants.filter(|constants| !constants.is_empty()) else { return Ok(false) };
+        let row = RecordBatch::try_from_iter(constants).map_err(damaged)?;
+        Ok(!marked(&frame_of(&row)?, &self.condition)?.any())
+    }
+}
+
+/// The rows of a group that are left, with the columns that were read of them.
+#[derive(Default)]
+struct GroupRows {
+    parts: Vec<PartRows>,
+    frame: DataFrame,
+}
+
+/// The rows of a part that are left: `None`: all.
+struct PartRows {
+    part: PartColumns,
+    selected: Option<RowSelection>,
+    count: usize,
+}
+
+impl GroupRows {
+    fn add_part(&mut self, part: PartColumns) -> PolarsResult<()> {
+        let count = part.rows();
+        self.parts.push(PartRows { part, selected: None, count });
+        self.frame = DataFrame::new(self.frame.height() + count, Vec::new())?;
+        Ok(())
+    }
+
+    /// Reads columns that are not there yet.
+    fn add_columns(&mut self, columns: &[impl AsRef<str>]) -> PolarsResult<()> {
+        let columns = columns.iter().map(AsRef::as_ref);
+        let new: Vec<&str> = columns.filter(|name| self.frame.get_column_index(name).is_none()).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let read = self.parts.iter().map(|rows| rows.part.read(&new, rows.selected.as_ref()));
+        let batches = read.collect::<Result<Vec<_>, _>>().map_err(as_polars)?;
+        let Some(schema) = batches.first().map(RecordBatch::schema) else { return Ok(()) };
+        let read = frame_of(&joined(&schema, batches).map_err(damaged)?)?;
+        self.frame.hstack_mut(read.columns())?;
+        Ok(())
+    }
+
+    /// Keeps the rows for which a condition is true.
+    fn keep(&mut self, condition: &Expr) -> PolarsResult<()> {
+        let marks = marked(&self.frame, condition)?;
+        if marks.all() && marks.null_count() == 0 {
+            return Ok(());
+        }
+        self.frame = self.frame.filter(&marks)?;
+        let bits = bits_of(&marks);
+        let mut start = 0;
+        for rows in &mut self.parts {
+            let of_part = bits.slice(start, rows.count);
+            start += rows.count;
+            rows.count = of_part.true_count();
+            let kept = RowSelection::from_filters(&[of_part]);
+            rows.selected = Some(rows.selected.as_ref().map_or_else(|| kept.clone(), |before| before.and_then(&kept)));
+        }
+        self.parts.retain(|rows| rows.count > 0);
+        Ok(())
+    }
+}
+
+/// For each row whether a condition is true; null where that is not known.
+fn marked(rows: &DataFrame, condition: &Expr) -> PolarsResult<BooleanChunked> {
+    // It was optimised with the plan that it comes of.
+    let rows_alone = rows.clone().lazy().with_optimizations(OptFlags::TYPE_COERCION);
+    let marks = rows_alone.select([condition.clone().alias(MARKED)]).collect()?;
+    let marks = marks.column(MARKED)?.bool()?.clone();
+    // What asks of no column has one value for all rows.
+    Ok(if marks.len() == rows.height() { marks } else { marks.new_from_index(0, rows.height()) })
+}
+
+/// What is wrong with a part, through polars.
+fn as_polars(error: StoreError) -> PolarsError {
+    PolarsError::IO { error: io::Error::other(error).into(), msg: None }
+}
+
+fn damaged(error: ArrowError) -> PolarsError {
+    PolarsError::ComputeError(error.to_string().into())
+}
