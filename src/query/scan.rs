@@ -1,5 +1,5 @@
-//! Parts of a table, read for polars: the columns that a plan asks for. Where it has a condition, that is decided piece by
-//! piece, and what is read for a piece are the rows for which those before it are true.
+//! Parts of a table, read for polars: the columns that a plan asks for. Where it has a condition, that is decided piece
+//! by piece, and what is read for a piece are the rows for which those before it are true.
 
 use std::any::Any;
 use std::collections::BTreeSet;

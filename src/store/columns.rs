@@ -5,7 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchReader};
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, RecordBatchReader};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::error::ArrowError;
@@ -22,7 +22,8 @@ use parquet::file::reader::{ChunkReader, Length};
 use super::part::{check_sizes, guarded};
 use super::{StoreError, files};
 
-/// A part of which columns are read. The file is held open: what is read is of one commit, whatever takes its place meanwhile.
+/// A part of which columns are read. The file is held open: what is read is of one commit, whatever takes its place
+/// meanwhile.
 #[derive(Debug)]
 pub(crate) struct PartColumns {
     path: PathBuf,
@@ -71,7 +72,7 @@ impl PartColumns {
             let reader = builder.build().map_err(|source| StoreError::Parquet { path: self.path.clone(), source })?;
             let schema = reader.schema();
             let batches = reader.collect::<Result<Vec<_>, _>>();
-            let batch = batches.and_then(|batches| joined(&schema, batches));
+            let batch = batches.and_then(|batches| joined(&schema, batches)).and_then(shrunk);
             batch.map_err(|error| StoreError::damaged(&self.path, error))
         })
     }
@@ -126,6 +127,15 @@ pub(crate) fn joined(schema: &SchemaRef, batches: Vec<RecordBatch>) -> Result<Re
         Ok([only]) => Ok(only),
         Err(several) => concat_batches(schema, &several),
     }
+}
+
+/// The same rows, without the room that the reader made for all of the part's.
+fn shrunk(rows: RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let (schema, mut columns, count) = rows.into_parts();
+    for column in &mut columns {
+        column.shrink_to_fit();
+    }
+    RecordBatch::try_new_with_options(schema, columns, &RecordBatchOptions::new().with_row_count(Some(count)))
 }
 
 /// The table's columns with views where it has texts.

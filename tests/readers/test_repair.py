@@ -16,7 +16,10 @@ WAYS = [
      ["--rollups", "none"],
     ["--downsample", "2", "--every", "3", "--prefix", "y", "--rollups", "none"],
 ]  # fmt: skip
-COLUMNS = "video_id,prompt_id,prompt,seed,token,weight,step,timestep,num_blocks,num_heads,frames,height,width,dtype,content_hash"
+COLUMNS = (
+    "video_id,prompt_id,prompt,seed,token,weight,step,timestep,"
+    "num_blocks,num_heads,frames,height,width,dtype,content_hash"
+)
 TABLES = {"steps": ["--columns", COLUMNS], "heads": ["--table", "heads"]}
 
 

@@ -102,7 +102,8 @@ def test_duckdb_joins_steps_with_heads(dataset_store):
     ).fetchall()
     assert maps == expected > 0
     [(prompt, *_)] = duckdb.sql(
-        f"""SELECT prompt, block, head, avg(entropy) AS entropy FROM '{steps}' JOIN '{heads}' USING (video_id, token, step)
+        f"""SELECT prompt, block, head, avg(entropy) AS entropy
+            FROM '{steps}' JOIN '{heads}' USING (video_id, token, step)
             WHERE token = 'circle' GROUP BY ALL ORDER BY entropy LIMIT 1"""
     ).fetchall()
     assert "circle" in prompt
