@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from operator import index
 from typing import Any, SupportsIndex
 
 import numpy as np
+
+#: In seconds.
+YEAR = 366 * 86_400
 
 
 def floats(array: Any) -> np.ndarray[Any, Any]:
@@ -24,6 +28,11 @@ def floats(array: Any) -> np.ndarray[Any, Any]:
         raise TypeError(f"the array is {values.dtype}; expected float16, float32 or float64")
     # Aligned and contiguous too: a field of packed records has strides that no float array has.
     return np.require(values.astype(values.dtype.newbyteorder("="), copy=False), requirements=["C", "A"])
+
+
+def paths(given: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str]:
+    """Paths as text; a single one need not be in a list."""
+    return [path(one) for one in ([given] if isinstance(given, (str, os.PathLike)) else given)]
 
 
 def path(path: str | os.PathLike[str]) -> str:
@@ -66,6 +75,22 @@ def positive(name: str, number: SupportsIndex | None, least: int = 1) -> int | N
     if index(number) < least:
         raise ValueError(f"{name}: {number} is less than {least}")
     return index(number)
+
+
+def within(name: str, number: SupportsIndex, least: int, most: int) -> int:
+    """A whole number from `least` to `most`."""
+    found = integer(name, number) or 0
+    if not least <= found <= most:
+        raise ValueError(f"{name}: {found} is not from {least} to {most}")
+    return found
+
+
+def seconds(name: str, time: float | timedelta) -> float:
+    """A time, which is neither negative nor longer than a year."""
+    length = time.total_seconds() if isinstance(time, timedelta) else float(time)
+    if not 0 <= length <= YEAR:
+        raise ValueError(f"{name}: {time!r} is not from 0 seconds to a year")
+    return length
 
 
 def sizes(name: str, numbers: Iterable[SupportsIndex] | None, axes: str) -> tuple[int, ...] | None:

@@ -41,6 +41,14 @@ class NotFoundError(AttnkitError, LookupError, FileNotFoundError):
     """There is no such dump, video, word or step."""
 
 
+class PromptError(AttnkitError, ValueError):
+    """A prompt template does not parse."""
+
+
+class ExportError(AttnkitError, OSError):
+    """A dump cannot be written where it should be: the directory is not empty, the disk is full, …"""
+
+
 class QueryError(AttnkitError, ValueError):
     """A question that cannot be answered as it is put: an unknown column, SQL that does not parse, …"""
 

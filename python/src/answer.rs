@@ -10,7 +10,7 @@ use polars_arrow::datatypes::{ArrowDataType, Field};
 use polars_arrow::ffi::export_iterator;
 use pyo3::exceptions::{PyKeyError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyCapsule};
+use pyo3::types::{PyBytes, PyCapsule, PyType};
 
 use crate::column;
 use crate::error::{OrRaise, in_python, parsed};
@@ -57,6 +57,21 @@ impl Answer {
 
 #[pymethods]
 impl Answer {
+    /// The answer that `__reduce__` made bytes of.
+    #[new]
+    fn of_bytes(py: Python<'_>, bytes: &[u8]) -> PyResult<Self> {
+        let answer = work::detached(py, || query::Answer::from_bytes(bytes))?.or_raise()?;
+        Ok(Self::new(py, answer))
+    }
+
+    /// As pickle and copy ask for it.
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyType>, (Bound<'py, PyBytes>,))> {
+        let py = slf.py();
+        let answer = slf.get().whole(py)?;
+        let bytes = work::detached(py, || answer.to_bytes())?.or_raise()?;
+        Ok((slf.get_type(), (PyBytes::new(py, &bytes),)))
+    }
+
     /// Rows of the table.
     #[getter]
     fn height(&self) -> usize {

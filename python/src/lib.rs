@@ -6,7 +6,10 @@ mod answer;
 mod array;
 mod column;
 mod error;
+mod estimate;
 mod ingest;
+mod prompt;
+mod question;
 mod source;
 mod store;
 mod work;
@@ -19,7 +22,13 @@ mod _native {
     #[pymodule_export]
     use super::array::mean_axis;
     #[pymodule_export]
-    use super::ingest::{StoreWriter, ingest_dumps};
+    use super::estimate::estimate;
+    #[pymodule_export]
+    use super::ingest::{StoreWriter, dry_run, ingest_dumps, watch};
+    #[pymodule_export]
+    use super::prompt::Templates;
+    #[pymodule_export]
+    use super::question::{Question, check};
     #[pymodule_export]
     use super::source::{Source, infer_grid};
     #[pymodule_export]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError};
 use pyo3::prelude::*;
 
 /// Between two looks at signals and progress.
@@ -73,6 +73,10 @@ impl Watch {
         self.cancelled.load(Ordering::Relaxed)
     }
 
+    fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+
     fn finish(&self) {
         *self.finished.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.wake.notify_all();
@@ -103,6 +107,27 @@ pub fn run<T: Send>(
     progress: Option<&Bound<'_, PyAny>>,
     work: impl FnOnce(&Watch) -> T + Send,
 ) -> PyResult<T> {
+    attended(py, progress, false, work)
+}
+
+/// The same for work that Ctrl-C ends rather than breaks off: what it comes to by then is its result.
+///
+/// # Errors
+/// As [`run`], but for `KeyboardInterrupt`.
+pub fn run_until_interrupted<T: Send>(
+    py: Python<'_>,
+    progress: Option<&Bound<'_, PyAny>>,
+    work: impl FnOnce(&Watch) -> T + Send,
+) -> PyResult<T> {
+    attended(py, progress, true, work)
+}
+
+fn attended<T: Send>(
+    py: Python<'_>,
+    progress: Option<&Bound<'_, PyAny>>,
+    ends_at_interrupt: bool,
+    work: impl FnOnce(&Watch) -> T + Send,
+) -> PyResult<T> {
     require_threads()?;
     let watch = Watch::default();
     let attend = || -> PyResult<()> {
@@ -117,7 +142,10 @@ pub fn run<T: Send>(
             if finished {
                 return Ok(());
             }
-            py.check_signals()?;
+            match py.check_signals() {
+                Err(error) if ends_at_interrupt && error.is_instance_of::<PyKeyboardInterrupt>(py) => watch.cancel(),
+                checked => checked?,
+            }
         }
     };
     std::thread::scope(|scope| {
@@ -126,7 +154,7 @@ pub fn run<T: Send>(
             work(&watch)
         });
         let attended = attend();
-        watch.cancelled.store(true, Ordering::Relaxed);
+        watch.cancel();
         let result = py.detach(|| working.join());
         attended?;
         result.map_err(|panic| std::panic::resume_unwind(panic))

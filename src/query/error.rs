@@ -71,6 +71,12 @@ pub enum QueryError {
         /// The integer.
         found: String,
     },
+    /// Bytes that no answer was made into, or not these.
+    #[error("these bytes are no answer: {found}")]
+    NotAnAnswer {
+        /// What is wrong with them.
+        found: String,
+    },
     /// The tables cannot be evaluated.
     #[error("the tables cannot be read: {0}")]
     Tables(PolarsError),
@@ -110,7 +116,7 @@ impl QueryError {
             Self::UnequalGrids { .. } => Some("select maps of one grid, such as --where \"frames = 15 AND height = 30 AND width = 53\"".into()),
             Self::Overflow { .. } => Some("compute with floats: CAST(column AS DOUBLE)".into()),
             Self::Tables(_) => Some("`attnkit verify STORE` names the file that cannot be read, if it is one".into()),
-            Self::Store(_) | Self::Cancelled => None,
+            Self::Store(_) | Self::Cancelled | Self::NotAnAnswer { .. } => None,
         }
     }
 

@@ -31,6 +31,7 @@ mod exact;
 mod explain;
 mod filter;
 mod map;
+mod portable;
 mod reduction;
 mod run;
 mod selection;

@@ -28,6 +28,7 @@ mod names;
 mod part;
 mod sound;
 mod tables;
+mod word;
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -56,6 +57,7 @@ pub use part::{Heads, MetadataPatch, Recipe, VideoIndex, VideoRecord};
 use sound::KnownParts;
 pub use tables::{HeadRow, StepRow, heads_schema, steps_schema};
 pub(crate) use tables::{heads_batch, series_of};
+pub use word::Elements;
 
 /// How often a reader looks whether a commit that is under way has ended, and what it waits in between.
 const COMMIT_ATTEMPTS: usize = 5;
