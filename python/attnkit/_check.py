@@ -63,9 +63,12 @@ def one_name(name: str, column: str, value: str | None) -> str | None:
 def one_number(name: str, value: SupportsIndex | None) -> int | None:
     """A number that rows have in a column."""
     try:
-        return integer(name, value)
+        number = integer(name, value)
     except TypeError as error:
         raise TypeError(f'{error}; where="{name} IN (1, 2)" selects several') from None
+    if number is not None and not -(2**63) <= number < 2**63:
+        raise ValueError(f"{name}: {number} does not fit into 64 bits")
+    return number
 
 
 def positive(name: str, number: SupportsIndex | None, least: int = 1) -> int | None:

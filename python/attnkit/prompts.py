@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, SupportsIndex, overload
 
@@ -46,7 +46,7 @@ class Prompt:
         return asdict(self)
 
 
-class Prompts(Sequence[Prompt]):
+class Prompts:
     """All prompts of some templates, the leftmost choice slowest: made as they are asked for, so that a million takes no room.
 
     Attributes
@@ -128,9 +128,7 @@ class Prompts(Sequence[Prompt]):
         return f"<attnkit.Prompts: {self.count} of {len(self.templates)} templates{odd}; the first: {first!r}>"
 
 
-def expand_prompts(
-    templates: str | os.PathLike[str] | Iterable[str], *, max_depth: SupportsIndex = 3
-) -> Prompts:
+def expand_prompts(templates: str | os.PathLike[str] | Iterable[str], *, max_depth: SupportsIndex = 3) -> Prompts:
     """All prompts of a template, such as `"a [(flower:2.5)|tree] in a garden"`, or of several, as generators number them.
 
     Parameters

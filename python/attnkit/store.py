@@ -386,8 +386,8 @@ class Store:
         ----------
         question : str
             `list`, `sql`, `average`, `evolution`, `map` or `compare`.
-        **arguments : see the method of that name
-            Its arguments, by their names.
+        arguments : of the method of that name
+            By their names.
 
         Examples
         --------

@@ -20,17 +20,15 @@ Reducer = Literal["mean", "sum", "max", "min", "std", "median"]
 DEFAULTS: Mapping[str, Any] = {"reducer": "mean", "skipna": False, "rollups": True}
 
 
-class _Maps(TypedDict, total=False):
-    block: SupportsIndex | None
-    head: SupportsIndex | None
-
-
-class Selected(_Maps, total=False):
-    """Which maps, beside a condition."""
-
+class _OfSteps(TypedDict, total=False):
     video: str | None
     token: str | None
     step: SupportsIndex | None
+
+
+class _OfMaps(TypedDict, total=False):
+    block: SupportsIndex | None
+    head: SupportsIndex | None
 
 
 class _Reduced(TypedDict, total=False):
@@ -39,11 +37,15 @@ class _Reduced(TypedDict, total=False):
     rollups: bool
 
 
-class OfOneMap(_Maps, _Reduced, total=False):
+class Selected(_OfSteps, _OfMaps, total=False):
+    """Which maps, beside a condition."""
+
+
+class OfOneMap(_OfMaps, _Reduced, total=False):
     """What is asked of one map, whose video, word and step are named apart."""
 
 
-class Asked(Selected, _Reduced, total=False):
+class Asked(_OfSteps, _OfMaps, _Reduced, total=False):
     """Which maps, beside a condition, and how they become one."""
 
 
