@@ -212,8 +212,9 @@ impl Generation {
         Self { words: vec![Words { shape, dtype, steps, count: words * videos }], videos }
     }
 
-    /// The same from numbers that somebody wrote down: blocks, heads and grid of a step array, steps of each of `words` words of each of
-    /// `videos` videos. `None` if a step would have more values than an array can have, or all more than an exabyte.
+    /// The same from numbers that somebody wrote down: blocks, heads and grid of a step array, steps of each of `words`
+    /// words of each of `videos` videos. `None` if a step would have more values than an array can have, or all more
+    /// than an exabyte.
     #[must_use]
     pub fn of_sizes(
         (blocks, heads, grid): (usize, usize, Grid),

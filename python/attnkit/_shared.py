@@ -1,4 +1,4 @@
-"""Keyword arguments that several functions take: written, typed and documented once, and shown by each function as its own."""
+"""Keyword arguments that several functions take: written and documented once, shown by each function as its own."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _ENTRY = re.compile(r"^(?P<indent> *)\*\*\w+.*\n(?:(?P=indent) +\S.*\n)*", re.MU
 def takes(shared: type, documented: str | None, defaults: Mapping[str, Any]) -> Callable[[Function], Function]:
     """Shows the keys of a TypedDict, which a function takes as `**keywords`, as keyword arguments of the function.
 
-    `inspect.signature`, `help()` and completion see them, with what is passed where they are not given. The entry of `**keywords` in the
-    function's docstring becomes those parameters of the docstring `documented` that the function has. Others are refused as if all were
-    written out.
+    `inspect.signature`, `help()` and completion see them, with what is passed where they are not given. The entry of
+    `**keywords` in the function's docstring becomes those parameters of the docstring `documented` that the function
+    has. Others are refused as if all were written out.
     """
     annotations = {name: getattr(kind, "__forward_arg__", kind) for name, kind in shared.__annotations__.items()}
 
@@ -51,7 +51,7 @@ def takes(shared: type, documented: str | None, defaults: Mapping[str, Any]) -> 
 
 
 def _with_parameters(text: str | None, documented: str | None, names: set[str]) -> str | None:
-    """A docstring with the parameters that are documented elsewhere in place of `**keywords`. Python may have left out both."""
+    """A docstring with parameters that are documented elsewhere in place of `**keywords`. Python may drop both."""
     if text is None or documented is None:
         return text
     section = inspect.cleandoc(documented).partition("Parameters\n----------\n")[2].partition("\n\n")[0]

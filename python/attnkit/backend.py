@@ -55,7 +55,8 @@ class AttnkitBackend(BackendEntrypoint):
         """
         if isinstance(filename_or_obj, Word):
             word = filename_or_obj
-            store, video, token = Store(word.store), _same("video", word.video, video), _same("token", word.token, token)
+            store = Store(word.store)
+            video, token = _same("video", word.video, video), _same("token", word.token, token)
         else:
             store = filename_or_obj if isinstance(filename_or_obj, Store) else Store(filename_or_obj)
             video, token = _only(store, video, token)
@@ -87,10 +88,12 @@ def _only(store: Store, video: str | None, token: str | None) -> tuple[str, str]
     if not chosen:
         name, place = ("video", 0) if token is None else ("token", 1)
         known = _few(sorted({word[place] for word in words}))
-        raise NotFoundError(f"there is no {name} `{video if token is None else token}` in {store.path}; there are {known}")
+        asked = video if token is None else token
+        raise NotFoundError(f"there is no {name} `{asked}` in {store.path}; there are {known}")
     for name, several in (("video", videos), ("token", tokens)):
         if len(several) > 1:
-            raise QueryError(f"{store.path} has {len(several)} {name}s: {_few(several)}", f"name one of them: {name}=…")
+            found = f"{store.path} has {len(several)} {name}s: {_few(several)}"
+            raise QueryError(found, f"name one of them: {name}=…")
     return videos[0], tokens[0]
 
 

@@ -21,9 +21,10 @@ class Estimate:
     Attributes
     ----------
     settings : list of dict
-        One for each choice of `store_per_block` and `store_per_head`, the smallest first: `shape` of a step, `step_bytes`, `word_bytes`,
-        `video_bytes`, `values_bytes`, `times_smaller` than full detail, `dump_bytes`, `dump_files`, `store_files`, and `stores`: of each
-        `codec`, `store_bytes` (of which `maps_bytes`, `rollups_bytes`, `tables_bytes`) and `ingest_seconds`.
+        One for each choice of `store_per_block` and `store_per_head`, the smallest first: `shape` of a step,
+        `step_bytes`, `word_bytes`, `video_bytes`, `values_bytes`, `times_smaller` than full detail, `dump_bytes`,
+        `dump_files`, `store_files`, and `stores`: of each `codec`, `store_bytes` (of which `maps_bytes`,
+        `rollups_bytes`, `tables_bytes`) and `ingest_seconds`.
     generation : dict
         What is estimated: `videos`, and `words` by kind.
     compression : list of dict
@@ -42,13 +43,14 @@ class Estimate:
 
     def _rows(self) -> list[list[str]]:
         codecs = [of_codec["codec"] for of_codec in self.compression]
-        head = ["store_per_block", "store_per_head", "shape of a step", "dump", *(f"store, {codec}" for codec in codecs)]
+        stores = [f"store, {codec}" for codec in codecs]
+        head = ["store_per_block", "store_per_head", "shape of a step", "dump", *stores]
         rows = [head]
         for setting in self.settings:
             switches = [str(setting[name]) for name in head[:2]]
             shape = " x ".join(map(str, setting["shape"]))
-            stores = [f"{store['store_bytes']:,}" for store in setting["stores"]]
-            rows.append([*switches, shape, f"{setting['dump_bytes']:,}", *stores])
+            sizes = [f"{store['store_bytes']:,}" for store in setting["stores"]]
+            rows.append([*switches, shape, f"{setting['dump_bytes']:,}", *sizes])
         return rows
 
     def __repr__(self) -> str:
@@ -116,9 +118,13 @@ def estimate(
     """
     maps = {"blocks": blocks, "heads": heads, "grid": grid}
     counts = {"steps": steps, "tokens": tokens, "videos": videos}
-    _refuse(dump is not None, "dump", {"model": model, "size": size, "frames": frames, **maps, **counts})
-    _refuse(model is not None, "model", maps)
-    _refuse(model is None, "no model", {"size": size, "frames": frames})
+    pixels = {"size": size, "frames": frames}
+    if dump is not None:
+        _refuse("says nothing beside dump", {"model": model, **pixels, **maps, **counts})
+    if model is not None:
+        _refuse("says nothing beside model", maps)
+    else:
+        _refuse("is of a model's videos; there is no model", pixels)
     missing = [name for name, value in maps.items() if value is None]
     if dump is None and model is None and missing:
         raise ValueError(f"{', '.join(missing)}: missing; expected a dump, model=NAME, or blocks, heads and grid")
@@ -138,10 +144,11 @@ def estimate(
     return Estimate(json.loads(_native.estimate(_check.optional_path(dump), sizes, dtype, throughput, rollups)))
 
 
-def _refuse(is_so: bool, beside: str, given: dict[str, Any]) -> None:
+def _refuse(why: str, given: dict[str, Any]) -> None:
+    """Nothing is passed over in silence."""
     for name, value in given.items():
-        if is_so and value is not None:
-            raise ValueError(f"{name}: says nothing beside {beside}")
+        if value is not None:
+            raise ValueError(f"{name}: {why}")
 
 
 def _axes(name: str, numbers: Sequence[SupportsIndex], axes: str) -> tuple[int, ...]:

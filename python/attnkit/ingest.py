@@ -51,7 +51,8 @@ class IngestOptions(TypedDict, total=False):
     batch : int or "mean", optional
         Element of a batch axis larger than 1.
     array : str, optional
-        Name of the array to read of `.npz` files that hold several. Default: `attention`, or the only one that can be a step.
+        Name of the array to read of `.npz` files that hold several. Default: `attention`, or the only one that can be a
+        step.
     average : str or sequence of str
         Average over `blocks`, `heads` or both (lossy).
     grid : tuple of int, optional
@@ -59,8 +60,8 @@ class IngestOptions(TypedDict, total=False):
     settings : path, optional
         YAML file of the generator with `attention_analysis_settings` to apply; arguments count more.
     prompts : path, optional
-        The prompts that the videos were generated from, to fill the columns `template`, `variation` and `weight`: templates, one a line,
-        or a JSON of variations. Default: what the generator left beside the maps.
+        The prompts that the videos were generated from, to fill the columns `template`, `variation` and `weight`:
+        templates, one a line, or a JSON of variations. Default: what the generator left beside the maps.
     tokenizer : path, optional
         A `tokenizer.json` that the dump's token ids are checked against; disagreements are warnings.
     prefix : str, optional
@@ -126,7 +127,7 @@ def ingest(
     progress: Progress = False,
     **options: Unpack[IngestOptions],
 ) -> IngestReport | DryRun:
-    """Convert a dump into a store. Lossless unless asked otherwise; interrupted, it goes on where it stopped when run again.
+    """Convert a dump into a store. Lossless unless asked otherwise; run again, it goes on where it stopped.
 
     Parameters
     ----------
@@ -174,10 +175,11 @@ def watch(
     progress: Progress = False,
     **options: Unpack[IngestOptions],
 ) -> IngestReport:
-    """Convert a dump into a store while it is being written: each step once it has its metadata and its files are the same at two looks.
+    """Convert a dump into a store while it is being written: each step once it is complete.
 
-    Ctrl-C ends it after what is being written, and is no error: the report says what was done until then. Directories that are not there
-    yet are waited for.
+    A step is complete when it has its metadata and its files are the same at two looks. Ctrl-C ends it after what is
+    being written, and is no error: the report says what was done until then. Directories that are not there yet are
+    waited for.
 
     Parameters
     ----------

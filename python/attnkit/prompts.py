@@ -47,7 +47,7 @@ class Prompt:
 
 
 class Prompts:
-    """All prompts of some templates, the leftmost choice slowest: made as they are asked for, so that a million takes no room.
+    """All prompts of some templates, the leftmost choice slowest; made as asked for, so that millions take no room.
 
     Attributes
     ----------
@@ -129,7 +129,7 @@ class Prompts:
 
 
 def expand_prompts(templates: str | os.PathLike[str] | Iterable[str], *, max_depth: SupportsIndex = 3) -> Prompts:
-    """All prompts of a template, such as `"a [(flower:2.5)|tree] in a garden"`, or of several, as generators number them.
+    """All prompts of a template, such as `"a [(flower:2.5)|tree]"`, or of several, as generators number them.
 
     Parameters
     ----------

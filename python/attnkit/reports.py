@@ -27,10 +27,11 @@ class IngestReport(Report):
     warnings : list of dict
         Oddities of files that were used: `path`, `message`.
     prompts : dict, optional
-        Videos whose prompt was found among those of their batch, and those whose was not: `matched`, `unmatched`. None if there were
-        no prompts to look in.
+        Videos whose prompt was found among those of their batch, and those whose was not: `matched`, `unmatched`. None
+        if there were no prompts to look in.
     contents : dict, optional
-        What the store holds of the dump now: `videos`, different `words`, `prompts` and `seeds`, and videos `without_seed`. None of a watch.
+        What the store holds of the dump now: `videos`, different `words`, `prompts` and `seeds`, and videos
+        `without_seed`. None of a watch.
     bytes_in, bytes_out : int
         Bytes of the ingested steps' files, and bytes written.
     seconds : float
@@ -103,8 +104,8 @@ class VerifyReport(Report):
     ok : bool
         Whether nothing is wrong, and nothing of the dump is lacking.
     faults : list of dict
-        What is not as it was written: `video_id`, `token` and `step` where it is of one, `path`, `error`, and whether it is the dump that is not
-        as it was ingested (`in_dump`).
+        What is not as it was written: `video_id`, `token` and `step` where it is of one, `path`, `error`, and whether
+        it is the dump that is not as it was ingested (`in_dump`).
     lacking : list of dict
         Files of the dump that the store lacks: `path`, `reason`.
     videos, steps, bytes : int

@@ -50,7 +50,8 @@ class Info:
     Attributes
     ----------
     videos : list of dict
-        `video_id`, `prompt`, `seed`, and `tokens`: of each `token`, `weight`, `steps`, `shape`, `grid`, `dtype`, `lossy`, `bytes`.
+        `video_id`, `prompt`, `seed`, and `tokens`: of each `token`, `weight`, `steps`, `shape`, `grid`, `dtype`,
+        `lossy`, `bytes`.
     steps : int
         Steps of all words and videos.
     bytes : dict
@@ -112,9 +113,10 @@ class Info:
 class Store:
     """A store, opened for reading: see `attnkit.open`.
 
-    Every question takes the same conditions, which `attnkit.Where` tells: `where`, an SQL condition over the columns of both tables, such as
-    `"token IN ('flower', 'tree') AND step < 10 AND entropy < 6"`, and `video`, `token`, `step`, `block`, `head` for what is asked most.
-    Conditions on single maps (`block`, `head`, the statistics) select single maps; only the chunks that hold them are read.
+    Every question takes the same conditions, which `attnkit.Where` tells: `where`, an SQL condition over the columns of
+    both tables, such as `"token IN ('flower', 'tree') AND step < 10 AND entropy < 6"`, and `video`, `token`, `step`,
+    `block`, `head` for what is asked most. Conditions on single maps (`block`, `head`, the statistics) select single
+    maps; only the chunks that hold them are read.
 
     `progress` is True for a tqdm bar, a tqdm class, or a function of (bytes done, bytes in all).
 
@@ -243,8 +245,8 @@ class Store:
         Returns
         -------
         Result
-            A row per map: the keys, `n` maps that went in, the grid, and the statistics of the result. The maps are float32,
-            `[map, frame, height, width]`.
+            A row per map: the keys, `n` maps that went in, the grid, and the statistics of the result. The maps are
+            float32, `[map, frame, height, width]`.
 
         Examples
         --------
@@ -278,8 +280,8 @@ class Store:
         frames : int, optional
             Frames to resample to.
         placement : str
-            Where latent frames lie among these: `"causal"` as the VAE decodes them (latent frame 0 is frame 0, each further one stands for
-            the next 4, or as many as there are), `"even"` all of one length, interpolated.
+            Where latent frames lie among these: `"causal"` as the VAE decodes them (latent frame 0 is frame 0, each
+            further one stands for the next 4, or as many as there are), `"even"` all of one length, interpolated.
         progress : bool, tqdm class or function of (bytes done, bytes in all)
             Show or tell the progress.
 
@@ -315,8 +317,9 @@ class Store:
         Returns
         -------
         Result
-            A row per step of each series: statistics of its mean map, and its change against the step before (`…_previous`) and the
-            last one (`…_last`): cosine similarity, Jensen-Shannon divergence in nats, shift of the centroid in grid cells.
+            A row per step of each series: statistics of its mean map, and its change against the step before
+            (`…_previous`) and the last one (`…_last`): cosine similarity, Jensen-Shannon divergence in nats, shift of
+            the centroid in grid cells.
         """
         return self._answer(_native.Question.evolution(asked(where, more), by), "evolution", progress)
 
@@ -341,23 +344,24 @@ class Store:
             What distinguishes the two sides.
         **more : see `Where`
         metric : str or sequence of str
-            Any of `cosine`, `pearson`, `spearman`, `js`, `kl`, `iou@0.8`, `topk@0.1`, `emd`, `ssim`, `l2`, `centroid`, `mass_ratio`.
+            Any of `cosine`, `pearson`, `spearman`, `js`, `kl`, `iou@0.8`, `topk@0.1`, `emd`, `ssim`, `l2`, `centroid`,
+            `mass_ratio`.
         align : str
-            Which steps are compared: of the same number, nearest in the scheduler's timestep, the last of each side, or the means over
-            all.
+            Which steps are compared: of the same number, nearest in the scheduler's timestep, the last of each side, or
+            the means over all.
         against : str or number, optional
             The side that all others are compared with; default: every pair (across weights: the one nearest 1).
         form : str
-            `pairs`: a row for each pair, step and metric; `matrix`: for each metric a square table of means over the steps; `maps`:
-            the difference maps a - b.
+            `pairs`: a row for each pair, step and metric; `matrix`: for each metric a square table of means over the
+            steps; `maps`: the difference maps a - b.
         progress : bool, tqdm class or function of (bytes done, bytes in all)
             Show or tell the progress.
 
         Returns
         -------
         Result
-            Of pairs: `a`, `b`, `step`, `metric`, `value`, and `n` maps of both sides (across weights also `slope` and `trend`). As xarray, a
-            matrix has the dimensions `metric`, `a` and `b`.
+            Of pairs: `a`, `b`, `step`, `metric`, `value`, and `n` maps of both sides (across weights also `slope` and
+            `trend`). As xarray, a matrix has the dimensions `metric`, `a` and `b`.
         """
         reference = None if against is None else str(against)
         question = _native.Question.compare(asked(where, more), across, align, _check.names(metric), reference, form)
@@ -408,22 +412,23 @@ class Store:
         chunks : optional
             Dask chunks; `"auto"` makes a chunk of each step where dask is installed, None leaves dask out.
         dtype : str, optional
-            Type of the variables: `"float32"`, `"float64"`, `"float16"`, or `"stored"` for that of the arrays. By default that of the arrays, but
-            float32 instead of float16, in which sums and means of attention lose most of their digits.
+            Type of the variables: `"float32"`, `"float64"`, `"float16"`, or `"stored"` for that of the arrays. By
+            default that of the arrays, but float32 instead of float16, in which sums and means of attention lose most
+            of their digits.
 
         Returns
         -------
         xarray.Dataset
-            `attention` `[step, block, head, frame, height, width, token]`, and where the store has them `mean_head`, `mean_block` and `mean`.
-            `spatial` instead of frame, height and width if the grid is not known.
-            Coordinates: `step`, `timestep`, `block`, `head` and positions.
+            `attention` `[step, block, head, frame, height, width, token]`, and where the store has them `mean_head`,
+            `mean_block` and `mean`. `spatial` instead of frame, height and width if the grid is not known. Coordinates:
+            `step`, `timestep`, `block`, `head` and positions.
         """
         from .lazy import open_dataset
 
         return open_dataset(self, video, token, chunks, dtype)
 
     def word(self, video: str, token: str) -> Word:
-        """A word by its names, for those who open files: `xarray.open_mfdataset([store.word(…), store.word(…)], engine="attnkit", …)`.
+        """A word by its names, which `xarray.open_dataset` and `open_mfdataset` take as a file of engine `attnkit`.
 
         Parameters
         ----------
@@ -451,7 +456,8 @@ class Store:
         Parameters
         ----------
         against : path or iterable of paths
-            Dumps to compare with, bit for bit; files of theirs that the store lacks are named: look at that before you delete them.
+            Dumps to compare with, bit for bit; files of theirs that the store lacks are named: look at that before you
+            delete them.
         **more : see `Where`
             Only steps of which at least one map is selected.
         prefix : str, optional
@@ -485,7 +491,7 @@ class Store:
         progress: Progress = False,
         **more: Unpack[Selected],
     ) -> ExportReport:
-        """Write it back as a dump: step files, metadata and summaries in `to`/attention_maps. Interrupted, it goes on when it is called again.
+        """Write it back as a dump: step files, metadata and summaries in `to`/attention_maps; again, it goes on.
 
         Parameters
         ----------
@@ -545,7 +551,7 @@ class _Explained(Store):
         self._path, self._native = path, native
 
     def _answer(self, question: _native.Question, *_: Any, **__: Any) -> Any:
-        return question.explain(self._native)
+        return question.explain(self._native).rstrip("\n")
 
 
 def _sort(sort: Sort) -> list[tuple[str, bool]]:

@@ -58,8 +58,8 @@ class Where:
     Parameters
     ----------
     where : str or Where, optional
-        SQL condition over the columns of both tables, such as `"step < 10 AND top5 > 0.3"`. Questions take an `attnkit.Where` as well, which
-        may say all of these; what is said beside it must hold too.
+        SQL condition over the columns of both tables, such as `"step < 10 AND top5 > 0.3"`. Questions take an
+        `attnkit.Where` as well, which may say all of these; what is said beside it must hold too.
     video, token : str, optional
         Only this video, only this word.
     step, block, head : int, optional

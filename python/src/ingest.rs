@@ -157,8 +157,8 @@ pub fn dry_run(
     Ok(serde_json::to_string(&outcome).unwrap_or_default())
 }
 
-/// Ingests dumps that are still being written, until nothing has changed for `until_idle` seconds or Ctrl-C is pressed. Returns the report as
-/// JSON.
+/// Ingests dumps that are still being written, until nothing has changed for `until_idle` seconds or Ctrl-C is pressed.
+/// Returns the report as JSON.
 ///
 /// # Errors
 /// As [`ingest_dumps`], and `ValueError` for times that are none.

@@ -84,7 +84,7 @@ def test_a_model_and_a_dump_are_estimated_as_on_the_command_line(fixtures: Path)
         ({"blocks": 3, "grid": (1, 2, 3)}, ValueError, "heads: missing"),
         ({"model": "wan2.1-1.3b", "heads": 3}, ValueError, "heads: says nothing beside model"),
         ({"dump": "x", "steps": 3}, ValueError, "steps: says nothing beside dump"),
-        ({"blocks": 1, "heads": 1, "grid": (1, 1, 1), "size": (4, 4)}, ValueError, "size: says nothing beside no model"),
+        ({"blocks": 1, "heads": 1, "grid": (1, 1, 1), "size": (4, 4)}, ValueError, "size: is of a model's videos"),
         ({"model": "wan3"}, ValueError, "`wan3` is not one of"),
         ({"model": "wan2.1-1.3b", "size": (4, 4)}, ValueError, "too small"),
         ({"model": "wan2.1-1.3b", "dtype": "int8"}, ValueError, "dtype"),
@@ -150,7 +150,8 @@ def test_more_prompts_than_there_is_room_for_are_made_as_they_are_asked_for() ->
 
 
 def test_templates_that_do_not_parse_say_where(tmp_path: Path) -> None:
-    for templates, told in (("a [b", "at character 3"), ("", "found nothing"), ([], "no template"), (["a", "(b"], "(b")):
+    wrong = [("a [b", "at character 3"), ("", "found nothing"), ([], "no template"), (["a", "(b"], "(b")]
+    for templates, told in wrong:
         with pytest.raises(attnkit.PromptError) as caught:
             attnkit.expand_prompts(templates)
         assert told in str(caught.value) and isinstance(caught.value, ValueError)
@@ -171,9 +172,11 @@ def test_templates_that_do_not_parse_say_where(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("question", "arguments", "command"),
     [
-        ("list", {"table": "heads", "where": "gini > 0.4", "limit": 3}, ["--table", "heads", "--where", "gini > 0.4", "--limit", 3]),
+        ("list", {"table": "heads", "where": "gini > 0.4", "limit": 3},
+         ["--table", "heads", "--where", "gini > 0.4", "--limit", 3]),
         ("average", {"over": ["block", "head"], "where": "step < 4"}, ["--over", "block,head", "--where", "step < 4"]),
-        ("average", {"over": "step", "rollups": False, "reducer": "median"}, ["--over", "step", "--no-rollups", "--with", "median"]),
+        ("average", {"over": "step", "rollups": False, "reducer": "median"},
+         ["--over", "step", "--no-rollups", "--with", "median"]),
         ("evolution", {"token": "circle", "by": "head"}, ["--token", "circle", "--by", "head"]),
         ("map", {"video": VIDEO, "token": "circle", "step": 3, "size": (24, 24)},
          ["--video", VIDEO, "--token", "circle", "--step", 3, "--size", "24x24"]),
@@ -185,22 +188,22 @@ def test_a_plan_is_that_of_the_command_line(
     store: attnkit.Store, question: Any, arguments: dict[str, Any], command: list[object]
 ) -> None:
     told = store.explain(question, **arguments)
-    assert told == command_line("query", question, store.path, *command, "--explain")
-    assert told == store.explain(question, **arguments, progress=False) if question != "list" else told
+    assert told + "\n" == command_line("query", question, store.path, *command, "--explain")
 
 
-def test_a_plan_reads_no_maps(store: attnkit.Store, tmp_path: Path) -> None:
+def test_a_plan_counts_what_a_where_selects(store: attnkit.Store) -> None:
     told = store.explain("average", over=["block", "head"], where=attnkit.Where("step < 4"), token="circle")
     steps = store.list("steps", where="step < 4 AND token = 'circle'")
     assert f"{len(steps) * 24} maps: {len(steps)} steps" in told and "mean (" in told
     statement = "SELECT token, count(*) FROM heads GROUP BY token"
-    assert store.explain("sql", statement=statement) == command_line("query", "sql", store.path, statement, "--explain")
+    told = store.explain("sql", statement=statement)
+    assert told + "\n" == command_line("query", "sql", store.path, statement, "--explain")
 
 
 def test_a_plan_that_cannot_be_is_refused_as_the_question_is(store: attnkit.Store) -> None:
     with pytest.raises(ValueError, match="question: 'info' is not one of list, sql, average"):
         store.explain("info")  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"average\(\) got an unexpected keyword argument 'ovr' \(did you mean 'over'\?\)"):
+    with pytest.raises(TypeError, match=r"average\(\) got an unexpected .* 'ovr' \(did you mean 'over'\?\)"):
         store.explain("average", ovr=["block"])
     with pytest.raises(attnkit.NothingSelectedError):
         store.explain("average", token="missing")

@@ -25,8 +25,9 @@ from conftest import write_dump
 
 VIDEO = "prompt_000_vid001"
 #: Every type that a SELECT makes.
-TYPES = """SELECT video_id, seed, token_ids, token_texts, source_modified, weight, step, timestep, prompt_id IS NULL AS unknown,
-    source_modified - source_modified AS long, NULL AS nothing, CAST(step AS BIGINT) AS wide, CAST(step AS REAL) AS narrow FROM steps"""
+TYPES = """SELECT video_id, seed, token_ids, token_texts, source_modified, weight, step, timestep,
+    prompt_id IS NULL AS unknown, source_modified - source_modified AS long, NULL AS nothing,
+    CAST(step AS BIGINT) AS wide, CAST(step AS REAL) AS narrow FROM steps"""
 ANSWERS: dict[str, Callable[[attnkit.Store], attnkit.Result]] = {
     "steps": lambda store: store.steps,
     "heads": lambda store: store.heads,
@@ -170,7 +171,8 @@ def test_a_lazy_dataset_reads_on_in_a_process_that_knows_nothing(tmp_path: Path,
         dataset = attnkit.open(tmp_path / "maps.store").xarray(VIDEO, "flower", chunks=chunks)
     else:
         dataset = xarray.open_dataset(tmp_path / "maps.store", engine="attnkit", chunks=chunks)
-    done = subprocess.run([sys.executable, "-c", READ], input=pickle.dumps(dataset), capture_output=True, cwd="/", check=True)
+    command, packed = [sys.executable, "-c", READ], pickle.dumps(dataset)
+    done = subprocess.run(command, input=packed, capture_output=True, cwd="/", check=True)
     total, token = done.stdout.split()
     assert float(total) == pytest.approx(values[1].astype(np.float64).sum(), rel=1e-6) and token == b"flower"
     copied = copy.deepcopy(dataset)

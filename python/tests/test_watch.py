@@ -60,7 +60,8 @@ def test_a_step_that_is_never_completed_is_named_at_the_end(ready: tuple[Path, n
     generate(files, tmp_path / "dump", range(3))
     alone = tmp_path / "dump" / VIDEO / "token_flower/step_003.npy"
     shutil.copy(files / "step_003.npy", alone)
-    report = attnkit.watch(tmp_path / "dump", tmp_path / "maps.store", poll=0.05, until_idle=datetime.timedelta(seconds=0.5))
+    soon = datetime.timedelta(seconds=0.5)
+    report = attnkit.watch(tmp_path / "dump", tmp_path / "maps.store", poll=0.05, until_idle=soon)
     assert report.ingested == 3 and [one["path"] for one in report.quarantined] == [str(alone)]
 
 

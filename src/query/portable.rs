@@ -1,8 +1,8 @@
 //! Answers as bytes, for another process: `Answer::to_bytes` and `Answer::from_bytes`.
 //!
-//! A mark, the length of a description, the description (JSON: all but table and values, and how long these are), the table as an Arrow IPC
-//! file, the values of the maps as little-endian float32, and the XXH3-128 of all before it. What is read must be as long as it says, so
-//! nothing larger than the bytes themselves is made of them.
+//! A mark, the length of a description, the description (JSON: all but table and values, and how long these are), the
+//! table as an Arrow IPC file, the values of the maps as little-endian float32, and the XXH3-128 of all before it. What
+//! is read must be as long as it says, so nothing larger than the bytes themselves is made of them.
 
 use std::io::Cursor;
 use std::ops::Range;

@@ -1,5 +1,5 @@
-//! Parts of the arrays of one word, named by video, word and steps: what lazy readers ask for. Where arrays lie is looked up at each call,
-//! so that what a writer replaces meanwhile is found in its new place.
+//! Parts of the arrays of one word, named by video, word and steps: what lazy readers ask for. Where arrays lie is
+//! looked up at each call, so that what a writer replaces meanwhile is found in its new place.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -32,8 +32,8 @@ impl Store {
         Ok(ArrayKind::ALL.into_iter().filter(is_there).collect())
     }
 
-    /// The same range of elements of each of some steps of a word's array, in C order. Only the chunks that hold them are decoded.
-    /// `None` if the word does not have all of these steps.
+    /// The same range of elements of each of some steps of a word's array, in C order. Only the chunks that hold them
+    /// are decoded. `None` if the word does not have all of these steps.
     ///
     /// # Errors
     /// If the video's part or the array is damaged, or its steps have fewer elements.
