@@ -118,6 +118,15 @@ def ingest(
     progress: Progress = False,
     **options: Unpack[IngestOptions],
 ) -> DryRun: ...
+@overload
+def ingest(
+    dump: Path | Iterable[Path],
+    store: Path,
+    *,
+    dry_run: bool,
+    progress: Progress = False,
+    **options: Unpack[IngestOptions],
+) -> IngestReport | DryRun: ...
 @takes(IngestOptions, IngestOptions.__doc__, DEFAULTS)
 def ingest(
     dump: Path | Iterable[Path],
