@@ -69,7 +69,9 @@ pub fn estimate(
     };
     let mut compression = compression.unwrap_or_else(|| Compression::MEASURED.to_vec());
     if let Some(throughput) = throughput {
-        compression.iter_mut().for_each(|of_codec| of_codec.throughput = throughput);
+        for of_codec in &mut compression {
+            of_codec.throughput = throughput;
+        }
     }
     Ok(serde_json::to_string(&generation.estimate(&compression, rollups)).unwrap_or_default())
 }

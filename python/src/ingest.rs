@@ -186,8 +186,12 @@ pub fn watch(
 
 /// Says of what is left out and odd what arguments Python has for it.
 fn translate(quarantined: &mut [Quarantined], warnings: &mut [Remark]) {
-    quarantined.iter_mut().for_each(|left| left.error = in_python(&left.error));
-    warnings.iter_mut().for_each(|warning| warning.message = in_python(&warning.message));
+    for left in quarantined {
+        left.error = in_python(&left.error);
+    }
+    for warning in warnings {
+        warning.message = in_python(&warning.message);
+    }
 }
 
 /// Writes one video into a store, step by step.

@@ -108,8 +108,12 @@ impl Store {
         };
         let report = work::run(py, progress.as_ref(), verify)?;
         let mut report = report.or_raise()?;
-        report.faults.iter_mut().for_each(|fault| fault.error = in_python(&fault.error));
-        report.lacking.iter_mut().for_each(|lacking| lacking.reason = in_python(&lacking.reason));
+        for fault in &mut report.faults {
+            fault.error = in_python(&fault.error);
+        }
+        for lacking in &mut report.lacking {
+            lacking.reason = in_python(&lacking.reason);
+        }
         Ok(serde_json::to_string(&report).unwrap_or_default())
     }
 
@@ -138,7 +142,8 @@ impl Store {
         self.warn_of_damage(py)?;
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let of = |Garbage { path, bytes }: &Garbage| json!({"path": text(path), "bytes": bytes});
-        Ok(serde_json::Value::from_iter(garbage.or_raise()?.iter().map(of)).to_string())
+        let removed: serde_json::Value = garbage.or_raise()?.iter().map(of).collect();
+        Ok(removed.to_string())
     }
 }
 

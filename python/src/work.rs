@@ -130,22 +130,27 @@ fn attended<T: Send>(
 ) -> PyResult<T> {
     require_threads()?;
     let watch = Watch::default();
+    // Ctrl-C is noticed here, or by `progress` if that is running.
+    let unless_ended = |called: PyResult<()>| match called {
+        Err(error) if ends_at_interrupt && error.is_instance_of::<PyKeyboardInterrupt>(py) => {
+            watch.cancel();
+            Ok(())
+        }
+        called => called,
+    };
     let attend = || -> PyResult<()> {
         let mut shown = (0, 0);
         loop {
             let finished = py.detach(|| watch.wait());
             let state = (watch.done.load(Ordering::Relaxed), watch.all.load(Ordering::Relaxed));
             if let Some(progress) = progress.filter(|_| state != shown) {
-                progress.call1(state)?;
+                unless_ended(progress.call1(state).map(drop))?;
                 shown = state;
             }
             if finished {
                 return Ok(());
             }
-            match py.check_signals() {
-                Err(error) if ends_at_interrupt && error.is_instance_of::<PyKeyboardInterrupt>(py) => watch.cancel(),
-                checked => checked?,
-            }
+            unless_ended(py.check_signals())?;
         }
     };
     std::thread::scope(|scope| {

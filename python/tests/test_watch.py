@@ -102,15 +102,19 @@ def test_times_that_cannot_be_are_refused_before_anything_is_waited_for(
 
 
 WATCH = """
-import json, sys, attnkit
+import json, sys, time, attnkit
 def tell(done, all):
     print(done, all, flush=True)
+    time.sleep(0.2)
 report = attnkit.watch(sys.argv[1], sys.argv[2], poll=0.05, progress=tell)
 print(json.dumps(report.to_dict()), flush=True)
 """
 
 
-def test_ctrl_c_ends_it_with_a_report_and_the_store_is_whole(ready: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+@pytest.mark.parametrize("seconds", [0.0, 0.5], ids=["in the progress function", "between two looks"])
+def test_ctrl_c_ends_it_with_a_report_and_the_store_is_whole(
+    ready: tuple[Path, np.ndarray], tmp_path: Path, seconds: float
+) -> None:
     files, values = ready
     generate(files, tmp_path / "dump", range(2))
     command = [sys.executable, "-c", WATCH, str(tmp_path / "dump"), str(tmp_path / "maps.store")]
@@ -119,6 +123,7 @@ def test_ctrl_c_ends_it_with_a_report_and_the_store_is_whole(ready: tuple[Path, 
         for line in process.stdout:
             if line.startswith("2 "):
                 break
+        time.sleep(seconds)
         process.send_signal(signal.SIGINT)
         said, complained = process.communicate(timeout=30)
     assert process.returncode == 0 and complained == ""
