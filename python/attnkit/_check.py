@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
+from numbers import Real
 from operator import index
 from typing import Any, SupportsIndex
 
@@ -90,6 +91,8 @@ def within(name: str, number: SupportsIndex, least: int, most: int) -> int:
 
 def seconds(name: str, time: float | timedelta) -> float:
     """A time, which is neither negative nor longer than a year."""
+    if not isinstance(time, (Real, timedelta)):
+        raise TypeError(f"{name}: {time!r} is neither a number of seconds nor a timedelta")
     length = time.total_seconds() if isinstance(time, timedelta) else float(time)
     if not 0 <= length <= YEAR:
         raise ValueError(f"{name}: {time!r} is not from 0 seconds to a year")

@@ -62,7 +62,7 @@ class AttnkitBackend(BackendEntrypoint):
             video, token = _only(store, video, token)
         dataset = dataset_of(store, video, token, dtype)
         for variable in dataset.data_vars.values():
-            variable.encoding["preferred_chunks"] = PREFERRED_CHUNKS
+            variable.encoding["preferred_chunks"] = {**PREFERRED_CHUNKS}
         return dataset.drop_vars([] if drop_variables is None else _check.names(drop_variables), errors="ignore")
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:

@@ -30,7 +30,10 @@ def command_line(*arguments: object) -> str:
 
 def test_a_dry_run_says_what_the_ingest_does_and_writes_nothing(fixtures: Path, tmp_path: Path) -> None:
     path = tmp_path / "maps.store"
-    ahead = attnkit.ingest(fixtures / "dataset", path, dry_run=True, tokens="circle")
+    seen: list[tuple[int, int]] = []
+    told = {"dry_run": True, "progress": lambda done, all: seen.append((done, all))}
+    ahead = attnkit.ingest(fixtures / "dataset", path, tokens="circle", **told)
+    assert seen[-1][0] == seen[-1][1] > 0
     assert not path.exists() and isinstance(ahead, attnkit.DryRun)
     done = attnkit.ingest(fixtures / "dataset", path, tokens="circle")
     assert (ahead.ingest, ahead.skip, ahead.bytes_in) == (done.ingested, 0, done.bytes_in)

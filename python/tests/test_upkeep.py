@@ -274,3 +274,30 @@ def test_nothing_is_removed_while_somebody_writes(own: attnkit.Store) -> None:
             own.gc()
         assert own.gc(dry_run=True).removed == []
     assert own.gc().removed == []
+
+
+def test_a_video_whose_table_is_damaged_keeps_its_maps(own: attnkit.Store) -> None:
+    part = Path(own.path, "index/steps", f"{VIDEO}.parquet")
+    part.write_bytes(part.read_bytes()[:-20])
+    with pytest.warns(attnkit.DamageWarning, match=part.name):
+        assert own.gc().removed == []
+    assert shard(own).is_file()
+    report = own.verify()
+    assert not report and {fault["video_id"] for fault in report.faults} == {VIDEO}
+
+
+# Names.
+
+
+@pytest.mark.parametrize("name", ["seed=99", "[a]*?", "a b\n c", "été", "--where", "%20", "'quoted'"])
+def test_paths_with_odd_names_are_paths(dump: Path, tmp_path: Path, name: str) -> None:
+    root = tmp_path / name
+    root.mkdir()
+    moved, path = Path(shutil.move(dump, root / name)), root / "maps.store"
+    assert attnkit.ingest(moved, path, dry_run=True).ingest == 6
+    assert attnkit.watch(moved, path, poll=0.05, until_idle=0.2).ingested == 6
+    store = attnkit.open(path)
+    assert store.verify(moved) and store.export(root / "out").steps == 6 and store.gc().removed == []
+    assert store.verify(root / "out").compared == 6
+    sizes = attnkit.estimate(moved)
+    assert sizes.generation["videos"] == 2

@@ -95,6 +95,14 @@ def test_what_contradicts_a_where_is_an_error_and_not_an_empty_answer(
     same(store.average(where=attnkit.Where(**said), **said), store.average(**said))
 
 
+def test_names_in_their_places_narrow_a_where_too(store: attnkit.Store) -> None:
+    circle = attnkit.Where(video=VIDEO, token="circle", step=3)
+    same(store.map(where=circle), store.map(VIDEO, "circle", 3))
+    for named in (("prompt_001_vid001",), (VIDEO, "square"), (VIDEO, "circle", 4)):
+        with pytest.raises(ValueError, match="contradicts"):
+            store.map(*named, where=circle)
+
+
 def test_a_word_is_the_same_however_its_characters_are_composed(tmp_path: Path) -> None:
     write_dump(tmp_path / "dump", 1, (1, 2, 24, 1), token="caf\u00e9")
     attnkit.ingest(tmp_path / "dump", tmp_path / "maps.store")
