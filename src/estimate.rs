@@ -26,6 +26,8 @@ const STORE_FILES: u64 = 4;
 /// Time that an ingest takes for each step and for each video, however small.
 const SECONDS_PER_STEP: f64 = 0.0003;
 const SECONDS_PER_VIDEO: f64 = 0.015;
+/// Bytes beyond this are no dump's: an exabyte.
+const LARGEST: u128 = 1_000_000_000_000_000_000;
 /// Videos of a dump that are looked into to see how they compress.
 const SAMPLED_VIDEOS: usize = 2;
 
@@ -208,6 +210,31 @@ impl Generation {
     #[must_use]
     pub fn new(shape: StepShape, dtype: SourceDtype, steps: u64, words: u64, videos: u64) -> Self {
         Self { words: vec![Words { shape, dtype, steps, count: words * videos }], videos }
+    }
+
+    /// The same from numbers that somebody wrote down: blocks, heads and grid of a step array, steps of each of `words`
+    /// words of each of `videos` videos. `None` if a step would have more values than an array can have, or all more
+    /// than an exabyte.
+    #[must_use]
+    pub fn of_sizes(
+        (blocks, heads, grid): (usize, usize, Grid),
+        dtype: SourceDtype,
+        steps: u32,
+        words: u32,
+        videos: u32,
+    ) -> Option<Self> {
+        let spatial = grid.frames.checked_mul(grid.height)?.checked_mul(grid.width)?;
+        let shape = StepShape::from_axes(&[blocks, heads, spatial, 1])?;
+        let count = u128::from(steps) * u128::from(words) * u128::from(videos);
+        let bytes = count.checked_mul((shape.len() * dtype.size()) as u128)?;
+        (bytes <= LARGEST).then(|| Self::new(shape, dtype, steps.into(), words.into(), videos.into()))
+    }
+
+    /// The same with elements of another type.
+    #[must_use]
+    pub fn with_dtype(mut self, dtype: SourceDtype) -> Self {
+        self.words.iter_mut().for_each(|words| words.dtype = dtype);
+        self
     }
 
     /// What a dump has: shapes, types and steps of its words, as far as they can be told.
@@ -395,6 +422,17 @@ mod tests {
         );
         let shapes: Vec<[usize; 4]> = estimate.settings.iter().map(|setting| setting.shape).collect();
         assert_eq!(shapes, [[1, 1, 23_850, 1], [1, 12, 23_850, 1], [30, 1, 23_850, 1], [30, 12, 23_850, 1]]);
+    }
+
+    #[test]
+    fn sizes_that_no_machine_has_are_none() {
+        let of = |grid: &str, steps| {
+            let shape = (30, 12, grid.parse::<Grid>().unwrap());
+            Generation::of_sizes(shape, SourceDtype::Float16, steps, 5, 100)
+        };
+        assert_eq!(of("15x30x53", 50), Some(full().generation));
+        assert_eq!(of("15x30x53", u32::MAX), None);
+        assert_eq!(of("1048576x1048576x1048576", 1), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,7 +24,8 @@ use crate::values::Values;
 const TOKEN_PREFIX: &str = "token_";
 
 /// How video directories are laid out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Layout {
     /// `prompt_000_vid001/`, as documented.
     #[default]
@@ -33,12 +35,14 @@ pub enum Layout {
 }
 
 /// How step files are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 pub enum Format {
     /// `.npy`
     #[default]
+    #[serde(rename = "npy")]
     Npy,
     /// `.npy.gz`
+    #[serde(rename = "npy.gz")]
     NpyGzip,
 }
 
@@ -117,6 +121,9 @@ pub enum ExportError {
         /// The other.
         second: String,
     },
+    /// Stopped by whoever asked.
+    #[error("stopped; the same export goes on from there")]
+    Cancelled,
 }
 
 /// What tells one export from another: it is written first and goes last, so that an export that was interrupted is
@@ -194,6 +201,22 @@ pub fn run(
     options: &ExportOptions,
     on_step: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<ExportReport, ExportError> {
+    run_while(store, out, options, &|done, all| {
+        on_step(done, all);
+        ControlFlow::Continue(())
+    })
+}
+
+/// The same for whoever may stop it: with `Break` from `on_step`.
+///
+/// # Errors
+/// As [`run`], and [`ExportError::Cancelled`].
+pub fn run_while(
+    store: &Store,
+    out: &Path,
+    options: &ExportOptions,
+    on_step: &(dyn Fn(u64, u64) -> ControlFlow<()> + Sync),
+) -> Result<ExportReport, ExportError> {
     let ExportOptions { layout, format, filter } = options;
     if is_inside(out, store.root()) {
         return Err(ExportError::InsideStore { path: out.to_owned() });
@@ -242,8 +265,10 @@ pub fn run(
             }
             _ => export_step(store, video, row, word, &path, *format)?,
         };
-        on_step(done.fetch_add(1, Ordering::Relaxed) + 1, all);
-        Ok::<u64, ExportError>(bytes)
+        match on_step(done.fetch_add(1, Ordering::Relaxed) + 1, all) {
+            ControlFlow::Continue(()) => Ok(bytes),
+            ControlFlow::Break(()) => Err(ExportError::Cancelled),
+        }
     };
     let bytes = tasks.par_iter().map(write).try_reduce(|| 0, |a, b| Ok(a + b))?;
     let dirs: BTreeSet<&Path> =

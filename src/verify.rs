@@ -2,7 +2,9 @@
 //! and rollup against the values, and on request every value against the dump.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
@@ -71,6 +73,15 @@ pub enum VerifyError {
     /// The dump to compare with cannot be read.
     #[error(transparent)]
     Dump(#[from] DumpError),
+    /// Nothing of the store is in the dump.
+    #[error("nothing was compared: no step of the store is in the dump ({not_in_store} steps there)")]
+    NothingCompared {
+        /// Steps of the dump that are not in the store.
+        not_in_store: u64,
+    },
+    /// Stopped by whoever asked.
+    #[error("stopped before everything was verified")]
+    Cancelled,
 }
 
 /// How a verification is done.
@@ -86,6 +97,17 @@ pub struct VerifyOptions {
     pub videos: Option<HashSet<String>>,
 }
 
+impl VerifyReport {
+    /// Refuses a comparison in which nothing was compared: it would look as if all were well.
+    ///
+    /// # Errors
+    /// [`VerifyError::NothingCompared`], if a dump was named and no fault says why.
+    pub fn with_something_compared(self, options: &VerifyOptions) -> Result<Self, VerifyError> {
+        let is_nothing = !options.against.is_empty() && self.compared == 0 && self.faults.is_empty();
+        if is_nothing { Err(VerifyError::NothingCompared { not_in_store: self.not_in_store }) } else { Ok(self) }
+    }
+}
+
 /// Verifies a store. `on_step` is called with (steps done, steps in all).
 ///
 /// # Errors
@@ -94,6 +116,21 @@ pub fn run(
     store: &Store,
     options: &VerifyOptions,
     on_step: &(dyn Fn(u64, u64) + Sync),
+) -> Result<VerifyReport, VerifyError> {
+    run_while(store, options, &|done, all| {
+        on_step(done, all);
+        ControlFlow::Continue(())
+    })
+}
+
+/// The same for whoever may stop it: with `Break` from `on_step`.
+///
+/// # Errors
+/// As [`run`], and [`VerifyError::Cancelled`].
+pub fn run_while(
+    store: &Store,
+    options: &VerifyOptions,
+    on_step: &(dyn Fn(u64, u64) -> ControlFlow<()> + Sync),
 ) -> Result<VerifyReport, VerifyError> {
     let start = std::time::Instant::now();
     let mut report = VerifyReport { faults: store.check_plain_documents(), ..VerifyReport::default() };
@@ -116,12 +153,14 @@ pub fn run(
     };
     let videos: Vec<&VideoIndex> = index.iter().filter(|video| chosen.is_none() || chosen_of(video) > 0).collect();
     let all: u64 = videos.iter().map(|video| chosen_of(video)).sum();
-    let done = std::sync::atomic::AtomicU64::new(0);
-    let tick = || on_step(done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1, all);
+    let ticks = Ticks { done: AtomicU64::new(0), all, on_step, stopped: AtomicBool::new(on_step(0, all).is_break()) };
     let checked: Vec<Checked> = videos
         .par_iter()
-        .map(|video| check_as_committed(store, video, sources.as_ref(), chosen.as_ref(), &tick))
+        .map(|video| check_as_committed(store, video, sources.as_ref(), chosen.as_ref(), &ticks))
         .collect();
+    if ticks.are_stopped() {
+        return Err(VerifyError::Cancelled);
+    }
     report.videos = videos.len() as u64;
     report.steps = all;
     let Checked { faults, bytes, compared, not_in_dump } = checked.into_iter().fold(Checked::default(), Checked::merge);
@@ -138,6 +177,28 @@ pub fn run(
     report.faults.sort();
     report.seconds = start.elapsed().as_secs_f64();
     Ok(report)
+}
+
+/// Counts the steps that are checked, until somebody stops that.
+struct Ticks<'a> {
+    done: AtomicU64,
+    all: u64,
+    on_step: &'a (dyn Fn(u64, u64) -> ControlFlow<()> + Sync),
+    stopped: AtomicBool,
+}
+
+impl Ticks<'_> {
+    fn tick(&self) {
+        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
+        if (self.on_step)(done, self.all).is_break() {
+            self.stopped.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether nothing more is to be checked.
+    fn are_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
 }
 
 #[derive(Default)]
@@ -238,15 +299,18 @@ fn check_as_committed(
     video: &VideoIndex,
     sources: Option<&Sources>,
     chosen: Option<&StepSet>,
-    tick: &(dyn Fn() + Sync),
+    ticks: &Ticks<'_>,
 ) -> Checked {
     /// Commits that are followed, and the time that one takes.
     const COMMITS: usize = 10;
     const COMMIT: std::time::Duration = std::time::Duration::from_millis(50);
     let mut newer: Option<VideoIndex> = None;
     for _ in 0..COMMITS {
+        if ticks.are_stopped() {
+            return Checked::default();
+        }
         let current = newer.as_ref().unwrap_or(video);
-        let checked = check_video(store, current, sources, chosen, tick);
+        let checked = check_video(store, current, sources, chosen, ticks);
         if checked.faults.iter().all(|fault| fault.in_dump) {
             return checked;
         }
@@ -259,7 +323,7 @@ fn check_as_committed(
             _ => return checked,
         }
     }
-    check_video(store, newer.as_ref().unwrap_or(video), sources, chosen, tick)
+    check_video(store, newer.as_ref().unwrap_or(video), sources, chosen, ticks)
 }
 
 fn check_video(
@@ -267,7 +331,7 @@ fn check_video(
     video: &VideoIndex,
     sources: Option<&Sources>,
     chosen: Option<&StepSet>,
-    tick: &(dyn Fn() + Sync),
+    ticks: &Ticks<'_>,
 ) -> Checked {
     let video_id = &video.record.video_id;
     let of_video = |path: String, error: String| Fault {
@@ -306,7 +370,7 @@ fn check_video(
             let against = sources.map(|sources| sources.series.get(&(video_id.clone(), first.token.clone())));
             let recipe = video.record.recipe.get(&first.token);
             let patches = video.record.metadata.get(&first.token);
-            Word { store, rows, chosen, recipe, patches, against }.check(expected, tick)
+            Word { store, rows, chosen, recipe, patches, against }.check(expected, ticks)
         })
         .collect();
     words.into_iter().fold(checked, Checked::merge)
@@ -340,7 +404,7 @@ struct Word<'a> {
 }
 
 impl Word<'_> {
-    fn check(&self, heads: Option<Option<&RecordBatch>>, tick: &(dyn Fn() + Sync)) -> Checked {
+    fn check(&self, heads: Option<Option<&RecordBatch>>, ticks: &Ticks<'_>) -> Checked {
         let mut checked = Checked::default();
         let Some(first) = self.rows.first() else { return checked };
         let rows: Vec<&StepRow> =
@@ -381,8 +445,11 @@ impl Word<'_> {
             .map_init(
                 || StepMeasurer::new(first.shape, first.grid),
                 |measurer, row| {
+                    if ticks.are_stopped() {
+                        return (Checked::default(), Vec::new());
+                    }
                     let checked = self.check_step(row, &arrays, measurer);
-                    tick();
+                    ticks.tick();
                     checked
                 },
             )

@@ -1,4 +1,5 @@
-"""The module that the attention maps' documentation imports from: `from attention_analyzer import AttentionAnalyzer`."""
+"""The module that the attention maps' documentation imports from:
+`from attention_analyzer import AttentionAnalyzer`."""
 
 from attnkit import AttentionAnalyzer
 

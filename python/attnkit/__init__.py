@@ -13,35 +13,54 @@ from .errors import (
     AttnkitError,
     DamageWarning,
     DumpError,
+    ExportError,
     NotAStoreError,
     NotFoundError,
     NothingSelectedError,
+    PromptError,
     QueryError,
     StoreError,
     WriteError,
 )
-from .ingest import IngestReport, ingest
+from .estimate import Estimate, estimate
+from .ingest import ingest, watch
+from .prompts import Prompt, Prompts, expand_prompts
+from .reports import DryRun, ExportReport, GcReport, IngestReport, VerifyReport
 from .result import Result
 from .store import Info, Store, open
+from .where import Where
 from .writer import StoreWriter
 
 __all__ = [
     "AttentionAnalyzer",
     "AttnkitError",
     "DamageWarning",
+    "DryRun",
     "DumpError",
+    "Estimate",
+    "ExportError",
+    "ExportReport",
+    "GcReport",
     "Info",
     "IngestReport",
     "NotAStoreError",
     "NotFoundError",
     "NothingSelectedError",
+    "Prompt",
+    "PromptError",
+    "Prompts",
     "QueryError",
     "Result",
     "Store",
     "StoreError",
     "StoreWriter",
+    "VerifyReport",
+    "Where",
     "WriteError",
     "__version__",
+    "estimate",
+    "expand_prompts",
     "ingest",
     "open",
+    "watch",
 ]

@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from numbers import Real
 from operator import index
 from typing import Any, SupportsIndex
 
 import numpy as np
+
+#: In seconds.
+YEAR = 366 * 86_400
 
 
 def floats(array: Any) -> np.ndarray[Any, Any]:
@@ -24,6 +29,11 @@ def floats(array: Any) -> np.ndarray[Any, Any]:
         raise TypeError(f"the array is {values.dtype}; expected float16, float32 or float64")
     # Aligned and contiguous too: a field of packed records has strides that no float array has.
     return np.require(values.astype(values.dtype.newbyteorder("="), copy=False), requirements=["C", "A"])
+
+
+def paths(given: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str]:
+    """Paths as text; a single one need not be in a list."""
+    return [path(one) for one in ([given] if isinstance(given, (str, os.PathLike)) else given)]
 
 
 def path(path: str | os.PathLike[str]) -> str:
@@ -54,9 +64,12 @@ def one_name(name: str, column: str, value: str | None) -> str | None:
 def one_number(name: str, value: SupportsIndex | None) -> int | None:
     """A number that rows have in a column."""
     try:
-        return integer(name, value)
+        number = integer(name, value)
     except TypeError as error:
         raise TypeError(f'{error}; where="{name} IN (1, 2)" selects several') from None
+    if number is not None and not -(2**63) <= number < 2**63:
+        raise ValueError(f"{name}: {number} does not fit into 64 bits")
+    return number
 
 
 def positive(name: str, number: SupportsIndex | None, least: int = 1) -> int | None:
@@ -66,6 +79,24 @@ def positive(name: str, number: SupportsIndex | None, least: int = 1) -> int | N
     if index(number) < least:
         raise ValueError(f"{name}: {number} is less than {least}")
     return index(number)
+
+
+def within(name: str, number: SupportsIndex, least: int, most: int) -> int:
+    """A whole number from `least` to `most`."""
+    found = integer(name, number) or 0
+    if not least <= found <= most:
+        raise ValueError(f"{name}: {found} is not from {least} to {most}")
+    return found
+
+
+def seconds(name: str, time: float | timedelta) -> float:
+    """A time, which is neither negative nor longer than a year."""
+    if not isinstance(time, (Real, timedelta)):
+        raise TypeError(f"{name}: {time!r} is neither a number of seconds nor a timedelta")
+    length = time.total_seconds() if isinstance(time, timedelta) else float(time)
+    if not 0 <= length <= YEAR:
+        raise ValueError(f"{name}: {time!r} is not from 0 seconds to a year")
+    return length
 
 
 def sizes(name: str, numbers: Iterable[SupportsIndex] | None, axes: str) -> tuple[int, ...] | None:

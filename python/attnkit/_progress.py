@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Union
+from typing import Any
 
 #: `True` for a tqdm bar, a tqdm class, or a function of (done, all).
-Progress = Union[bool, Callable[..., Any]]
+Progress = bool | Callable[..., Any]
 Report = Callable[[int, int], None]
 
 

@@ -22,8 +22,9 @@ Array = Any
 class AttentionAnalyzer:
     """Reads attention maps of a store or of a dump as it is, and averages them.
 
-    A drop-in for the documented class of this name. A dump is read directly, in every format that generators write, and only what
-    is asked for is held in memory: means read one step after the other, and a store answers them from its rollups.
+    A drop-in for the documented class of this name. A dump is read directly, in every format that generators write, and
+    only what is asked for is held in memory: means read one step after the other, and a store answers them from its
+    rollups.
 
     Parameters
     ----------
@@ -45,9 +46,9 @@ class AttentionAnalyzer:
 
     Notes
     -----
-    Means accumulate in float64 and are float32: float16 maps lose nothing to rounding on the way. The `aggregate_*` methods work on
-    arrays in memory and count axes from the right, where `[..., block, head, spatial, token]` ends, so they take one step or many;
-    average blocks first, then heads. Steps are the first axis.
+    Means accumulate in float64 and are float32: float16 maps lose nothing to rounding on the way. The `aggregate_*`
+    methods work on arrays in memory and count axes from the right, where `[..., block, head, spatial, token]` ends, so
+    they take one step or many; average blocks first, then heads. Steps are the first axis.
 
     Examples
     --------
@@ -125,8 +126,8 @@ class AttentionAnalyzer:
         Returns
         -------
         dict
-            `video_id`, `prompt`, `seed`, `cfg_scale`, `tokens` (word -> {`steps`, `shape` of a step array, `grid`}), and `summary`:
-            the contents of `summary.json`, or None.
+            `video_id`, `prompt`, `seed`, `cfg_scale`, `tokens` (word -> {`steps`, `shape` of a step array, `grid`}),
+            and `summary`: the contents of `summary.json`, or None.
         """
         tokens: dict[str, Any] = {}
         first: dict[str, Any] = {}
@@ -211,7 +212,8 @@ class AttentionAnalyzer:
         Returns
         -------
         array
-            `[step, block, head, spatial, token]`, in the type it is stored in. With `with_metadata`, (array, list of metadata).
+            `[step, block, head, spatial, token]`, in the type it is stored in. With `with_metadata`, (array, list of
+            metadata).
 
         Raises
         ------
@@ -298,8 +300,8 @@ class AttentionAnalyzer:
         step : int, optional
             One step; default: all.
         height, width, frames : int, optional
-            Size of the video, in pixels and frames, or already that of the latent grid: the grid whose product is the number of
-            positions is taken, by the conventions of WAN 2.1 and 2.2. Default: what the metadata says.
+            Size of the video, in pixels and frames, or already that of the latent grid: the grid whose product is the
+            number of positions is taken, by the conventions of WAN 2.1 and 2.2. Default: what the metadata says.
 
         Returns
         -------
@@ -325,13 +327,15 @@ class AttentionAnalyzer:
             frames, height, width = size.values()
             if not (frames and height and width):
                 raise ValueError(
-                    f"the grid of these {flat.shape[1]} positions is not known: give height, width and frames of the video"
+                    f"the grid of these {flat.shape[1]} positions is not known: "
+                    "give height, width and frames of the video"
                 )
             grid = _native.infer_grid(flat.shape[1], frames, height, width)
         return self._as_framework(flat.reshape(len(flat), *grid))
 
     def get_layer_analysis(self, video_id: str, token_word: str, step: SupportsIndex | None = None) -> Array:
-        """The mean over heads, block by block: `[step, block, spatial, token]`, or `[block, spatial, token]` of one step; float32.
+        """The mean over heads, block by block: `[step, block, spatial, token]`, or `[block, spatial, token]` of one
+        step; float32.
 
         Parameters
         ----------
@@ -344,7 +348,8 @@ class AttentionAnalyzer:
         return self._as_framework(means if step is None else means[0])
 
     def get_head_analysis(self, video_id: str, token_word: str, step: SupportsIndex | None = None) -> Array:
-        """The mean over blocks, head by head: `[step, head, spatial, token]`, or `[head, spatial, token]` of one step; float32.
+        """The mean over blocks, head by head: `[step, head, spatial, token]`, or `[head, spatial, token]` of one step;
+        float32.
 
         Parameters
         ----------
@@ -356,8 +361,11 @@ class AttentionAnalyzer:
         means = self._read_mean(video_id, token_word, None if step is None else [index(step)], blocks=True)[:, 0]
         return self._as_framework(means if step is None else means[0])
 
-    def compute_average_attention(self, video_id: str, token_word: str, steps: Sequence[SupportsIndex] | None = None) -> Array:
-        """The mean over blocks, heads and all steps, or those given: `[spatial, token]`, float32. Holds a few steps at a time.
+    def compute_average_attention(
+        self, video_id: str, token_word: str, steps: Sequence[SupportsIndex] | None = None
+    ) -> Array:
+        """The mean over blocks, heads and all steps, or those given: `[spatial, token]`, float32. Holds a few steps at
+        a time.
 
         Parameters
         ----------
@@ -396,7 +404,9 @@ class AttentionAnalyzer:
     def _mean(self, attention: Array, axis: int, name: str) -> Array:
         if attention.ndim < -axis:
             shape = tuple(attention.shape)
-            raise ValueError(f"there is no axis of {name} in an array of shape {shape}: it is counted from the right, as {axis}")
+            raise ValueError(
+                f"there is no axis of {name} in an array of shape {shape}: it is counted from the right, as {axis}"
+            )
         if hasattr(attention, "detach"):
             if attention.device.type != "cpu":
                 return attention.detach().double().mean(dim=axis).float()

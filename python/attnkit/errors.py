@@ -1,4 +1,5 @@
-"""What can go wrong. Every exception is an `AttnkitError`, and also the built-in one that its kind of mistake usually raises."""
+"""What can go wrong. Every exception is an `AttnkitError`, and also the built-in one that its kind of mistake usually
+raises."""
 
 from __future__ import annotations
 
@@ -39,6 +40,14 @@ class DumpError(AttnkitError, ValueError):
 
 class NotFoundError(AttnkitError, LookupError, FileNotFoundError):
     """There is no such dump, video, word or step."""
+
+
+class PromptError(AttnkitError, ValueError):
+    """A prompt template does not parse."""
+
+
+class ExportError(AttnkitError, OSError):
+    """A dump cannot be written where it should be: the directory is not empty, the disk is full, …"""
 
 
 class QueryError(AttnkitError, ValueError):

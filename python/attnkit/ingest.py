@@ -4,91 +4,38 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, Union
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Union, overload
 
 from . import _check, _native
 from ._progress import Progress, following
+from ._shared import takes
+from .reports import DryRun, IngestReport
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Path = Union[str, "os.PathLike[str]"]
 
-
-@dataclass(frozen=True)
-class IngestReport:
-    """What an ingest did.
-
-    Attributes
-    ----------
-    ingested, skipped : int
-        Steps that are new in the store, and those that were there already.
-    quarantined : list of dict
-        Files left out: `path`, `error`.
-    warnings : list of dict
-        Oddities of files that were used: `path`, `message`.
-    prompts : dict, optional
-        Videos whose prompt was found among those of their batch, and those whose was not: `matched`, `unmatched`. None if there were
-        no prompts to look in.
-    contents : dict
-        What the store holds of the dump now: `videos`, different `words`, `prompts` and `seeds`, and videos `without_seed`.
-    bytes_in, bytes_out : int
-        Bytes of the ingested steps' files, and bytes written.
-    seconds : float
-        Wall time.
-    """
-
-    ingested: int
-    skipped: int
-    quarantined: list[dict[str, str]] = field(default_factory=list)
-    warnings: list[dict[str, str]] = field(default_factory=list)
-    bytes_in: int = 0
-    bytes_out: int = 0
-    seconds: float = 0.0
-    prompts: dict[str, int] | None = None
-    contents: dict[str, int] | None = None
-
-    def __repr__(self) -> str:
-        return (
-            f"<attnkit.IngestReport: {self.ingested} steps ingested, {self.skipped} already there, "
-            f"{len(self.quarantined)} left out, {len(self.warnings)} warnings; "
-            f"{self.bytes_in:,} bytes in, {self.bytes_out:,} out, {self.seconds:.1f} s>"
-        )
+#: What is passed on where nothing is said.
+DEFAULTS: Mapping[str, Any] = {
+    "codec": "balanced",
+    "rollups": True,
+    "videos": (),
+    "tokens": (),
+    "average": (),
+    "replace": False,
+    "single_writer": False,
+    "on_error": "quarantine",
+}
 
 
-def ingest(
-    dump: Path | Iterable[Path],
-    store: Path,
-    *,
-    codec: Literal["fast", "balanced", "small", "none"] = "balanced",
-    rollups: bool = True,
-    videos: str | Sequence[str] = (),
-    tokens: str | Sequence[str] = (),
-    every: int | None = None,
-    downsample: int | None = None,
-    dtype: Literal["float16", "float32"] | None = None,
-    batch: int | Literal["mean"] | None = None,
-    array: str | None = None,
-    average: Literal["blocks", "heads"] | Sequence[Literal["blocks", "heads"]] = (),
-    grid: tuple[int, int, int] | None = None,
-    settings: Path | None = None,
-    prompts: Path | None = None,
-    tokenizer: Path | None = None,
-    prefix: str | None = None,
-    replace: bool = False,
-    single_writer: bool = False,
-    threads: int | None = None,
-    on_error: Literal["quarantine", "raise"] = "quarantine",
-    max_step_bytes: int | None = None,
-    progress: Progress = False,
-) -> IngestReport:
-    """Convert a dump into a store. Lossless unless asked otherwise; interrupted, it goes on where it stopped when run again.
+class IngestOptions(TypedDict, total=False):
+    """How dumps become a store.
 
     Parameters
     ----------
-    dump : path or iterable of paths
-        Directories that hold `prompt_000_vid001/token_flower/step_000.npy` and so on, there or below.
-    store : path
-        The store; created if it is not there.
     codec : str
         Compression: `fast` (lz4), `balanced` (zstd 1), `small` (zstd 9) or `none`. Every codec is lossless.
     rollups : bool
@@ -104,7 +51,8 @@ def ingest(
     batch : int or "mean", optional
         Element of a batch axis larger than 1.
     array : str, optional
-        Name of the array to read of `.npz` files that hold several. Default: `attention`, or the only one that can be a step.
+        Name of the array to read of `.npz` files that hold several. Default: `attention`, or the only one that can be a
+        step.
     average : str or sequence of str
         Average over `blocks`, `heads` or both (lossy).
     grid : tuple of int, optional
@@ -112,8 +60,8 @@ def ingest(
     settings : path, optional
         YAML file of the generator with `attention_analysis_settings` to apply; arguments count more.
     prompts : path, optional
-        The prompts that the videos were generated from, to fill the columns `template`, `variation` and `weight`: templates, one a line,
-        or a JSON of variations. Default: what the generator left beside the maps.
+        The prompts that the videos were generated from, to fill the columns `template`, `variation` and `weight`:
+        templates, one a line, or a JSON of variations. Default: what the generator left beside the maps.
     tokenizer : path, optional
         A `tokenizer.json` that the dump's token ids are checked against; disagreements are warnings.
     prefix : str, optional
@@ -128,12 +76,84 @@ def ingest(
         `quarantine`: leave out files that cannot be used, and report them; `raise`: stop at the first.
     max_step_bytes : int, optional
         Refuse step files that hold more once decompressed. Default: 2 GiB.
+    """
+
+    codec: Literal["fast", "balanced", "small", "none"]
+    rollups: bool
+    videos: str | Sequence[str]
+    tokens: str | Sequence[str]
+    every: int | None
+    downsample: int | None
+    dtype: Literal["float16", "float32"] | None
+    batch: int | Literal["mean"] | None
+    array: str | None
+    average: Literal["blocks", "heads"] | Sequence[Literal["blocks", "heads"]]
+    grid: tuple[int, int, int] | None
+    settings: Path | None
+    prompts: Path | None
+    tokenizer: Path | None
+    prefix: str | None
+    replace: bool
+    single_writer: bool
+    threads: int | None
+    on_error: Literal["quarantine", "raise"]
+    max_step_bytes: int | None
+
+
+@overload
+def ingest(
+    dump: Path | Iterable[Path],
+    store: Path,
+    *,
+    dry_run: Literal[False] = False,
+    progress: Progress = False,
+    **options: Unpack[IngestOptions],
+) -> IngestReport: ...
+@overload
+def ingest(
+    dump: Path | Iterable[Path],
+    store: Path,
+    *,
+    dry_run: Literal[True],
+    progress: Progress = False,
+    **options: Unpack[IngestOptions],
+) -> DryRun: ...
+@overload
+def ingest(
+    dump: Path | Iterable[Path],
+    store: Path,
+    *,
+    dry_run: bool,
+    progress: Progress = False,
+    **options: Unpack[IngestOptions],
+) -> IngestReport | DryRun: ...
+@takes(IngestOptions, IngestOptions.__doc__, DEFAULTS)
+def ingest(
+    dump: Path | Iterable[Path],
+    store: Path,
+    *,
+    dry_run: bool = False,
+    progress: Progress = False,
+    **options: Unpack[IngestOptions],
+) -> IngestReport | DryRun:
+    """Convert a dump into a store. Lossless unless asked otherwise; run again, it goes on where it stopped.
+
+    Parameters
+    ----------
+    dump : path or iterable of paths
+        Directories that hold `prompt_000_vid001/token_flower/step_000.npy` and so on, there or below.
+    store : path
+        The store; created if it is not there.
+    **options : see `IngestOptions`
+    dry_run : bool
+        Write nothing, and return what would be done.
     progress : bool, tqdm class or function of (done, all)
         Show or tell the progress, in bytes.
 
     Returns
     -------
     IngestReport
+        With `dry_run`, a DryRun.
 
     Raises
     ------
@@ -148,29 +168,75 @@ def ingest(
     KeyboardInterrupt
         On Ctrl-C; what was committed stays.
     """
-    dumps = [_check.path(one) for one in ([dump] if isinstance(dump, (str, os.PathLike)) else dump)]
-    options: dict[str, Any] = {
-        "codec": codec,
-        "rollups": rollups,
-        "videos": _check.names(videos),
-        "tokens": _check.names(tokens),
-        "every": _check.positive("every", every),
-        "downsample": _check.positive("downsample", downsample),
-        "dtype": dtype,
-        "batch": None if batch is None else str(batch),
-        "array": array,
-        "average": _check.names(average),
-        "grid": _check.sizes("grid", grid, "frames, height, width"),
-        "settings": _check.optional_path(settings),
-        "prompts": _check.optional_path(prompts),
-        "tokenizer": _check.optional_path(tokenizer),
-        "prefix": prefix,
-        "replace": replace,
-        "single_writer": single_writer,
-        "threads": _check.positive("threads", threads, least=0) or 0,
-        "on_error": on_error,
-        "max_step_bytes": max_step_bytes,
-    }
     with following(progress, "ingest") as report:
-        text = _native.ingest(dumps, _check.path(store), options, report)
-    return IngestReport(**json.loads(text))
+        work = _native.dry_run if dry_run else _native.ingest
+        done = json.loads(work(_check.paths(dump), _check.path(store), _native_options(options), report))
+    return DryRun(**done) if dry_run else IngestReport(**done)
+
+
+@takes(IngestOptions, IngestOptions.__doc__, DEFAULTS)
+def watch(
+    dump: Path | Iterable[Path],
+    store: Path,
+    *,
+    until_idle: float | timedelta | None = None,
+    poll: float | timedelta = 2.0,
+    progress: Progress = False,
+    **options: Unpack[IngestOptions],
+) -> IngestReport:
+    """Convert a dump into a store while it is being written: each step once it is complete.
+
+    A step is complete when it has its metadata and its files are the same at two looks. Ctrl-C ends it after what is
+    being written, and is no error: the report says what was done until then. Directories that are not there yet are
+    waited for.
+
+    Parameters
+    ----------
+    dump : path or iterable of paths
+        Directories that hold `prompt_000_vid001/token_flower/step_000.npy` and so on, or will.
+    store : path
+        The store; created if it is not there.
+    until_idle : float or timedelta, optional
+        End once nothing has changed for so many seconds. Default: only Ctrl-C ends it.
+    poll : float or timedelta
+        Seconds between two looks, at least.
+    **options : see `IngestOptions`
+    progress : bool, tqdm class or function of (done, all)
+        Show or tell the progress: steps that are ingested, and those and the ones that are not complete yet.
+
+    Returns
+    -------
+    IngestReport
+
+    Raises
+    ------
+    NotFoundError
+        If nothing has changed for `until_idle`, and there is no dump.
+    StoreError
+        If the store cannot be written.
+    OSError, ValueError
+        If the prompts or the tokenizer cannot be used.
+    DumpError
+        With `on_error="raise"`, if a file cannot be used.
+    """
+    idle = None if until_idle is None else _check.seconds("until_idle", until_idle)
+    pause = _check.seconds("poll", poll)
+    with following(progress, "watch", "step") as report:
+        dumps, path = _check.paths(dump), _check.path(store)
+        return IngestReport(**json.loads(_native.watch(dumps, path, _native_options(options), pause, idle, report)))
+
+
+def _native_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with every key, as native code takes them."""
+    options = {name: given.get(name, DEFAULTS.get(name)) for name in IngestOptions.__annotations__}
+    batch = options["batch"]
+    positive = {name: _check.positive(name, options[name]) for name in ("every", "downsample")}
+    return {
+        **options,
+        **positive,
+        **{name: _check.names(options[name]) for name in ("videos", "tokens", "average")},
+        **{name: _check.optional_path(options[name]) for name in ("settings", "prompts", "tokenizer")},
+        "batch": None if batch is None else str(batch),
+        "grid": _check.sizes("grid", options["grid"], "frames, height, width"),
+        "threads": _check.positive("threads", options["threads"], least=0) or 0,
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,15 +19,40 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 
+#: How arrays are best read: steps are stored one behind the other.
+PREFERRED_CHUNKS = {"step": 1}
 #: Axes of each array between `step` and the positions.
 LEADING = {"attention": ("block", "head"), "mean_head": ("block",), "mean_block": ("head",), "mean": ()}
 
 
+@dataclass(frozen=True)
+class Word:
+    """A word of a video in a store, by its names: see `Store.word`."""
+
+    store: str
+    video: str
+    token: str
+
+
 def open_dataset(store: Store, video: str, token: str, chunks: Any, dtype: str | None) -> xarray.Dataset:
     """See `Store.xarray`."""
+    dataset = dataset_of(store, video, token, dtype)
+    if chunks == "auto":
+        chunks = PREFERRED_CHUNKS if importlib.util.find_spec("dask") else None
+    if chunks is None:
+        return dataset
+    # Coordinates are in memory already, and stay there.
+    coordinates = dataset.coords
+    return dataset.drop_vars(list(coordinates)).chunk(chunks).assign_coords(coordinates)
+
+
+def dataset_of(store: Store, video: str, token: str, dtype: str | None) -> xarray.Dataset:
+    """The arrays of a word as variables that read what is asked of them, without dask."""
     rows = store.list("steps", video=video, token=token, sort="step")
     if len(rows) == 0:
-        raise NotFoundError(f"there is no word `{token}` of a video `{video}` in {store.path}; `store.info()` lists what there is")
+        raise NotFoundError(
+            f"there is no word `{token}` of a video `{video}` in {store.path}; `store.info()` lists what there is"
+        )
     first = {name: rows[name][0] for name in rows.columns}
     # As the store spells them.
     video, token = first["video_id"], first["token"]
@@ -36,16 +62,15 @@ def open_dataset(store: Store, video: str, token: str, chunks: Any, dtype: str |
     else:
         positions = {"frame": int(first["frames"]), "height": int(first["height"]), "width": int(first["width"])}
     positions["token"] = int(first["tokens"])
-    series = first["array"].removesuffix("/attention")
     variables = {}
-    for kind, leading in LEADING.items():
-        path = f"{series}/{kind}"
-        if kind != "attention" and not store._native.has_array(path):
-            continue
+    for kind in store._native.kinds(video, token):
+        leading = LEADING[kind]
         dims = ("step", *leading, *positions)
         shape = (len(rows), *(sizes[axis] for axis in leading), *positions.values())
         stored = np.dtype(first["dtype"] if kind == "attention" else np.float32)
-        array = StoredArray(store, (video, token, kind), rows["step"].tolist(), shape, _wanted(dtype, stored), len(leading))
+        array = StoredArray(
+            store, (video, token, kind), rows["step"].tolist(), shape, _wanted(dtype, stored), len(leading)
+        )
         variables[kind] = xarray.Variable(dims, indexing.LazilyIndexedArray(array))
     coordinates: dict[str, Any] = {name: np.arange(size) for name, size in {**sizes, **positions}.items()}
     for name in sizes:
@@ -56,12 +81,12 @@ def open_dataset(store: Store, video: str, token: str, chunks: Any, dtype: str |
     coordinates["timestep"] = ("step", rows["timestep"])
     told = ("prompt", "prompt_id", "seed", "cfg_scale", "weight", "token_ids", "token_texts", "total_steps")
     attributes = {name: _plain(first[name]) for name in told}
-    attributes = {"video_id": video, "token": token, **{name: value for name, value in attributes.items() if value is not None}}
-    dataset = xarray.Dataset(variables, attrs=attributes)
-    if chunks == "auto":
-        chunks = {"step": 1} if importlib.util.find_spec("dask") else None
-    # Coordinates are in memory already, and stay there.
-    return (dataset if chunks is None else dataset.chunk(chunks)).assign_coords(coordinates)
+    attributes = {
+        "video_id": video,
+        "token": token,
+        **{name: value for name, value in attributes.items() if value is not None},
+    }
+    return xarray.Dataset(variables, coordinates, attributes)
 
 
 def _wanted(dtype: str | None, stored: np.dtype[Any]) -> np.dtype[Any]:
@@ -83,7 +108,8 @@ def _plain(value: Any) -> Any:
 
 
 class StoredArray(BackendArray):
-    """One array of a word. A slice decodes the steps, and of each the chunks between the first and the last map that it needs.
+    """One array of a word. A slice decodes the steps, and of each the chunks between the first and the last map that it
+    needs.
 
     Where the array is, is looked up at each read: what a writer replaces meanwhile is found in its new place.
     """
@@ -136,6 +162,8 @@ class StoredArray(BackendArray):
             maps = maps[:, wanted - first]
         values = maps.reshape(len(steps), *(len(index) for index in chosen[1 : 1 + self._leading]), *behind)
         for axis in range(1 + self._leading, values.ndim):
-            if len(chosen[axis]) != values.shape[axis] or not np.array_equal(chosen[axis], np.arange(values.shape[axis])):
+            if len(chosen[axis]) != values.shape[axis] or not np.array_equal(
+                chosen[axis], np.arange(values.shape[axis])
+            ):
                 values = values.take(chosen[axis], axis=axis)
         return values.astype(self.dtype, copy=False)

@@ -44,8 +44,8 @@ class _PlainStrings:
 class Result:
     """A table, and the maps of its rows if they were asked for.
 
-    It is an Arrow stream itself (PyCapsule interface), so that `polars.DataFrame(result)`, `pyarrow.table(result)` and DuckDB read its
-    table without a copy.
+    It is an Arrow stream itself (PyCapsule interface), so that `polars.DataFrame(result)`, `pyarrow.table(result)` and
+    DuckDB read its table without a copy.
 
     Attributes
     ----------
@@ -91,9 +91,11 @@ class Result:
         return polars.DataFrame(self)
 
     def to_pandas(self) -> pandas.DataFrame:
-        """The table, for pandas (through pyarrow). Seeds, which Arrow has as decimals, are integers: `int64`, or `uint64` for large ones.
+        """The table, for pandas (through pyarrow). Seeds, which Arrow has as decimals, are integers: `int64`, or
+        `uint64` for large ones.
 
-        Where a seed is not known, they are pandas' `Int64` or `UInt64`, which have missing values without rounding the others.
+        Where a seed is not known, they are pandas' `Int64` or `UInt64`, which have missing values without rounding the
+        others.
         """
         import pandas
         import pyarrow
@@ -113,7 +115,8 @@ class Result:
 
     @property
     def maps(self) -> list[Array]:
-        """The map of each row, float32, `[frame, height, width]` (`[spatial]` if the grid is unknown). Views, not copies.
+        """The map of each row, float32, `[frame, height, width]` (`[spatial]` if the grid is unknown). Views, not
+        copies.
 
         Raises
         ------
@@ -136,8 +139,8 @@ class Result:
         Returns
         -------
         array
-            `[map, frame, height, width]` float32, or `[frame, height, width]` of a single map: a view, not a copy. Without maps, a
-            structured array with a field for each column.
+            `[map, frame, height, width]` float32, or `[frame, height, width]` of a single map: a view, not a copy.
+            Without maps, a structured array with a field for each column.
 
         Raises
         ------
@@ -173,8 +176,8 @@ class Result:
         Returns
         -------
         DataArray
-            Of maps: `[*keys, frame, height, width]`; combinations of keys that do not occur are NaN. A single map has its keys as
-            coordinates without a dimension. Of a matrix of comparisons: `[metric, a, b]`.
+            Of maps: `[*keys, frame, height, width]`; combinations of keys that do not occur are NaN. A single map has
+            its keys as coordinates without a dimension. Of a matrix of comparisons: `[metric, a, b]`.
         Dataset
             Of a table: a variable for each column that is no key. A table without keys has the dimension `row`.
         """
@@ -214,8 +217,8 @@ class Result:
         Parameters
         ----------
         path : path
-            `.csv`, `.json`, `.jsonl`, `.parquet`, `.arrow`, `.npy`, `.zarr`, `.png` or `.txt`. Parquet and Arrow have the maps in the
-            column `values`; `.png` is for a single map.
+            `.csv`, `.json`, `.jsonl`, `.parquet`, `.arrow`, `.npy`, `.zarr`, `.png` or `.txt`. Parquet and Arrow have
+            the maps in the column `values`; `.png` is for a single map.
         format : str, optional
             Where the extension does not tell it.
 
@@ -232,8 +235,8 @@ class Result:
         Parameters
         ----------
         vmin, vmax : float, optional
-            Values of the first and the last colour, to make pictures comparable. Default: the map's own. Maps with negative values,
-            as differences are, go from blue through white at 0 to red.
+            Values of the first and the last colour, to make pictures comparable. Default: the map's own. Maps with
+            negative values, as differences are, go from blue through white at 0 to red.
 
         Raises
         ------
@@ -252,15 +255,25 @@ class Result:
         columns = [name for name in self._answer.telling_columns if not _is_empty(self[name])][:COLUMNS_SHOWN]
         head = "".join(f"<th>{escape(name)}</th>" for name in columns)
         shown = [self[name][:ROWS_SHOWN] for name in columns]
-        rows = "".join("<tr>" + "".join(f"<td>{escape(_cell(value))}</td>" for value in row) + "</tr>" for row in zip(*shown))
+        rows = "".join(
+            "<tr>" + "".join(f"<td>{escape(_cell(value))}</td>" for value in row) + "</tr>" for row in zip(*shown)
+        )
         hidden = len(self.columns) - len(columns)
-        more = [f"{len(self):,} rows" if len(self) > ROWS_SHOWN else "", f"{hidden} more columns" if hidden else "", *self.notes]
+        more = [
+            f"{len(self):,} rows" if len(self) > ROWS_SHOWN else "",
+            f"{hidden} more columns" if hidden else "",
+            *self.notes,
+        ]
         foot = f"<p>{escape('; '.join(part for part in more if part))}</p>" if any(more) else ""
         table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{foot}"
         if self.has_maps and len(self) == 1:
             whole = self.maps[0]
             # A page need not hold every frame of a video.
-            every = -(-whole.shape[0] // FRAMES_SHOWN) if whole.ndim == 3 and whole.shape[0] * whole.shape[1] > HEIGHT_SHOWN else 1
+            every = (
+                -(-whole.shape[0] // FRAMES_SHOWN)
+                if whole.ndim == 3 and whole.shape[0] * whole.shape[1] > HEIGHT_SHOWN
+                else 1
+            )
             picture = base64.b64encode(_picture(whole[None, ::every])).decode()
             return f'<img src="data:image/png;base64,{picture}" alt="attention map"/>{table}'
         return table
@@ -285,7 +298,8 @@ def _column(answer: _native.Answer, name: str) -> Array:
 
 
 def _levels(keys: dict[str, Array]) -> tuple[dict[str, Array], tuple[Array, ...]]:
-    """The values of each key, numbers ascending and others in the order of first appearance, and for each row its place among them."""
+    """The values of each key, numbers ascending and others in the order of first appearance, and for each row its place
+    among them."""
     levels, places = {}, []
     for key, values in keys.items():
         if values.dtype.kind in "if" and not np.isnan(values).any():
@@ -293,7 +307,9 @@ def _levels(keys: dict[str, Array]) -> tuple[dict[str, Array], tuple[Array, ...]
             places.append(place)
             continue
         order: dict[Any, int] = {}
-        places.append(np.array([order.setdefault(_hashable(value), len(order)) for value in values.tolist()], dtype=np.intp))
+        places.append(
+            np.array([order.setdefault(_hashable(value), len(order)) for value in values.tolist()], dtype=np.intp)
+        )
         firsts = [int(np.argmax(places[-1] == place)) for place in range(len(order))]
         levels[key] = values[firsts] if firsts else values[:0]
     return levels, tuple(places)

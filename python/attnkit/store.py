@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any, Literal, Union
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
 from . import _check, _native
 from ._progress import Progress, following
 from .ingest import Path
+from .reports import ExportReport, GcReport, VerifyReport
 from .result import Result
+from .where import Asked, OfOneMap, Selected, Where, asked, asks, selected
 
 if TYPE_CHECKING:
     import xarray
+    from typing_extensions import Unpack
+
+    from .lazy import Word
 
 Dimension = Literal["block", "head", "step", "video", "token", "token_index"]
-Reducer = Literal["mean", "sum", "max", "min", "std", "median"]
 Across = Literal["prompt", "video", "seed", "token", "weight", "step", "block", "head"]
-Sort = Union[str, Sequence[str], None]
+Sort = str | Sequence[str] | None
+Question = Literal["list", "sql", "average", "evolution", "map", "compare"]
+_QUESTIONS: tuple[Question, ...] = ("list", "sql", "average", "evolution", "map", "compare")
 
 
 def open(path: Path) -> Store:
@@ -44,7 +50,8 @@ class Info:
     Attributes
     ----------
     videos : list of dict
-        `video_id`, `prompt`, `seed`, and `tokens`: of each `token`, `weight`, `steps`, `shape`, `grid`, `dtype`, `lossy`, `bytes`.
+        `video_id`, `prompt`, `seed`, and `tokens`: of each `token`, `weight`, `steps`, `shape`, `grid`, `dtype`,
+        `lossy`, `bytes`.
     steps : int
         Steps of all words and videos.
     bytes : dict
@@ -100,18 +107,19 @@ class Info:
         more = f"<p>and {len(rows) - len(shown)} more</p>" if len(rows) > len(shown) else ""
         cells = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in shown)
         columns = "".join(f"<th>{name}</th>" for name in head)
-        return f"<p>{escape(self._heading())}</p><table><thead><tr>{columns}</tr></thead><tbody>{cells}</tbody></table>{more}"
+        table = f"<table><thead><tr>{columns}</tr></thead><tbody>{cells}</tbody></table>"
+        return f"<p>{escape(self._heading())}</p>{table}{more}"
 
 
 class Store:
     """A store, opened for reading: see `attnkit.open`.
 
-    Every question takes the same conditions: `where`, an SQL condition over the columns of both tables, such as
-    `"token IN ('flower', 'tree') AND step < 10 AND entropy < 6"`, and `video`, `token`, `step`, `block`, `head` for what is asked most.
-    Conditions on single maps (`block`, `head`, the statistics) select single maps; only the chunks that hold them are read.
+    Every question takes the same conditions, which `attnkit.Where` tells: `where`, an SQL condition over the columns of
+    both tables, such as `"token IN ('flower', 'tree') AND step < 10 AND entropy < 6"`, and `video`, `token`, `step`,
+    `block`, `head` for what is asked most. Conditions on single maps (`block`, `head`, the statistics) select single
+    maps; only the chunks that hold them are read.
 
-    `skipna` leaves out NaN and infinite values, which propagate otherwise; `rollups=False` computes means from the full arrays even
-    where a stored mean has them. `progress` is True for a tqdm bar, a tqdm class, or a function of (bytes done, bytes in all).
+    `progress` is True for a tqdm bar, a tqdm class, or a function of (bytes done, bytes in all).
 
     Parameters
     ----------
@@ -160,19 +168,16 @@ class Store:
         """Table, name and type of every column."""
         return Result(_native.columns(), ["table", "column"])
 
+    @asks(Selected)
     def list(
         self,
         table: Literal["steps", "heads"] = "steps",
         *,
-        where: str | None = None,
-        video: str | None = None,
-        token: str | None = None,
-        step: int | None = None,
-        block: int | None = None,
-        head: int | None = None,
+        where: str | Where | None = None,
         columns: str | Sequence[str] | None = None,
         sort: Sort = None,
         limit: int | None = None,
+        **more: Unpack[Selected],
     ) -> Result:
         """Rows of a table.
 
@@ -180,12 +185,7 @@ class Store:
         ----------
         table : str
             `"steps"`, one row for each step, or `"heads"`, one for each map.
-        where : str, optional
-            SQL condition over the columns of both tables, such as `"step < 10 AND top5 > 0.3"`.
-        video, token : str, optional
-            Only this video, only this word.
-        step, block, head : int, optional
-            Only this step, block or head, by its number.
+        **more : see `Where`
         columns : sequence of str, optional
             Of either table; default: all of `table`.
         sort : str or sequence of str, optional
@@ -193,11 +193,11 @@ class Store:
         limit : int, optional
             Keep the first rows.
         """
-        asked = _asked(where, video, token, step, block, head)
+        maps = selected(where, more, "rows are of maps as they are")
         names = None if columns is None else _check.names(columns)
-        answer = self._native.list(asked, table, names, _sort(sort), _check.positive("limit", limit, least=0))
+        rows = _check.positive("limit", limit, least=0)
         keys = ["video_id", "token", "step", *(["token_index", "block", "head"] if table == "heads" else [])]
-        return Result(answer, keys if set(keys) <= set(answer.columns) else [])
+        return self._answer(_native.Question.list(maps, table, names, _sort(sort), rows), keys=keys)
 
     def sql(self, statement: str) -> Result:
         """Rows of a SELECT over the tables `steps` and `heads`, in the dialect of Polars.
@@ -211,27 +211,21 @@ class Store:
         --------
         >>> store.sql("SELECT token, avg(gini) FROM heads GROUP BY token")  # doctest: +SKIP
         """
-        return Result(self._native.sql(statement))
+        return self._answer(_native.Question.sql(statement))
 
     # Maps.
 
+    @asks(Asked)
     def average(
         self,
         over: Dimension | Sequence[Dimension] = ("block", "head"),
-        where: str | None = None,
+        where: str | Where | None = None,
         *,
-        video: str | None = None,
-        token: str | None = None,
-        step: int | None = None,
-        block: int | None = None,
-        head: int | None = None,
-        reducer: Reducer = "mean",
         values: bool = True,
         sort: Sort = None,
         limit: int | None = None,
-        skipna: bool = False,
-        rollups: bool = True,
         progress: Progress = False,
+        **more: Unpack[Asked],
     ) -> Result:
         """Maps reduced to one for each combination of what is not averaged over.
 
@@ -239,83 +233,56 @@ class Store:
         ----------
         over : str or sequence of str
             Any of `block`, `head`, `step`, `video`, `token`, `token_index`.
-        where : str, optional
-            SQL condition over the columns of both tables, such as `"step < 10 AND top5 > 0.3"`.
-        video, token : str, optional
-            Only this video, only this word.
-        step, block, head : int, optional
-            Only this step, block or head, by its number.
-        reducer : str
-            What becomes of the values at a position: `mean`, `sum`, `max`, `min`, `std` (of the population) or `median`.
+        **more : see `Where`
         values : bool
             Keep the maps; if not, only their statistics.
         sort : str or sequence of str, optional
             Columns to sort by; `"entropy:desc"` descends.
         limit : int, optional
             Keep the first rows.
-        skipna : bool
-            Leave out NaN and infinite values, which propagate otherwise.
-        rollups : bool
-            Take stored means where they answer exactly; False computes from the full arrays.
         progress : bool, tqdm class or function of (bytes done, bytes in all)
             Show or tell the progress.
 
         Returns
         -------
         Result
-            A row per map: the keys, `n` maps that went in, the grid, and the statistics of the result. The maps are float32,
-            `[map, frame, height, width]`.
+            A row per map: the keys, `n` maps that went in, the grid, and the statistics of the result. The maps are
+            float32, `[map, frame, height, width]`.
 
         Examples
         --------
         >>> store.average(over=["block", "head", "step"], where="top5 > 0.3").to_xarray()  # doctest: +SKIP
         """
-        asked = _asked(where, video, token, step, block, head, reducer, skipna, rollups)
-        dimensions = _check.names(over)
         rows = _check.positive("limit", limit, least=0)
-        with following(progress, "average") as report:
-            return Result(self._native.average(asked, dimensions, values, _sort(sort), rows, report))
+        question = _native.Question.average(asked(where, more), _check.names(over), values, _sort(sort), rows)
+        return self._answer(question, "average", progress)
 
+    @asks(OfOneMap)
     def map(
         self,
         video: str | None = None,
         token: str | None = None,
-        step: int | None = None,
+        step: SupportsIndex | None = None,
         *,
-        block: int | None = None,
-        head: int | None = None,
-        where: str | None = None,
+        where: str | Where | None = None,
         size: tuple[int, int] | None = None,
         frames: int | None = None,
         placement: Literal["causal", "even"] = "causal",
-        reducer: Reducer = "mean",
-        skipna: bool = False,
-        rollups: bool = True,
         progress: Progress = False,
+        **more: Unpack[OfOneMap],
     ) -> Result:
         """One spatial map: of one step of one word in one video, averaged over blocks and heads unless one is chosen.
 
         Parameters
         ----------
-        where : str, optional
-            SQL condition over the columns of both tables, such as `"step < 10 AND top5 > 0.3"`.
-        video, token : str, optional
-            The video and the word.
-        step, block, head : int, optional
-            Only this step, block or head, by its number.
+        **more : see `Where`
         size : tuple of int, optional
             (height, width) in pixels to resample to, linearly.
         frames : int, optional
             Frames to resample to.
         placement : str
-            Where latent frames lie among these: `"causal"` as the VAE decodes them (latent frame 0 is frame 0, each further one stands for
-            the next 4, or as many as there are), `"even"` all of one length, interpolated.
-        reducer : str
-            What becomes of the values at a position: `mean`, `sum`, `max`, `min`, `std` (of the population) or `median`.
-        skipna : bool
-            Leave out NaN and infinite values, which propagate otherwise.
-        rollups : bool
-            Take stored means where they answer exactly; False computes from the full arrays.
+            Where latent frames lie among these: `"causal"` as the VAE decodes them (latent frame 0 is frame 0, each
+            further one stands for the next 4, or as many as there are), `"even"` all of one length, interpolated.
         progress : bool, tqdm class or function of (bytes done, bytes in all)
             Show or tell the progress.
 
@@ -324,76 +291,51 @@ class Store:
         Result
             `to_numpy()` is `[frame, height, width]`, float32; in a notebook it shows the picture.
         """
-        asked = _asked(where, video, token, step, block, head, reducer, skipna, rollups)
+        maps = asked(where, {"video": video, "token": token, "step": step, **more})
         pixels = _check.sizes("size", size, "height, width")
-        wanted_frames = _check.positive("frames", frames)
-        with following(progress, "map") as report:
-            return Result(self._native.map(asked, pixels, wanted_frames, placement, report))
+        question = _native.Question.map(maps, pixels, _check.positive("frames", frames), placement)
+        return self._answer(question, "map", progress)
 
+    @asks(Asked)
     def evolution(
         self,
-        where: str | None = None,
+        where: str | Where | None = None,
         *,
-        video: str | None = None,
-        token: str | None = None,
-        step: int | None = None,
-        block: int | None = None,
-        head: int | None = None,
         by: Literal["block", "head"] | None = None,
-        reducer: Reducer = "mean",
-        skipna: bool = False,
-        rollups: bool = True,
         progress: Progress = False,
+        **more: Unpack[Asked],
     ) -> Result:
         """A word's attention through the denoising steps.
 
         Parameters
         ----------
-        where : str, optional
-            SQL condition over the columns of both tables, such as `"step < 10 AND top5 > 0.3"`.
-        video, token : str, optional
-            Only this video, only this word.
-        step, block, head : int, optional
-            Only this step, block or head, by its number.
+        **more : see `Where`
         by : str, optional
             A series for each `block` or `head` instead of the mean over all.
-        reducer : str
-            What becomes of the values at a position: `mean`, `sum`, `max`, `min`, `std` (of the population) or `median`.
-        skipna : bool
-            Leave out NaN and infinite values, which propagate otherwise.
-        rollups : bool
-            Take stored means where they answer exactly; False computes from the full arrays.
         progress : bool, tqdm class or function of (bytes done, bytes in all)
             Show or tell the progress.
 
         Returns
         -------
         Result
-            A row per step of each series: statistics of its mean map, and its change against the step before (`…_previous`) and the
-            last one (`…_last`): cosine similarity, Jensen-Shannon divergence in nats, shift of the centroid in grid cells.
+            A row per step of each series: statistics of its mean map, and its change against the step before
+            (`…_previous`) and the last one (`…_last`): cosine similarity, Jensen-Shannon divergence in nats, shift of
+            the centroid in grid cells.
         """
-        asked = _asked(where, video, token, step, block, head, reducer, skipna, rollups)
-        with following(progress, "evolution") as report:
-            return Result(self._native.evolution(asked, by, report))
+        return self._answer(_native.Question.evolution(asked(where, more), by), "evolution", progress)
 
+    @asks(Asked)
     def compare(
         self,
         across: Across,
-        where: str | None = None,
+        where: str | Where | None = None,
         *,
-        video: str | None = None,
-        token: str | None = None,
-        step: int | None = None,
-        block: int | None = None,
-        head: int | None = None,
         metric: str | Sequence[str] = ("cosine", "js", "iou@0.8", "centroid", "mass_ratio"),
         align: Literal["step", "timestep", "last", "mean"] = "step",
         against: str | float | None = None,
         form: Literal["pairs", "matrix", "maps"] = "pairs",
-        reducer: Reducer = "mean",
-        skipna: bool = False,
-        rollups: bool = True,
         progress: Progress = False,
+        **more: Unpack[Asked],
     ) -> Result:
         """Groups of maps compared pair by pair.
 
@@ -401,47 +343,65 @@ class Store:
         ----------
         across : str
             What distinguishes the two sides.
-        where : str, optional
-            SQL condition over the columns of both tables, such as `"step < 10 AND top5 > 0.3"`.
-        video, token : str, optional
-            Only this video, only this word.
-        step, block, head : int, optional
-            Only this step, block or head, by its number.
+        **more : see `Where`
         metric : str or sequence of str
-            Any of `cosine`, `pearson`, `spearman`, `js`, `kl`, `iou@0.8`, `topk@0.1`, `emd`, `ssim`, `l2`, `centroid`, `mass_ratio`.
+            Any of `cosine`, `pearson`, `spearman`, `js`, `kl`, `iou@0.8`, `topk@0.1`, `emd`, `ssim`, `l2`, `centroid`,
+            `mass_ratio`.
         align : str
-            Which steps are compared: of the same number, nearest in the scheduler's timestep, the last of each side, or the means over
-            all.
+            Which steps are compared: of the same number, nearest in the scheduler's timestep, the last of each side, or
+            the means over all.
         against : str or number, optional
             The side that all others are compared with; default: every pair (across weights: the one nearest 1).
         form : str
-            `pairs`: a row for each pair, step and metric; `matrix`: for each metric a square table of means over the steps; `maps`:
-            the difference maps a - b.
-        reducer : str
-            What becomes of the values at a position: `mean`, `sum`, `max`, `min`, `std` (of the population) or `median`.
-        skipna : bool
-            Leave out NaN and infinite values, which propagate otherwise.
-        rollups : bool
-            Take stored means where they answer exactly; False computes from the full arrays.
+            `pairs`: a row for each pair, step and metric; `matrix`: for each metric a square table of means over the
+            steps; `maps`: the difference maps a - b.
         progress : bool, tqdm class or function of (bytes done, bytes in all)
             Show or tell the progress.
 
         Returns
         -------
         Result
-            Of pairs: `a`, `b`, `step`, `metric`, `value`, and `n` maps of both sides (across weights also `slope` and `trend`). As xarray, a
-            matrix has the dimensions `metric`, `a` and `b`.
+            Of pairs: `a`, `b`, `step`, `metric`, `value`, and `n` maps of both sides (across weights also `slope` and
+            `trend`). As xarray, a matrix has the dimensions `metric`, `a` and `b`.
         """
-        asked = _asked(where, video, token, step, block, head, reducer, skipna, rollups)
-        metrics = _check.names(metric)
         reference = None if against is None else str(against)
-        with following(progress, "compare") as report:
-            answer = self._native.compare(asked, across, align, metrics, reference, form, report)
+        question = _native.Question.compare(asked(where, more), across, align, _check.names(metric), reference, form)
         if form == "matrix":
-            return Result(answer, ["metric", "a"], square=True)
+            return self._answer(question, "compare", progress, ["metric", "a"], square=True)
         # Where steps are not told apart, the column is empty.
         told_apart = ["a", "b", "step"] if align in ("step", "timestep") and across != "step" else ["a", "b"]
-        return Result(answer, [*told_apart, "metric"] if form == "pairs" else told_apart)
+        return self._answer(question, "compare", progress, [*told_apart, "metric"] if form == "pairs" else told_apart)
+
+    def _answer(
+        self,
+        question: _native.Question,
+        what: str = "",
+        progress: Progress = False,
+        keys: Sequence[str] | None = None,
+        square: bool = False,
+    ) -> Result:
+        with following(progress, what) as report:
+            answer = question.ask(self._native, report)
+        return Result(answer, None if keys is None else [*keys] if {*keys} <= {*answer.columns} else [], square)
+
+    def explain(self, question: Question, **arguments: Any) -> str:
+        """What a question would read and do, without doing it.
+
+        Parameters
+        ----------
+        question : str
+            `list`, `sql`, `average`, `evolution`, `map` or `compare`.
+        arguments : of the method of that name
+            By their names.
+
+        Examples
+        --------
+        >>> print(store.explain("average", over=["block", "head"], where="step < 10"))  # doctest: +SKIP
+        """
+        if question not in _QUESTIONS:
+            raise ValueError(f"question: {question!r} is not one of {', '.join(_QUESTIONS)}")
+        plan: str = getattr(_Explained(self.path, self._native), question)(**arguments)
+        return plan
 
     def xarray(self, video: str, token: str, *, chunks: Any = "auto", dtype: str | None = None) -> xarray.Dataset:
         """The arrays of a word as a lazy, labelled Dataset: nothing is read before it is needed.
@@ -453,43 +413,146 @@ class Store:
         chunks : optional
             Dask chunks; `"auto"` makes a chunk of each step where dask is installed, None leaves dask out.
         dtype : str, optional
-            Type of the variables: `"float32"`, `"float64"`, `"float16"`, or `"stored"` for that of the arrays. By default that of the arrays, but
-            float32 instead of float16, in which sums and means of attention lose most of their digits.
+            Type of the variables: `"float32"`, `"float64"`, `"float16"`, or `"stored"` for that of the arrays. By
+            default that of the arrays, but float32 instead of float16, in which sums and means of attention lose most
+            of their digits.
 
         Returns
         -------
         xarray.Dataset
-            `attention` `[step, block, head, frame, height, width, token]`, and where the store has them `mean_head`, `mean_block` and `mean`.
-            `spatial` instead of frame, height and width if the grid is not known.
-            Coordinates: `step`, `timestep`, `block`, `head` and positions.
+            `attention` `[step, block, head, frame, height, width, token]`, and where the store has them `mean_head`,
+            `mean_block` and `mean`. `spatial` instead of frame, height and width if the grid is not known. Coordinates:
+            `step`, `timestep`, `block`, `head` and positions.
         """
         from .lazy import open_dataset
 
         return open_dataset(self, video, token, chunks, dtype)
 
+    def word(self, video: str, token: str) -> Word:
+        """A word by its names, which `xarray.open_dataset` and `open_mfdataset` take as a file of engine `attnkit`.
 
-def _asked(
-    where: str | None,
-    video: str | None,
-    token: str | None,
-    step: int | None,
-    block: int | None,
-    head: int | None,
-    reducer: str = "mean",
-    skipna: bool = False,
-    rollups: bool = True,
-) -> dict[str, Any]:
-    return {
-        "where": where,
-        "video": _check.one_name("video", "video_id", video),
-        "token": _check.one_name("token", "token", token),
-        "step": _check.one_number("step", step),
-        "block": _check.one_number("block", block),
-        "head": _check.one_number("head", head),
-        "reducer": reducer,
-        "skipna": skipna,
-        "rollups": rollups,
-    }
+        Parameters
+        ----------
+        video, token : str
+            The video's id, and the word.
+        """
+        from .lazy import Word
+
+        return Word(str(self._native.path), video, token)
+
+    # Keeping it in order.
+
+    @asks(Selected)
+    def verify(
+        self,
+        against: Path | Iterable[Path] = (),
+        where: str | Where | None = None,
+        *,
+        prefix: str | None = None,
+        progress: Progress = False,
+        **more: Unpack[Selected],
+    ) -> VerifyReport:
+        """Check every byte, row, statistic and stored mean, and every value against the dump.
+
+        Parameters
+        ----------
+        against : path or iterable of paths
+            Dumps to compare with, bit for bit; files of theirs that the store lacks are named: look at that before you
+            delete them.
+        **more : see `Where`
+            Only steps of which at least one map is selected.
+        prefix : str, optional
+            The prefix that the dump was ingested with.
+        progress : bool, tqdm class or function of (steps done, steps in all)
+            Show or tell the progress.
+
+        Returns
+        -------
+        VerifyReport
+            True if all is well; otherwise its `faults` and what is `lacking` say what is not.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no dump, or nothing of the store is in it.
+        """
+        maps = selected(where, more, "verify takes whole steps")
+        with following(progress, "verify", "step") as report:
+            done = self._native.verify(maps, _check.paths(against), prefix, report)
+        return VerifyReport(**json.loads(done))
+
+    @asks(Selected)
+    def export(
+        self,
+        to: Path,
+        where: str | Where | None = None,
+        *,
+        layout: Literal["flat", "nested"] = "flat",
+        format: Literal["npy", "npy.gz"] = "npy",
+        progress: Progress = False,
+        **more: Unpack[Selected],
+    ) -> ExportReport:
+        """Write it back as a dump: step files, metadata and summaries in `to`/attention_maps; again, it goes on.
+
+        Parameters
+        ----------
+        to : path
+            A new or empty directory.
+        **more : see `Where`
+            Only steps of which at least one map is selected.
+        layout : str
+            Directories as `prompt_000_vid001` (`flat`) or `prompt_000/vid001` (`nested`).
+        format : str
+            Of the step files: `npy` or `npy.gz`.
+        progress : bool, tqdm class or function of (steps done, steps in all)
+            Show or tell the progress.
+
+        Returns
+        -------
+        ExportReport
+
+        Raises
+        ------
+        ExportError
+            If the directory is not empty or cannot be written.
+        StoreError
+            If what is to be written is damaged.
+        """
+        maps = selected(where, more, "export takes whole steps")
+        with following(progress, "export", "step") as report:
+            done = self._native.export(maps, _check.path(to), layout, format, report)
+        return ExportReport(**json.loads(done))
+
+    def gc(self, *, dry_run: bool = False, single_writer: bool = False) -> GcReport:
+        """Remove what no commit names: old versions of changed videos, and what an interrupted ingest left.
+
+        Parameters
+        ----------
+        dry_run : bool
+            Remove nothing, and return what would be.
+        single_writer : bool
+            Promise that no other process writes into the store: it may be on a file system without locks then.
+
+        Returns
+        -------
+        GcReport
+
+        Raises
+        ------
+        StoreError
+            If somebody is writing into the store, or something cannot be removed.
+        """
+        return GcReport(json.loads(self._native.gc(dry_run, single_writer)), dry_run)
+
+
+class _Explained(Store):
+    """Tells the plan of a question instead of its answer."""
+
+    def __init__(self, path: str, native: _native.Store) -> None:
+        self._path, self._native = path, native
+
+    def _answer(self, question: _native.Question, *_: Any, **__: Any) -> Any:
+        return question.explain(self._native).rstrip("\n")
 
 
 def _sort(sort: Sort) -> list[tuple[str, bool]]:

@@ -23,9 +23,9 @@ _METHODS = {
 class StoreWriter:
     """Writes one video into a store, step by step.
 
-    Every step is committed at once: what `append` has returned from is in the store, and seen by its readers, whatever happens to
-    the process afterwards. A video that is there already is gone on with; steps it has are skipped if their values are the same.
-    Writers of different videos may write into one store at the same time, in any processes.
+    Every step is committed at once: what `append` has returned from is in the store, and seen by its readers, whatever
+    happens to the process afterwards. A video that is there already is gone on with; steps it has are skipped if their
+    values are the same. Writers of different videos may write into one store at the same time, in any processes.
 
     Parameters
     ----------
@@ -120,15 +120,16 @@ class StoreWriter:
         timestep : float
             The scheduler's timestep.
         array : numpy array or torch tensor
-            `[block, head, spatial, token]`, float16, float32 or float64; blocks and heads are 1 where they were averaged. A batch
-            axis of 1 behind the first is dropped. bfloat16 tensors are stored as float32. Tensors of other devices are copied here.
+            `[block, head, spatial, token]`, float16, float32 or float64; blocks and heads are 1 where they were
+            averaged. A batch axis of 1 behind the first is dropped. bfloat16 tensors are stored as float32. Tensors of
+            other devices are copied here.
         weight : float, optional
             The word's weight in the prompt.
         token_ids, token_texts : optional
             Of the word, in the tokenizer's vocabulary.
         metadata : mapping, optional
-            More to keep of this step. `block_idx` and `head_idx` are the numbers of the blocks and heads along the array's axes, where they
-            are chosen ones: a number, or a list as long as the axis.
+            More to keep of this step. `block_idx` and `head_idx` are the numbers of the blocks and heads along the
+            array's axes, where they are chosen ones: a number, or a list as long as the axis.
 
         Returns
         -------
@@ -144,7 +145,10 @@ class StoreWriter:
         """
         values = _check.floats(array)
         if values.ndim == 5 and values.shape[1] > 1:
-            raise WriteError(f"an array of shape {list(values.shape)} has a batch axis (axis 1); append one element of it: array[:, 0]")
+            raise WriteError(
+                f"an array of shape {list(values.shape)} has a batch axis (axis 1); "
+                "append one element of it: array[:, 0]"
+            )
         if not math.isfinite(timestep):
             raise ValueError(f"timestep: {timestep} is not finite")
         averaged = (values.shape[0] == 1, values.shape[-3] == 1) if values.ndim in (4, 5) else (False, False)

@@ -10,7 +10,7 @@ use polars_arrow::datatypes::{ArrowDataType, Field};
 use polars_arrow::ffi::export_iterator;
 use pyo3::exceptions::{PyKeyError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyCapsule};
+use pyo3::types::{PyBytes, PyCapsule, PyType};
 
 use crate::column;
 use crate::error::{OrRaise, in_python, parsed};
@@ -57,6 +57,21 @@ impl Answer {
 
 #[pymethods]
 impl Answer {
+    /// The answer that `__reduce__` made bytes of.
+    #[new]
+    fn of_bytes(py: Python<'_>, bytes: &[u8]) -> PyResult<Self> {
+        let answer = work::detached(py, || query::Answer::from_bytes(bytes))?.or_raise()?;
+        Ok(Self::new(py, answer))
+    }
+
+    /// As pickle and copy ask for it.
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyType>, (Bound<'py, PyBytes>,))> {
+        let py = slf.py();
+        let answer = slf.get().whole(py)?;
+        let bytes = work::detached(py, || answer.to_bytes())?.or_raise()?;
+        Ok((slf.get_type(), (PyBytes::new(py, &bytes),)))
+    }
+
     /// Rows of the table.
     #[getter]
     fn height(&self) -> usize {
@@ -108,7 +123,8 @@ impl Answer {
         maps.map(|(range, shape)| (range.start, range.end, shape.clone())).collect()
     }
 
-    /// A column: numbers as an array (NaN where a float is null, as float64 where an integer is), anything else as a list.
+    /// A column: numbers as an array (NaN where a float is null, as float64 where an integer is), anything else as a
+    /// list.
     fn column<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
         let column = self.answer.table.column(name).map_err(|_| {
             let known = self.columns().join(", ");
@@ -152,8 +168,8 @@ impl Answer {
         work::detached(py, || output::write_file(&answer, format, &path))?.or_raise()
     }
 
-    /// The Arrow C stream of the table, as the Arrow `PyCapsule` interface asks for it: the table's own buffers, none is copied.
-    /// `requested_schema` is not followed, as the interface allows.
+    /// The Arrow C stream of the table, as the Arrow `PyCapsule` interface asks for it: the table's own buffers, none
+    /// is copied. `requested_schema` is not followed, as the interface allows.
     #[pyo3(signature = (requested_schema=None))]
     fn __arrow_c_stream__<'py>(
         &self,
@@ -164,7 +180,8 @@ impl Answer {
         self.stream(py, true)
     }
 
-    /// The same. Readers that do not know Arrow's string views get plain strings unless `views` is set; their text is copied.
+    /// The same. Readers that do not know Arrow's string views get plain strings unless `views` is set; their text is
+    /// copied.
     fn stream<'py>(&self, py: Python<'py>, views: bool) -> PyResult<Bound<'py, PyCapsule>> {
         let level = if views { CompatLevel::newest() } else { CompatLevel::oldest() };
         let (field, chunks) = chunks(self.answer.table.clone(), level);

@@ -3,13 +3,15 @@
 use std::ffi::CString;
 
 use attnkit::dump::{DumpError, Problem};
+use attnkit::export::ExportError;
 use attnkit::ingest::{IngestError, SettingsError, WriteError};
 use attnkit::output::OutputError;
-use attnkit::prompt::BatchPromptsError;
+use attnkit::prompt::{BatchPromptsError, TemplatesError};
 use attnkit::query::QueryError;
 use attnkit::source::SourceError;
 use attnkit::store::StoreError;
 use attnkit::suggest::did_you_mean;
+use attnkit::verify::VerifyError;
 use pyo3::exceptions::{PyKeyboardInterrupt, PyValueError};
 use pyo3::prelude::*;
 use serde::de::IntoDeserializer;
@@ -19,9 +21,11 @@ mod exceptions {
     //! Classes that are written in Python.
     pyo3::import_exception!(attnkit.errors, DamageWarning);
     pyo3::import_exception!(attnkit.errors, DumpError);
+    pyo3::import_exception!(attnkit.errors, ExportError);
     pyo3::import_exception!(attnkit.errors, NotAStoreError);
     pyo3::import_exception!(attnkit.errors, NotFoundError);
     pyo3::import_exception!(attnkit.errors, NothingSelectedError);
+    pyo3::import_exception!(attnkit.errors, PromptError);
     pyo3::import_exception!(attnkit.errors, QueryError);
     pyo3::import_exception!(attnkit.errors, StoreError);
     pyo3::import_exception!(attnkit.errors, WriteError);
@@ -77,6 +81,7 @@ impl IntoPython for QueryError {
             Self::Cancelled => PyKeyboardInterrupt::new_err(message),
             Self::NothingSelected { .. } => exceptions::NothingSelectedError::new_err((message, hint)),
             Self::Tables(_) => exceptions::StoreError::new_err(message),
+            Self::NotAnAnswer { .. } => PyValueError::new_err(message),
             _ => exceptions::QueryError::new_err((message, hint)),
         }
     }
@@ -135,6 +140,49 @@ impl IntoPython for SettingsError {
     fn into_python(self) -> PyErr {
         PyValueError::new_err(said(&self))
     }
+}
+
+impl IntoPython for VerifyError {
+    fn into_python(self) -> PyErr {
+        let message = said(&self);
+        match self {
+            Self::Store(error) => error.into_python(),
+            Self::Query(error) => error.into_python(),
+            Self::Dump(error) => error.into_python(),
+            Self::NothingCompared { .. } => {
+                let hint = "is it the right directory? if it was ingested with prefix=NAME, say so here too";
+                exceptions::NotFoundError::new_err((message, hint))
+            }
+            _ => PyKeyboardInterrupt::new_err(message),
+        }
+    }
+}
+
+impl IntoPython for ExportError {
+    fn into_python(self) -> PyErr {
+        let message = said(&self);
+        match self {
+            Self::Store(error) => error.into_python(),
+            Self::Query(error) => error.into_python(),
+            Self::Cancelled => PyKeyboardInterrupt::new_err(message),
+            _ => exceptions::ExportError::new_err(message),
+        }
+    }
+}
+
+impl IntoPython for TemplatesError {
+    fn into_python(self) -> PyErr {
+        let message = self.to_string();
+        match self {
+            Self::Io { source, .. } => std::io::Error::new(source.kind(), message).into(),
+            _ => exceptions::PromptError::new_err(message),
+        }
+    }
+}
+
+/// That something is not there.
+pub fn not_found(message: &str) -> PyErr {
+    exceptions::NotFoundError::new_err(in_python(message))
 }
 
 fn said(error: &impl std::fmt::Display) -> String {

@@ -2,11 +2,15 @@
 
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use attnkit::dtype::Dtype;
 use attnkit::dump::{StepArray, StepMetadata};
 use attnkit::grid::Grid;
-use attnkit::ingest::{self, Event, IngestError, IngestOptions, Observer, OnError, WriterOptions, read_settings};
+use attnkit::ingest::{
+    self, Event, IngestError, IngestOptions, Observer, OnError, Quarantined, Remark, WatchOptions, WriterOptions,
+    read_settings,
+};
 use attnkit::json::{Json, Parsed};
 use attnkit::store::Codec;
 use pyo3::exceptions::PyValueError;
@@ -98,6 +102,10 @@ impl Observer for Follower<'_> {
         match event {
             Event::Found { bytes, .. } => self.0.set_all(bytes),
             Event::Steps { bytes, .. } => self.0.add(bytes),
+            // Of a watch, which does not say the two above: steps that are ingested, and those that are there.
+            Event::Watched { steps, waiting, .. } => {
+                let _ = self.0.set(steps, steps + waiting);
+            }
             _ => {}
         }
     }
@@ -121,13 +129,69 @@ pub fn ingest_dumps(
 ) -> PyResult<String> {
     let options = options.options()?;
     let report = work::run(py, progress.as_ref(), |watch| {
-        let mut report = ingest::run(&dumps, &store, &options, &Follower(watch))?;
+        let report = ingest::run(&dumps, &store, &options, &Follower(watch))?;
         watch.finish_all();
-        report.quarantined.iter_mut().for_each(|left| left.error = in_python(&left.error));
-        report.warnings.iter_mut().for_each(|warning| warning.message = in_python(&warning.message));
         Ok::<_, IngestError>(report)
     })?;
-    Ok(serde_json::to_string(&report.or_raise()?).unwrap_or_default())
+    let mut report = report.or_raise()?;
+    translate(&mut report.quarantined, &mut report.warnings);
+    Ok(serde_json::to_string(&report).unwrap_or_default())
+}
+
+/// Says what an ingest would do, as JSON.
+///
+/// # Errors
+/// As [`ingest_dumps`].
+#[pyfunction]
+pub fn dry_run(
+    py: Python<'_>,
+    dumps: Vec<PathBuf>,
+    store: PathBuf,
+    options: Options,
+    progress: Option<Bound<'_, PyAny>>,
+) -> PyResult<String> {
+    let options = options.options()?;
+    let look = |watch: &Watch| ingest::dry_run(&dumps, &store, &options, &Follower(watch));
+    let mut outcome = work::run(py, progress.as_ref(), look)?.or_raise()?;
+    translate(&mut outcome.quarantined, &mut outcome.warnings);
+    Ok(serde_json::to_string(&outcome).unwrap_or_default())
+}
+
+/// Ingests dumps that are still being written, until nothing has changed for `until_idle` seconds or Ctrl-C is pressed.
+/// Returns the report as JSON.
+///
+/// # Errors
+/// As [`ingest_dumps`], and `ValueError` for times that are none.
+#[pyfunction]
+pub fn watch(
+    py: Python<'_>,
+    dumps: Vec<PathBuf>,
+    store: PathBuf,
+    options: Options,
+    poll: f64,
+    until_idle: Option<f64>,
+    progress: Option<Bound<'_, PyAny>>,
+) -> PyResult<String> {
+    let options = options.options()?;
+    let time = |name: &str, seconds: f64| {
+        Duration::try_from_secs_f64(seconds).map_err(|error| PyValueError::new_err(format!("{name}: {error}")))
+    };
+    let until_idle = until_idle.map(|seconds| time("until_idle", seconds)).transpose()?;
+    let times = WatchOptions { poll: time("poll", poll)?, until_idle };
+    let follow = |watch: &Watch| ingest::watch(&dumps, &store, &options, times, &Follower(watch));
+    let mut report = work::run_until_interrupted(py, progress.as_ref(), follow)?.or_raise()?;
+    translate(&mut report.quarantined, &mut report.warnings);
+    Ok(serde_json::to_string(&report).unwrap_or_default())
+}
+
+/// Says of what is left out and odd what arguments Python has for it.
+fn translate(quarantined: &mut [Quarantined], warnings: &mut [Remark]) {
+    for left in quarantined {
+        left.error = in_python(&left.error);
+    }
+    for warning in warnings {
+        warning.message = in_python(&warning.message);
+    }
 }
 
 /// Writes one video into a store, step by step.

@@ -1,12 +1,16 @@
-//! `attnkit._native`: the library as Python sees it. It translates arguments, results and errors, lets go of the interpreter lock
-//! while it works, and nothing else; what is pleasant to use is made of it in Python, beside this crate.
+//! `attnkit._native`: the library as Python sees it. It translates arguments, results and errors, lets go of the
+//! interpreter lock while it works, and nothing else; what is pleasant to use is made of it in Python, beside this
+//! crate.
 #![allow(clippy::too_many_arguments)] // keyword arguments of Python
 
 mod answer;
 mod array;
 mod column;
 mod error;
+mod estimate;
 mod ingest;
+mod prompt;
+mod question;
 mod source;
 mod store;
 mod work;
@@ -19,7 +23,13 @@ mod _native {
     #[pymodule_export]
     use super::array::mean_axis;
     #[pymodule_export]
-    use super::ingest::{StoreWriter, ingest_dumps};
+    use super::estimate::estimate;
+    #[pymodule_export]
+    use super::ingest::{StoreWriter, dry_run, ingest_dumps, watch};
+    #[pymodule_export]
+    use super::prompt::Templates;
+    #[pymodule_export]
+    use super::question::{Question, check};
     #[pymodule_export]
     use super::source::{Source, infer_grid};
     #[pymodule_export]

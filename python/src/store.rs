@@ -1,23 +1,21 @@
-//! A store and its questions.
+//! A store: what is in it, its arrays, and what keeps it in order.
 
-use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use attnkit::contents::Contents;
-use attnkit::dtype::Dtype;
-use attnkit::query::{
-    self, Arrange, Average, By, Compare, Dimension, Evolution, Filter, List, OnBytes, QueryError, Reduction,
-    SpatialMap, Sql,
-};
-use attnkit::store::{self, StepRow, StoreError, StoredArray};
+use attnkit::export::{self, ExportOptions};
+use attnkit::query;
+use attnkit::store::{self, ArrayKind, Garbage};
+use attnkit::verify::{self, VerifyOptions};
 use pyo3::exceptions::PyIndexError;
 use pyo3::prelude::*;
-use rayon::prelude::*;
+use serde_json::json;
 
 use crate::answer::Answer;
 use crate::array::bytes_to_numpy;
-use crate::error::{OrRaise, choice, parsed, warn_of_damage};
-use crate::work;
+use crate::error::{OrRaise, choice, in_python, parsed, warn_of_damage};
+use crate::question::Asked;
+use crate::work::{self, Watch};
 
 /// A store, opened for reading.
 #[pyclass(frozen, module = "attnkit._native")]
@@ -25,58 +23,17 @@ pub struct Store {
     store: store::Store,
 }
 
-/// Which maps, and how they become one: what all questions take.
-#[derive(FromPyObject)]
-#[pyo3(from_item_all)]
-struct Asked {
-    r#where: Option<String>,
-    video: Option<String>,
-    token: Option<String>,
-    step: Option<i64>,
-    block: Option<i64>,
-    head: Option<i64>,
-    reducer: String,
-    skipna: bool,
-    rollups: bool,
-}
-
-impl Asked {
-    fn filter(&self) -> PyResult<Filter> {
-        let mut filter = self.r#where.as_deref().map_or_else(|| Ok(Filter::all()), Filter::parse).or_raise()?;
-        for (column, value) in [("video_id", &self.video), ("token", &self.token)] {
-            filter = value.iter().fold(filter, |filter, value| filter.and_text(column, value));
-        }
-        for (column, value) in [("step", self.step), ("block", self.block), ("head", self.head)] {
-            filter = value.into_iter().fold(filter, |filter, value| filter.and_int(column, value));
-        }
-        Ok(filter)
-    }
-
-    fn reduction(&self) -> PyResult<Reduction> {
-        Ok(Reduction { reducer: choice("reducer", &self.reducer)?, skipna: self.skipna, rollups: self.rollups })
-    }
-}
-
-/// Order and number of an answer's rows.
-fn arranged(sort: Vec<(String, bool)>, limit: Option<usize>) -> Arrange {
-    Arrange { sort, limit }
-}
-
 impl Store {
-    /// Runs a question.
-    fn answer(
-        &self,
-        py: Python<'_>,
-        progress: Option<&Bound<'_, PyAny>>,
-        ask: impl FnOnce(OnBytes<'_>) -> Result<query::Answer, QueryError> + Send,
-    ) -> PyResult<Answer> {
-        let found = work::run(py, progress, |watch| ask(&|done, all| watch.set(done, all)))?;
-        self.warn_of_damage(py)?;
-        Ok(Answer::new(py, found.or_raise()?))
+    /// The library's.
+    pub const fn inner(&self) -> &store::Store {
+        &self.store
     }
 
     /// Warns of what is left out because it is damaged.
-    fn warn_of_damage(&self, py: Python<'_>) -> PyResult<()> {
+    ///
+    /// # Errors
+    /// If warnings are errors.
+    pub fn warn_of_damage(&self, py: Python<'_>) -> PyResult<()> {
         for (_, error) in self.store.left_out() {
             warn_of_damage(py, &error)?;
         }
@@ -91,6 +48,12 @@ impl Store {
         Ok(Self { store: work::detached(py, || store::Store::open(path))?.or_raise()? })
     }
 
+    /// Whether there is a store at a path.
+    #[staticmethod]
+    fn is_at(path: PathBuf) -> bool {
+        store::Store::is_at(&path)
+    }
+
     #[getter]
     fn path(&self) -> PathBuf {
         self.store.root().to_owned()
@@ -103,87 +66,10 @@ impl Store {
         Ok(serde_json::to_string(&contents).unwrap_or_default())
     }
 
-    fn list(
-        &self,
-        py: Python<'_>,
-        asked: Asked,
-        table: &str,
-        columns: Option<Vec<String>>,
-        sort: Vec<(String, bool)>,
-        limit: Option<usize>,
-    ) -> PyResult<Answer> {
-        let list =
-            List { table: choice("table", table)?, filter: asked.filter()?, columns, arrange: arranged(sort, limit) };
-        self.answer(py, None, |_| list.run(&self.store))
-    }
-
-    fn sql(&self, py: Python<'_>, statement: String) -> PyResult<Answer> {
-        self.answer(py, None, |_| Sql { statement }.run(&self.store))
-    }
-
-    fn average(
-        &self,
-        py: Python<'_>,
-        asked: Asked,
-        over: Vec<String>,
-        values: bool,
-        sort: Vec<(String, bool)>,
-        limit: Option<usize>,
-        progress: Option<Bound<'_, PyAny>>,
-    ) -> PyResult<Answer> {
-        let over: Vec<Dimension> = over.iter().map(|over| parsed("over", over)).collect::<PyResult<_>>()?;
-        let average = Average { filter: asked.filter()?, over, reduction: asked.reduction()?, values };
-        let arrange = arranged(sort, limit);
-        self.answer(py, progress.as_ref(), |on_bytes| average.run(&self.store, on_bytes)?.arrange(&arrange))
-    }
-
-    fn evolution(
-        &self,
-        py: Python<'_>,
-        asked: Asked,
-        by: Option<&str>,
-        progress: Option<Bound<'_, PyAny>>,
-    ) -> PyResult<Answer> {
-        let by: Option<By> = by.map(|by| choice("by", by)).transpose()?;
-        let evolution = Evolution { filter: asked.filter()?, by, reduction: asked.reduction()? };
-        self.answer(py, progress.as_ref(), |on_bytes| evolution.run(&self.store, on_bytes))
-    }
-
-    fn map(
-        &self,
-        py: Python<'_>,
-        asked: Asked,
-        size: Option<(usize, usize)>,
-        frames: Option<usize>,
-        placement: &str,
-        progress: Option<Bound<'_, PyAny>>,
-    ) -> PyResult<Answer> {
-        let placement = choice("placement", placement)?;
-        let map = SpatialMap { filter: asked.filter()?, reduction: asked.reduction()?, size, frames, placement };
-        self.answer(py, progress.as_ref(), |on_bytes| map.run(&self.store, on_bytes))
-    }
-
-    fn compare(
-        &self,
-        py: Python<'_>,
-        asked: Asked,
-        across: &str,
-        align: &str,
-        metrics: Vec<String>,
-        against: Option<String>,
-        form: &str,
-        progress: Option<Bound<'_, PyAny>>,
-    ) -> PyResult<Answer> {
-        let compare = Compare {
-            filter: asked.filter()?,
-            across: choice("across", across)?,
-            align: choice("align", align)?,
-            metrics: metrics.iter().map(|metric| parsed("metric", metric)).collect::<PyResult<_>>()?,
-            reduction: asked.reduction()?,
-            against,
-        };
-        let form = choice("form", form)?;
-        self.answer(py, progress.as_ref(), |on_bytes| compare.run(&self.store, form, on_bytes))
+    /// Names of the arrays that a word has.
+    fn kinds(&self, py: Python<'_>, video: &str, token: &str) -> PyResult<Vec<&'static str>> {
+        let kinds = work::detached(py, || self.store.kinds_of(video, token))?.or_raise()?;
+        Ok(kinds.into_iter().map(ArrayKind::name).collect())
     }
 
     /// Elements `start..stop` of some steps of an array of a word, `[step, element]`.
@@ -197,36 +83,67 @@ impl Store {
         start: usize,
         stop: usize,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let read = |_: &work::Watch| {
-            let index = self.store.read_video(video)?;
-            let rows = index.iter().flat_map(|index| &index.rows).filter(|row| row.token == token);
-            let rows: HashMap<i32, &StepRow> = rows.map(|row| (row.step, row)).collect();
-            let mut arrays: HashMap<&str, StoredArray> = HashMap::new();
-            for row in rows.values() {
-                if !arrays.contains_key(row.series_path()) {
-                    let array = self.store.open_array(&format!("{}/{kind}", row.series_path()))?;
-                    arrays.insert(row.series_path(), array);
-                }
-            }
-            let part = |step: &i32| {
-                let row = rows.get(step)?;
-                let array = arrays.get(row.series_path())?;
-                Some(array.read_range(u64::try_from(row.row).unwrap_or(u64::MAX), start..stop))
-            };
-            let parts: Option<Vec<Result<Vec<u8>, StoreError>>> = steps.par_iter().map(part).collect();
-            let parts = parts.map(|parts| parts.into_iter().collect::<Result<Vec<_>, _>>()).transpose()?;
-            let dtype = arrays.values().next().and_then(|array| array.dtype().parse::<Dtype>().ok());
-            Ok::<_, StoreError>(parts.zip(dtype))
-        };
+        let kind: ArrayKind = parsed("kind", kind)?;
+        let read = |_: &Watch| self.store.read_elements(video, token, kind, &steps, start..stop);
         match work::run(py, None, read)?.or_raise()? {
-            Some((parts, dtype)) => bytes_to_numpy(py, dtype, &parts.concat(), &[steps.len(), stop - start]),
+            Some(found) => bytes_to_numpy(py, found.dtype, &found.bytes, &[steps.len(), stop.saturating_sub(start)]),
             None => Err(PyIndexError::new_err(format!("`{token}` in video {video} has no longer all of these steps"))),
         }
     }
 
-    /// Whether there is an array, as the rollups need not be there.
-    fn has_array(&self, array: &str) -> bool {
-        self.store.open_array(array).is_ok()
+    /// Checks it, and compares it with dumps. Returns the report as JSON.
+    fn verify(
+        &self,
+        py: Python<'_>,
+        asked: Asked,
+        against: Vec<PathBuf>,
+        prefix: Option<String>,
+        progress: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<String> {
+        let filter = asked.is_asked().then(|| asked.filter()).transpose()?;
+        let options = VerifyOptions { against, prefix, filter, videos: None };
+        let verify = |watch: &Watch| {
+            let report = verify::run_while(&self.store, &options, &|done, all| watch.set(done, all))?;
+            report.with_something_compared(&options)
+        };
+        let report = work::run(py, progress.as_ref(), verify)?;
+        let mut report = report.or_raise()?;
+        for fault in &mut report.faults {
+            fault.error = in_python(&fault.error);
+        }
+        for lacking in &mut report.lacking {
+            lacking.reason = in_python(&lacking.reason);
+        }
+        Ok(serde_json::to_string(&report).unwrap_or_default())
+    }
+
+    /// Writes it back as a dump. Returns the report as JSON.
+    fn export(
+        &self,
+        py: Python<'_>,
+        asked: Asked,
+        to: PathBuf,
+        layout: &str,
+        format: &str,
+        progress: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<String> {
+        let filter = asked.is_asked().then(|| asked.filter()).transpose()?;
+        let options = ExportOptions { layout: choice("layout", layout)?, format: choice("format", format)?, filter };
+        let export = |watch: &Watch| export::run_while(&self.store, &to, &options, &|done, all| watch.set(done, all));
+        let report = work::run(py, progress.as_ref(), export)?;
+        self.warn_of_damage(py)?;
+        Ok(serde_json::to_string(&report.or_raise()?).unwrap_or_default())
+    }
+
+    /// Removes what no commit names, or says what that is: `path` and `bytes` of each, as JSON.
+    fn gc(&self, py: Python<'_>, dry_run: bool, single_writer: bool) -> PyResult<String> {
+        let store = self.store.clone().as_single_writer(single_writer);
+        let garbage = work::run(py, None, |_| if dry_run { store.garbage() } else { store.gc() })?;
+        self.warn_of_damage(py)?;
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let of = |Garbage { path, bytes }: &Garbage| json!({"path": text(path), "bytes": bytes});
+        let removed: serde_json::Value = garbage.or_raise()?.iter().map(of).collect();
+        Ok(removed.to_string())
     }
 }
 

@@ -1,11 +1,12 @@
-//! Long work: done on another thread without the interpreter lock, while the calling thread shows progress and listens for Ctrl-C.
+//! Long work: done on another thread without the interpreter lock, while the calling thread shows progress and listens
+//! for Ctrl-C.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError};
 use pyo3::prelude::*;
 
 /// Between two looks at signals and progress.
@@ -19,7 +20,8 @@ fn require_threads() -> PyResult<()> {
     let own = std::process::id();
     match STARTED_IN.compare_exchange(0, own, Ordering::Relaxed, Ordering::Relaxed) {
         Err(started) if started != own => Err(PyRuntimeError::new_err(
-            "this process was forked from one that had used attnkit, whose threads it does not have: start processes with \
+            "this process was forked from one that had used attnkit, whose threads it does not have: start processes \
+             with \
              multiprocessing.get_context(\"spawn\") or \"forkserver\"",
         )),
         _ => Ok(()),
@@ -73,6 +75,10 @@ impl Watch {
         self.cancelled.load(Ordering::Relaxed)
     }
 
+    fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+
     fn finish(&self) {
         *self.finished.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.wake.notify_all();
@@ -103,21 +109,50 @@ pub fn run<T: Send>(
     progress: Option<&Bound<'_, PyAny>>,
     work: impl FnOnce(&Watch) -> T + Send,
 ) -> PyResult<T> {
+    attended(py, progress, false, work)
+}
+
+/// The same for work that Ctrl-C ends rather than breaks off: what it comes to by then is its result.
+///
+/// # Errors
+/// As [`run`], but for `KeyboardInterrupt`.
+pub fn run_until_interrupted<T: Send>(
+    py: Python<'_>,
+    progress: Option<&Bound<'_, PyAny>>,
+    work: impl FnOnce(&Watch) -> T + Send,
+) -> PyResult<T> {
+    attended(py, progress, true, work)
+}
+
+fn attended<T: Send>(
+    py: Python<'_>,
+    progress: Option<&Bound<'_, PyAny>>,
+    ends_at_interrupt: bool,
+    work: impl FnOnce(&Watch) -> T + Send,
+) -> PyResult<T> {
     require_threads()?;
     let watch = Watch::default();
+    // Ctrl-C is noticed here, or by `progress` if that is running.
+    let unless_ended = |called: PyResult<()>| match called {
+        Err(error) if ends_at_interrupt && error.is_instance_of::<PyKeyboardInterrupt>(py) => {
+            watch.cancel();
+            Ok(())
+        }
+        called => called,
+    };
     let attend = || -> PyResult<()> {
         let mut shown = (0, 0);
         loop {
             let finished = py.detach(|| watch.wait());
             let state = (watch.done.load(Ordering::Relaxed), watch.all.load(Ordering::Relaxed));
             if let Some(progress) = progress.filter(|_| state != shown) {
-                progress.call1(state)?;
+                unless_ended(progress.call1(state).map(drop))?;
                 shown = state;
             }
             if finished {
                 return Ok(());
             }
-            py.check_signals()?;
+            unless_ended(py.check_signals())?;
         }
     };
     std::thread::scope(|scope| {
@@ -126,7 +161,7 @@ pub fn run<T: Send>(
             work(&watch)
         });
         let attended = attend();
-        watch.cancelled.store(true, Ordering::Relaxed);
+        watch.cancel();
         let result = py.detach(|| working.join());
         attended?;
         result.map_err(|panic| std::panic::resume_unwind(panic))

@@ -6,10 +6,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import attnkit
 import numpy as np
 import pytest
-
-import attnkit
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 

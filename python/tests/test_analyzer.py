@@ -18,10 +18,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import attnkit
 import numpy as np
 import pytest
-
-import attnkit
 from attnkit import AttentionAnalyzer
 from conftest import FIXTURES, write_dump
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import attnkit
 import numpy as np
 import pytest
-
-import attnkit
 from conftest import write_dump
 
-LOAD_STEP = '''
+LOAD_STEP = """
 from attention_analyzer import AttentionAnalyzer
 
 analyzer = AttentionAnalyzer("outputs/batch_name/attention_maps")
@@ -18,15 +17,15 @@ analyzer = AttentionAnalyzer("outputs/batch_name/attention_maps")
 # Load single step: [blocks, heads, spatial, tokens]
 step_0 = analyzer.load_step("prompt_000_vid001", "flower", 0)
 print(f"Shape: {step_0.shape}")  # [30, 12, 1170, 1]
-'''
+"""
 
-LOAD_ALL_STEPS = '''
+LOAD_ALL_STEPS = """
 # Load all steps: [steps, blocks, heads, spatial, tokens]
 all_steps = analyzer.load_all_steps("prompt_000_vid001", "flower")
 print(f"Shape: {all_steps.shape}")  # [3, 30, 12, 1170, 1]
-'''
+"""
 
-AGGREGATE = '''
+AGGREGATE = """
 # Average across transformer blocks: [steps, heads, spatial, tokens]
 block_averaged = analyzer.aggregate_blocks(all_steps)
 
@@ -41,7 +40,7 @@ spatial_map = analyzer.get_spatial_attention_map(
     "prompt_000_vid001", "flower", step=0,
     height=240, width=416, frames=3
 )
-'''
+"""
 
 
 @pytest.fixture(params=["dump", "store"])

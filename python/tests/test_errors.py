@@ -13,11 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attnkit
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-
-import attnkit
 from conftest import write_dump
 
 VIDEO = "prompt_000_vid001"
@@ -145,7 +144,7 @@ def test_an_error_is_of_its_class_and_of_the_builtin_one(
     ("ask", "told"),
     [
         (lambda store: store.average(where="entrpy < 6"), ["`entrpy`", "entropy_norm", "store.columns()"]),
-        (lambda store: store.average(where="entropy <"), ["`entropy <`", "where=\"token IN"]),
+        (lambda store: store.average(where="entropy <"), ["`entropy <`", 'where="token IN']),
         (lambda store: store.average(where="token = circle"), ["`circle`", "'…'"]),
         (lambda store: store.average(where="step > 99"), ["step > 99", "steps 0 to 9", "words circle, square"]),
         (lambda store: store.average(sort="entrpy"), ["`entrpy`"]),
@@ -204,9 +203,7 @@ def test_grids_that_differ_are_named(tmp_path: Path) -> None:
         ("metric", lambda store: store.compare("seed", token="circle", metric=["js", "iou@2"])),
     ],
 )
-def test_a_wrong_argument_is_named(
-    store: attnkit.Store, argument: str, ask: Callable[[attnkit.Store], object]
-) -> None:
+def test_a_wrong_argument_is_named(store: attnkit.Store, argument: str, ask: Callable[[attnkit.Store], object]) -> None:
     with pytest.raises(ValueError, match=argument):
         ask(store)
 
@@ -293,7 +290,11 @@ sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
 
 
 WAYS_OUT: list[tuple[dict[str, Any], type[Exception], str]] = [
-    ({"video": ["a", "b"]}, TypeError, "video: ['a', 'b'] is not one name; where=\"video_id IN ('a', 'b')\" selects several"),
+    (
+        {"video": ["a", "b"]},
+        TypeError,
+        "video: ['a', 'b'] is not one name; where=\"video_id IN ('a', 'b')\" selects several",
+    ),
     ({"step": [1, 2]}, TypeError, 'step: [1, 2] is not an integer; where="step IN (1, 2)" selects several'),
     ({"head": 1.5}, TypeError, "head: 1.5 is not an integer"),
     ({"reducer": "meen"}, ValueError, "(did you mean `mean`?)"),

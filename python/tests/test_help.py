@@ -6,17 +6,16 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import pytest
-
 import attnkit
+import pytest
 from attnkit import result
 
-CLASSES = [attnkit.Store, attnkit.StoreWriter, attnkit.AttentionAnalyzer, result.Result]
+CLASSES = [attnkit.Store, attnkit.StoreWriter, attnkit.AttentionAnalyzer, attnkit.Where, result.Result]
 
 
 def public() -> Iterator[tuple[str, Callable[..., Any], str]]:
     """Name, callable and documentation; what makes an instance is documented with its class."""
-    for name in ("ingest", "open"):
+    for name in ("estimate", "expand_prompts", "ingest", "open", "watch"):
         function = getattr(attnkit, name)
         yield name, function, function.__doc__ or ""
     for of in CLASSES:

@@ -1,6 +1,7 @@
 """The notebook docs/tour.ipynb, run in a fresh kernel of this Python; what is stored in it is what it shows.
 
-After a change of the notebook, or of what it shows, `python python/tests/test_notebook.py` runs it and stores the outputs.
+After a change of the notebook, or of what it shows, `python python/tests/test_notebook.py` runs it and stores the
+outputs.
 """
 
 from __future__ import annotations

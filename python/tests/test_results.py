@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import attnkit
 import duckdb
 import numpy as np
 import pandas as pd
@@ -18,11 +19,9 @@ import pyarrow.ipc
 import pyarrow.parquet
 import pytest
 import xarray
+from conftest import write_dump
 from PIL import Image
 from polars.testing import assert_frame_equal
-
-import attnkit
-from conftest import write_dump
 
 VIDEO = "prompt_000_vid001"
 VIRIDIS_BEGINS, VIRIDIS_ENDS = (68, 1, 84), (253, 231, 37)
@@ -46,7 +45,7 @@ def mixed(tmp_path: Path) -> attnkit.Store:
     large: dict[str, Any] = {"video_frames": 9, "video_height": 64, "video_width": 80}
     write_dump(dump, 2, (2, 2, 24, 1), video="prompt_000_vid001", **small)
     write_dump(dump, 2, (2, 2, 60, 1), video="prompt_001_vid001", **large)
-    write_dump(dump, 2, (2, 2, 24, 1), video="prompt_002_vid001", prompt="<b>a</b> & \"b\",\n;c")
+    write_dump(dump, 2, (2, 2, 24, 1), video="prompt_002_vid001", prompt='<b>a</b> & "b",\n;c')
     attnkit.ingest(dump, tmp_path / "mixed.store")
     return attnkit.open(tmp_path / "mixed.store")
 
@@ -159,7 +158,7 @@ def test_every_library_reads_the_same_table(ask: Callable[[str], attnkit.Result]
     by_arrow = pd.DataFrame.from_arrow(result)
     seeds = dict.fromkeys(name for name in frame if name == "seed")
     assert all(isinstance(seed, Decimal) for name in seeds for seed in by_arrow[name])
-    pd.testing.assert_frame_equal(frame, by_arrow.astype({name: "int64" for name in seeds}))
+    pd.testing.assert_frame_equal(frame, by_arrow.astype(dict.fromkeys(seeds, "int64")))
     assert list(frame.columns) == table.columns
     for name, column in zip(table.columns, table.with_columns(pl.selectors.float().fill_nan(None))):
         if column.dtype.is_numeric() or column.dtype == pl.String:
@@ -407,7 +406,7 @@ def test_text_is_escaped_in_notebooks(mixed: attnkit.Store) -> None:
     rows = mixed.list("steps", columns=["prompt", "step"], video="prompt_002_vid001")
     assert "&lt;b&gt;a&lt;/b&gt; &amp; &quot;b&quot;" in rows._repr_html_()
     assert "<b>" not in rows._repr_html_()
-    named = mixed.sql("SELECT step AS \"<i>\", prompt FROM steps")
+    named = mixed.sql('SELECT step AS "<i>", prompt FROM steps')
     assert "&lt;i&gt;" in named._repr_html_() and "<i>" not in named._repr_html_()
 
 

@@ -18,16 +18,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import attnkit
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
 import zarr
+from conftest import write_dump
 from scipy import stats
 from scipy.spatial import distance
-
-import attnkit
-from conftest import write_dump
 
 VIDEO = "prompt_000_vid001"
 GRID = (4, 12, 12)
@@ -322,7 +321,7 @@ def own(store: attnkit.Store, tmp_path: Path) -> attnkit.Store:
 @pytest.mark.parametrize("work", LONG_WORK)
 def test_progress_grows_until_all_is_done(fixtures: Path, own: attnkit.Store, work: str) -> None:
     told: list[tuple[int, int]] = []
-    long_work(work, fixtures, own, progress=lambda done, all: told.append((done, all)))
+    long_work(work, fixtures, own, progress=lambda *both, told=told: told.append(both))
     assert told == sorted(told)
     done, all = told[-1]
     assert done == all > 0
@@ -495,10 +494,10 @@ def test_arguments_are_short_for_conditions(store: attnkit.Store, asked: dict[st
 
 
 def test_names_with_quotes_are_text_not_sql(tmp_path: Path) -> None:
-    write_dump(tmp_path / "dump", 1, (2, 3, 24, 1), token="it's -- a \"word\"")
+    write_dump(tmp_path / "dump", 1, (2, 3, 24, 1), token='it\'s -- a "word"')
     attnkit.ingest(tmp_path / "dump", tmp_path / "maps.store")
     store = attnkit.open(tmp_path / "maps.store")
-    assert len(store.list("heads", token="it's -- a \"word\"")) == 6
+    assert len(store.list("heads", token='it\'s -- a "word"')) == 6
     with pytest.raises(attnkit.NothingSelectedError):
         store.average(token="x' OR '1' = '1")
 

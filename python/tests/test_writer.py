@@ -15,10 +15,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import attnkit
 import numpy as np
 import pytest
-
-import attnkit
 from attnkit import AttentionAnalyzer, StoreWriter
 from conftest import write_dump
 
@@ -329,7 +328,7 @@ def test_steps_beyond_one_shard_go_into_the_next(
 
 
 def test_a_video_is_gone_on_with_after_close(tmp_path: Path, verified: Callable[[Path], None]) -> None:
-    for steps in (range(0, 2), range(2, 3), range(3, 6)):
+    for steps in (range(2), range(2, 3), range(3, 6)):
         with StoreWriter(tmp_path / "store", VIDEO, "a flower") as writer:
             assert [writer.append(WORD, step, 999.0 - step, maps(step)) for step in range(steps.stop)] == [
                 step in steps for step in range(steps.stop)
@@ -385,9 +384,8 @@ def test_what_does_not_fit_leaves_the_store_as_it_was_and_the_writer_usable(tmp_
 
 
 def test_a_batch_is_refused_without_advice_that_append_cannot_follow(tmp_path: Path) -> None:
-    with StoreWriter(tmp_path / "store", VIDEO, "a flower") as writer:
-        with pytest.raises(attnkit.WriteError) as error:
-            writer.append(WORD, 0, 999, maps(0, (2, 4, 3, 12, 1)))
+    with StoreWriter(tmp_path / "store", VIDEO, "a flower") as writer, pytest.raises(attnkit.WriteError) as error:
+        writer.append(WORD, 0, 999, maps(0, (2, 4, 3, 12, 1)))
     assert "batch=" not in str(error.value)
 
 

@@ -8,14 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attnkit
 import dask
 import dask.array
 import numpy as np
 import polars as pl
 import pytest
 import xarray
-
-import attnkit
 from conftest import write_dump
 
 VIDEO = "prompt_000_vid001"
@@ -369,7 +368,12 @@ def test_chosen_blocks_are_selected_by_their_numbers(tmp_path: Path) -> None:
     for dataset in (store.xarray(VIDEO, "flower"), xarray.open_zarr(group, consolidated=False)):
         assert dataset.block.values.tolist() == [6, 8, 10, 12] and dataset["head"].values.tolist() == [3]
         np.testing.assert_array_equal(dataset.attention.sel(block=10, head=3).values.ravel(), maps[2].ravel())
-    assert sorted(set(zip(store.heads["block"].tolist(), store.heads["head"].tolist()))) == [(6, 3), (8, 3), (10, 3), (12, 3)]
+    assert sorted(set(zip(store.heads["block"].tolist(), store.heads["head"].tolist()))) == [
+        (6, 3),
+        (8, 3),
+        (10, 3),
+        (12, 3),
+    ]
     answer = store.average(over=["step"], where="block > 8")
     assert answer["block"].tolist() == [10, 12]
     np.testing.assert_array_equal(answer.to_numpy().reshape(2, 24), maps[2:].reshape(2, 24))

@@ -10,7 +10,6 @@ use crate::contents::Contents;
 use crate::dtype::SourceDtype;
 use crate::estimate::{Compression, Estimate, Generation, Model, Setting, measure};
 use crate::grid::Grid;
-use crate::shape::StepShape;
 use crate::store::Codec;
 
 /// Say how large a dump and its store will be, before there is one.
@@ -79,8 +78,6 @@ pub(super) struct EstimateArgs {
 
 /// Pixels beyond this are no video's.
 const MOST: usize = 1 << 20;
-/// Bytes beyond this are no dump's: an exabyte.
-const LARGEST: u128 = 1_000_000_000_000_000_000;
 
 /// Reads `480x832`.
 fn size(text: &str) -> Result<(usize, usize), String> {
@@ -138,7 +135,7 @@ fn generation(args: &EstimateArgs) -> Result<(Generation, String), Failure> {
             ));
         }
         if let Some(dtype) = args.dtype {
-            generation.words.iter_mut().for_each(|words| words.dtype = dtype);
+            generation = generation.with_dtype(dtype);
         }
         let words: u64 = generation.words.iter().map(|words| words.count).sum();
         let what = format!(
@@ -174,13 +171,8 @@ fn generation(args: &EstimateArgs) -> Result<(Generation, String), Failure> {
         let found = "that is more values in a step than an array can have, or more than an exabyte in all";
         Failure::usage(found, "see to the numbers")
     };
-    let spatial = grid.frames.checked_mul(grid.height).and_then(|plane| plane.checked_mul(grid.width));
-    let axes = [blocks, heads, spatial.ok_or_else(too_large)?, 1];
-    let shape = StepShape::from_axes(&axes).ok_or_else(too_large)?;
-    let count = u128::from(args.steps) * u128::from(args.tokens) * u128::from(args.videos);
-    if count * (shape.len() * dtype.size()) as u128 > LARGEST {
-        return Err(too_large());
-    }
+    let generation = Generation::of_sizes((blocks, heads, grid), dtype, args.steps, args.tokens, args.videos)
+        .ok_or_else(too_large)?;
     let what = format!(
         "{}{blocks} blocks x {heads} heads, grid {grid} = {}, {dtype}; {}, {} and {} each",
         args.model.map(|model| format!("{model}: ")).unwrap_or_default(),
@@ -189,7 +181,7 @@ fn generation(args: &EstimateArgs) -> Result<(Generation, String), Failure> {
         units::count(args.tokens.into(), "word"),
         units::count(args.steps.into(), "step"),
     );
-    Ok((Generation::new(shape, dtype, args.steps.into(), args.tokens.into(), args.videos.into()), what))
+    Ok((generation, what))
 }
 
 fn describe(estimate: &Estimate, what: &str, is_measured: bool, args: &EstimateArgs) -> String {

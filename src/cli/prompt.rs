@@ -10,7 +10,8 @@ use serde::Serialize;
 use super::{Failure, Global, print, say, show, table, units, write_out};
 use crate::bounded;
 use crate::prompt::{
-    FILE_BYTES, Item, MAX_DEPTH, Template, Tokenizer, Variation, WordTokens, parse_weighted, prompt_id,
+    Expanded, FILE_BYTES, Item, MAX_DEPTH, Template, Templates, TemplatesError, Tokenizer, Variation, WordTokens,
+    parse_weighted,
 };
 
 const GRAMMAR: &str = "[a|b] are alternatives, (word:2.5) is a word and its weight; docs/prompts.md has the grammar";
@@ -140,49 +141,35 @@ pub(super) fn run(args: &PromptArgs, global: &Global) -> Result<ExitCode, Failur
     Ok(ExitCode::SUCCESS)
 }
 
-/// A variation in its place among those of all templates.
-#[derive(Serialize)]
-struct Expanded<'a> {
-    prompt_id: String,
-    template: &'a str,
-    #[serde(flatten)]
-    variation: Variation,
-}
+/// Columns of a variation.
+const COLUMNS: [&str; 7] = ["prompt_id", "template", "variation", "prompt", "weighted_prompt", "tokens", "choices"];
+/// Those of the table for people.
+const SHOWN: [usize; 5] = [0, 3, 4, 5, 6];
 
-impl Expanded<'_> {
-    const COLUMNS: [&'static str; 7] =
-        ["prompt_id", "template", "variation", "prompt", "weighted_prompt", "tokens", "choices"];
-    /// Columns of the table for people.
-    const SHOWN: [usize; 5] = [0, 3, 4, 5, 6];
-
-    fn cells(self) -> [String; 7] {
-        let Variation { variation, prompt, weighted_prompt, tokens, choices } = self.variation;
-        let tokens: Vec<String> = tokens.iter().map(|token| format!("{}:{}", token.word, token.weight)).collect();
-        let choice = |weight: f64| if weight == 1.0 { String::new() } else { format!(":{weight}") };
-        let choices: Vec<String> =
-            choices.iter().map(|made| format!("{}={}{}", made.bracket, made.text, choice(made.weight))).collect();
-        let (tokens, choices) = (tokens.join("; "), choices.join("; "));
-        [self.prompt_id, self.template.to_owned(), variation.to_string(), prompt, weighted_prompt, tokens, choices]
-    }
+fn cells(expanded: Expanded<'_>) -> [String; 7] {
+    let Variation { variation, prompt, weighted_prompt, tokens, choices } = expanded.variation;
+    let tokens: Vec<String> = tokens.iter().map(|token| format!("{}:{}", token.word, token.weight)).collect();
+    let choice = |weight: f64| if weight == 1.0 { String::new() } else { format!(":{weight}") };
+    let choices: Vec<String> =
+        choices.iter().map(|made| format!("{}={}{}", made.bracket, made.text, choice(made.weight))).collect();
+    let (tokens, choices) = (tokens.join("; "), choices.join("; "));
+    let (prompt_id, template) = (expanded.prompt_id, expanded.template.to_owned());
+    [prompt_id, template, variation.to_string(), prompt, weighted_prompt, tokens, choices]
 }
 
 fn expand(args: &ExpandArgs, global: &Global) -> Result<(), Failure> {
     let templates = read_templates(&args.template, args.common.max_depth, global)?;
     let format = FormatArg::or_default(args.common.format);
-    let total = templates.iter().map(|(_, template)| template.count()).fold(0, u64::saturating_add);
+    let total = templates.count();
     let limit = args.limit.unwrap_or(if format == FormatArg::Table { ROWS } else { u64::MAX });
-    let variations = templates
-        .iter()
-        .flat_map(|(text, template)| template.variations().map(move |variation| (text, variation)))
-        .zip(0..limit)
-        .map(|((template, variation), number)| Expanded { prompt_id: prompt_id(number), template, variation });
+    let variations = templates.variations().zip(0..limit).map(|(variation, _)| variation);
     match format {
-        FormatArg::Csv => write_out(|to| table::write_csv(to, &Expanded::COLUMNS, variations.map(Expanded::cells))),
+        FormatArg::Csv => write_out(|to| table::write_csv(to, &COLUMNS, variations.map(cells))),
         FormatArg::Json => write_out(|to| write_json_array(to, variations)),
         FormatArg::Table => {
-            let shown = |cells: [String; 7]| Expanded::SHOWN.map(|column| cells[column].clone());
-            let header = Expanded::SHOWN.map(|column| Expanded::COLUMNS[column]);
-            let mut lines = vec![table::draw(&header, variations.map(|variation| shown(variation.cells())))];
+            let shown = |cells: [String; 7]| SHOWN.map(|column| cells[column].clone());
+            let header = SHOWN.map(|column| COLUMNS[column]);
+            let mut lines = vec![table::draw(&header, variations.map(|variation| shown(cells(variation))))];
             if limit < total {
                 let all = if total == u64::MAX {
                     "10^19 variations and more".into()
@@ -196,37 +183,28 @@ fn expand(args: &ExpandArgs, global: &Global) -> Result<(), Failure> {
     }
 }
 
-/// The templates of a file or of standard input, or the one that the argument is, with their texts. Says where they are
-/// odd.
-fn read_templates(argument: &str, max_depth: usize, global: &Global) -> Result<Vec<(String, Template)>, Failure> {
+/// The templates of a file or of standard input, or the one that the argument is. Says where they are odd.
+fn read_templates(argument: &str, max_depth: usize, global: &Global) -> Result<Templates, Failure> {
     let path = Path::new(argument);
-    let (name, text) = if argument == "-" {
-        ("standard input", bounded::as_text(bounded::read_from(std::io::stdin(), FILE_BYTES)?)?)
+    let templates = if argument == "-" {
+        let text = bounded::as_text(bounded::read_from(std::io::stdin(), FILE_BYTES)?)?;
+        Templates::of_lines("standard input", &text, max_depth)
     } else if path.is_file() {
-        let read = bounded::read_text(path, FILE_BYTES);
-        let failed =
-            |error| Failure::with_hint(format!("{argument}: {error}"), "templates are text in UTF-8, one a line");
-        (argument, read.map_err(failed)?)
+        Templates::read(path, max_depth)
     } else if is_like_a_path(argument) {
         let found =
             if path.is_dir() { "is a directory; expected a file of templates" } else { "there is no such file" };
         return Err(Failure::usage(format!("{argument}: {found}"), "name a file, or quote a template"));
     } else {
-        let template = Template::parse_nested(argument, max_depth).map_err(|error| Failure::usage(error, GRAMMAR))?;
-        warn(argument, &template, "", global);
-        return Ok(vec![(argument.to_owned(), template)]);
+        Templates::parse([argument], max_depth)
     };
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let mut templates = Vec::new();
-    for (index, line) in text.lines().map(str::trim).enumerate().filter(|(_, line)| !line.is_empty()) {
-        let place = format!("{name}:{}: ", index + 1);
-        let template = Template::parse_nested(line, max_depth)
-            .map_err(|error| Failure::usage(format!("{place}{error}"), GRAMMAR))?;
-        warn(line, &template, &place, global);
-        templates.push((line.to_owned(), template));
-    }
-    if templates.is_empty() {
-        return Err(Failure::usage(format!("{name}: there is no template in it"), "write one a line"));
+    let templates = templates.map_err(|error| match error {
+        TemplatesError::Io { .. } => Failure::with_hint(error, "templates are text in UTF-8, one a line"),
+        TemplatesError::Empty { .. } => Failure::usage(error, "write one a line"),
+        _ => Failure::usage(error, GRAMMAR),
+    })?;
+    if !global.quiet {
+        templates.warnings(WARNINGS).for_each(|warning| say(&format!("warning: {warning}")));
     }
     Ok(templates)
 }
@@ -241,13 +219,10 @@ fn is_like_a_path(argument: &str) -> bool {
 }
 
 /// Says where a template is odd, as far as that can be read.
-fn warn(text: &str, template: &Template, place: &str, global: &Global) {
+fn warn(text: &str, template: &Template, global: &Global) {
     if !global.quiet {
-        template
-            .warnings()
-            .iter()
-            .take(WARNINGS)
-            .for_each(|warning| say(&format!("warning: {place}{}", warning.of(text))));
+        let warnings = template.warnings().iter().take(WARNINGS);
+        warnings.for_each(|warning| say(&format!("warning: {}", warning.of(text))));
     }
 }
 
@@ -303,7 +278,7 @@ fn parse(args: &ParseArgs, global: &Global) -> Result<(), Failure> {
     const COLUMNS: [&str; 4] = ["depth", "kind", "text", "weight"];
     let template =
         Template::parse_nested(&args.prompt, args.common.max_depth).map_err(|error| Failure::usage(error, GRAMMAR))?;
-    warn(&args.prompt, &template, "", global);
+    warn(&args.prompt, &template, global);
     let mut rows = Vec::new();
     segments(template.items(), 0, &mut rows);
     let cells =

@@ -55,12 +55,9 @@ pub(super) fn run(args: &VerifyArgs, global: &Global) -> Result<ExitCode, Failur
         progress.set_position(done, || units::count(done, "step"));
     })?;
     progress.finish();
-    if !args.against.is_empty() && report.compared == 0 && report.faults.is_empty() {
-        return Err(Failure::with_hint(
-            format!("nothing was compared: no step of the store is in the dump ({} steps there)", report.not_in_store),
-            "is it the right directory? if it was ingested with --prefix NAME, say so here too",
-        ));
-    }
+    let report = report.with_something_compared(&options).map_err(|error| {
+        Failure::with_hint(error, "is it the right directory? if it was ingested with --prefix NAME, say so here too")
+    })?;
     let code = match (report.faults.is_empty(), report.lacking.is_empty()) {
         (false, _) => ExitCode::FAILURE,
         (true, false) => ExitCode::from(3),

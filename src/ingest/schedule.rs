@@ -145,8 +145,16 @@ pub(super) fn dry_run(
     observer: &dyn Observer,
 ) -> Result<DryRun, IngestError> {
     let dump = find(dumps)?;
-    let store = if path.join("zarr.json").exists() { Some(Store::open(path)?) } else { None };
+    let store = Store::open_or_room_for_one(path)?;
     dry_run_of(dump, store.as_ref(), options, observer)
+}
+
+/// What there is to look at.
+fn found_in(selected: &Selected) -> Event<'static> {
+    let videos = || selected.videos.iter().filter_map(|(video, _)| video.as_ref());
+    let files = || videos().flat_map(|video| &video.series).flat_map(|series| &series.steps);
+    let bytes = files().map(crate::dump::StepFiles::bytes).sum();
+    Event::Found { videos: selected.videos.len(), steps: files().count() as u64, bytes }
 }
 
 /// The dry run of a dump, as it was found.
@@ -158,6 +166,7 @@ pub(super) fn dry_run_of(
 ) -> Result<DryRun, IngestError> {
     let (tokens, prompts) = (Names::new(&options.tokens)?, Prompts::new(options)?);
     let selected = select(dump, options, store)?;
+    observer.event(found_in(&selected));
     let options = &Arc::new(options.clone());
     let mut found = HashMap::new();
     let mut outcome = DryRun { warnings: prompts.remarks(), ..DryRun::default() };
@@ -423,10 +432,7 @@ impl<'a> Session<'a> {
         selected: Selected,
         damage: Option<&'a Damage>,
     ) -> Result<Self, IngestError> {
-        let videos = || selected.videos.iter().filter_map(|(video, _)| video.as_ref());
-        let files = || videos().flat_map(|video| &video.series).flat_map(|series| &series.steps);
-        let bytes = files().map(crate::dump::StepFiles::bytes).sum();
-        observer.event(Event::Found { videos: selected.videos.len(), steps: files().count() as u64, bytes });
+        observer.event(found_in(&selected));
         let session = Self {
             store,
             options: Arc::new(options.clone()),

@@ -16,6 +16,7 @@ mod batch;
 mod expand;
 mod parse;
 mod template;
+mod templates;
 #[cfg(feature = "tokenizer")]
 mod tokens;
 #[cfg(not(feature = "tokenizer"))]
@@ -27,6 +28,7 @@ pub use batch::{BatchPrompt, BatchPrompts, BatchPromptsError, Found};
 pub use expand::{Choice, TrackedWord, Variation, Variations, parse_weighted};
 pub use parse::{MAX_DEPTH, PromptError, PromptWarning};
 pub use template::{Alternatives, Emphasis, Item, OptionItems, Template};
+pub use templates::{Expanded, Templates, TemplatesError};
 pub use tokens::Tokenizer;
 #[cfg(feature = "tokenizer")]
 pub use tokens::{Occurrence, Piece, TokenizedPrompt, WordTokens};

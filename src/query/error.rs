@@ -75,6 +75,12 @@ pub enum QueryError {
         /// The integer.
         found: String,
     },
+    /// Bytes that no answer was made into, or not these.
+    #[error("these bytes are no answer: {found}")]
+    NotAnAnswer {
+        /// What is wrong with them.
+        found: String,
+    },
     /// The tables cannot be evaluated.
     #[error("the tables cannot be read: {0}")]
     Tables(PolarsError),
@@ -102,29 +108,27 @@ impl QueryError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::UnknownColumn { .. } => Some(
-                "text is quoted with '…', names of columns with nothing or \"…\"; the columns: attnkit query list \
-                    STORE --columns help"
+                "text is quoted with '…', names of columns with nothing or \"…\"; the columns: \
+                 attnkit query list STORE --columns help"
                     .into(),
             ),
             Self::Condition { .. } => Some(
-                "an example: --where \"token IN ('flower', 'tree') AND step < 10 AND block BETWEEN 10 AND 20 AND \
-                    entropy < 6\""
+                "an example: --where \"token IN ('flower', 'tree') AND step < 10 AND block BETWEEN 10 AND 20 \
+                 AND entropy < 6\""
                     .into(),
             ),
             Self::Sql { .. } => Some(
-                "the tables are `steps` and `heads`; an example: \"SELECT token, avg(entropy) FROM heads GROUP BY \
-                    token\""
+                "the tables are `steps` and `heads`; an example: \
+                 \"SELECT token, avg(entropy) FROM heads GROUP BY token\""
                     .into(),
             ),
             Self::Question { hint, .. } | Self::NothingSelected { hint, .. } => Some(hint.clone()),
-            Self::UnequalGrids { .. } => Some(
-                "select maps of one grid, such as --where \"frames = 15 AND height = 30 \
-                AND width = 53\""
-                    .into(),
-            ),
+            Self::UnequalGrids { .. } => {
+                Some("select maps of one grid, such as --where \"frames = 15 AND height = 30 AND width = 53\"".into())
+            }
             Self::Overflow { .. } => Some("compute with floats: CAST(column AS DOUBLE)".into()),
             Self::Tables(_) => Some("`attnkit verify STORE` names the file that cannot be read, if it is one".into()),
-            Self::Store(_) | Self::Unlike(_) | Self::Cancelled => None,
+            Self::Store(_) | Self::Unlike(_) | Self::Cancelled | Self::NotAnAnswer { .. } => None,
         }
     }
 

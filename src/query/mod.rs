@@ -33,6 +33,7 @@ mod explain;
 mod filter;
 mod frame;
 mod map;
+mod portable;
 mod reduction;
 mod run;
 mod scan;

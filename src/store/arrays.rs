@@ -137,6 +137,16 @@ impl ArrayKind {
     }
 }
 
+impl std::str::FromStr for ArrayKind {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let names = || Self::ALL.map(Self::name).join(", ");
+        let found = Self::ALL.into_iter().find(|kind| kind.name() == name);
+        found.ok_or_else(|| format!("`{name}` is not one of {}", names()))
+    }
+}
+
 /// How the arrays of one word are laid out: shapes, chunks, shards, codec.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeriesLayout {

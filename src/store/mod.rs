@@ -31,6 +31,7 @@ mod names;
 mod part;
 mod sound;
 mod tables;
+mod word;
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -61,6 +62,7 @@ pub use part::{Heads, MetadataPatch, Recipe, VideoIndex, VideoRecord};
 use sound::KnownParts;
 pub use tables::{HeadRow, StepRow, heads_schema, steps_schema};
 pub(crate) use tables::{heads_batch, series_of};
+pub use word::Elements;
 
 /// How often a reader looks whether a commit that is under way has ended, and what it waits in between.
 const COMMIT_ATTEMPTS: usize = 5;
@@ -136,19 +138,7 @@ impl Store {
         let root = store.root();
         if !store.document_path("").exists() {
             durable::create_dir_all(root)?;
-            let entries: Vec<_> =
-                fs::read_dir(root).map_err(StoreError::io(root))?.flatten().map(|entry| entry.file_name()).collect();
-            // What an interrupted or a concurrent creation leaves is no reason to stop.
-            let ours = ["maps", "index", ".writers", "zarr.json"];
-            if entries
-                .iter()
-                .any(|name| !ours.iter().any(|own| name == own) && !name.to_string_lossy().starts_with(".zarr.json."))
-            {
-                return Err(StoreError::NotAStore {
-                    path: root.to_owned(),
-                    found: "a directory with other things in it".into(),
-                });
-            }
+            store.check_room()?;
             for dir in [store.layout.maps(), store.layout.steps_dir(), store.layout.heads_dir(), store.layout.writers()]
             {
                 durable::create_dir_all(&dir)?;
@@ -160,11 +150,42 @@ impl Store {
         Ok(store)
     }
 
+    /// The store at a path, if there is one, for those who say what they would write; nothing is created.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create), as far as reading tells.
+    pub(crate) fn open_or_room_for_one(path: &Path) -> Result<Option<Self>, StoreError> {
+        let store = Self::at(path);
+        if store.document_path("").exists() {
+            return Self::open(path).map(Some);
+        }
+        if path.exists() {
+            store.check_room()?;
+        }
+        Ok(None)
+    }
+
+    /// Refuses a directory with other things in it.
+    fn check_room(&self) -> Result<(), StoreError> {
+        /// What an interrupted or a concurrent creation leaves is no reason to stop.
+        const OURS: [&str; 4] = ["maps", "index", ".writers", "zarr.json"];
+        let root = self.root();
+        let entries = fs::read_dir(root).map_err(StoreError::io(root))?.flatten().map(|entry| entry.file_name());
+        let is_ours =
+            |name: &OsStr| OURS.iter().any(|own| name == *own) || name.to_string_lossy().starts_with(".zarr.json.");
+        if entries.into_iter().all(|name| is_ours(&name)) {
+            return Ok(());
+        }
+        Err(StoreError::NotAStore { path: root.to_owned(), found: "a directory with other things in it".into() })
+    }
+
     /// Whether there is a store at a path, of whatever version.
     #[must_use]
     pub fn is_at(path: &Path) -> bool {
         let store = Self::at(path);
-        !matches!(store.root_attributes(), Err(StoreError::NotAStore { .. } | StoreError::Io { .. }))
+        // Groups within a store have attributes of ours, too.
+        let has_maps = store.layout.maps().is_dir();
+        has_maps && !matches!(store.root_attributes(), Err(StoreError::NotAStore { .. } | StoreError::Io { .. }))
     }
 
     /// Its directory.
