@@ -276,8 +276,9 @@ fn schema_of(plan: &DslPlan) -> PolarsResult<SchemaRef> {
 
 /// The rows for which a condition is true; all of them without one.
 ///
-/// Polars aborts where a condition fails (an integer does not fit, a text is no number) while it reads Parquet. So what
-/// may fail is asked of rows that were read, and only of those for which all else is true.
+/// Polars takes conditions together and asks all of them of every row. So what may fail (an integer does not fit, a
+/// text is no number) comes behind a step that it does not look through: only rows for which all else is true are
+/// asked.
 pub(super) fn filtered(rows: LazyFrame, condition: Option<Expr>) -> LazyFrame {
     let Some(condition) = condition else { return rows };
     let mut pieces = Vec::new();
