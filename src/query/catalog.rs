@@ -74,13 +74,13 @@ fn sane_time(column: &str) -> Expr {
 }
 
 fn scan(name: &'static str, parts: Vec<PathBuf>, table: arrow_types::SchemaRef) -> Result<LazyFrame, QueryError> {
-    let schema = to_polars(&table);
-    let arguments = ScanArgsAnonymous { schema: Some(schema.clone()), name, ..ScanArgsAnonymous::default() };
-    Ok(LazyFrame::anonymous_scan(Arc::new(PartScan { parts, table, schema }), arguments)?)
+    let scan = PartScan::new(parts, table);
+    let arguments = ScanArgsAnonymous { schema: Some(scan.schema.clone()), name, ..ScanArgsAnonymous::default() };
+    Ok(LazyFrame::anonymous_scan(Arc::new(scan), arguments)?)
 }
 
 /// The same columns in polars' words.
-fn to_polars(schema: &arrow_types::Schema) -> SchemaRef {
+pub(super) fn to_polars(schema: &arrow_types::Schema) -> SchemaRef {
     fn kind(of: &arrow_types::DataType) -> DataType {
         match of {
             arrow_types::DataType::Int32 => DataType::Int32,

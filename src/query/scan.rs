@@ -17,6 +17,7 @@ use polars::prelude::{
 use polars_core::runtime::THREAD_POOL;
 use rayon::prelude::*;
 
+use super::catalog::to_polars;
 use super::exact::conjuncts;
 use super::frame::{bits_of, frame_of};
 use crate::store::{PartColumns, StoreError, joined};
@@ -34,6 +35,8 @@ pub(super) struct PartScan {
     pub table: SchemaRef,
     /// The same in polars' words.
     pub schema: polars::prelude::SchemaRef,
+    /// Bytes of parts that are read together.
+    group_bytes: u64,
 }
 
 impl AnonymousScan for PartScan {
@@ -82,13 +85,19 @@ impl AnonymousScan for PartScan {
 }
 
 impl PartScan {
+    /// Parts of a table with these columns.
+    pub fn new(parts: Vec<PathBuf>, table: SchemaRef) -> Self {
+        let schema = to_polars(&table);
+        Self { parts, table, schema, group_bytes: GROUP_BYTES }
+    }
+
     /// The parts, a few of the small ones together.
     fn groups(&self) -> Vec<&[PathBuf]> {
         let mut groups = Vec::new();
         let (mut start, mut bytes) = (0, 0);
         for (index, part) in self.parts.iter().enumerate() {
             bytes += part.metadata().map_or(0, |found| found.len());
-            if bytes >= GROUP_BYTES || index + 1 == self.parts.len() {
+            if bytes >= self.group_bytes || index + 1 == self.parts.len() {
                 groups.push(&self.parts[start..=index]);
                 (start, bytes) = (index + 1, 0);
             }
@@ -245,4 +254,94 @@ fn as_polars(error: StoreError) -> PolarsError {
 
 fn damaged(error: ArrowError) -> PolarsError {
     PolarsError::ComputeError(error.to_string().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use polars::prelude::{IdxSize, LazyFrame, ScanArgsAnonymous, col};
+
+    use super::super::filter::Filter;
+    use super::*;
+    use crate::ingest::{self, IngestOptions, Silent};
+    use crate::store::{Store, heads_schema};
+
+    const COLUMNS: [&str; 5] = ["video_id", "token", "step", "head", "top5"];
+
+    fn parts(dir: &std::path::Path) -> Vec<PathBuf> {
+        let dump = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/dataset");
+        ingest::run(&[dump], dir.join("store"), &IngestOptions::default(), &Silent).unwrap();
+        let store = Store::open(dir.join("store")).unwrap();
+        let parts = store.sound_heads(&store.sound_parts().unwrap()).unwrap();
+        assert_eq!(parts.len(), 16);
+        parts
+    }
+
+    fn scan(parts: &[PathBuf], group_bytes: u64) -> LazyFrame {
+        let scan = PartScan { group_bytes, ..PartScan::new(parts.to_vec(), heads_schema()) };
+        let arguments = ScanArgsAnonymous { schema: Some(scan.schema.clone()), ..ScanArgsAnonymous::default() };
+        LazyFrame::anonymous_scan(Arc::new(scan), arguments).unwrap()
+    }
+
+    /// However parts are grouped, pieces ordered and rows selected, it is the rows that a plain filter of all keeps.
+    #[test]
+    fn rows_and_columns_are_those_that_a_filter_of_all_rows_keeps() {
+        let dir = tempfile::tempdir().unwrap();
+        let parts = parts(dir.path());
+        let all = scan(&parts, GROUP_BYTES).collect().unwrap();
+        assert_eq!(all.height(), 6720);
+        for condition in [
+            "token = 'circle'",
+            "video_id = 'prompt_003_vid001' AND top5 > 0.3",
+            "video_id = 'nowhere' AND top5 > 0.3",
+            "video_id <> 'prompt_003_vid001' AND block IN (1, 3) AND entropy < 6 AND top5 > 0.3 AND head > 0",
+            "entropy < 6 OR step = 3",
+            "entropy < -1",
+            "entropy > -1",
+            "nonfinite = 0 AND step >= 0",
+            "block IS NULL",
+            "centroid_y IS NOT NULL AND spread > centroid_x",
+            "1 = 1",
+            "1 = 0 AND step = 1",
+            "token LIKE 'c%' AND NOT (step BETWEEN 2 AND 7)",
+        ] {
+            let filter = Filter::parse(condition).unwrap();
+            let condition_of_heads = filter.of_heads().or(filter.of_steps()).unwrap();
+            let both = filter.of_heads().into_iter().chain(filter.of_steps()).reduce(Expr::and);
+            let condition_of_all = both.unwrap_or(condition_of_heads);
+            let columns = COLUMNS.map(col);
+            let expected =
+                all.clone().lazy().filter(condition_of_all.clone()).select(columns.clone()).collect().unwrap();
+            for group_bytes in [1, 200_000, GROUP_BYTES] {
+                let rows = scan(&parts, group_bytes).filter(condition_of_all.clone()).select(columns.clone());
+                assert!(rows.clone().collect().unwrap().equals_missing(&expected), "{condition}, {group_bytes}");
+                for limit in [0, 1, 500] {
+                    let some = rows.clone().limit(limit as IdxSize).collect().unwrap();
+                    assert!(some.equals_missing(&expected.head(Some(limit))), "{condition}, {group_bytes}, {limit}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_limit_reads_no_more_parts_than_it_takes() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut parts = parts(dir.path());
+        let expected = scan(&parts, 1).collect().unwrap();
+        parts.truncate(2);
+        parts.push(dir.path().join("gone.parquet"));
+        let first = scan(&parts, 1).limit(500).collect().unwrap();
+        assert!(first.equals_missing(&expected.head(Some(500))));
+        let error = scan(&parts, 1).collect().unwrap_err().to_string();
+        assert!(error.contains("gone.parquet"), "{error}");
+    }
+
+    #[test]
+    fn no_parts_are_a_table_without_rows() {
+        let none = scan(&[], GROUP_BYTES).filter(col("step").gt(3)).select(COLUMNS.map(col)).collect().unwrap();
+        assert_eq!((none.height(), none.width()), (0, COLUMNS.len()));
+        let none = scan(&[], GROUP_BYTES).limit(3).collect().unwrap();
+        assert_eq!((none.height(), none.width()), (0, heads_schema().fields().len()));
+    }
 }

@@ -15,6 +15,7 @@ mod ingest;
 mod names;
 mod prompt;
 mod query;
+mod shell;
 mod support;
 mod verify;
 mod watch;
