@@ -30,9 +30,9 @@ const MARKED: &str = "attnkit_marked";
 /// The parts of one table.
 pub(super) struct PartScan {
     /// Files, one for each video.
-    pub parts: Vec<PathBuf>,
+    parts: Vec<PathBuf>,
     /// Their columns.
-    pub table: SchemaRef,
+    table: SchemaRef,
     /// The same in polars' words.
     pub schema: polars::prelude::SchemaRef,
     /// Bytes of parts that are read together.
@@ -76,11 +76,11 @@ impl AnonymousScan for PartScan {
             missing -= rows.height();
             read.push(rows);
         }
-        let rows = self.stacked(&columns, read)?;
-        match asked.predicate {
-            Some(condition) => rows.lazy().filter(condition).collect(),
-            None => Ok(rows),
+        let mut rows = self.stacked(&columns, read)?;
+        for piece in asked.predicate.iter().flat_map(|condition| self.pieces(condition)) {
+            rows = rows.filter(&marked(&rows, &piece.condition)?)?;
         }
+        Ok(rows)
     }
 }
 
@@ -111,8 +111,7 @@ impl PartScan {
         let mut rows = GroupRows::default();
         for part in group {
             let part = PartColumns::open(part, &self.table).map_err(as_polars)?;
-            let ruled_out = pieces.iter().map(|piece| piece.rules_out(&part)).collect::<PolarsResult<Vec<_>>>()?;
-            if !ruled_out.contains(&true) {
+            if !pieces.iter().any(|piece| piece.rules_out(&part)) {
                 rows.add_part(part)?;
             }
         }
@@ -170,12 +169,12 @@ impl Piece {
     }
 
     /// Whether it is true of no row of a part, as far as can be told without reading one.
-    fn rules_out(&self, part: &PartColumns) -> PolarsResult<bool> {
+    fn rules_out(&self, part: &PartColumns) -> bool {
         let constants: Option<Vec<(&str, ArrayRef)>> =
             self.columns.iter().map(|name| Some((name.as_str(), part.constant(name)?))).collect();
-        let Some(constants) = constants.filter(|constants| !constants.is_empty()) else { return Ok(false) };
-        let row = RecordBatch::try_from_iter(constants).map_err(damaged)?;
-        Ok(!marked(&frame_of(&row)?, &self.condition)?.any())
+        let row = constants.and_then(|constants| RecordBatch::try_from_iter(constants).ok());
+        let marks = row.and_then(|row| marked(&frame_of(&row).ok()?, &self.condition).ok());
+        marks.is_some_and(|marks| !marks.any())
     }
 }
 
@@ -186,9 +185,10 @@ struct GroupRows {
     frame: DataFrame,
 }
 
-/// The rows of a part that are left: `None`: all.
+/// The rows of a part that are left.
 struct PartRows {
     part: PartColumns,
+    /// `None`: all.
     selected: Option<RowSelection>,
     count: usize,
 }
@@ -260,7 +260,7 @@ fn damaged(error: ArrowError) -> PolarsError {
 mod tests {
     use std::sync::Arc;
 
-    use polars::prelude::{IdxSize, LazyFrame, ScanArgsAnonymous, col};
+    use polars::prelude::{LazyFrame, ScanArgsAnonymous, col};
 
     use super::super::filter::Filter;
     use super::*;
@@ -316,9 +316,12 @@ mod tests {
             for group_bytes in [1, 200_000, GROUP_BYTES] {
                 let rows = scan(&parts, group_bytes).filter(condition_of_all.clone()).select(columns.clone());
                 assert!(rows.clone().collect().unwrap().equals_missing(&expected), "{condition}, {group_bytes}");
-                for limit in [0, 1, 500] {
-                    let some = rows.clone().limit(limit as IdxSize).collect().unwrap();
-                    assert!(some.equals_missing(&expected.head(Some(limit))), "{condition}, {group_bytes}, {limit}");
+                for limit in [0_u32, 1, 500] {
+                    let some = rows.clone().limit(limit).collect().unwrap();
+                    assert!(
+                        some.equals_missing(&expected.head(Some(limit as usize))),
+                        "{condition}, {group_bytes}, {limit}"
+                    );
                 }
             }
         }

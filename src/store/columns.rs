@@ -1,7 +1,7 @@
 //! Some columns of a part's rows, read without the others.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,13 +22,23 @@ use parquet::file::reader::{ChunkReader, Length};
 use super::part::{check_sizes, guarded};
 use super::{StoreError, files};
 
-/// A part of which columns are read. The file is held open: what is read is of one commit, whatever takes its place
-/// meanwhile.
+/// The largest part that is read at once: thousands of small ones may be looked at together, and so many files cannot
+/// be held open.
+const SMALL: u64 = 1 << 20;
+
+/// A part of which columns are read: what is read is of one commit, whatever takes the file's place meanwhile.
 #[derive(Debug)]
 pub(crate) struct PartColumns {
     path: PathBuf,
-    file: File,
+    contents: Contents,
     metadata: ArrowReaderMetadata,
+}
+
+#[derive(Debug)]
+enum Contents {
+    /// Of a small part.
+    Bytes(Bytes),
+    File(File),
 }
 
 impl PartColumns {
@@ -37,15 +47,19 @@ impl PartColumns {
     /// # Errors
     /// If it cannot be opened, or has other columns.
     pub fn open(path: &Path, table: &Schema) -> Result<Self, StoreError> {
-        let file = files::open(path)?;
+        let contents = Contents::open(path)?;
         let metadata = guarded(path, || {
-            let footer = ParquetMetaDataReader::new().parse_and_finish(&file);
+            let footer = ParquetMetaDataReader::new();
+            let footer = match &contents {
+                Contents::Bytes(bytes) => footer.parse_and_finish(bytes),
+                Contents::File(file) => footer.parse_and_finish(file),
+            };
             let footer = footer.map_err(|source| StoreError::Parquet { path: path.to_owned(), source })?;
             check_sizes(&footer).map_err(|found| StoreError::damaged(path, found))?;
             let options = ArrowReaderOptions::new().with_schema(with_views(table));
             ArrowReaderMetadata::try_new(Arc::new(footer), options).map_err(|error| StoreError::damaged(path, error))
         })?;
-        Ok(Self { path: path.to_owned(), file, metadata })
+        Ok(Self { path: path.to_owned(), contents, metadata })
     }
 
     /// Number of its rows.
@@ -100,24 +114,54 @@ impl PartColumns {
     }
 
     /// The bytes of columns.
-    fn pieces(&self, projection: &ProjectionMask) -> std::io::Result<Pieces> {
-        let length = self.file.metadata()?.len();
+    fn pieces(&self, projection: &ProjectionMask) -> io::Result<Pieces> {
+        let length = self.contents.len()?;
         let mut pieces = Vec::new();
         for group in self.metadata.metadata().row_groups() {
             let columns = group.columns().iter().enumerate();
             for (_, column) in columns.filter(|(index, _)| projection.leaf_included(*index)) {
                 let (start, bytes) = column.byte_range();
                 if start.checked_add(bytes).is_none_or(|end| end > length) {
-                    return Err(std::io::ErrorKind::UnexpectedEof.into());
+                    return Err(io::ErrorKind::UnexpectedEof.into());
                 }
-                let mut piece = Vec::with_capacity(usize::try_from(bytes).map_err(std::io::Error::other)?);
-                let mut file = &self.file;
-                file.seek(SeekFrom::Start(start))?;
-                file.take(bytes).read_to_end(&mut piece)?;
-                pieces.push((start, Bytes::from(piece)));
+                pieces.push((start, self.contents.read(start, bytes)?));
             }
         }
         Ok(Pieces { length, pieces })
+    }
+}
+
+impl Contents {
+    fn open(path: &Path) -> Result<Self, StoreError> {
+        let file = files::open(path)?;
+        let length = file.metadata().map_err(StoreError::io(path))?.len();
+        let contents = Self::File(file);
+        if length > SMALL {
+            Ok(contents)
+        } else {
+            contents.read(0, length).map(Self::Bytes).map_err(StoreError::io(path))
+        }
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        match self {
+            Self::Bytes(bytes) => Ok(bytes.len() as u64),
+            Self::File(file) => file.metadata().map(|found| found.len()),
+        }
+    }
+
+    /// Bytes that are there, as was checked.
+    fn read(&self, start: u64, bytes: u64) -> io::Result<Bytes> {
+        let size = |bytes: u64| usize::try_from(bytes).map_err(io::Error::other);
+        match self {
+            Self::Bytes(whole) => Ok(whole.slice(size(start)?..size(start + bytes)?)),
+            Self::File(file) => {
+                let (mut file, mut piece) = (file, Vec::with_capacity(size(bytes)?));
+                file.seek(SeekFrom::Start(start))?;
+                file.take(bytes).read_to_end(&mut piece)?;
+                Ok(piece.into())
+            }
+        }
     }
 }
 
