@@ -47,7 +47,7 @@ build: need-rust
 	cargo build --release --workspace --bin attnkit
 
 dist: need-rust
-	cargo build --profile dist --bin attnkit
+	cargo rustc --locked --profile dist --bin attnkit -- -C strip=symbols
 	@ls -l "$(TARGET)/dist/attnkit"
 
 demo: build
