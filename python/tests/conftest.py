@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +14,8 @@ import numpy as np
 import pytest
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
+#: Axes of a word of the bundled dataset.
+SIZES = {"step": 10, "block": 6, "head": 4, "frame": 4, "height": 12, "width": 12, "token": 1}
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +43,26 @@ def store_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], attnki
 def store(store_of: Callable[[str], attnkit.Store]) -> attnkit.Store:
     """The store of the bundled dataset."""
     return store_of("dataset")
+
+
+@pytest.fixture(scope="session")
+def values() -> np.ndarray:
+    """`[step, block, head, frame, height, width, token]`, from the files of one word of the bundled dataset."""
+    word = FIXTURES / "dataset/attention_maps/prompt_000_vid001/token_circle"
+    paths = sorted(word.glob("step_*.npy"))
+    return np.stack([np.load(path) for path in paths]).reshape(tuple(SIZES.values()))
+
+
+def interrupt(script: str, *arguments: object, timeout: float = 60) -> str:
+    """Presses Ctrl-C once a script tells of progress; returns what it said from then on."""
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line[0] != "0":
+                break
+        process.send_signal(signal.SIGINT)
+        return line + process.communicate(timeout=timeout)[0]
 
 
 def write_dump(

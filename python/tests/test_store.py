@@ -8,9 +8,6 @@ import os
 import pickle
 import re
 import shutil
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +21,7 @@ import pandas as pd
 import polars as pl
 import pytest
 import zarr
-from conftest import write_dump
+from conftest import interrupt, write_dump
 from scipy import stats
 from scipy.spatial import distance
 
@@ -895,23 +892,11 @@ def long_dump(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(root.parent)
 
 
-def interrupt(dump: Path, store: Path, work: str) -> str:
-    """Presses Ctrl-C once the work has begun; returns what it said after that."""
-    command = [sys.executable, "-c", INTERRUPTED, str(dump), str(store), work]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line[0] != "0":
-                break
-        process.send_signal(signal.SIGINT)
-        return line + process.communicate(timeout=60)[0]
-
-
 @pytest.fixture(scope="module")
 def interrupted(long_dump: Path) -> tuple[Path, str, int]:
     """A store whose ingest was interrupted, what the ingest said, and the steps it had committed."""
     store = long_dump.parent / "long.store"
-    said = interrupt(long_dump, store, "ingest")
+    said = interrupt(INTERRUPTED, long_dump, store, "ingest")
     return store, said, len(attnkit.open(store).steps)
 
 
@@ -933,7 +918,7 @@ def test_an_interrupted_ingest_goes_on_to_the_end(long_dump: Path, interrupted: 
 
 
 def test_a_question_stops_at_ctrl_c(long_dump: Path, long_store: Path) -> None:
-    said = interrupt(long_dump, long_store, "average").splitlines()
+    said = interrupt(INTERRUPTED, long_dump, long_store, "average").splitlines()
     assert said[-1] == "interrupted"
     done, all = map(int, said[-2].split())
     assert done < all

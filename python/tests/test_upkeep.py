@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from typing import Any
 import attnkit
 import numpy as np
 import pytest
-from conftest import write_dump
+from conftest import interrupt, write_dump
 
 VIDEO = "prompt_000_vid001"
 
@@ -224,14 +222,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("work", ["verify", "export"])
 def test_ctrl_c_stops_it_and_an_export_goes_on_where_it_stopped(large: Path, tmp_path: Path, work: str) -> None:
-    command = [sys.executable, "-c", INTERRUPTED, str(large), str(tmp_path / "out"), work]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line[0] != "0":
-                break
-        process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=60)[0].splitlines()
+    said = interrupt(INTERRUPTED, large, tmp_path / "out", work).splitlines()
     assert said[-1] == "interrupted"
     if work == "export":
         report = attnkit.open(large).export(tmp_path / "out", format="npy.gz")

@@ -15,18 +15,10 @@ import numpy as np
 import polars as pl
 import pytest
 import xarray
-from conftest import write_dump
+from conftest import SIZES, write_dump
 
 VIDEO = "prompt_000_vid001"
 SPACE = ["frame", "height", "width"]
-SIZES = {"step": 10, "block": 6, "head": 4, "frame": 4, "height": 12, "width": 12, "token": 1}
-
-
-@pytest.fixture(scope="module")
-def values(fixtures: Path) -> np.ndarray:
-    """`[step, block, head, frame, height, width, token]`, from the files of one word."""
-    paths = sorted((fixtures / "dataset/attention_maps" / VIDEO / "token_circle").glob("step_*.npy"))
-    return np.stack([np.load(path) for path in paths]).reshape(tuple(SIZES.values()))
 
 
 @pytest.fixture

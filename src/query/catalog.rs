@@ -4,12 +4,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes as arrow_types;
-use polars::prelude::{
-    DataType, Expr, Field, LazyFrame, NULL, PlSmallStr, ScanArgsAnonymous, Schema, SchemaRef, TimeUnit, TimeZone, col,
-    lit, when,
-};
+use polars::prelude::{DataType, Expr, LazyFrame, NULL, PlSmallStr, ScanArgsAnonymous, SchemaRef, col, lit, when};
 
 use super::QueryError;
+use super::frame::to_polars;
 use super::scan::PartScan;
 use crate::dump::CALENDAR;
 use crate::store::{Store, heads_schema, steps_schema};
@@ -79,24 +77,6 @@ fn scan(name: &'static str, parts: Vec<PathBuf>, table: arrow_types::SchemaRef) 
     Ok(LazyFrame::anonymous_scan(Arc::new(scan), arguments)?)
 }
 
-/// The same columns in polars' words.
-pub(super) fn to_polars(schema: &arrow_types::Schema) -> SchemaRef {
-    fn kind(of: &arrow_types::DataType) -> DataType {
-        match of {
-            arrow_types::DataType::Int32 => DataType::Int32,
-            arrow_types::DataType::Int64 => DataType::Int64,
-            arrow_types::DataType::Float64 => DataType::Float64,
-            arrow_types::DataType::Decimal128(precision, _) => DataType::Decimal((*precision).into(), 0),
-            arrow_types::DataType::List(item) => DataType::List(Box::new(kind(item.data_type()))),
-            arrow_types::DataType::Timestamp(..) => DataType::Datetime(TimeUnit::Microseconds, Some(TimeZone::UTC)),
-            _ => DataType::String,
-        }
-    }
-    let fields =
-        schema.fields().iter().map(|field| Field::new(PlSmallStr::from_str(field.name()), kind(field.data_type())));
-    Arc::new(fields.collect::<Schema>())
-}
-
 /// Name of a type as the tables' documentation has it.
 pub(super) fn type_name(kind: &DataType) -> String {
     match kind {
@@ -113,7 +93,7 @@ pub(super) fn type_name(kind: &DataType) -> String {
 
 #[cfg(test)]
 mod tests {
-    use polars::prelude::{DataFrame, IntoLazy, NamedFrom, Series};
+    use polars::prelude::{DataFrame, IntoLazy, NamedFrom, Series, TimeUnit, TimeZone};
 
     use super::*;
 

@@ -1,17 +1,41 @@
 //! Columns of the tables as polars has them: the values stay where the reader of Parquet put them.
 
+use std::sync::Arc;
+
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::buffer::{BooleanBuffer, ScalarBuffer};
 use arrow::datatypes::{
-    ArrowNativeType, DataType, Decimal128Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType,
+    ArrowNativeType, DataType, Decimal128Type, Float64Type, Int32Type, Int64Type, Schema as ArrowSchema,
+    TimestampMicrosecondType,
 };
-use polars::prelude::{BooleanChunked, Column, DataFrame, PlSmallStr, PolarsResult, Series, polars_bail};
+use polars::prelude::{
+    BooleanChunked, Column, DataFrame, DataType as PolarsType, Field, PlSmallStr, PolarsResult, Schema, SchemaRef,
+    Series, TimeUnit as PolarsUnit, TimeZone, polars_bail,
+};
 use polars_arrow::array::{Array as PolarsArray, ListArray, PrimitiveArray, Utf8ViewArray, View};
 use polars_arrow::bitmap::Bitmap;
 use polars_arrow::datatypes::{ArrowDataType, TimeUnit};
 use polars_arrow::offset::OffsetsBuffer;
 use polars_arrow::types::NativeType;
 use polars_buffer::Buffer;
+
+/// A table's columns in polars' words.
+pub(super) fn to_polars(schema: &ArrowSchema) -> SchemaRef {
+    fn kind(of: &DataType) -> PolarsType {
+        match of {
+            DataType::Int32 => PolarsType::Int32,
+            DataType::Int64 => PolarsType::Int64,
+            DataType::Float64 => PolarsType::Float64,
+            DataType::Decimal128(precision, _) => PolarsType::Decimal((*precision).into(), 0),
+            DataType::List(item) => PolarsType::List(Box::new(kind(item.data_type()))),
+            DataType::Timestamp(..) => PolarsType::Datetime(PolarsUnit::Microseconds, Some(TimeZone::UTC)),
+            _ => PolarsType::String,
+        }
+    }
+    let fields =
+        schema.fields().iter().map(|field| Field::new(PlSmallStr::from_str(field.name()), kind(field.data_type())));
+    Arc::new(fields.collect::<Schema>())
+}
 
 /// Rows as a frame.
 pub(super) fn frame_of(rows: &RecordBatch) -> PolarsResult<DataFrame> {
@@ -86,14 +110,11 @@ impl AsRef<[View]> for Views {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use arrow::array::{
         Decimal128Array, Float64Array, Int32Array, ListArray as ArrowListArray, StringViewArray,
         TimestampMicrosecondArray,
     };
-    use arrow::datatypes::{Field, Schema};
-    use polars::prelude::{DataType as PolarsType, TimeUnit as PolarsUnit, TimeZone};
+    use arrow::datatypes::{Field as ArrowField, Schema as ArrowSchema};
 
     use super::*;
 
@@ -118,8 +139,8 @@ mod tests {
             ("time", Arc::new(times.with_timezone("UTC"))),
             ("list", Arc::new(lists)),
         ];
-        let fields = columns.iter().map(|(name, values)| Field::new(*name, values.data_type().clone(), true));
-        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        let fields = columns.iter().map(|(name, values)| ArrowField::new(*name, values.data_type().clone(), true));
+        let schema = Arc::new(ArrowSchema::new(fields.collect::<Vec<_>>()));
         let rows = RecordBatch::try_new(schema, columns.into_iter().map(|(_, values)| values).collect()).unwrap();
 
         let said = |frame: &DataFrame, name: &str| -> Vec<String> {

@@ -53,20 +53,21 @@ impl Store {
         let Some(first) = wanted.first() else {
             return Ok(Some(Elements { dtype: kind.dtype(Dtype::Float32), bytes: Vec::new() }));
         };
-        let dtype_of = |row: &StepRow| {
+        let stored_dtype = |row: &StepRow| {
             let unknown = |found| StoreError::damaged(self.root().join(&row.array), found);
-            row.dtype.parse::<Dtype>().map(|dtype| kind.dtype(dtype)).map_err(unknown)
+            row.dtype.parse::<Dtype>().map_err(unknown)
         };
-        let dtype = dtype_of(first)?;
+        let dtype = kind.dtype(stored_dtype(first)?);
         let mut arrays: HashMap<&str, StoredArray> = HashMap::new();
         for row in &wanted {
-            let found = dtype_of(row)?;
+            let stored = stored_dtype(row)?;
+            let found = kind.dtype(stored);
             if found != dtype {
                 let found = format!("its type is {found}, that of step {} is {dtype}", first.step);
                 return Err(StoreError::damaged(self.root().join(&row.array), found));
             }
             if !arrays.contains_key(row.series_path()) {
-                let array = self.open_series(row.series_path(), kind, row.shape, row.dtype.parse().unwrap_or(dtype))?;
+                let array = self.open_series(row.series_path(), kind, row.shape, stored)?;
                 arrays.insert(row.series_path(), array);
             }
         }
