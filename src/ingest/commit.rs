@@ -8,8 +8,10 @@ use arrow::datatypes::Int32Type;
 use arrow::error::ArrowError;
 use serde_json::{Value, json};
 
-use super::plan::{Candidates, Committed, SeriesPlan};
+use super::candidates::Candidates;
+use super::plan::Committed;
 use super::prompts::VideoPrompt;
+use super::series::SeriesPlan;
 use super::task::Fragment;
 use crate::json::{Json, Object};
 use crate::store::{

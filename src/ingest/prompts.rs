@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use super::IngestError;
+use super::findings::Findings;
 use super::lock;
 use super::options::IngestOptions;
-use super::plan::Findings;
 use super::report::Remark;
 use crate::dump::Video;
 use crate::prompt::{BatchPrompt, BatchPrompts, Tokenizer, TrackedWord, as_name, parse_weighted};

@@ -9,19 +9,20 @@ use std::time::Instant;
 
 use rayon::ScopeFifo;
 
+use super::candidates::{Candidates, Decision};
 use super::commit::{WrittenSeries, commit_video};
 use super::damage::{Damage, VideoDamage};
+use super::findings::Findings;
 use super::options::{IngestOptions, Names, OnError};
-use super::plan::{Candidates, Committed, Decision, Findings, SeriesPlan, StepPlan, VideoPlan};
+use super::plan::{Committed, VideoPlan};
 use super::prompts::Prompts;
-use super::report::{DryRun, DumpContents, Event, Observer, PromptMatches, Quarantined, Remark, Report};
+use super::report::{DumpContents, Event, Observer, PromptMatches, Quarantined, Remark, Report};
+use super::select::{Selected, find, found_in, select};
+use super::series::{SeriesPlan, StepPlan, StepSource};
 use super::task::{Fragment, ShardTask};
-use super::{IngestError, StepSource, into_inner, lock};
-use crate::dump::{Dump, DumpError, Problem, Video};
-use crate::store::{self, SeriesLayout, StepRow, Store, StoreError};
-
-/// Files that are named where nothing of a dump is understood.
-const PROBLEMS_NAMED: usize = 5;
+use super::{IngestError, into_inner, lock};
+use crate::dump::{Dump, Problem, Video};
+use crate::store::{self, StepRow, Store, StoreError};
 
 pub(super) fn run(
     dumps: &[impl AsRef<Path>],
@@ -65,25 +66,6 @@ fn finish(start: Instant, pass: Pass) -> Result<Report, IngestError> {
             ..pass.report
         }),
     }
-}
-
-fn find(dumps: &[impl AsRef<Path>]) -> Result<Dump, IngestError> {
-    if let Some(store) = dumps.iter().map(AsRef::as_ref).find(|path| Store::is_at(path)) {
-        return Err(IngestError::IsStore { path: store.to_owned() });
-    }
-    let dump = Dump::find(dumps)?;
-    if dump.videos.is_empty() && dump.problems.is_empty() {
-        return Err(IngestError::nothing_found(dumps));
-    }
-    if dump.is_not_understood() {
-        let named =
-            dump.problems.iter().take(PROBLEMS_NAMED).map(DumpError::to_string).collect::<Vec<_>>().join("\n  ");
-        let more = dump.problems.len().saturating_sub(PROBLEMS_NAMED);
-        let more = if more > 0 { format!("\n  and {more} more") } else { String::new() };
-        let path = dumps.first().map(|path| path.as_ref().to_owned()).unwrap_or_default();
-        return Err(IngestError::NothingUnderstood { path, problems: named + &more });
-    }
-    Ok(dump)
 }
 
 /// What became of a dump.
@@ -138,191 +120,9 @@ fn write(
     Ok(session.into_pass())
 }
 
-pub(super) fn dry_run(
-    dumps: &[impl AsRef<Path>],
-    path: &Path,
-    options: &IngestOptions,
-    observer: &dyn Observer,
-) -> Result<DryRun, IngestError> {
-    let dump = find(dumps)?;
-    let store = Store::open_or_room_for_one(path)?;
-    dry_run_of(dump, store.as_ref(), options, observer)
-}
-
-/// What there is to look at.
-fn found_in(selected: &Selected) -> Event<'static> {
-    let videos = || selected.videos.iter().filter_map(|(video, _)| video.as_ref());
-    let files = || videos().flat_map(|video| &video.series).flat_map(|series| &series.steps);
-    let bytes = files().map(crate::dump::StepFiles::bytes).sum();
-    Event::Found { videos: selected.videos.len(), steps: files().count() as u64, bytes }
-}
-
-/// The dry run of a dump, as it was found.
-pub(super) fn dry_run_of(
-    dump: Dump,
-    store: Option<&Store>,
-    options: &IngestOptions,
-    observer: &dyn Observer,
-) -> Result<DryRun, IngestError> {
-    let (tokens, prompts) = (Names::new(&options.tokens)?, Prompts::new(options)?);
-    let selected = select(dump, options, store)?;
-    observer.event(found_in(&selected));
-    let options = &Arc::new(options.clone());
-    let mut found = HashMap::new();
-    let mut outcome = DryRun { warnings: prompts.remarks(), ..DryRun::default() };
-    let mut problems: Vec<Quarantined> = selected.problems.iter().map(Quarantined::from).collect();
-    let mut sampled = Sample::default();
-    for (video, id) in &selected.videos {
-        let Some(video) = video else { continue };
-        let committed = store.map_or(Ok(Committed::default()), |store| committed(store, id))?;
-        let mut plan = VideoPlan::new(video, id.clone(), &tokens, &prompts, options, &committed);
-        let mut writes = plan.prompt.fill(&mut plan.kept) || plan.touched;
-        for candidates in &mut plan.to_write {
-            let Decision::Write(series, steps) = sampled.decide(candidates, &mut plan.findings) else {
-                continue;
-            };
-            writes = true;
-            let layout = &series.layout;
-            let from_files = |step: &&StepPlan| matches!(step.source, StepSource::Files { .. });
-            let (new, old): (Vec<_>, Vec<_>) = steps.iter().partition(|step| candidates.is_new(step.step));
-            outcome.ingest += new.len() as u64;
-            outcome.skip += old.len() as u64;
-            outcome.bytes_in += steps.iter().filter(from_files).map(|step| candidates.bytes_of(step.step)).sum::<u64>();
-            let raw = (layout.shape.len() * layout.dtype.size() * steps.len()) as u64;
-            outcome.bytes_raw += raw;
-            outcome.files_out += layout.files() + 2 * series.numbers.count() as u64;
-        }
-        outcome.skip += plan.findings.skipped;
-        found.extend(plan.findings.prompt_found.map(|found| (id.clone(), found)));
-        if writes {
-            outcome.videos += 1;
-            // Where only the tables are written, the document of the video's group stays as it is.
-            let documents_kept = u64::from(plan.to_write.is_empty());
-            outcome.files_out += SeriesLayout::FILES_OF_A_VIDEO - documents_kept;
-        }
-        problems.extend(plan.findings.problems.iter().map(Quarantined::from));
-        outcome.warnings.append(&mut plan.findings.remarks);
-        observer.event(Event::Steps {
-            steps: video.series.iter().map(|series| series.steps.len() as u64).sum(),
-            bytes: video.bytes(),
-        });
-    }
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // an estimate
-    {
-        outcome.bytes_out_estimate = (outcome.bytes_raw as f64 * sampled.ratio()) as u64;
-    }
-    problems.sort();
-    outcome.prompts = PromptMatches::of(&found);
-    outcome.quarantined = problems;
-    Ok(outcome)
-}
-
-/// What the dry run compresses to estimate sizes.
-#[derive(Default)]
-struct Sample {
-    steps: usize,
-    raw: u64,
-    written: u64,
-}
-
-impl Sample {
-    /// Steps compressed at most.
-    const STEPS: usize = 6;
-
-    /// Decides what is written of a word, and writes one step of it to a temporary store. If that turns out to be of
-    /// another shape or type than its metadata said, it is decided anew.
-    fn decide(&mut self, candidates: &mut Candidates, findings: &mut Findings) -> Decision {
-        let decision = candidates.decide(findings);
-        let Decision::Write(series, steps) = &decision else { return decision };
-        let files = |step: &&StepPlan| matches!(step.source, StepSource::Files { .. });
-        let Some(step) = steps.iter().filter(files).nth(steps.len() / 2).or_else(|| steps.iter().find(files)) else {
-            return decision;
-        };
-        if self.steps >= Self::STEPS {
-            return decision;
-        }
-        let Some(mut fragment) = Self::written(series, step) else { return decision };
-        match fragment.failures.pop() {
-            None => {
-                self.steps += 1;
-                self.raw += (series.layout.shape.len() * series.layout.dtype.size()) as u64;
-                self.written += fragment.bytes_out;
-                decision
-            }
-            Some(failure) => match failure.observed {
-                Some(observed) if series.found != observed => {
-                    // All files of a word are written by one program.
-                    steps.iter().filter(files).for_each(|step| candidates.observe(step.step, observed));
-                    self.decide(candidates, findings)
-                }
-                _ => decision,
-            },
-        }
-    }
-
-    fn written(series: &SeriesPlan, step: &StepPlan) -> Option<Fragment> {
-        let dir = tempfile::tempdir().ok()?;
-        let store = Store::create(dir.path()).ok()?;
-        let mut series = series.clone();
-        series.layout.steps = 1;
-        series.path = store.new_series(&series.video_id, &series.token).ok()?;
-        ShardTask { series, shard: 0, steps: vec![step.clone()], unchanged_in: None }.run(&store, &|_| {}).ok()
-    }
-
-    fn ratio(&self) -> f64 {
-        if self.raw == 0 { 1.0 } else { self.written as f64 / self.raw as f64 }
-    }
-}
-
-/// The videos to look at, with their ids in the store; those that are damaged may not be in the dump.
-struct Selected {
-    videos: Vec<(Option<Video>, String)>,
-    problems: Vec<DumpError>,
-    warnings: Vec<DumpError>,
-}
-
-fn select(mut dump: Dump, options: &IngestOptions, store: Option<&Store>) -> Result<Selected, IngestError> {
-    // One word has one spelling in a store; only characters beyond ASCII have several.
-    let has_spellings = dump.videos.iter().flat_map(|video| &video.series).any(|series| !series.token.is_ascii());
-    dump.unify_spellings(store.filter(|_| has_spellings).map_or_else(HashMap::new, Store::spellings));
-    let (videos, tokens) = (Names::new(&options.videos)?, Names::new(&options.tokens)?);
-    let nothing_selected = nothing_selected(&dump);
-    let found = dump.videos.len();
-    // The store's ids matter only where batches are told apart: else they are those of the directories.
-    let in_batches = dump.videos.iter().any(|video| video.batch.is_some());
-    let known = store.filter(|_| in_batches).map_or_else(HashMap::new, Store::sources);
-    let prefixed = |id: String| options.prefix.as_ref().map_or(id.clone(), |prefix| format!("{prefix}/{id}"));
-    let with_id = |mut video: Video| {
-        // What was ingested before other batches came beside it keeps its id.
-        let alone = prefixed(video.name.clone());
-        let id = if known.get(&video.dir) == Some(&alone) { alone } else { prefixed(video.id()) };
-        let words = video.series.len();
-        video.series.retain(|series| tokens.contains(&series.token));
-        let selected = [&id, &video.id(), &video.name].into_iter().any(|name| videos.contains(name));
-        (selected && (words == 0 || !video.series.is_empty())).then_some((Some(video), id))
-    };
-    let selected: Vec<_> = dump.videos.into_iter().filter_map(with_id).collect();
-    if selected.is_empty() && found > 0 {
-        return Err(nothing_selected);
-    }
-    Ok(Selected { videos: selected, problems: dump.problems, warnings: dump.warnings })
-}
-
-fn nothing_selected(dump: &Dump) -> IngestError {
-    let list = |names: BTreeSet<String>| {
-        let more = if names.len() > 8 { format!(" and {} more", names.len() - 8) } else { String::new() };
-        names.into_iter().take(8).collect::<Vec<_>>().join(", ") + &more
-    };
-    let words = dump.videos.iter().flat_map(|video| &video.series).map(|series| series.token.clone());
-    IngestError::NothingSelected {
-        videos: list(dump.videos.iter().map(Video::id).collect()),
-        words: list(words.collect()),
-    }
-}
-
 /// The committed state of a video, after finishing a commit that was interrupted. Statistics that cannot be read count
 /// as lost.
-fn committed(store: &Store, video_id: &str) -> Result<Committed, StoreError> {
+pub(super) fn committed(store: &Store, video_id: &str) -> Result<Committed, StoreError> {
     let previous = store.read_video(video_id)?;
     let heads = previous.as_ref().and_then(|index| store.read_heads(index).ok().flatten());
     Ok(Committed::new(previous, heads))

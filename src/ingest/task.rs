@@ -5,9 +5,10 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::agreement::disagreements_of_parts;
-use super::plan::{SeriesPlan, StepPlan, StepSource, update_source};
+use super::recognise::update_source;
+use super::series::{SeriesPlan, StepPlan, StepSource, describe_row};
 use super::transform::transform;
-use crate::dtype::{Dtype, SourceDtype};
+use crate::dtype::Dtype;
 use crate::dump::{DumpError, Problem, StepArray, StepFiles, StepMetadata, StepPeek, StepReader};
 use crate::kernel::{StepMeasurer, StepMeasures};
 use crate::store::{ArrayKind, HeadRow, MetadataPatch, Recipe, ShardWriter, StepRow, Store, StoreError, share_shard};
@@ -237,64 +238,6 @@ fn lost_by_narrowing(array: &StepArray<'_>, recipe: &Recipe) -> Option<String> {
     })
 }
 
-/// Adds what a step's metadata tells to its row.
-pub(super) fn describe_row(row: &mut StepRow, metadata: &StepMetadata, split: bool) {
-    row.prompt.clone_from(&metadata.prompt);
-    row.seed = metadata.seed;
-    row.cfg_scale = metadata.cfg_scale;
-    row.token_ids.clone_from(&metadata.token_ids);
-    row.token_texts.clone_from(&metadata.token_texts);
-    row.timestep = metadata.timestep;
-    row.total_steps = metadata.total_steps;
-    row.aggregation_method = if split { Some("per_step_full".to_owned()) } else { metadata.aggregation_method.clone() };
-    row.video_width = metadata.video_width;
-    row.video_height = metadata.video_height;
-    row.video_frames = metadata.video_frames;
-    row.threshold_applied = metadata.threshold_applied;
-    let told = &metadata.exported;
-    row.prompt_id = told.prompt_id.clone().or(row.prompt_id.take());
-    row.template = told.template.clone().or(row.template.take());
-    row.variation = told.variation.or(row.variation);
-}
-
-impl SeriesPlan {
-    /// A row with what the series tells, for the step at `row` on the step axis.
-    pub(super) fn row(&self, step: i32, row: usize) -> StepRow {
-        StepRow {
-            video_id: self.video_id.clone(),
-            prompt_id: self.prompt_id.clone(),
-            prompt: None,
-            template: None,
-            variation: None,
-            seed: None,
-            cfg_scale: None,
-            token: self.token.clone(),
-            token_ids: Vec::new(),
-            token_texts: Vec::new(),
-            weight: self.weight,
-            step,
-            timestep: None,
-            total_steps: None,
-            aggregation_method: None,
-            shape: self.layout.shape,
-            numbers: self.numbers.clone(),
-            grid: self.grid,
-            dtype: self.layout.dtype.name().to_owned(),
-            video_width: None,
-            video_height: None,
-            video_frames: None,
-            threshold_applied: None,
-            array: format!("{}/{}", self.path, ArrayKind::Attention.name()),
-            row: i32::try_from(row).unwrap_or(i32::MAX),
-            source: String::new(),
-            source_bytes: 0,
-            source_modified: 0,
-            source_signature: String::new(),
-            content_hash: String::new(),
-        }
-    }
-}
-
 /// A step as it is to be stored.
 struct ReadStep<'a> {
     array: StepArray<'a>,
@@ -322,47 +265,13 @@ pub(super) fn write_step(
     bytes.chunks(chunk_len * size).try_for_each(|chunk| writer.push(chunk))
 }
 
-impl SeriesPlan {
-    /// What is lost between the files and the store, or was before they were exported: `attributes.attnkit.lossy`.
-    pub(super) fn lossy(&self) -> serde_json::Value {
-        let (recipe, found) = (&self.recipe, self.found);
-        let mut lossy = self.lost.clone();
-        if recipe.downsample > 1 {
-            let before = lossy.get("downsample").and_then(serde_json::Value::as_u64).unwrap_or(1);
-            lossy.insert("downsample".into(), (before * recipe.downsample as u64).into());
-            lossy.entry("downsampled_from").or_insert_with(|| serde_json::json!(self.source_grid));
-        }
-        let was_averaged = |axis: &str| {
-            let before = lossy.get("average").and_then(serde_json::Value::as_array);
-            before.is_some_and(|axes| axes.iter().any(|before| before == axis))
-        };
-        let averaged = [
-            ("block", was_averaged("block") || (recipe.average_blocks && found.shape.blocks > 1)),
-            ("head", was_averaged("head") || (recipe.average_heads && found.shape.heads > 1)),
-        ];
-        let averaged: Vec<&str> =
-            averaged.into_iter().filter_map(|(axis, averaged)| averaged.then_some(axis)).collect();
-        if !averaged.is_empty() {
-            lossy.insert("average".into(), averaged.into());
-        }
-        match recipe.batch {
-            Some(crate::dump::Batch::Mean) => lossy.insert("batch".into(), "mean".into()),
-            Some(crate::dump::Batch::Index(index)) => lossy.insert("batch".into(), index.into()),
-            None => None,
-        };
-        let narrowed = self.layout.dtype < found.dtype.stored() && found.dtype != SourceDtype::Float16;
-        if narrowed {
-            lossy.insert("dtype".into(), self.layout.dtype.name().into());
-        }
-        lossy.into()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::IngestOptions;
+    use super::super::candidates::Decision;
+    use super::super::findings::Findings;
     use super::super::options::Names;
-    use super::super::plan::{Committed, Decision, Findings, VideoPlan};
+    use super::super::plan::{Committed, VideoPlan};
     use super::super::prompts::Prompts;
     use super::*;
     use crate::dump::Dump;

@@ -11,10 +11,11 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::commit::{WrittenSeries, commit_video};
 use super::options::IngestOptions;
-use super::plan::{Committed, SeriesPlan};
-use super::remove_generation;
-use super::task::{describe_row, write_step};
-use crate::dump::{Problem, ReadOptions, StepArray, StepMetadata, composed, micros, prompt_id};
+use super::plan::Committed;
+use super::series::{SeriesPlan, describe_row};
+use super::task::write_step;
+use super::{WriteError, remove_generation};
+use crate::dump::{ReadOptions, StepArray, StepMetadata, composed, micros, prompt_id};
 use crate::grid::Grid;
 use crate::kernel::StepMeasurer;
 use crate::shape::AxisNumbers;
@@ -23,106 +24,6 @@ use crate::store::{
     has_same_chunking, heads_batch, heads_schema, share_shard,
 };
 use crate::values::with_values;
-
-/// Why a step was not written. The store is as it was.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum WriteError {
-    /// The store cannot be read or written.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The array is no step array.
-    #[error(transparent)]
-    Array(#[from] Problem),
-    /// The step is in the store with other values.
-    #[error(
-        "step {step} of `{token}` in video {video_id} is in the store already, with other values; give the video \
-         another id"
-    )]
-    Exists {
-        /// The video.
-        video_id: String,
-        /// The word.
-        token: String,
-        /// The step.
-        step: i32,
-    },
-    /// A step that cannot be one.
-    #[error("step {step} of `{token}`: steps are numbered from 0")]
-    Negative {
-        /// The word.
-        token: String,
-        /// The step.
-        step: i32,
-    },
-    /// Numbers of blocks or heads that do not fit the array.
-    #[error("step {step} of `{token}`: {found}")]
-    Numbers {
-        /// The word.
-        token: String,
-        /// The step.
-        step: i32,
-        /// What does not fit.
-        found: String,
-    },
-    /// A grid that is not that of the maps.
-    #[error("the grid {grid} has {} positions, the maps of `{token}` have {spatial}", grid.spatial())]
-    Grid {
-        /// The word.
-        token: String,
-        /// As it was given.
-        grid: Grid,
-        /// Positions of the maps.
-        spatial: usize,
-    },
-    /// The video that is there is another one.
-    #[error("video {video_id} is in the store with {what} {stored}, and this is {found}; give the video another id")]
-    OtherVideo {
-        /// The video.
-        video_id: String,
-        /// What differs.
-        what: &'static str,
-        /// That of the store.
-        stored: String,
-        /// That of the step.
-        found: String,
-    },
-    /// A step that comes after a later one.
-    #[error("step {step} of `{token}` comes after step {last}; the steps of a word are appended in ascending order")]
-    Order {
-        /// The word.
-        token: String,
-        /// The step.
-        step: i32,
-        /// The last step in the store.
-        last: i32,
-    },
-    /// An array unlike those of the word's other steps.
-    #[error("step {step} of `{token}` is {found}; the steps before it are {expected}")]
-    Mixed {
-        /// The word.
-        token: String,
-        /// The step.
-        step: i32,
-        /// Its type and shape.
-        found: String,
-        /// Those of the others.
-        expected: String,
-    },
-    /// The word was written with other settings.
-    #[error(
-        "`{token}` in video {video_id} was written with other settings ({differences}); give the video another id, or \
-         use the same ones"
-    )]
-    Settings {
-        /// The video.
-        video_id: String,
-        /// The word.
-        token: String,
-        /// What differs.
-        differences: String,
-    },
-}
 
 /// What is written of a video beside its steps, and how.
 #[derive(Debug, Clone, Default)]

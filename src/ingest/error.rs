@@ -1,0 +1,183 @@
+//! Why an ingest stops, and why a step is not written.
+
+use std::path::{Path, PathBuf};
+
+use crate::dump::{DumpError, Problem};
+use crate::grid::Grid;
+use crate::prompt::{BatchPromptsError, TokenizerError};
+use crate::store::StoreError;
+
+/// Why an ingest stopped. What was committed before stays committed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IngestError {
+    /// A given dump directory cannot be read, or (with [`OnError::Fail`]) a file cannot be used.
+    #[error(transparent)]
+    Dump(#[from] DumpError),
+    /// The store cannot be read or written: a full disk, for one.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Nothing below the given directories looks like a dump.
+    #[error(
+        "{}: no attention maps found; expected directories such as prompt_000_vid001/token_flower/ with step_000.npy \
+         in them, here or below",
+        path.display()
+    )]
+    NothingFound {
+        /// The first directory given.
+        path: PathBuf,
+    },
+    /// There are words' directories, but nothing in them is a step.
+    #[error("{}: nothing in it is understood:\n  {problems}", path.display())]
+    NothingUnderstood {
+        /// The first directory given.
+        path: PathBuf,
+        /// The first files, each with what is wrong with its name.
+        problems: String,
+    },
+    /// A store was given as a dump.
+    #[error("{}: is a store, not a dump of step files", path.display())]
+    IsStore {
+        /// The store.
+        path: PathBuf,
+    },
+    /// The filters leave nothing.
+    #[error("nothing is selected by --videos and --tokens; there are videos {videos}; words {words}")]
+    NothingSelected {
+        /// Some of the videos found.
+        videos: String,
+        /// Some of the words found.
+        words: String,
+    },
+    /// A glob that does not parse.
+    #[error("`{pattern}` is not a glob: {source}")]
+    Glob {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        source: globset::Error,
+    },
+    /// The file of prompts cannot be used.
+    #[error(transparent)]
+    Prompts(#[from] BatchPromptsError),
+    /// The tokenizer cannot be used.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// Stopped by its [`Observer`].
+    #[error("stopped; what was committed before stays in the store, and the next ingest goes on from there")]
+    Cancelled,
+    /// The threads could not be started.
+    #[error("cannot start {threads} threads: {source}")]
+    Threads {
+        /// How many were asked for.
+        threads: usize,
+        /// What the library says.
+        source: rayon::ThreadPoolBuildError,
+    },
+}
+
+impl IngestError {
+    pub(super) fn nothing_found(dumps: &[impl AsRef<Path>]) -> Self {
+        Self::NothingFound { path: dumps.first().map(|path| path.as_ref().to_owned()).unwrap_or_default() }
+    }
+}
+
+/// Why a step was not written. The store is as it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// The store cannot be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The array is no step array.
+    #[error(transparent)]
+    Array(#[from] Problem),
+    /// The step is in the store with other values.
+    #[error(
+        "step {step} of `{token}` in video {video_id} is in the store already, with other values; give the video \
+         another id"
+    )]
+    Exists {
+        /// The video.
+        video_id: String,
+        /// The word.
+        token: String,
+        /// The step.
+        step: i32,
+    },
+    /// A step that cannot be one.
+    #[error("step {step} of `{token}`: steps are numbered from 0")]
+    Negative {
+        /// The word.
+        token: String,
+        /// The step.
+        step: i32,
+    },
+    /// Numbers of blocks or heads that do not fit the array.
+    #[error("step {step} of `{token}`: {found}")]
+    Numbers {
+        /// The word.
+        token: String,
+        /// The step.
+        step: i32,
+        /// What does not fit.
+        found: String,
+    },
+    /// A grid that is not that of the maps.
+    #[error("the grid {grid} has {} positions, the maps of `{token}` have {spatial}", grid.spatial())]
+    Grid {
+        /// The word.
+        token: String,
+        /// As it was given.
+        grid: Grid,
+        /// Positions of the maps.
+        spatial: usize,
+    },
+    /// The video that is there is another one.
+    #[error("video {video_id} is in the store with {what} {stored}, and this is {found}; give the video another id")]
+    OtherVideo {
+        /// The video.
+        video_id: String,
+        /// What differs.
+        what: &'static str,
+        /// That of the store.
+        stored: String,
+        /// That of the step.
+        found: String,
+    },
+    /// A step that comes after a later one.
+    #[error("step {step} of `{token}` comes after step {last}; the steps of a word are appended in ascending order")]
+    Order {
+        /// The word.
+        token: String,
+        /// The step.
+        step: i32,
+        /// The last step in the store.
+        last: i32,
+    },
+    /// An array unlike those of the word's other steps.
+    #[error("step {step} of `{token}` is {found}; the steps before it are {expected}")]
+    Mixed {
+        /// The word.
+        token: String,
+        /// The step.
+        step: i32,
+        /// Its type and shape.
+        found: String,
+        /// Those of the others.
+        expected: String,
+    },
+    /// The word was written with other settings.
+    #[error(
+        "`{token}` in video {video_id} was written with other settings ({differences}); give the video another id, or \
+         use the same ones"
+    )]
+    Settings {
+        /// The video.
+        video_id: String,
+        /// The word.
+        token: String,
+        /// What differs.
+        differences: String,
+    },
+}

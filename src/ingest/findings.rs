@@ -1,0 +1,30 @@
+//! What planning notices of a video, for the report.
+
+use std::path::Path;
+
+use super::report::Remark;
+use crate::dump::DumpError;
+
+/// What planning noticed.
+#[derive(Default)]
+pub(super) struct Findings {
+    pub problems: Vec<DumpError>,
+    pub remarks: Vec<Remark>,
+    /// Steps that need no work, or cannot be worked on, and their bytes: for progress.
+    pub skipped: u64,
+    pub done: (u64, u64),
+    /// Whether the prompt was found, where there are prompts to look in.
+    pub prompt_found: Option<bool>,
+}
+
+impl Findings {
+    /// Notes remarks on a file, each text once in a directory: what is odd about one step is so about all of them.
+    pub fn remark_once(&mut self, path: &Path, remarks: Vec<String>) {
+        for message in remarks {
+            let known = |remark: &Remark| remark.path.parent() == path.parent() && remark.message == message;
+            if !self.remarks.iter().any(known) {
+                self.remarks.push(Remark::new(path, message));
+            }
+        }
+    }
+}
