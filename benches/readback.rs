@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let path = std::env::args().nth(1).ok_or("usage: readback STORE")?;
-    let store = Store::open(path)?;
+    let store = Store::open(path)?.snapshot();
     let index = store.read_index()?;
     let series: Vec<_> = index.iter().flat_map(attnkit::store::VideoIndex::series).collect();
     let start = Instant::now();

@@ -10,7 +10,7 @@ use crate::dump::{Dump, DumpError, ReadOptions, Series, StepFiles, StepReader, V
 use crate::grid::Grid;
 use crate::ingest::Quarantined;
 use crate::shape::{AxisNumbers, StepShape};
-use crate::store::{StepRow, Store, StoreError};
+use crate::store::{Snapshot, StepRow, Store, StoreError};
 
 /// What is in a store or a dump.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -106,14 +106,15 @@ impl Contents {
     /// # Errors
     /// If its index cannot be read.
     pub fn of_store(store: &Store) -> Result<Self, StoreError> {
-        let index = store.read_index()?;
+        let snapshot = store.snapshot();
+        let index = snapshot.read_index()?;
         let problems = Mutex::new(Vec::new());
         // What of a word cannot be read is no reason to say nothing of the others.
         let described = |rows: &[StepRow]| {
             let first = rows.first()?;
-            let series = stored_series(store, first, rows);
+            let series = stored_series(&snapshot, first, rows);
             let failed = |error: StoreError| Quarantined {
-                path: store.root().join(first.series_path()),
+                path: store.place().join(first.series_path()),
                 error: error.to_string(),
             };
             series.map_err(|error| problems.lock().unwrap_or_else(PoisonError::into_inner).push(failed(error))).ok()
@@ -132,16 +133,16 @@ impl Contents {
             })
             .collect();
         let mut contents = Self {
-            path: store.root().to_owned(),
+            path: store.place(),
             kind: Kind::Store,
-            store_version: store.root_attributes()?.get("store_version").and_then(serde_json::Value::as_u64),
+            store_version: Some(store.version()?),
             steps: 0,
             bytes: Bytes::default(),
             videos,
             problems: Vec::new(),
         };
         contents.add_up();
-        contents.bytes.index = store.index_bytes()?;
+        contents.bytes.index = snapshot.index_bytes()?;
         contents.bytes.unreferenced = store.garbage()?.iter().map(|garbage| garbage.bytes).sum();
         let left_out = store.left_out().into_iter().map(|(path, error)| Quarantined { path, error });
         contents.problems = left_out.chain(problems.into_inner().unwrap_or_else(PoisonError::into_inner)).collect();
@@ -187,10 +188,11 @@ impl Contents {
     }
 }
 
-fn stored_series(store: &Store, first: &StepRow, rows: &[StepRow]) -> Result<SeriesContents, StoreError> {
+fn stored_series(snapshot: &Snapshot, first: &StepRow, rows: &[StepRow]) -> Result<SeriesContents, StoreError> {
     let element = first.dtype.parse::<crate::dtype::Dtype>().map_or(0, crate::dtype::Dtype::size);
-    let (stored, rollups) = store.series_bytes(first.series_path())?;
-    let mut attributes = store.series_attributes(first.series_path())?;
+    let generation = snapshot.generation(first.series_path())?;
+    let (stored, rollups) = generation.bytes()?;
+    let mut attributes = generation.attributes()?;
     Ok(SeriesContents {
         token: first.token.clone(),
         weight: first.weight,

@@ -17,7 +17,7 @@ use crate::dtype::{Dtype, SourceDtype};
 use crate::dump::{Exported, StepArray, StepMetadata, as_component, beyond, prompt_id, write_npy};
 use crate::json::{Json, Object};
 use crate::query::{Filter, QueryError, StepSet};
-use crate::store::{ArrayKind, StepRow, Store, StoreError, VideoIndex, document_hash};
+use crate::store::{ArrayKind, Snapshot, StepRow, Store, StoreError, VideoIndex, document_hash};
 use crate::values::Values;
 
 /// What the names of words' directories begin with.
@@ -147,7 +147,7 @@ impl Marker {
     fn new(store: &Store, index: &[VideoIndex], options: &ExportOptions) -> Self {
         let generations: Vec<&str> = index.iter().map(|video| video.generation.as_str()).collect();
         Self {
-            store: fs::canonicalize(store.root()).unwrap_or_else(|_| store.root().to_owned()),
+            store: fs::canonicalize(store.place()).unwrap_or_else(|_| store.place()),
             generations: document_hash(generations.join(" ").as_bytes()),
             layout: format!("{:?}", options.layout),
             format: format!("{:?}", options.format),
@@ -218,13 +218,14 @@ pub fn run_while(
     on_step: &(dyn Fn(u64, u64) -> ControlFlow<()> + Sync),
 ) -> Result<ExportReport, ExportError> {
     let ExportOptions { layout, format, filter } = options;
-    if is_inside(out, store.root()) {
+    if is_inside(out, &store.place()) {
         return Err(ExportError::InsideStore { path: out.to_owned() });
     }
     let root = out.join("attention_maps");
     let chosen = filter.as_ref().map(|filter| StepSet::find(store, filter)).transpose()?;
     let is_chosen = |row: &&StepRow| chosen.as_ref().is_none_or(|chosen| chosen.contains(row));
-    let mut index = store.read_index()?;
+    let snapshot = store.snapshot();
+    let mut index = snapshot.read_index()?;
     if chosen.is_some() {
         index.retain(|video| video.rows.iter().any(|row| is_chosen(&row)));
     }
@@ -247,7 +248,7 @@ pub fn run_while(
             let word = dir.join(format!("{TOKEN_PREFIX}{}", as_component(&first.token)));
             claim(&mut taken, &word, &format!("word `{}` of {}", first.token, first.video_id))?;
             create_dir(&word)?;
-            let attributes = store.series_attributes(first.series_path())?;
+            let attributes = snapshot.generation(first.series_path())?.attributes()?;
             let word =
                 Arc::new(Word { dir: word, lossy: attributes["lossy"].as_object().cloned().unwrap_or_default() });
             tasks.extend(rows.iter().filter(is_chosen).map(|row| (video, word.clone(), row)));
@@ -263,7 +264,7 @@ pub fn run_while(
                 resumed.fetch_add(1, Ordering::Relaxed);
                 found.len()
             }
-            _ => export_step(store, video, row, word, &path, *format)?,
+            _ => export_step(&snapshot, video, row, word, &path, *format)?,
         };
         match on_step(done.fetch_add(1, Ordering::Relaxed) + 1, all) {
             ControlFlow::Continue(()) => Ok(bytes),
@@ -304,16 +305,16 @@ fn is_inside(dir: &Path, root: &Path) -> bool {
 }
 
 fn export_step(
-    store: &Store,
+    snapshot: &Snapshot,
     video: &VideoIndex,
     row: &StepRow,
     word: &Word,
     path: &Path,
     format: Format,
 ) -> Result<u64, ExportError> {
-    let damaged = |found| StoreError::Damaged { path: store.root().join(&row.array), found };
+    let damaged = |found| StoreError::Damaged { path: snapshot.store().place().join(&row.array), found };
     let dtype: Dtype = row.dtype.parse().map_err(damaged)?;
-    let array = store.open_series(row.series_path(), ArrayKind::Attention, row.shape, dtype)?;
+    let array = snapshot.open_series(row.series_path(), ArrayKind::Attention, row.shape, dtype)?;
     let bytes = array.read_step(u64::try_from(row.row).unwrap_or(u64::MAX))?;
     let source_dtype = match dtype {
         Dtype::Float16 => SourceDtype::Float16,

@@ -78,7 +78,7 @@ pub fn run(
         return Ok(report);
     }
     store.mend_documents()?;
-    let index = store.read_index()?;
+    let index = store.snapshot().read_index()?;
     let damage = damage(&store, &index, &report.found);
     if !damage.is_empty() {
         let settings = IngestOptions {
@@ -104,7 +104,7 @@ fn damage(store: &Store, index: &[VideoIndex], faults: &[Fault]) -> Damage {
     let mut damage = Damage::default();
     for fault in faults {
         let Some(video_id) = &fault.video_id else { continue };
-        if fault.path == store.steps_path(video_id) {
+        if fault.path == store.steps_key(video_id) {
             damage.add_rows(video_id);
             continue;
         }
@@ -112,7 +112,7 @@ fn damage(store: &Store, index: &[VideoIndex], faults: &[Fault]) -> Damage {
         let of_fault = video.series().filter(|rows| match (&fault.token, rows.first()) {
             (Some(token), Some(first)) => first.token == *token,
             // Statistics of all words; documents that are of none are mended by themselves.
-            (None, _) => fault.path == store.heads_path(video_id),
+            (None, _) => fault.path == store.heads_key(video_id),
             _ => false,
         });
         for rows in of_fault {

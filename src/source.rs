@@ -22,7 +22,7 @@ use crate::grid::Grid;
 use crate::json::{Json, Object};
 use crate::kernel::{Accumulator, Element, Reducer, Unlike};
 use crate::shape::{AxisNumbers, StepShape};
-use crate::store::{ArrayKind, StepRow, Store, StoreError, StoredArray, VideoIndex};
+use crate::store::{ArrayKind, Snapshot, StepRow, Store, StoreError, StoredArray, VideoIndex};
 use crate::values::{Values, with_values};
 
 /// Steps of a word that are named one by one.
@@ -114,7 +114,7 @@ struct DumpedVideo {
 
 /// One word of one video.
 enum Word<'a> {
-    Store(&'a Store, Vec<StepRow>),
+    Store(Snapshot, Vec<StepRow>),
     Dump(&'a Series, &'a [(PathBuf, String)], ReadOptions),
 }
 
@@ -246,7 +246,7 @@ impl Source {
     /// If a store's index cannot be read.
     pub fn videos(&self) -> Result<Vec<String>, SourceError> {
         match &self.kind {
-            Kind::Store(store) => Ok(store.videos()?),
+            Kind::Store(store) => Ok(store.snapshot().videos()?),
             Kind::Dump(videos, _) => Ok(videos.keys().cloned().collect()),
         }
     }
@@ -258,7 +258,7 @@ impl Source {
     pub fn tokens(&self, video: &str) -> Result<Vec<String>, SourceError> {
         match &self.kind {
             Kind::Store(store) => {
-                let index = self.stored(store, video)?;
+                let index = self.stored(&store.snapshot(), video)?;
                 Ok(index.series().filter_map(|rows| Some(rows.first()?.token.clone())).collect())
             }
             Kind::Dump(videos, _) => {
@@ -284,7 +284,9 @@ impl Source {
         let word = self.word(video, token)?;
         let place = word.place(step)?;
         match (&self.kind, &word) {
-            (Kind::Store(store), Word::Store(_, rows)) => Ok(self.stored(store, video)?.metadata_of(&rows[place])),
+            (Kind::Store(store), Word::Store(_, rows)) => {
+                Ok(self.stored(&store.snapshot(), video)?.metadata_of(&rows[place]))
+            }
             (_, Word::Store(_, rows)) => Ok(rows[place].to_metadata()),
             (_, Word::Dump(series, _, options)) => {
                 let files = &series.steps[place];
@@ -305,7 +307,7 @@ impl Source {
     /// If there is no such video, or the summary cannot be read.
     pub fn summary(&self, video: &str) -> Result<Option<Object>, SourceError> {
         match &self.kind {
-            Kind::Store(store) => Ok(self.stored(store, video)?.record.summary),
+            Kind::Store(store) => Ok(self.stored(&store.snapshot(), video)?.record.summary),
             Kind::Dump(videos, _) => {
                 let summary = self.dumped(videos, video)?.video.summary.as_deref();
                 Ok(summary.map(read_summary).transpose()?.map(|read| read.0))
@@ -441,8 +443,8 @@ impl Source {
         Ok(Stack { shape: [steps, blocks, heads, spatial, tokens], values: Values::Float32(values.into()) })
     }
 
-    fn stored(&self, store: &Store, video: &str) -> Result<VideoIndex, SourceError> {
-        store.read_video(video)?.ok_or_else(|| self.no_video(video))
+    fn stored(&self, snapshot: &Snapshot, video: &str) -> Result<VideoIndex, SourceError> {
+        snapshot.read_video(video)?.ok_or_else(|| self.no_video(video))
     }
 
     fn dumped<'a>(
@@ -466,8 +468,9 @@ impl Source {
         let is_word = |own: &str| own == token || composed(own) == composed_token;
         let found = match &self.kind {
             Kind::Store(store) => {
-                let rows = self.stored(store, video)?.rows.into_iter().filter(|row| is_word(&row.token));
-                Some(rows.collect::<Vec<_>>()).filter(|rows| !rows.is_empty()).map(|rows| Word::Store(store, rows))
+                let snapshot = store.snapshot();
+                let rows = self.stored(&snapshot, video)?.rows.into_iter().filter(|row| is_word(&row.token));
+                Some(rows.collect::<Vec<_>>()).filter(|rows| !rows.is_empty()).map(|rows| Word::Store(snapshot, rows))
             }
             Kind::Dump(videos, options) => {
                 let DumpedVideo { video, problems } = self.dumped(videos, video)?;
@@ -567,19 +570,19 @@ impl<'a> WordReader<'a> {
             Word::Dump(series, _, options) => {
                 Ok(Self::Dumped { series, options: options.clone(), reader: StepReader::new(options.clone()) })
             }
-            Word::Store(store, rows) => {
+            Word::Store(snapshot, rows) => {
                 let wanted = match over {
                     Over { blocks: true, heads: true, .. } => ArrayKind::Mean,
                     Over { blocks: true, .. } => ArrayKind::MeanBlock,
                     Over { heads: true, .. } => ArrayKind::MeanHead,
                     Over { .. } => ArrayKind::Attention,
                 };
-                let damaged = |found: String| StoreError::Damaged { path: store.root().to_owned(), found };
+                let damaged = |found: String| StoreError::Damaged { path: snapshot.store().place(), found };
                 let first = rows.first().ok_or_else(|| damaged("a word without rows".into()))?;
-                let there = store.has_array(&format!("{}/{}", first.series_path(), wanted.name()));
+                let there = snapshot.has_array(&format!("{}/{}", first.series_path(), wanted.name()));
                 let kind = if there { wanted } else { ArrayKind::Attention };
                 let dtype = first.dtype.parse().map_err(damaged)?;
-                let array = Arc::new(store.open_series(first.series_path(), kind, first.shape, dtype)?);
+                let array = snapshot.open_series(first.series_path(), kind, first.shape, dtype)?;
                 Ok(Self::Stored { rows, array, kind, dtype: kind.dtype(dtype) })
             }
         }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
@@ -21,8 +22,8 @@ use crate::ingest::{ARRAY_KEYS, transform};
 use crate::kernel::{StepMeasurer, StepMeasures};
 use crate::query::{Filter, QueryError, StepSet};
 use crate::store::{
-    ArrayKind, Coordinates, Fault, HeadRow, MetadataPatch, Recipe, StepRow, Store, StoreError, StoredArray, UNFINISHED,
-    VideoIndex, VideoRecord, heads_batch,
+    ArrayKind, Coordinates, Fault, HeadRow, MetadataPatch, Recipe, Snapshot, StepRow, Store, StoreError, StoredArray,
+    UNFINISHED, VideoIndex, VideoRecord, heads_batch,
 };
 use crate::values::{Values, with_values};
 
@@ -133,8 +134,9 @@ pub fn run_while(
     on_step: &(dyn Fn(u64, u64) -> ControlFlow<()> + Sync),
 ) -> Result<VerifyReport, VerifyError> {
     let start = std::time::Instant::now();
-    let mut report = VerifyReport { faults: store.check_plain_documents(), ..VerifyReport::default() };
-    let (mut index, damaged) = store.read_index_and_faults()?;
+    let snapshot = store.snapshot();
+    let mut report = VerifyReport { faults: snapshot.check_plain_documents(), ..VerifyReport::default() };
+    let (mut index, damaged) = snapshot.read_index_and_faults()?;
     if let Some(videos) = &options.videos {
         index.retain(|video| videos.contains(&video.record.video_id));
     }
@@ -156,7 +158,7 @@ pub fn run_while(
     let ticks = Ticks { done: AtomicU64::new(0), all, on_step, stopped: AtomicBool::new(on_step(0, all).is_break()) };
     let checked: Vec<Checked> = videos
         .par_iter()
-        .map(|video| check_as_committed(store, video, sources.as_ref(), chosen.as_ref(), &ticks))
+        .map(|video| check_as_committed(&snapshot, video, sources.as_ref(), chosen.as_ref(), &ticks))
         .collect();
     if ticks.are_stopped() {
         return Err(VerifyError::Cancelled);
@@ -169,7 +171,8 @@ pub fn run_while(
     if let Some(sources) = sources {
         (report.not_in_store, report.lacking) = sources.not_in(&index);
         let lossy = |rows: &&[StepRow]| {
-            let attributes = rows.first().and_then(|row| store.series_attributes(row.series_path()).ok());
+            let generation = rows.first().and_then(|row| snapshot.generation(row.series_path()).ok());
+            let attributes = generation.and_then(|generation| generation.attributes().ok());
             attributes.is_some_and(|found| found["lossy"].as_object().is_some_and(|lossy| !lossy.is_empty()))
         };
         report.lossy = index.iter().flat_map(VideoIndex::series).filter(lossy).count() as u64;
@@ -295,7 +298,7 @@ impl Sources {
 
 /// Checks a video; if it was committed anew meanwhile, as what it is now.
 fn check_as_committed(
-    store: &Store,
+    snapshot: &Snapshot,
     video: &VideoIndex,
     sources: Option<&Sources>,
     chosen: Option<&StepSet>,
@@ -310,24 +313,24 @@ fn check_as_committed(
             return Checked::default();
         }
         let current = newer.as_ref().unwrap_or(video);
-        let checked = check_video(store, current, sources, chosen, ticks);
+        let checked = check_video(snapshot, current, sources, chosen, ticks);
         if checked.faults.iter().all(|fault| fault.in_dump) {
             return checked;
         }
         // Between its two renames, a commit has replaced one part only.
-        if matches!(store.read_heads(current), Ok(None)) {
+        if matches!(snapshot.read_heads(current), Ok(None)) {
             std::thread::sleep(COMMIT);
         }
-        match store.read_video(&video.record.video_id) {
+        match snapshot.store().snapshot().read_video(&video.record.video_id) {
             Ok(Some(found)) if found.generation != current.generation => newer = Some(found),
             _ => return checked,
         }
     }
-    check_video(store, newer.as_ref().unwrap_or(video), sources, chosen, ticks)
+    check_video(snapshot, newer.as_ref().unwrap_or(video), sources, chosen, ticks)
 }
 
 fn check_video(
-    store: &Store,
+    snapshot: &Snapshot,
     video: &VideoIndex,
     sources: Option<&Sources>,
     chosen: Option<&StepSet>,
@@ -342,24 +345,25 @@ fn check_video(
         error,
         in_dump: false,
     };
-    let mut checked = Checked { faults: store.check_video_documents(video), ..Checked::default() };
-    let heads = match store.read_heads(video) {
+    let mut checked = Checked { faults: snapshot.check_video_documents(video), ..Checked::default() };
+    let store = snapshot.store();
+    let heads = match snapshot.read_heads(video) {
         Ok(Some(heads)) => Some(heads),
         Ok(None) => {
-            checked.faults.push(of_video(store.heads_path(video_id), UNFINISHED.to_owned()));
+            checked.faults.push(of_video(store.heads_key(video_id), UNFINISHED.to_owned()));
             None
         }
         Err(error) => {
-            checked.faults.push(of_video(store.heads_path(video_id), error.to_string()));
+            checked.faults.push(of_video(store.heads_key(video_id), error.to_string()));
             None
         }
     };
-    let in_steps = contradictions(video).map(|error| of_video(store.steps_path(video_id), error));
+    let in_steps = contradictions(video).map(|error| of_video(store.steps_key(video_id), error));
     checked.faults.extend(in_steps);
     let has_rows = |token: &String| video.rows.iter().any(|row| row.token == *token);
     for token in heads.iter().flat_map(BTreeMap::keys).filter(|token| !has_rows(token)) {
         let error = format!("it has rows of the word {token}, which `steps` has none of");
-        checked.faults.push(Fault { token: Some(token.clone()), ..of_video(store.heads_path(video_id), error) });
+        checked.faults.push(Fault { token: Some(token.clone()), ..of_video(store.heads_key(video_id), error) });
     }
     let series: Vec<&[StepRow]> = video.series().collect();
     let words: Vec<Checked> = series
@@ -370,7 +374,7 @@ fn check_video(
             let against = sources.map(|sources| sources.series.get(&(video_id.clone(), first.token.clone())));
             let recipe = video.record.recipe.get(&first.token);
             let patches = video.record.metadata.get(&first.token);
-            Word { store, rows, chosen, recipe, patches, against }.check(expected, ticks)
+            Word { snapshot, rows, chosen, recipe, patches, against }.check(expected, ticks)
         })
         .collect();
     words.into_iter().fold(checked, Checked::merge)
@@ -393,7 +397,7 @@ fn contradictions(video: &VideoIndex) -> impl Iterator<Item = String> {
 
 /// One word of a video under verification.
 struct Word<'a> {
-    store: &'a Store,
+    snapshot: &'a Snapshot,
     rows: &'a [StepRow],
     /// The steps to look at; `None`: all.
     chosen: Option<&'a StepSet>,
@@ -431,7 +435,7 @@ impl Word<'_> {
         let mut arrays = Vec::new();
         for kind in kinds {
             let path = format!("{series}/{}", kind.name());
-            match self.store.open_array(&path) {
+            match self.snapshot.open_array(&path) {
                 Ok(array) => {
                     let error = self.check_array(&array, kind, first);
                     checked.faults.extend(error.map(|error| fault(first, None, &path, error)));
@@ -482,7 +486,7 @@ impl Word<'_> {
         let coordinates = Coordinates { steps: &steps, timesteps: &timesteps, numbers: &first.numbers };
         for coordinate in coordinates.arrays() {
             let path = format!("{series}/{}", coordinate.name);
-            match self.store.open_array(&path).and_then(|array| array.read_coordinate()) {
+            match self.snapshot.open_array(&path).and_then(|array| array.read_coordinate()) {
                 Ok(found) if found == coordinate.bytes => {}
                 Ok(_) => checked.faults.push(fault(first, None, &path, "its values are not those of the table")),
                 Err(error) => checked.faults.push(fault(first, None, &path, error)),
@@ -495,7 +499,7 @@ impl Word<'_> {
     fn check_step(
         &self,
         row: &StepRow,
-        arrays: &[(ArrayKind, String, StoredArray)],
+        arrays: &[(ArrayKind, String, Arc<StoredArray>)],
         measurer: &mut StepMeasurer,
     ) -> (Checked, Vec<HeadRow>) {
         let mut checked = Checked::default();
@@ -595,7 +599,7 @@ impl Word<'_> {
 
     /// The `heads` rows against the statistics of the values.
     fn check_heads(&self, first: &StepRow, found: Option<&RecordBatch>, measured: &[HeadRow]) -> Option<Fault> {
-        let path = self.store.heads_path(&first.video_id);
+        let path = self.snapshot.store().heads_key(&first.video_id);
         let expected = match heads_batch(&first.video_id, &first.token, measured) {
             Ok(batch) => batch,
             Err(error) => return Some(fault(first, None, &path, error)),
@@ -664,7 +668,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let dump = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/variants/gzip");
         ingest::run(&[dump], dir.path().join("store"), &IngestOptions::default(), &Silent).unwrap();
-        let video = Store::open(dir.path().join("store")).unwrap().read_index().unwrap().remove(0);
+        let video = Store::open(dir.path().join("store")).unwrap().snapshot().read_index().unwrap().remove(0);
         let said = |rows: Vec<StepRow>| contradictions(&VideoIndex { rows, ..video.clone() }).collect::<Vec<_>>();
         assert_eq!(said(video.rows.clone()), [""; 0]);
         assert_eq!(said([&video.rows[..], &video.rows].concat()).len(), 1);

@@ -39,7 +39,8 @@ impl Place {
         let store = dir.path().join("store");
         ingest::run(&[&dump], &store, &IngestOptions::default(), &Silent).expect("an ingest");
         let series = Dump::find(&[&dump]).expect("a dump").videos[0].series[0].clone();
-        let video = Store::open(&store).expect("a store").read_video(VIDEO).expect("a part").expect("a video");
+        let video =
+            Store::open(&store).expect("a store").snapshot().read_video(VIDEO).expect("a part").expect("a video");
         let (step, array) = (series.steps[0].clone(), video.rows[0].array.clone());
         Self { _dir: dir, word: series.dir, step, store, array }
     }

@@ -271,7 +271,7 @@ pub fn shard(data: &[u8]) {
 
 /// Reads an array of a store, and says whether a step of it could be read.
 fn read_array(place: &Place, array: &str) -> bool {
-    let array = Store::open(&place.store).and_then(|store| store.open_array(array));
+    let array = Store::open(&place.store).and_then(|store| store.snapshot().open_array(array));
     array.is_ok_and(|array| read_rows(&array))
 }
 
@@ -481,11 +481,12 @@ impl Stored {
 fn read_store(root: &Path, over: usize) -> Option<Values> {
     let store = Store::open(root).ok()?;
     let mut values = Values::new();
-    for video in store.read_index().unwrap_or_default() {
+    let snapshot = store.snapshot();
+    for video in snapshot.read_index().unwrap_or_default() {
         for row in &video.rows {
             assert_eq!(row.video_id, video.record.video_id);
             let _ = video.metadata_of(row).len();
-            let Ok(array) = store.open_array(&row.array) else { continue };
+            let Ok(array) = snapshot.open_array(&row.array) else { continue };
             let step = u64::try_from(row.row).ok().and_then(|row| array.read_step(row).ok());
             if let Some(step) = step {
                 values.insert((row.video_id.clone(), row.token.clone(), row.step), step);
@@ -494,10 +495,10 @@ fn read_store(root: &Path, over: usize) -> Option<Values> {
         for rows in video.series() {
             let word = rows[0].series_path();
             for name in ["attention", "mean_head", "mean_block", "mean", "step", "timestep", "head"] {
-                let _ = store.open_array(&format!("{word}/{name}")).map(|array| read_rows(&array));
+                let _ = snapshot.open_array(&format!("{word}/{name}")).map(|array| read_rows(&array));
             }
         }
-        let _ = store.read_heads(&video);
+        let _ = snapshot.read_heads(&video);
     }
     let _ = Contents::of_store(&store);
     let _ = read_source(root, over);

@@ -56,7 +56,7 @@ impl Store {
 
     #[getter]
     fn path(&self) -> PathBuf {
-        self.store.root().to_owned()
+        self.store.place()
     }
 
     /// What is in it, as JSON.
@@ -68,7 +68,7 @@ impl Store {
 
     /// Names of the arrays that a word has.
     fn kinds(&self, py: Python<'_>, video: &str, token: &str) -> PyResult<Vec<&'static str>> {
-        let kinds = work::detached(py, || self.store.kinds_of(video, token))?.or_raise()?;
+        let kinds = work::detached(py, || self.store.snapshot().kinds_of(video, token))?.or_raise()?;
         Ok(kinds.into_iter().map(ArrayKind::name).collect())
     }
 
@@ -84,7 +84,7 @@ impl Store {
         stop: usize,
     ) -> PyResult<Bound<'py, PyAny>> {
         let kind: ArrayKind = parsed("kind", kind)?;
-        let read = |_: &Watch| self.store.read_elements(video, token, kind, &steps, start..stop);
+        let read = |_: &Watch| self.store.snapshot().read_elements(video, token, kind, &steps, start..stop);
         match work::run(py, None, read)?.or_raise()? {
             Some(found) => bytes_to_numpy(py, found.dtype, &found.bytes, &[steps.len(), stop.saturating_sub(start)]),
             None => Err(PyIndexError::new_err(format!("`{token}` in video {video} has no longer all of these steps"))),

@@ -15,7 +15,7 @@ use crate::dump::{
 use crate::grid::{Grid, GridError};
 use crate::json::Json;
 use crate::shape::AxisNumbers;
-use crate::store::{Recipe, SeriesLayout, StepRow, Store, has_same_chunking};
+use crate::store::{Recipe, SeriesLayout, StepRow, Store};
 
 /// The steps of one word that may be written: planned anew whenever one turns out to be unusable.
 pub(super) struct Candidates {
@@ -158,7 +158,7 @@ impl Candidates {
         let reusable = !self.is_mended
             && self.stored_recipe.as_ref() == Some(&plan.recipe)
             && self.stored.values().all(same)
-            && has_same_chunking(&store.root().join(first.series_path()), &plan.layout);
+            && store.generation_at(first.series_path()).is_ok_and(|previous| previous.matches(&plan.layout));
         reusable.then(|| first.series_path())
     }
 

@@ -15,8 +15,8 @@ use super::series::SeriesPlan;
 use super::task::Fragment;
 use crate::json::{Json, Object};
 use crate::store::{
-    Coordinates, Heads, MetadataPatch, Recipe, StepRow, Store, StoreError, VideoIndex, VideoRecord, document_hash,
-    heads_batch, heads_schema, new_generation, write_documents,
+    Coordinates, Heads, MetadataPatch, Recipe, StepRow, Store, StoreError, VideoIndex, VideoRecord, heads_batch,
+    heads_schema, new_generation,
 };
 
 /// One word whose arrays are complete.
@@ -40,7 +40,7 @@ impl WrittenSeries {
     ) -> Result<Self, StoreError> {
         fragments.sort_by_key(|fragment| fragment.rows.first().map(|row| row.row));
         let damaged =
-            |error: ArrowError| StoreError::Damaged { path: store.root().join(&plan.path), found: error.to_string() };
+            |error: ArrowError| StoreError::Damaged { path: store.place().join(&plan.path), found: error.to_string() };
         let mut rows: Vec<StepRow> = Vec::new();
         let mut heads = Vec::new();
         let mut metadata = BTreeMap::new();
@@ -73,7 +73,7 @@ impl WrittenSeries {
         // A word that was written anew from the store alone is still what it was.
         let is_as_it_was = candidates.is_without_files() || candidates.is_mended();
         let stored = rows.first().and_then(|row| candidates.stored(row.step)).filter(|_| is_as_it_was);
-        let unchanged = stored.and_then(|row| store.series_attributes(row.series_path()).ok());
+        let unchanged = stored.and_then(|row| store.generation_at(row.series_path()).ok()?.attributes().ok());
         Self::document(store, plan, rows, heads, metadata, unchanged)
     }
 
@@ -117,11 +117,8 @@ impl WrittenSeries {
         if !plan.npz_arrays.is_empty() {
             attributes["source_arrays"] = json!(plan.npz_arrays);
         }
-        let dir = store.root().join(&plan.path);
-        let documents = write_documents(&dir, &plan.layout, json!({"attnkit": attributes}), &coordinates)?
-            .into_iter()
-            .map(|(path, text)| (store.relative(&path), document_hash(&text)))
-            .collect();
+        let generation = store.generation_at(&plan.path)?;
+        let documents = generation.write_documents(&plan.layout, json!({"attnkit": attributes}), &coordinates)?;
         Ok(Self { token: plan.token.clone(), recipe: plan.recipe.clone(), rows, heads, metadata, documents })
     }
 }

@@ -137,7 +137,7 @@ impl Sample {
         let store = Store::create(dir.path()).ok()?;
         let mut series = series.clone();
         series.layout.steps = 1;
-        series.path = store.new_series(&series.video_id, &series.token).ok()?;
+        store.create_generation(&series.video_id, &series.token).ok()?.path().clone_into(&mut series.path);
         ShardTask { series, shard: 0, steps: vec![step.clone()], unchanged_in: None }.run(&store, &|_| {}).ok()
     }
 

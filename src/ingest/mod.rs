@@ -41,7 +41,6 @@ pub(crate) use transform::transform;
 pub use writer::{StoreWriter, WriterOptions};
 
 use crate::dump::Dump;
-use crate::store;
 
 /// Nothing panics while it holds a lock of an ingest, so none is ever poisoned.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -50,13 +49,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn into_inner<T>(mutex: Mutex<T>) -> T {
     mutex.into_inner().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Removes a generation that no commit names. What cannot be removed is `gc`'s.
-fn remove_generation(store: &Path, dir: &Path) {
-    if let Err(error) = store::remove(store, dir) {
-        tracing::debug!("{error}");
-    }
 }
 
 /// Ingests all dumps below the given directories into the store at `store`, which is created if it is not there.

@@ -2,7 +2,7 @@
 //! video committed by whoever finishes its last shard. Memory holds the plans of those videos and one step per thread.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -22,7 +22,7 @@ use super::series::{SeriesPlan, StepPlan, StepSource};
 use super::task::{Fragment, ShardTask};
 use super::{IngestError, into_inner, lock};
 use crate::dump::{Dump, Problem, Video};
-use crate::store::{self, StepRow, Store, StoreError};
+use crate::store::{Generation, StepRow, Store, StoreError};
 
 pub(super) fn run(
     dumps: &[impl AsRef<Path>],
@@ -77,7 +77,7 @@ pub(super) struct Pass {
     /// What the store holds of the dump now.
     pub contents: DumpContents,
     /// Generations that are in no commit any more.
-    pub replaced: Vec<PathBuf>,
+    pub replaced: Vec<Generation>,
     /// Why it stopped before its end.
     pub failed: Option<IngestError>,
 }
@@ -123,8 +123,9 @@ fn write(
 /// The committed state of a video, after finishing a commit that was interrupted. Statistics that cannot be read count
 /// as lost.
 pub(super) fn committed(store: &Store, video_id: &str) -> Result<Committed, StoreError> {
-    let previous = store.read_video(video_id)?;
-    let heads = previous.as_ref().and_then(|index| store.read_heads(index).ok().flatten());
+    let snapshot = store.snapshot();
+    let previous = snapshot.read_video(video_id)?;
+    let heads = previous.as_ref().and_then(|index| snapshot.read_heads(index).ok().flatten());
     Ok(Committed::new(previous, heads))
 }
 
@@ -141,7 +142,7 @@ struct Session<'a> {
     report: Mutex<Report>,
     prompts_found: Mutex<HashMap<String, bool>>,
     seen: Mutex<Seen>,
-    replaced: Mutex<Vec<PathBuf>>,
+    replaced: Mutex<Vec<Generation>>,
     failed: Mutex<Option<IngestError>>,
     stopped: AtomicBool,
 }
@@ -295,12 +296,12 @@ impl<'a> Session<'a> {
         let damage = self.damage.and_then(|damage| damage.of(&id));
         let committed = match self.store.mend(&id).and_then(|()| committed(self.store, &id)) {
             Err(StoreError::Damaged { .. } | StoreError::Parquet { .. }) if damage == Some(&VideoDamage::Rows) => {
-                Committed { generation: self.store.generation(&id)?, ..Committed::default() }
+                Committed { generation: self.store.committed(&id)?, ..Committed::default() }
             }
             Err(error @ (StoreError::Damaged { .. } | StoreError::Parquet { .. })) => {
                 // One damaged part is no reason to stop: its video waits, the others are ingested.
                 let problem = Problem::Remark(format!("the store's index of it cannot be read: {error}"));
-                let dir = video.map_or_else(|| self.store.root().to_owned(), |video| video.dir);
+                let dir = video.map_or_else(|| self.store.place(), |video| video.dir);
                 self.note(Findings { problems: vec![problem.at(dir)], ..Findings::default() });
                 self.next_video(scope);
                 return Ok(());
@@ -353,7 +354,7 @@ impl<'a> Session<'a> {
             lock(&video.kept).extend(candidates.into_stored());
             return self.close_series(&video, scope);
         };
-        plan.path = self.store.new_series(&plan.video_id, &plan.token)?;
+        self.store.create_generation(&plan.video_id, &plan.token)?.path().clone_into(&mut plan.path);
         let per_shard = plan.layout.steps_per_shard();
         let has_heads = video.committed.has_heads(&plan.token);
         let previous = candidates.previous_generation(&plan, self.store).filter(|_| has_heads);
@@ -412,7 +413,7 @@ impl<'a> Session<'a> {
         let failures: Vec<_> =
             fragments.iter_mut().flat_map(|fragment| std::mem::take(&mut fragment.failures)).collect();
         if !failures.is_empty() {
-            store::remove(self.store.root(), &self.store.root().join(&plan.path))?;
+            self.store.generation_at(&plan.path)?.remove();
             let mut problems = Vec::new();
             let mut store_is_damaged = false;
             for failure in failures {
@@ -474,8 +475,9 @@ impl<'a> Session<'a> {
             let video_id = plan.video_id.clone();
             let stays: HashSet<&str> = kept.iter().map(StepRow::series_path).collect();
             let rows = run.committed.rows().iter().map(StepRow::series_path);
-            let replaced: HashSet<PathBuf> =
-                rows.filter(|path| !stays.contains(path)).map(|path| self.store.root().join(path)).collect();
+            let replaced: HashSet<&str> = rows.filter(|path| !stays.contains(path)).collect();
+            let replaced: Vec<Generation> =
+                replaced.into_iter().filter_map(|path| self.store.generation_at(path).ok()).collect();
             if !commit_video(self.store, plan.video_id, plan.summary, kept, written, &run.committed)? {
                 // Another ingest committed this video meanwhile: what is to do is decided anew on top of that.
                 return self.start_video(run.video.clone(), video_id, scope);

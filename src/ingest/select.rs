@@ -43,13 +43,15 @@ pub(super) struct Selected {
 pub(super) fn select(mut dump: Dump, options: &IngestOptions, store: Option<&Store>) -> Result<Selected, IngestError> {
     // One word has one spelling in a store; only characters beyond ASCII have several.
     let has_spellings = dump.videos.iter().flat_map(|video| &video.series).any(|series| !series.token.is_ascii());
-    dump.unify_spellings(store.filter(|_| has_spellings).map_or_else(HashMap::new, Store::spellings));
+    dump.unify_spellings(
+        store.filter(|_| has_spellings).map_or_else(HashMap::new, |store| store.snapshot().spellings()),
+    );
     let (videos, tokens) = (Names::new(&options.videos)?, Names::new(&options.tokens)?);
     let nothing_selected = nothing_selected(&dump);
     let found = dump.videos.len();
     // The store's ids matter only where batches are told apart: else they are those of the directories.
     let in_batches = dump.videos.iter().any(|video| video.batch.is_some());
-    let known = store.filter(|_| in_batches).map_or_else(HashMap::new, Store::sources);
+    let known = store.filter(|_| in_batches).map_or_else(HashMap::new, |store| store.snapshot().sources());
     let prefixed = |id: String| options.prefix.as_ref().map_or(id.clone(), |prefix| format!("{prefix}/{id}"));
     let with_id = |mut video: Video| {
         // What was ingested before other batches came beside it keeps its id.

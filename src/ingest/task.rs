@@ -1,7 +1,5 @@
 //! One unit of work: the steps of one shard. It needs nothing but itself and the store, and returns the rows to commit.
 
-use std::path::Path;
-
 use serde::{Deserialize, Serialize};
 
 use super::agreement::disagreements_of_parts;
@@ -11,7 +9,7 @@ use super::transform::transform;
 use crate::dtype::Dtype;
 use crate::dump::{DumpError, Problem, StepArray, StepFiles, StepMetadata, StepPeek, StepReader};
 use crate::kernel::{StepMeasurer, StepMeasures};
-use crate::store::{ArrayKind, HeadRow, MetadataPatch, Recipe, ShardWriter, StepRow, Store, StoreError, share_shard};
+use crate::store::{ArrayKind, Generation, HeadRow, MetadataPatch, Recipe, ShardWriter, StepRow, Store, StoreError};
 use crate::values::{Values, with_values};
 
 /// Keys of step metadata that speak of the file's array and not of what is stored, if the two differ.
@@ -76,17 +74,17 @@ impl ShardTask {
     /// If the store cannot be read or written. Problems with files of the dump are in [`Fragment::failures`].
     pub fn run(&self, store: &Store, on_step: &dyn Fn(&StepPlan)) -> Result<Fragment, StoreError> {
         let layout = &self.series.layout;
-        let dir = store.root().join(&self.series.path);
+        let generation = store.generation_at(&self.series.path)?;
         if let Some(previous) = &self.unchanged_in {
             // A shard that cannot be shared is written again.
-            if let Ok(fragment) = self.share(store, previous, &dir) {
+            if let Ok(fragment) = self.share(&store.generation_at(previous)?, &generation) {
                 self.steps.iter().for_each(on_step);
                 return Ok(fragment);
             }
         }
         let mut writers = layout
             .kinds()
-            .map(|kind| Ok((kind, ShardWriter::create(&dir, layout, kind, self.shard)?)))
+            .map(|kind| Ok((kind, generation.shard(layout, kind, self.shard)?)))
             .collect::<Result<Vec<_>, StoreError>>()?;
         let mut reader = StepReader::new(self.series.read.clone());
         // Made once a step was read: until then its shape may be metadata's word alone.
@@ -118,9 +116,9 @@ impl ShardTask {
     }
 
     /// Takes the shard over from the previous generation.
-    fn share(&self, store: &Store, previous: &str, dir: &Path) -> Result<Fragment, StoreError> {
+    fn share(&self, previous: &Generation, generation: &Generation) -> Result<Fragment, StoreError> {
         for kind in self.series.layout.kinds() {
-            share_shard(&store.root().join(previous), dir, kind, self.shard)?;
+            generation.share(previous, kind, self.shard)?;
         }
         let row = |(index, plan): (usize, &StepPlan)| self.row(plan.step, index);
         Ok(Fragment { rows: self.steps.iter().enumerate().map(row).collect(), ..Fragment::default() })
@@ -136,9 +134,9 @@ impl ShardTask {
 
     fn read_stored(&self, step: i32, array: &str, row: i32, store: &Store) -> Result<ReadStep<'static>, Failure> {
         let row = u64::try_from(row).unwrap_or(u64::MAX);
-        let bytes = store.open_array(array).and_then(|array| array.read_step(row)).map_err(|error| {
+        let bytes = store.snapshot().open_array(array).and_then(|array| array.read_step(row)).map_err(|error| {
             let remark = format!("the store's own copy of step {step} cannot be read: {error}");
-            let problem = Problem::Remark(remark).at(store.root().join(array));
+            let problem = Problem::Remark(remark).at(store.place().join(array));
             Failure { step, problem, observed: None, in_store: true }
         })?;
         let values = Values::from_ne_bytes(self.series.layout.dtype, &bytes).into_owned();
@@ -290,7 +288,7 @@ mod tests {
         };
         let dir = tempfile::tempdir().unwrap();
         let store = Store::create(dir.path().join("store")).unwrap();
-        series.path = store.new_series(&series.video_id, &series.token).unwrap();
+        series.path = store.create_generation(&series.video_id, &series.token).unwrap().path().to_owned();
         let task = ShardTask { series: *series, shard: 0, steps, unchanged_in: None };
         let sent: ShardTask = serde_json::from_str(&serde_json::to_string(&task).unwrap()).unwrap();
         assert_eq!(sent, task);

@@ -9,9 +9,10 @@ use super::prompts::Prompts;
 use super::schedule;
 use super::{
     Event, IngestError, IngestOptions, Observer, PromptMatches, Quarantined, Remark, Report, WatchOptions, into_inner,
-    lock, remove_generation,
+    lock,
 };
 use crate::dump::{Dump, FileSignature, Series, StepFiles, Video};
+use crate::store::Generation;
 
 /// How long what a commit replaced stays, for whoever is reading it.
 const GRACE: Duration = Duration::from_mins(5);
@@ -98,7 +99,7 @@ struct Watched<'a> {
     has_selected: bool,
     unselected: Option<IngestError>,
     prompts_found: HashMap<String, bool>,
-    replaced: VecDeque<(Instant, PathBuf)>,
+    replaced: VecDeque<(Instant, Generation)>,
     report: Report,
 }
 
@@ -203,7 +204,7 @@ impl<'a> Watched<'a> {
         }
         self.prompts_found.extend(pass.prompts);
         let now = Instant::now();
-        self.replaced.extend(pass.replaced.into_iter().map(|path| (now, path)));
+        self.replaced.extend(pass.replaced.into_iter().map(|generation| (now, generation)));
         self.report.ingested += pass.report.ingested;
         self.report.skipped += pass.report.skipped.saturating_sub(known);
         self.report.bytes_in += pass.report.bytes_in;
@@ -247,8 +248,8 @@ impl<'a> Watched<'a> {
     /// Removes what was replaced long ago.
     fn remove_replaced(&mut self) {
         while self.replaced.front().is_some_and(|(when, _)| when.elapsed() >= GRACE) {
-            let Some((_, path)) = self.replaced.pop_front() else { return };
-            remove_generation(self.path, &path);
+            let Some((_, generation)) = self.replaced.pop_front() else { return };
+            generation.remove();
         }
     }
 

@@ -9,19 +9,20 @@ use arrow::compute::concat_batches;
 use rayon::prelude::*;
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::WriteError;
 use super::commit::{WrittenSeries, commit_video};
 use super::options::IngestOptions;
 use super::plan::Committed;
 use super::series::{SeriesPlan, describe_row};
 use super::task::write_step;
-use super::{WriteError, remove_generation};
 use crate::dump::{ReadOptions, StepArray, StepMetadata, composed, micros, prompt_id};
 use crate::grid::Grid;
 use crate::kernel::StepMeasurer;
 use crate::shape::AxisNumbers;
+use crate::store::storage::Guard;
 use crate::store::{
-    Codec, HeadRow, MetadataPatch, Recipe, SeriesLayout, ShardWriter, StepRow, Store, StoreError, WriterLock,
-    has_same_chunking, heads_batch, heads_schema, share_shard,
+    Codec, Generation, HeadRow, MetadataPatch, Recipe, SeriesLayout, StepRow, Store, StoreError, heads_batch,
+    heads_schema,
 };
 use crate::values::with_values;
 
@@ -51,9 +52,9 @@ pub struct StoreWriter {
     video_id: String,
     options: WriterOptions,
     /// Keeps `gc` away.
-    _lock: WriterLock,
+    _lock: Guard,
     /// By word: what this writer wrote and has replaced. It stays for one commit more, for whoever is reading it.
-    superseded: HashMap<String, PathBuf>,
+    superseded: HashMap<String, Generation>,
     /// Generations that this writer made, by word.
     own: HashMap<String, String>,
     /// How words beyond ASCII are spelled in the store, once one is written.
@@ -120,8 +121,8 @@ impl StoreWriter {
             self.check(token, step, array, &numbers, &stored, &committed)?;
             let recipe = committed.recipe(token).cloned().unwrap_or_else(|| self.recipe());
             let plan = self.plan(token, weight, array, metadata, recipe, &stored);
-            let path = self.store.new_series(&self.video_id, token)?;
-            let plan = SeriesPlan { path, numbers: numbers.clone(), ..plan };
+            let generation = self.store.create_generation(&self.video_id, token)?;
+            let plan = SeriesPlan { path: generation.path().to_owned(), numbers: numbers.clone(), ..plan };
             let mut row = plan.row(step, stored.len());
             describe_row(&mut row, metadata, false);
             row.content_hash.clone_from(&content_hash);
@@ -132,17 +133,17 @@ impl StoreWriter {
                 Ok(written) => written,
                 Err(error) => {
                     // No commit names what was begun.
-                    remove_generation(self.store.root(), &self.store.root().join(&plan.path));
+                    generation.remove();
                     return Err(error);
                 }
             };
             let summary = committed.previous.as_ref().and_then(|index| index.record.summary.clone());
             if commit_video(&self.store, self.video_id.clone(), summary, kept, vec![written], &committed)? {
-                self.supersede(token, stored.first().map(StepRow::series_path), plan.path);
+                self.supersede(token, stored.first().map(StepRow::series_path), generation.path());
                 return Ok(true);
             }
             // Another writer committed this video meanwhile: its words are to be kept.
-            remove_generation(self.store.root(), &self.store.root().join(&plan.path));
+            generation.remove();
         }
     }
 
@@ -151,7 +152,7 @@ impl StoreWriter {
         if token.is_ascii() {
             return token.to_owned();
         }
-        let known = self.spellings.get_or_insert_with(|| self.store.spellings());
+        let known = self.spellings.get_or_insert_with(|| self.store.snapshot().spellings());
         known.entry(composed(token)).or_insert_with(|| token.to_owned()).clone()
     }
 
@@ -161,8 +162,9 @@ impl StoreWriter {
         const ATTEMPTS: usize = 20;
         let mut committed = Committed::default();
         for _ in 0..ATTEMPTS {
-            let previous = self.store.read_video(&self.video_id)?;
-            let heads = previous.as_ref().map(|index| self.store.read_heads(index)).transpose()?.flatten();
+            let snapshot = self.store.snapshot();
+            let previous = snapshot.read_video(&self.video_id)?;
+            let heads = previous.as_ref().map(|index| snapshot.read_heads(index)).transpose()?.flatten();
             let is_whole = previous.is_none() || heads.is_some();
             committed = Committed::new(previous, heads);
             if is_whole {
@@ -179,7 +181,8 @@ impl StoreWriter {
         if row.shape != array.shape || row.dtype != array.values.dtype().name() {
             return Ok(false);
         }
-        let stored = self.store.open_array(&row.array)?.read_step(u64::try_from(row.row).unwrap_or(u64::MAX))?;
+        let stored =
+            self.store.snapshot().open_array(&row.array)?.read_step(u64::try_from(row.row).unwrap_or(u64::MAX))?;
         Ok(stored == array.values.bytes())
     }
 
@@ -259,7 +262,7 @@ impl StoreWriter {
 
     fn lost_statistics(&self) -> WriteError {
         let found = format!("the statistics of video {} are lost: give the video another id", self.video_id);
-        StoreError::Damaged { path: self.store.root().to_owned(), found }.into()
+        StoreError::Damaged { path: self.store.place(), found }.into()
     }
 
     fn recipe(&self) -> Recipe {
@@ -318,10 +321,10 @@ impl StoreWriter {
         stored: &[StepRow],
         committed: &Committed,
     ) -> Result<WrittenSeries, WriteError> {
-        let (layout, dir) = (&plan.layout, self.store.root().join(&plan.path));
-        let old = stored.first().map(|row| self.store.root().join(row.series_path()));
+        let (layout, generation) = (&plan.layout, self.store.generation_at(&plan.path)?);
+        let old = stored.first().map(|row| self.store.generation_at(row.series_path())).transpose()?;
         let old_layout = SeriesLayout { steps: stored.len(), ..*layout };
-        if old.as_ref().is_some_and(|old| !has_same_chunking(old, &old_layout)) {
+        if old.as_ref().is_some_and(|old| !old.matches(&old_layout)) {
             let (video_id, token) = (plan.video_id.clone(), plan.token.clone());
             let differences = "its arrays are cut otherwise: another version of attnkit wrote them".into();
             return Err(WriteError::Settings { video_id, token, differences });
@@ -332,14 +335,14 @@ impl StoreWriter {
         // While the steps are fewer than a shard holds, a shard is as long as the array.
         let full = stored.len() / per_shard;
         let carried: Vec<StepRow> =
-            stored.iter().map(|row| StepRow { array: format!("{}/attention", plan.path), ..row.clone() }).collect();
+            stored.iter().map(|row| StepRow { array: generation.attention(), ..row.clone() }).collect();
         layout.kinds().collect::<Vec<_>>().into_par_iter().try_for_each(|kind| -> Result<(), StoreError> {
-            let mut writer = ShardWriter::create(&dir, layout, kind, full)?;
+            let mut writer = generation.shard(layout, kind, full)?;
             if let Some(old) = &old {
-                (0..full).try_for_each(|shard| share_shard(old, &dir, kind, shard))?;
+                (0..full).try_for_each(|shard| generation.share(old, kind, shard))?;
                 let begun = stored.len() - full * per_shard;
                 if begun > 0 {
-                    writer.copy(old, &old_layout, kind, full, begun)?;
+                    old.copy_steps(&old_layout, kind, full, begun, &mut writer)?;
                 }
             }
             write_step(&array.values, &measures, kind, layout.chunk_len(kind), &mut writer)?;
@@ -350,7 +353,7 @@ impl StoreWriter {
             .iter()
             .map(|map| HeadRow::new(row.step, layout.shape, &plan.numbers, plan.grid, map))
             .collect();
-        let damaged = |found: String| StoreError::Damaged { path: dir.clone(), found };
+        let damaged = |found: String| StoreError::Damaged { path: generation.place(), found };
         let new = heads_batch(&plan.video_id, &plan.token, &maps).map_err(|error| damaged(error.to_string()))?;
         let old_heads = committed.heads.as_ref().and_then(|heads| heads.get(&plan.token));
         let heads = concat_batches(&heads_schema(), old_heads.into_iter().chain([&new]))
@@ -367,23 +370,24 @@ impl StoreWriter {
     }
 
     /// Removes what this writer replaced before; what it has just replaced stays for those who are reading it.
-    fn supersede(&mut self, token: &str, old: Option<&str>, new: String) {
-        let own = self.own.insert(token.to_owned(), new);
+    fn supersede(&mut self, token: &str, old: Option<&str>, new: &str) {
+        let own = self.own.insert(token.to_owned(), new.to_owned());
         // What others wrote is left to `gc`.
-        let replaced = old.filter(|old| own.as_deref() == Some(old)).map(|old| self.store.root().join(old));
+        let replaced = old.filter(|old| own.as_deref() == Some(old));
+        let replaced = replaced.and_then(|old| self.store.generation_at(old).ok());
         let before = match replaced {
             Some(replaced) => self.superseded.insert(token.to_owned(), replaced),
             None => self.superseded.remove(token),
         };
-        if let Some(dir) = before {
-            remove_generation(self.store.root(), &dir);
+        if let Some(generation) = before {
+            generation.remove();
         }
     }
 }
 
 impl Drop for StoreWriter {
     fn drop(&mut self) {
-        self.superseded.values().for_each(|dir| remove_generation(self.store.root(), dir));
+        self.superseded.values().for_each(Generation::remove);
     }
 }
 
@@ -428,12 +432,13 @@ mod tests {
                     assert!(writer.append(token, Some(2.5), number, &step(axes, number), &metadata(number)).unwrap());
                     assert!(!writer.append(token, None, number, &step(axes, number), &metadata(number)).unwrap());
                 }
-                let index = store.read_video("prompt_003_vid001").unwrap().unwrap();
+                let index = store.snapshot().read_video("prompt_003_vid001").unwrap().unwrap();
                 assert_eq!(index.rows.len(), 2 * (usize::try_from(number).unwrap() + 1));
                 let row = index.rows.iter().rfind(|row| row.token == "flower").unwrap();
                 assert_eq!((row.prompt_id.as_deref(), row.weight, row.seed), (Some("prompt_003"), Some(2.5), Some(7)));
                 assert_eq!(index.metadata_of(row)["extra"], serde_json::json!([1, 2]).into());
-                let bytes = store.open_array(&row.array).unwrap().read_step(row.row.try_into().unwrap()).unwrap();
+                let bytes =
+                    store.snapshot().open_array(&row.array).unwrap().read_step(row.row.try_into().unwrap()).unwrap();
                 assert_eq!(bytes, step(axes, number).values.bytes());
             }
             drop(writer);

@@ -1,6 +1,5 @@
 //! The two tables of a store as lazy frames.
 
-use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes as arrow_types;
@@ -10,7 +9,7 @@ use super::QueryError;
 use super::frame::to_polars;
 use super::scan::PartScan;
 use crate::dump::CALENDAR;
-use crate::store::{Store, heads_schema, steps_schema};
+use crate::store::{Part, Snapshot, Store, heads_schema, steps_schema};
 
 /// Digits of a seed in the tables.
 pub(super) const SEED_DIGITS: usize = 20;
@@ -37,30 +36,31 @@ pub(super) static BOTH: LazyLock<SchemaRef> = LazyLock::new(|| {
 pub(super) const STEP_KEY: [&str; 3] = ["video_id", "token", "step"];
 
 /// The tables of one store, as committed when it was opened.
-pub(super) struct Catalog<'a> {
-    store: &'a Store,
-    parts: Vec<PathBuf>,
+pub(super) struct Catalog {
+    snapshot: Snapshot,
+    parts: Arc<[Part]>,
 }
 
-impl<'a> Catalog<'a> {
+impl Catalog {
     /// Finds the parts.
-    pub fn open(store: &'a Store) -> Result<Self, QueryError> {
-        Ok(Self { store, parts: store.sound_parts()? })
+    pub fn open(store: &Store) -> Result<Self, QueryError> {
+        let snapshot = store.snapshot();
+        Ok(Self { parts: snapshot.parts()?, snapshot })
     }
 
-    pub const fn store(&self) -> &Store {
-        self.store
+    pub const fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
     }
 
     /// The table `steps`.
     pub fn steps(&self) -> Result<LazyFrame, QueryError> {
-        let steps = scan("STEPS", self.parts.clone(), steps_schema())?;
+        let steps = scan("STEPS", self.snapshot.clone(), self.parts.to_vec(), steps_schema())?;
         Ok(steps.with_columns([col("seed").cast(DataType::Int128), sane_time("source_modified")]))
     }
 
     /// The table `heads`, of the commits that the steps are of.
     pub fn heads(&self) -> Result<LazyFrame, QueryError> {
-        scan("HEADS", self.store.sound_heads(&self.parts)?, heads_schema())
+        scan("HEADS", self.snapshot.clone(), self.snapshot.heads_of(&self.parts)?, heads_schema())
     }
 }
 
@@ -71,8 +71,13 @@ fn sane_time(column: &str) -> Expr {
     when(is_sane).then(col(column)).otherwise(lit(NULL)).alias(column)
 }
 
-fn scan(name: &'static str, parts: Vec<PathBuf>, table: arrow_types::SchemaRef) -> Result<LazyFrame, QueryError> {
-    let scan = PartScan::new(parts, table);
+fn scan(
+    name: &'static str,
+    snapshot: Snapshot,
+    parts: Vec<Part>,
+    table: arrow_types::SchemaRef,
+) -> Result<LazyFrame, QueryError> {
+    let scan = PartScan::new(snapshot, parts, table);
     let arguments = ScanArgsAnonymous { schema: Some(scan.schema.clone()), name, ..ScanArgsAnonymous::default() };
     Ok(LazyFrame::anonymous_scan(Arc::new(scan), arguments)?)
 }

@@ -79,7 +79,7 @@ impl Explain {
         let first_pass = tasks.iter().filter(|task| task.positions.start == 0).collect::<Vec<_>>();
         for tasks in first_pass.chunk_by(|a, b| a.array == b.array) {
             let Some(first) = tasks.first() else { continue };
-            let array = store.open_array(&first.array)?;
+            let array = store.snapshot().open_array(&first.array)?;
             let name = first.array.rsplit('/').next().unwrap_or_default().to_owned();
             for piece in tasks.iter().flat_map(|task| &task.pieces) {
                 *by_kind.entry((name.clone(), first.dtype)).or_default() +=

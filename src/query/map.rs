@@ -132,7 +132,7 @@ impl SpatialMap {
 
 /// How the maps of a word were pooled when they were ingested, if they were.
 fn pooling_of(store: &Store, array: &str) -> Result<Option<Pooling>, QueryError> {
-    let attributes = store.series_attributes(series_of(array))?;
+    let attributes = store.snapshot().generation(series_of(array))?.attributes()?;
     let lossy = &attributes["lossy"];
     let size = |value: &serde_json::Value| usize::try_from(value.as_u64()?).ok();
     let grid = &lossy["downsampled_from"];

@@ -331,7 +331,8 @@ impl Planner<'_> {
         let (chunks, chunk_len) = match self.chunks.get(&path) {
             Some(known) => *known,
             None => {
-                let array = self.store.open_series(series_of(&first.array), kind, first.shape, first.dtype)?;
+                let array =
+                    self.store.snapshot().open_series(series_of(&first.array), kind, first.shape, first.dtype)?;
                 *self.chunks.entry(path.clone()).or_insert(array.chunks_of_step()?)
             }
         };
@@ -343,7 +344,7 @@ impl Planner<'_> {
             || chunks * chunk_len != kind.step_axes(first.shape).iter().product::<usize>()
         {
             return Err(StoreError::Damaged {
-                path: self.store.root().join(&*path),
+                path: self.store.place().join(&*path),
                 found: format!("{chunks} chunks of {chunk_len} values do not make a step of {}", first.shape),
             }
             .into());
@@ -443,7 +444,7 @@ impl Planner<'_> {
             "a rollup does not leave out non-finite values"
         } else if !self.reduction.rollups {
             "--no-rollups"
-        } else if !self.store.has_array(&rollup_path(&first.array, ArrayKind::Mean)) {
+        } else if !self.store.snapshot().has_array(&rollup_path(&first.array, ArrayKind::Mean)) {
             "the store was made without rollups"
         } else if let Some(kind) = rollups.iter().copied().find(|kind| is_whole(*kind)) {
             return kind;

@@ -4,7 +4,6 @@
 use std::any::Any;
 use std::collections::BTreeSet;
 use std::io;
-use std::path::PathBuf;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
@@ -19,7 +18,7 @@ use rayon::prelude::*;
 
 use super::exact::conjuncts;
 use super::frame::{bits_of, frame_of, to_polars};
-use crate::store::{PartColumns, StoreError, joined};
+use crate::store::{Part, PartColumns, Snapshot, StoreError, joined};
 
 /// Bytes of parts that are read together: of many small ones, polars is asked once for all.
 const GROUP_BYTES: u64 = 4 << 20;
@@ -28,8 +27,9 @@ const MARKED: &str = "attnkit_marked";
 
 /// The parts of one table.
 pub(super) struct PartScan {
+    snapshot: Snapshot,
     /// Files, one for each video.
-    parts: Vec<PathBuf>,
+    parts: Vec<Part>,
     /// Their columns.
     table: SchemaRef,
     /// The same in polars' words.
@@ -85,17 +85,17 @@ impl AnonymousScan for PartScan {
 
 impl PartScan {
     /// Parts of a table with these columns.
-    pub fn new(parts: Vec<PathBuf>, table: SchemaRef) -> Self {
+    pub fn new(snapshot: Snapshot, parts: Vec<Part>, table: SchemaRef) -> Self {
         let schema = to_polars(&table);
-        Self { parts, table, schema, group_bytes: GROUP_BYTES }
+        Self { snapshot, parts, table, schema, group_bytes: GROUP_BYTES }
     }
 
     /// The parts, a few of the small ones together.
-    fn groups(&self) -> Vec<&[PathBuf]> {
+    fn groups(&self) -> Vec<&[Part]> {
         let mut groups = Vec::new();
         let (mut start, mut bytes) = (0, 0);
         for (index, part) in self.parts.iter().enumerate() {
-            bytes += part.metadata().map_or(0, |found| found.len());
+            bytes += part.bytes;
             if bytes >= self.group_bytes || index + 1 == self.parts.len() {
                 groups.push(&self.parts[start..=index]);
                 (start, bytes) = (index + 1, 0);
@@ -105,11 +105,11 @@ impl PartScan {
     }
 
     /// Columns of a group's rows for which a condition is true.
-    fn read(&self, group: &[PathBuf], columns: &[&str], condition: Option<&Expr>) -> PolarsResult<DataFrame> {
+    fn read(&self, group: &[Part], columns: &[&str], condition: Option<&Expr>) -> PolarsResult<DataFrame> {
         let pieces = condition.map(|condition| self.pieces(condition)).unwrap_or_default();
         let mut rows = GroupRows::default();
         for part in group {
-            let part = PartColumns::open(part, &self.table).map_err(as_polars)?;
+            let part = self.snapshot.columns(part, &self.table).map_err(as_polars)?;
             if !pieces.iter().any(|piece| piece.rules_out(&part)) {
                 rows.add_part(part)?;
             }
@@ -268,17 +268,17 @@ mod tests {
 
     const COLUMNS: [&str; 5] = ["video_id", "token", "step", "head", "top5"];
 
-    fn parts(dir: &std::path::Path) -> Vec<PathBuf> {
+    fn parts(dir: &std::path::Path) -> (Snapshot, Vec<Part>) {
         let dump = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/dataset");
         ingest::run(&[dump], dir.join("store"), &IngestOptions::default(), &Silent).unwrap();
-        let store = Store::open(dir.join("store")).unwrap();
-        let parts = store.sound_heads(&store.sound_parts().unwrap()).unwrap();
+        let snapshot = Store::open(dir.join("store")).unwrap().snapshot();
+        let parts = snapshot.heads_of(&snapshot.parts().unwrap()).unwrap();
         assert_eq!(parts.len(), 16);
-        parts
+        (snapshot, parts)
     }
 
-    fn scan(parts: &[PathBuf], group_bytes: u64) -> LazyFrame {
-        let scan = PartScan { group_bytes, ..PartScan::new(parts.to_vec(), heads_schema()) };
+    fn scan((snapshot, parts): &(Snapshot, Vec<Part>), group_bytes: u64) -> LazyFrame {
+        let scan = PartScan { group_bytes, ..PartScan::new(snapshot.clone(), parts.clone(), heads_schema()) };
         let arguments = ScanArgsAnonymous { schema: Some(scan.schema.clone()), ..ScanArgsAnonymous::default() };
         LazyFrame::anonymous_scan(Arc::new(scan), arguments).unwrap()
     }
@@ -330,8 +330,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut parts = parts(dir.path());
         let expected = scan(&parts, 1).collect().unwrap();
-        parts.truncate(2);
-        parts.push(dir.path().join("gone.parquet"));
+        parts.1.truncate(2);
+        let gone = Part { key: "index/heads/gone.parquet".into(), ..parts.1[0].clone() };
+        parts.1.push(gone);
         let first = scan(&parts, 1).limit(500).collect().unwrap();
         assert!(first.equals_missing(&expected.head(Some(500))));
         let error = scan(&parts, 1).collect().unwrap_err().to_string();
@@ -340,9 +341,11 @@ mod tests {
 
     #[test]
     fn no_parts_are_a_table_without_rows() {
-        let none = scan(&[], GROUP_BYTES).filter(col("step").gt(3)).select(COLUMNS.map(col)).collect().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let nothing = (Store::create(dir.path()).unwrap().snapshot(), Vec::new());
+        let none = scan(&nothing, GROUP_BYTES).filter(col("step").gt(3)).select(COLUMNS.map(col)).collect().unwrap();
         assert_eq!((none.height(), none.width()), (0, COLUMNS.len()));
-        let none = scan(&[], GROUP_BYTES).limit(3).collect().unwrap();
+        let none = scan(&nothing, GROUP_BYTES).limit(3).collect().unwrap();
         assert_eq!((none.height(), none.width()), (0, heads_schema().fields().len()));
     }
 }

@@ -130,11 +130,11 @@ impl Selection {
 }
 
 /// What there is to select, in a line.
-pub(super) fn whats_there(catalog: &Catalog<'_>) -> Result<String, QueryError> {
+pub(super) fn whats_there(catalog: &Catalog) -> Result<String, QueryError> {
     let columns = ["token", "step", "video_id", "num_blocks", "num_heads", "block_numbers", "head_numbers"];
     let all = catalog.steps()?.select(columns.map(col)).collect()?;
     if all.height() == 0 {
-        let left_out = catalog.store().left_out().into_iter().map(|(_, error)| format!("left out: {error}"));
+        let left_out = catalog.snapshot().left_out().into_iter().map(|(_, error)| format!("left out: {error}"));
         let said: Vec<String> = std::iter::once("the store is empty".to_owned()).chain(left_out).collect();
         return Ok(said.join("; "));
     }
@@ -265,7 +265,7 @@ fn numbers_of(lists: &ListChunked, row: usize) -> Result<Option<Arc<[i32]>>, Que
 }
 
 /// The places of the maps that a filter chooses by their statistics, with the number of the step each is in.
-fn chosen_by_statistics(catalog: &Catalog<'_>, filter: &Filter, steps: DataFrame) -> Result<DataFrame, QueryError> {
+fn chosen_by_statistics(catalog: &Catalog, filter: &Filter, steps: DataFrame) -> Result<DataFrame, QueryError> {
     let heads = filtered(catalog.heads()?, filter.of_heads());
     let numbered = steps.lazy().with_row_index(NUMBER, None);
     let joined = filtered(join(heads, numbered), filter.of_both());

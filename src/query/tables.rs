@@ -86,7 +86,7 @@ impl List {
         Ok(rows.select(columns.into_iter().map(as_stored).collect::<Vec<Expr>>()))
     }
 
-    fn steps(&self, catalog: &Catalog<'_>) -> Result<LazyFrame, QueryError> {
+    fn steps(&self, catalog: &Catalog) -> Result<LazyFrame, QueryError> {
         let steps = filtered(catalog.steps()?, self.filter.of_steps());
         if !self.filter.asks_maps() {
             return Ok(steps);
@@ -100,7 +100,7 @@ impl List {
         Ok(steps.join(heads, key.clone(), key, arguments))
     }
 
-    fn heads(&self, catalog: &Catalog<'_>, needed: &[&str]) -> Result<LazyFrame, QueryError> {
+    fn heads(&self, catalog: &Catalog, needed: &[&str]) -> Result<LazyFrame, QueryError> {
         let heads = filtered(catalog.heads()?, self.filter.of_heads());
         let asked_of_steps = self.filter.steps_columns();
         if needed.iter().copied().chain(asked_of_steps).all(|name| HEADS.contains(name)) {

@@ -194,7 +194,7 @@ impl<'a> OpenArrays<'a> {
         if let Some(array) = known(&open) {
             return Ok(array);
         }
-        let array = Arc::new(self.store.open_array(path)?);
+        let array = self.store.snapshot().open_array(path)?;
         if open.len() == OPEN_ARRAYS {
             open.remove(0);
         }

@@ -1,8 +1,7 @@
 //! Some columns of a part's rows, read without the others.
 
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, RecordBatchReader};
@@ -19,47 +18,36 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaDataReader;
 use parquet::file::reader::{ChunkReader, Length};
 
-use super::part::{check_sizes, guarded};
-use super::{StoreError, files};
-
-/// The largest part that is read at once: thousands of small ones may be looked at together, and so many files cannot
-/// be held open.
-const SMALL: u64 = 1 << 20;
+use super::part::{GENERATION_KEY, PartFile, check_sizes, guarded, value_of};
+use super::storage::Storage;
+use super::{Part, StoreError};
 
 /// A part of which columns are read: what is read is of one commit, whatever takes the file's place meanwhile.
-#[derive(Debug)]
 pub(crate) struct PartColumns {
     path: PathBuf,
-    contents: Contents,
+    file: PartFile,
     metadata: ArrowReaderMetadata,
-}
-
-#[derive(Debug)]
-enum Contents {
-    /// Of a small part.
-    Bytes(Bytes),
-    File(File),
 }
 
 impl PartColumns {
     /// Opens a part of a table with these columns. Texts are read as views, of which equal ones share their bytes.
     ///
     /// # Errors
-    /// If it cannot be opened, or has other columns.
-    pub fn open(path: &Path, table: &Schema) -> Result<Self, StoreError> {
-        let contents = Contents::open(path)?;
-        let metadata = guarded(path, || {
-            let footer = ParquetMetaDataReader::new();
-            let footer = match &contents {
-                Contents::Bytes(bytes) => footer.parse_and_finish(bytes),
-                Contents::File(file) => footer.parse_and_finish(file),
-            };
-            let footer = footer.map_err(|source| StoreError::Parquet { path: path.to_owned(), source })?;
-            check_sizes(&footer).map_err(|found| StoreError::damaged(path, found))?;
+    /// If it cannot be opened, has other columns, or is of another commit than the one that was pinned.
+    pub(super) fn open(storage: &dyn Storage, part: &Part, table: &Schema) -> Result<Self, StoreError> {
+        let path = storage.place(&part.key);
+        let file = PartFile::open(storage, &part.key).map_err(|error| part.moved_on(storage, error))?;
+        let metadata = guarded(&path, || {
+            let footer = ParquetMetaDataReader::new().parse_and_finish(&file);
+            let footer = footer.map_err(|source| StoreError::Parquet { path: path.clone(), source })?;
+            check_sizes(&footer).map_err(|found| StoreError::damaged(&path, found))?;
+            if value_of(&footer, GENERATION_KEY).as_ref() != Some(&part.generation) {
+                return Err(StoreError::MovedOn { path: path.clone() });
+            }
             let options = ArrowReaderOptions::new().with_schema(with_views(table));
-            ArrowReaderMetadata::try_new(Arc::new(footer), options).map_err(|error| StoreError::damaged(path, error))
+            ArrowReaderMetadata::try_new(Arc::new(footer), options).map_err(|error| StoreError::damaged(&path, error))
         })?;
-        Ok(Self { path: path.to_owned(), contents, metadata })
+        Ok(Self { path, file, metadata })
     }
 
     /// Number of its rows.
@@ -115,53 +103,16 @@ impl PartColumns {
 
     /// The bytes of columns.
     fn pieces(&self, projection: &ProjectionMask) -> io::Result<Pieces> {
-        let length = self.contents.len()?;
+        let length = self.file.len();
         let mut pieces = Vec::new();
         for group in self.metadata.metadata().row_groups() {
             let columns = group.columns().iter().enumerate();
             for (_, column) in columns.filter(|(index, _)| projection.leaf_included(*index)) {
                 let (start, bytes) = column.byte_range();
-                if start.checked_add(bytes).is_none_or(|end| end > length) {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
-                pieces.push((start, self.contents.read(start, bytes)?));
+                pieces.push((start, self.file.read(start, bytes)?));
             }
         }
         Ok(Pieces { length, pieces })
-    }
-}
-
-impl Contents {
-    fn open(path: &Path) -> Result<Self, StoreError> {
-        let file = files::open(path)?;
-        let length = file.metadata().map_err(StoreError::io(path))?.len();
-        let contents = Self::File(file);
-        if length > SMALL {
-            Ok(contents)
-        } else {
-            contents.read(0, length).map(Self::Bytes).map_err(StoreError::io(path))
-        }
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        match self {
-            Self::Bytes(bytes) => Ok(bytes.len() as u64),
-            Self::File(file) => file.metadata().map(|found| found.len()),
-        }
-    }
-
-    /// Bytes that are there, as was checked.
-    fn read(&self, start: u64, bytes: u64) -> io::Result<Bytes> {
-        let size = |bytes: u64| usize::try_from(bytes).map_err(io::Error::other);
-        match self {
-            Self::Bytes(whole) => Ok(whole.slice(size(start)?..size(start + bytes)?)),
-            Self::File(file) => {
-                let (mut file, mut piece) = (file, Vec::with_capacity(size(bytes)?));
-                file.seek(SeekFrom::Start(start))?;
-                file.take(bytes).read_to_end(&mut piece)?;
-                Ok(piece.into())
-            }
-        }
     }
 }
 

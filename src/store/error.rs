@@ -75,6 +75,12 @@ pub enum StoreError {
         /// What the system says.
         source: io::Error,
     },
+    /// What was read was committed anew since, and is gone.
+    #[error("{}: the store has moved on: this was written anew while it was read; ask again", path.display())]
+    MovedOn {
+        /// The file or array.
+        path: PathBuf,
+    },
     /// Something else is writing.
     #[error("{}: an ingest is writing into this store; wait until it ends", path.display())]
     Busy {
@@ -84,6 +90,12 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether there is no such file.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
     /// Whether it is one file that cannot be used, not the store or the machine.
     pub(super) fn is_of_one_file(&self) -> bool {
         match self {

@@ -1,12 +1,10 @@
 //! Removing what no commit names: old generations, and what interrupted writers left.
 
 use std::collections::HashSet;
-use std::ffi::OsStr;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::lock::WriterLock;
-use super::{Store, StoreError, part, remove};
+use super::storage::{Entry, EntryKind, Lock, join, split};
+use super::{Store, StoreError, layout, part};
 
 /// Something in a store that no commit names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,37 +21,12 @@ impl Store {
     /// # Errors
     /// If the store cannot be read.
     pub fn garbage(&self) -> Result<Vec<Garbage>, StoreError> {
-        let index = self.read_index()?;
-        let named: HashSet<PathBuf> =
-            index.iter().flat_map(|video| &video.rows).map(|row| self.root().join(row.series_path())).collect();
-        // What a part names that cannot be read is not known: all of its video stays.
-        let (parts, _) = self.parts()?;
-        let committed: HashSet<&OsStr> = parts.iter().filter_map(|part| part.file_stem()).collect();
-        let read: HashSet<PathBuf> = index.iter().map(|video| self.layout.video(&video.record.video_id)).collect();
-        let is_unreadable =
-            |video: &Path| !read.contains(video) && video.file_name().is_some_and(|name| committed.contains(name));
-        let mut unnamed = Vec::new();
-        for video in children(&self.layout.maps())? {
-            if is_unreadable(&video) {
-                continue;
-            }
-            if is_directory(&video) {
-                let (kept, left): (Vec<_>, Vec<_>) = children(&video)?
-                    .into_iter()
-                    .filter(|path| path.file_name().is_some_and(|name| name != "zarr.json"))
-                    .partition(|path| named.contains(path));
-                unnamed.extend(if kept.is_empty() { vec![video] } else { left });
-            } else if is_hidden(&video) {
-                unnamed.push(video);
-            }
+        let mut garbage = Vec::new();
+        for key in self.unnamed()? {
+            garbage.push(Garbage { path: self.storage.place(&key), bytes: self.storage.bytes_below(&key)? });
         }
-        unnamed.extend(children(self.root())?.into_iter().filter(|path| is_hidden(path) && path.is_file()));
-        unnamed.extend(children(&self.layout.steps_dir())?.into_iter().filter(|path| is_hidden(path)));
-        let of_no_video =
-            |path: &PathBuf| is_hidden(path) || path.file_stem().is_none_or(|name| !committed.contains(name));
-        unnamed.extend(children(&self.layout.heads_dir())?.into_iter().filter(of_no_video));
-        unnamed.sort();
-        unnamed.into_iter().map(|path| Ok(Garbage { bytes: tree_bytes(&path)?, path })).collect()
+        garbage.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(garbage)
     }
 
     /// Removes what no commit names; first finishes commits that were interrupted. Returns what was removed.
@@ -62,45 +35,65 @@ impl Store {
     /// If an ingest is running into this store, or something cannot be removed.
     pub fn gc(&self) -> Result<Vec<Garbage>, StoreError> {
         self.check_directories()?;
-        let _alone = WriterLock::exclusive(self)?;
-        for path in children(&self.layout.steps_dir())?.into_iter().filter(|path| is_hidden(path)) {
-            if let Ok(staged) = part::read_steps_part(&path) {
+        let _alone = self.storage.lock(Lock::Alone)?;
+        for entry in self.storage.list(layout::STEPS)?.iter().filter(|entry| is_hidden(entry)) {
+            if let Ok(staged) = part::read_steps_part(&*self.storage, &join(layout::STEPS, &entry.name)) {
                 self.mend(&staged.record.video_id)?;
             }
         }
-        let garbage = self.garbage()?;
-        for Garbage { path, .. } in &garbage {
-            remove(self.root(), path)?;
+        let mut removed = Vec::new();
+        for key in self.unnamed()? {
+            removed.push(Garbage { path: self.storage.place(&key), bytes: self.storage.bytes_below(&key)? });
+            self.storage.delete(&key)?;
         }
-        Ok(garbage)
+        removed.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(removed)
     }
 
-    /// Takes the lock of a writer.
-    pub(crate) fn lock_for_writing(&self) -> Result<WriterLock, StoreError> {
-        WriterLock::shared(self)
+    /// Keys of what no commit names.
+    fn unnamed(&self) -> Result<Vec<String>, StoreError> {
+        let snapshot = self.snapshot();
+        let index = snapshot.read_index()?;
+        let named: HashSet<&str> =
+            index.iter().flat_map(|video| &video.rows).map(super::StepRow::series_path).collect();
+        let read: HashSet<String> = index.iter().map(|video| self.video_key(&video.record.video_id)).collect();
+        // What a part names that cannot be read is not known: all of its video stays.
+        let files = self.part_files()?;
+        let committed: HashSet<&str> = files.parts.iter().filter_map(|(key, _)| video_name(split(key).1)).collect();
+        let below = |directory: &str| -> Result<Vec<(String, Entry)>, StoreError> {
+            let entries = self.storage.list(directory)?;
+            Ok(entries.into_iter().map(|entry| (join(directory, &entry.name), entry)).collect())
+        };
+        let mut unnamed = Vec::new();
+        for (video, entry) in below(layout::MAPS)? {
+            if !read.contains(&video) && committed.contains(&*entry.name) {
+                continue;
+            }
+            if entry.kind == EntryKind::Directory {
+                let generations = below(&video)?.into_iter().map(|(key, _)| key);
+                let (kept, left): (Vec<_>, Vec<_>) =
+                    generations.filter(|key| split(key).1 != layout::DOCUMENT).partition(|key| named.contains(&**key));
+                unnamed.extend(if kept.is_empty() { vec![video] } else { left });
+            } else if is_hidden(&entry) {
+                unnamed.push(video);
+            }
+        }
+        let is_hidden_file = |entry: &Entry| is_hidden(entry) && entry.kind == EntryKind::File;
+        let is_of_no_video =
+            |entry: &Entry| is_hidden(entry) || video_name(&entry.name).is_none_or(|name| !committed.contains(name));
+        let in_root = below("")?.into_iter().filter(|(_, entry)| is_hidden_file(entry));
+        let staged = below(layout::STEPS)?.into_iter().filter(|(_, entry)| is_hidden(entry));
+        let heads = below(layout::HEADS)?.into_iter().filter(|(_, entry)| is_of_no_video(entry));
+        unnamed.extend(in_root.chain(staged).chain(heads).map(|(key, _)| key));
+        Ok(unnamed)
     }
 }
 
-/// Bytes of all files below a path; none, if it has gone.
-pub(crate) fn tree_bytes(path: &Path) -> Result<u64, StoreError> {
-    match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => children(path)?.iter().map(|path| tree_bytes(path)).sum(),
-        Ok(metadata) => Ok(metadata.len()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
-        Err(error) => Err(StoreError::io(path)(error)),
-    }
+/// The encoded name of the video that a part is called after.
+fn video_name(part: &str) -> Option<&str> {
+    part.rsplit_once('.').map(|(stem, _)| stem)
 }
 
-fn children(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
-    let entries = fs::read_dir(dir).map_err(StoreError::io(dir))?;
-    entries.map(|entry| entry.map(|entry| entry.path()).map_err(StoreError::io(dir))).collect()
-}
-
-/// Whether it is a directory itself: what a link leads to is not the store's.
-pub(super) fn is_directory(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|found| found.is_dir())
-}
-
-fn is_hidden(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+fn is_hidden(entry: &Entry) -> bool {
+    entry.name.starts_with('.')
 }

@@ -1,80 +1,84 @@
-//! Where things are in a store: the only place that builds its paths.
+//! Where things are in a store: the only place that builds keys. A key is the path of a file below the store, with `/`,
+//! as tables and documents name it.
 
-use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::names::{encode_name, encode_name_plainly};
+use super::storage::join;
 
-/// The paths of a store.
-#[derive(Debug, Clone)]
-pub(crate) struct Layout {
-    pub root: PathBuf,
+/// The arrays, video by video.
+pub const MAPS: &str = "maps";
+/// The tables.
+pub const INDEX: &str = "index";
+/// The parts of `steps`: what is committed.
+pub const STEPS: &str = "index/steps";
+/// The parts of `heads`.
+pub const HEADS: &str = "index/heads";
+/// What writers lock.
+pub const WRITERS: &str = ".writers";
+/// The name of every document.
+pub const DOCUMENT: &str = "zarr.json";
+
+/// The document of a group or an array.
+pub fn document(of: &str) -> String {
+    join(of, DOCUMENT)
 }
 
-impl Layout {
-    pub fn maps(&self) -> PathBuf {
-        self.root.join("maps")
-    }
-
-    pub fn video(&self, video_id: &str) -> PathBuf {
-        named(&self.maps(), video_id, "")
-    }
-
-    pub fn steps_dir(&self) -> PathBuf {
-        self.root.join("index").join("steps")
-    }
-
-    pub fn heads_dir(&self) -> PathBuf {
-        self.root.join("index").join("heads")
-    }
-
-    pub fn steps_part(&self, video_id: &str) -> PathBuf {
-        named(&self.steps_dir(), video_id, ".parquet")
-    }
-
-    pub fn heads_part(&self, video_id: &str) -> PathBuf {
-        self.heads_dir().join(self.steps_part(video_id).file_name().unwrap_or_default())
-    }
-
-    /// Where the `steps` part of a commit waits for its rename.
-    pub fn staged_steps(&self, video_id: &str, generation: &str) -> PathBuf {
-        self.steps_dir().join(format!(".{}.{generation}.steps", encode_name(video_id)))
-    }
-
-    /// Where the `heads` part of a commit waits for its rename.
-    pub fn staged_heads(&self, video_id: &str, generation: &str) -> PathBuf {
-        self.heads_dir().join(format!(".{}.{generation}.heads", encode_name(video_id)))
-    }
-
-    /// Directory of a word's arrays, below the store.
-    pub fn series(&self, video_id: &str, token: &str, generation: &str) -> String {
-        format!("{}/{}@{generation}", self.relative(&self.video(video_id)), encode_name(token))
-    }
-
-    pub fn writers(&self) -> PathBuf {
-        self.root.join(".writers")
-    }
-
-    /// A path below the root as tables and documents name it: with `/`.
-    pub fn relative(&self, path: &Path) -> String {
-        let below = path.strip_prefix(&self.root).unwrap_or(path);
-        below.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
-    }
+/// Where a video's arrays are: its key, and that which earlier versions gave it, if that is another.
+pub fn video(video_id: &str) -> Names {
+    Names::of(MAPS, video_id, "")
 }
 
-/// What is of a video in a directory. Where a store has it under the name that earlier versions gave it, it stays
-/// there.
-fn named(dir: &Path, video_id: &str, extension: &str) -> PathBuf {
-    let name = dir.join(encode_name(video_id) + extension);
-    if !video_id.starts_with('_') {
-        return name;
+/// The `steps` part of a video, as [`video`].
+pub fn steps_part(video_id: &str) -> Names {
+    Names::of(STEPS, video_id, ".parquet")
+}
+
+/// The `heads` part beside a `steps` part.
+pub fn heads_beside(steps_part: &str) -> String {
+    join(HEADS, super::storage::split(steps_part).1)
+}
+
+/// Where the `steps` part of a commit waits until it is published.
+pub fn staged_steps(video_id: &str, generation: &str) -> String {
+    join(STEPS, &format!(".{}.{generation}.steps", encode_name(video_id)))
+}
+
+/// Where the `heads` part of a commit waits until it is published.
+pub fn staged_heads(video_id: &str, generation: &str) -> String {
+    join(HEADS, &format!(".{}.{generation}.heads", encode_name(video_id)))
+}
+
+/// Directory of a word's arrays in that of its video.
+pub fn series(video: &str, token: &str, generation: &str) -> String {
+    join(video, &format!("{}@{generation}", encode_name(token)))
+}
+
+/// The `steps` part of the video that a word's arrays belong to.
+pub fn steps_part_of_series(series: &str) -> Option<String> {
+    let (video, _) = series.strip_prefix(MAPS)?.strip_prefix('/')?.split_once('/')?;
+    Some(join(STEPS, &format!("{video}.parquet")))
+}
+
+/// The keys that something of a video can have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    /// The one that is given today.
+    pub now: String,
+    /// The one that earlier versions gave; where a store has it, it stays.
+    pub before: Option<String>,
+}
+
+impl Names {
+    fn of(directory: &str, video_id: &str, extension: &str) -> Self {
+        let now = join(directory, &(encode_name(video_id) + extension));
+        let before = || join(directory, &(encode_name_plainly(video_id) + extension));
+        Self { now, before: video_id.starts_with('_').then(before) }
     }
-    let plain = dir.join(encode_name_plainly(video_id) + extension);
-    if plain.exists() && !name.exists() { plain } else { name }
 }
 
 /// A new generation: 11 hexadecimal digits of time, 5 at random.
-pub(crate) fn new_generation() -> String {
+pub fn new_generation() -> String {
     let millis = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis());
     format!("{:011x}{:05x}", millis & 0xFFF_FFFF_FFFF, fastrand::u32(..1 << 20))
 }

@@ -1,12 +1,13 @@
 //! Part files: the tables of one video, each with a checksum over itself. Renaming them into place is the commit.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
@@ -15,22 +16,27 @@ use parquet::file::metadata::{
     ColumnChunkMetaData, KeyValue, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData,
 };
 use parquet::file::properties::WriterProperties;
+use parquet::file::reader::{ChunkReader, Length};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
-use super::arrays::Codec;
+use super::storage::{Contents, Storage};
 use super::tables::{StepRow, heads_by_token, heads_schema, names, steps_batch, steps_from_batch, steps_schema};
-use super::{StoreError, durable, files};
+use super::{Codec, StoreError};
 use crate::dtype::Dtype;
 use crate::dump::Batch;
 use crate::json::Object;
 
-const GENERATION_KEY: &str = "attnkit.generation";
+pub(super) const GENERATION_KEY: &str = "attnkit.generation";
 /// The most rows of a part.
 const MAX_ROWS: i64 = 1 << 24;
 /// The most bytes of a part's columns, once decompressed.
 const MAX_BYTES: i64 = 1 << 32;
+/// The largest part that is read at once.
+const SMALL: u64 = 1 << 20;
+/// What is said of a part that names no commit.
+const NO_GENERATION: &str = "it names no generation";
 const CHECKSUM_KEY: &str = "attnkit.checksum";
 const VIDEO_KEY: &str = "attnkit.video";
 /// What stands in place of a checksum while it is computed.
@@ -217,22 +223,31 @@ fn checksum_position(bytes: &[u8]) -> Option<usize> {
     (at + 32 <= bytes.len()).then_some(at)
 }
 
+/// What the footer of a part says of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PartFooter {
+    /// The commit that it is of.
+    pub generation: String,
+    /// The video that a `steps` part is of.
+    pub video_id: Option<String>,
+}
+
 /// Checks a part's checksum over itself, and that nothing it says of sizes would fill the memory.
-pub(super) fn check_part(path: &Path) -> Result<(), StoreError> {
-    checked_metadata(path).map(drop)
+pub(super) fn check_part(storage: &dyn Storage, key: &str) -> Result<PartFooter, StoreError> {
+    let metadata = checked_metadata(storage, key)?;
+    let generation = value_of(&metadata, GENERATION_KEY);
+    let record = value_of(&metadata, VIDEO_KEY).and_then(|record| serde_json::from_str::<VideoRecord>(&record).ok());
+    Ok(PartFooter {
+        generation: generation.ok_or_else(|| StoreError::damaged(storage.place(key), NO_GENERATION))?,
+        video_id: record.map(|record| record.video_id),
+    })
 }
 
-/// Checks a `steps` part as [`check_part`] does: the video that it is of.
-pub(super) fn check_steps_part(path: &Path) -> Result<Option<String>, StoreError> {
-    let record = value_of(&checked_metadata(path)?, VIDEO_KEY);
-    Ok(record.and_then(|record| serde_json::from_str::<VideoRecord>(&record).ok()).map(|record| record.video_id))
-}
-
-fn checked_metadata(path: &Path) -> Result<ParquetMetaData, StoreError> {
-    let bytes = files::read(path)?;
+fn checked_metadata(storage: &dyn Storage, key: &str) -> Result<ParquetMetaData, StoreError> {
+    let (path, bytes) = (&*storage.place(key), storage.get(key)?);
     check_bytes(&bytes).map_err(|found| StoreError::damaged(path, found))?;
     guarded(path, || {
-        let metadata = ParquetMetaDataReader::new().parse_and_finish(&Bytes::from(bytes));
+        let metadata = ParquetMetaDataReader::new().parse_and_finish(&bytes);
         let metadata = metadata.map_err(|source| StoreError::Parquet { path: path.to_owned(), source })?;
         check_sizes(&metadata).map_err(|found| StoreError::damaged(path, found))?;
         Ok(metadata)
@@ -274,10 +289,10 @@ fn check_bytes(bytes: &[u8]) -> Result<(), &'static str> {
 }
 
 /// Reads a `steps` part.
-pub(super) fn read_steps_part(path: &Path) -> Result<VideoIndex, StoreError> {
-    let (batches, keys) = read_part(path)?;
-    let generation =
-        keys.get(GENERATION_KEY).cloned().ok_or_else(|| StoreError::damaged(path, "it names no generation"))?;
+pub(super) fn read_steps_part(storage: &dyn Storage, key: &str) -> Result<VideoIndex, StoreError> {
+    let path = &*storage.place(key);
+    let (batches, keys) = read_part(path, storage.get(key)?)?;
+    let generation = keys.get(GENERATION_KEY).cloned().ok_or_else(|| StoreError::damaged(path, NO_GENERATION))?;
     let record = keys.get(VIDEO_KEY).ok_or_else(|| StoreError::damaged(path, "it names no video"))?;
     let record: VideoRecord = serde_json::from_str(record).map_err(|error| StoreError::damaged(path, error))?;
     let mut rows = Vec::new();
@@ -297,44 +312,92 @@ pub(super) fn read_steps_part(path: &Path) -> Result<VideoIndex, StoreError> {
 pub type Heads = BTreeMap<String, RecordBatch>;
 
 /// Generation and rows of a `heads` part.
-pub(super) fn read_heads_part(path: &Path) -> Result<(String, Heads), StoreError> {
-    let (batches, keys) = read_part(path)?;
+pub(super) fn read_heads_part(storage: &dyn Storage, key: &str) -> Result<(String, Heads), StoreError> {
+    let path = &*storage.place(key);
+    let (batches, keys) = read_part(path, storage.get(key)?)?;
     if let Some(batch) = batches.first().filter(|batch| batch.schema().fields() != heads_schema().fields()) {
         let found = format!("its columns are {}; expected those of the `heads` table", names(&batch.schema()));
         return Err(StoreError::damaged(path, found));
     }
     let heads = heads_by_token(&batches).map_err(|found| StoreError::damaged(path, found))?;
-    let generation =
-        keys.get(GENERATION_KEY).cloned().ok_or_else(|| StoreError::damaged(path, "it names no generation"))?;
+    let generation = keys.get(GENERATION_KEY).cloned().ok_or_else(|| StoreError::damaged(path, NO_GENERATION))?;
     Ok((generation, heads))
 }
 
-/// Generation of a part, from its footer alone.
-pub(super) fn part_generation(path: &Path) -> Result<Option<String>, StoreError> {
-    let file = match files::open(path) {
-        Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        other => other?,
+/// Generation of a part, from its footer alone; `None`, if there is no part.
+pub(super) fn part_generation(storage: &dyn Storage, key: &str) -> Result<Option<String>, StoreError> {
+    let contents = match storage.open(key) {
+        Err(error) if error.is_not_found() => return Ok(None),
+        other => PartFile::Large(other?),
     };
+    let path = &*storage.place(key);
     guarded(path, || {
-        let builder = ParquetRecordBatchReaderBuilder::try_new(file)
-            .map_err(|source| StoreError::Parquet { path: path.to_owned(), source })?;
-        Ok(value_of(builder.metadata(), GENERATION_KEY))
+        let metadata = ParquetMetaDataReader::new().parse_and_finish(&contents);
+        let metadata = metadata.map_err(|source| StoreError::Parquet { path: path.to_owned(), source })?;
+        Ok(value_of(&metadata, GENERATION_KEY))
     })
 }
 
+/// The file of a part. Of a small one, all is read when it is opened: thousands of them may be looked at together, and
+/// so many files cannot be held open.
+pub(super) enum PartFile {
+    Small(Bytes),
+    Large(Box<dyn Contents>),
+}
+
+impl PartFile {
+    pub fn open(storage: &dyn Storage, key: &str) -> Result<Self, StoreError> {
+        let contents = storage.open(key)?;
+        if contents.len() > SMALL {
+            Ok(Self::Large(contents))
+        } else {
+            contents.read(0, contents.len()).map(Self::Small).map_err(StoreError::io(storage.place(key)))
+        }
+    }
+
+    /// A range of its bytes.
+    pub fn read(&self, start: u64, bytes: u64) -> io::Result<Bytes> {
+        match self {
+            Self::Small(contents) => Contents::read(contents, start, bytes),
+            Self::Large(contents) => contents.read(start, bytes),
+        }
+    }
+}
+
+impl Length for PartFile {
+    fn len(&self) -> u64 {
+        match self {
+            Self::Small(contents) => contents.len() as u64,
+            Self::Large(contents) => contents.len(),
+        }
+    }
+}
+
+/// For footers: columns are read by their ranges.
+impl ChunkReader for PartFile {
+    type T = bytes::buf::Reader<Bytes>;
+
+    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
+        Ok(self.read(start, self.len().saturating_sub(start))?.reader())
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        Ok(self.read(start, length as u64)?)
+    }
+}
+
 /// What a footer has under a key.
-fn value_of(metadata: &ParquetMetaData, key: &str) -> Option<String> {
+pub(super) fn value_of(metadata: &ParquetMetaData, key: &str) -> Option<String> {
     let mut pairs = metadata.file_metadata().key_value_metadata().into_iter().flatten();
     pairs.find(|pair| pair.key == key)?.value.clone()
 }
 
-fn read_part(path: &Path) -> Result<(Vec<RecordBatch>, BTreeMap<String, String>), StoreError> {
+fn read_part(path: &Path, bytes: Bytes) -> Result<(Vec<RecordBatch>, BTreeMap<String, String>), StoreError> {
     let failed = |source| StoreError::Parquet { path: path.to_owned(), source };
-    let bytes = files::read(path)?;
     // What is read here may be written again, under a new checksum.
     check_bytes(&bytes).map_err(|found| StoreError::damaged(path, found))?;
     guarded(path, || {
-        let builder = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes)).map_err(failed)?;
+        let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(failed)?;
         let keys = builder.metadata().file_metadata().key_value_metadata().cloned().unwrap_or_default();
         let keys = keys.into_iter().filter_map(|pair| Some((pair.key, pair.value?))).collect();
         check_sizes(builder.metadata()).map_err(|found| StoreError::damaged(path, found))?;
@@ -343,28 +406,21 @@ fn read_part(path: &Path) -> Result<(Vec<RecordBatch>, BTreeMap<String, String>)
     })
 }
 
-/// Writes bytes durably beside their final place.
-pub(super) fn stage(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    durable::write(path, bytes)?;
-    path.parent().map_or(Ok(()), durable::sync_dir)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
+    use crate::store::storage::Memory;
 
     #[test]
     fn a_flipped_bit_anywhere_in_a_part_is_found() {
         let record = VideoRecord { video_id: "v".into(), ..VideoRecord::default() };
         let index = VideoIndex { generation: "0123456789abcdef".into(), record, rows: Vec::new() };
         let bytes = steps_part(&index).unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("v.parquet");
-        fs::write(&path, &bytes).unwrap();
-        check_part(&path).unwrap();
-        assert_eq!(read_steps_part(&path).unwrap(), index);
+        let storage = Memory::new();
+        storage.put("v.parquet", &bytes).unwrap();
+        let footer = check_part(&storage, "v.parquet").unwrap();
+        assert_eq!((footer.generation, footer.video_id), (index.generation.clone(), Some("v".into())));
+        assert_eq!(read_steps_part(&storage, "v.parquet").unwrap(), index);
         for position in 0..bytes.len() {
             let mut flipped = bytes.clone();
             flipped[position] ^= 1 << (position % 8);

@@ -1,12 +1,12 @@
-//! Parts of the arrays of one word, named by video, word and steps: what lazy readers ask for. Where arrays lie is
-//! looked up at each call, so that what a writer replaces meanwhile is found in its new place.
+//! Parts of the arrays of one word, named by video, word and steps: what lazy readers ask for.
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::{ArrayKind, StepRow, Store, StoreError, StoredArray};
+use super::{ArrayKind, Snapshot, StepRow, StoreError, StoredArray};
 use crate::dtype::Dtype;
 
 /// Elements of some steps of an array.
@@ -18,7 +18,7 @@ pub struct Elements {
     pub bytes: Vec<u8>,
 }
 
-impl Store {
+impl Snapshot {
     /// The arrays that a word has: `attention`, and those rollups that were stored. None, if there is no such word.
     ///
     /// # Errors
@@ -54,17 +54,17 @@ impl Store {
             return Ok(Some(Elements { dtype: kind.dtype(Dtype::Float32), bytes: Vec::new() }));
         };
         let stored_dtype = |row: &StepRow| {
-            let unknown = |found| StoreError::damaged(self.root().join(&row.array), found);
+            let unknown = |found| StoreError::damaged(self.storage().place(&row.array), found);
             row.dtype.parse::<Dtype>().map_err(unknown)
         };
         let dtype = kind.dtype(stored_dtype(first)?);
-        let mut arrays: HashMap<&str, StoredArray> = HashMap::new();
+        let mut arrays: HashMap<&str, Arc<StoredArray>> = HashMap::new();
         for row in &wanted {
             let stored = stored_dtype(row)?;
             let found = kind.dtype(stored);
             if found != dtype {
                 let found = format!("its type is {found}, that of step {} is {dtype}", first.step);
-                return Err(StoreError::damaged(self.root().join(&row.array), found));
+                return Err(StoreError::damaged(self.storage().place(&row.array), found));
             }
             if !arrays.contains_key(row.series_path()) {
                 let array = self.open_series(row.series_path(), kind, row.shape, stored)?;
@@ -89,15 +89,16 @@ impl Store {
 mod tests {
     use super::*;
     use crate::ingest::{self, IngestOptions, Silent};
+    use crate::store::Store;
 
     const VIDEO: &str = "prompt_000_vid001";
 
-    fn store(rollups: bool) -> (tempfile::TempDir, Store) {
+    fn store(rollups: bool) -> (tempfile::TempDir, Snapshot) {
         let dir = tempfile::tempdir().unwrap();
         let dump = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/variants/gzip");
         let options = IngestOptions { rollups, ..IngestOptions::default() };
         ingest::run(&[dump], dir.path().join("store"), &options, &Silent).unwrap();
-        let store = Store::open(dir.path().join("store")).unwrap();
+        let store = Store::open(dir.path().join("store")).unwrap().snapshot();
         (dir, store)
     }
 

@@ -191,7 +191,7 @@ fn between_two_renames(options: &[&str]) -> (Place, PathBuf, Vec<u8>) {
     place.word(VIDEO, "flower").steps([3]);
     place.ingest(options).clean();
     let new = fs::read(&steps).unwrap();
-    let generation = Store::open(place.store()).unwrap().read_video(VIDEO).unwrap().unwrap().generation;
+    let generation = Store::open(place.store()).unwrap().snapshot().read_video(VIDEO).unwrap().unwrap().generation;
     fs::write(&steps, old).unwrap();
     (place, steps.with_file_name(format!(".{VIDEO}.{generation}.steps")), new)
 }
@@ -252,7 +252,7 @@ fn a_first_commit_interrupted_between_its_renames_is_finished() {
     let place = four_videos();
     place.ingest(&[]).clean();
     let steps = place.store().join("index/steps").join(format!("{VIDEO}.parquet"));
-    let generation = Store::open(place.store()).unwrap().read_video(VIDEO).unwrap().unwrap().generation;
+    let generation = Store::open(place.store()).unwrap().snapshot().read_video(VIDEO).unwrap().unwrap().generation;
     fs::rename(&steps, steps.with_file_name(format!(".{VIDEO}.{generation}.steps"))).unwrap();
     assert_eq!(place.videos().len(), 3);
     place.assert_sound();

@@ -106,7 +106,7 @@ fn a_reader_that_goes_away_is_no_failure() {
 
 fn rows(place: &Place) -> Vec<StepRow> {
     let store = Store::open(place.store()).unwrap();
-    store.read_index().unwrap().into_iter().flat_map(|video| video.rows).collect()
+    store.snapshot().read_index().unwrap().into_iter().flat_map(|video| video.rows).collect()
 }
 
 fn row(place: &Place, video: &str, token: &str) -> StepRow {

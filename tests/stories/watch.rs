@@ -42,7 +42,7 @@ impl Observer for Generator<'_> {
 }
 
 fn steps_in(place: &Place) -> usize {
-    let video = Store::open(place.store()).ok().and_then(|store| store.read_video(VIDEO).unwrap());
+    let video = Store::open(place.store()).ok().and_then(|store| store.snapshot().read_video(VIDEO).unwrap());
     video.map_or(0, |video| video.rows.len())
 }
 

@@ -217,6 +217,7 @@ impl Place {
     /// Values of an array in the store, as bytes.
     pub fn values(&self, video: &str, token: &str, step: i32) -> Vec<u8> {
         let store = attnkit::store::Store::open(self.store()).unwrap();
+        let store = store.snapshot();
         let video = store.read_video(video).unwrap().unwrap();
         let row = video.rows.iter().find(|row| row.token == token && row.step == step).unwrap();
         store.open_array(&row.array).unwrap().read_step(u64::try_from(row.row).unwrap()).unwrap()

@@ -1,0 +1,332 @@
+//! How the arrays of one word are laid out: their shapes, how values are cut into chunks and shards, and the documents
+//! that say so.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::dtype::Dtype;
+use crate::shape::{AxisNumbers, StepShape};
+
+/// Inner chunks hold whole heads up to this.
+const CHUNK_BYTES: usize = 512 << 10;
+/// Whole blocks are joined into one inner chunk up to this.
+const JOINED_BYTES: usize = 64 << 10;
+/// Raw bytes of the steps of one shard.
+const SHARD_BYTES: usize = 128 << 20;
+/// Blosc compresses blocks of at most this.
+const BLOSC_BLOCK_BYTES: usize = 256 << 10;
+
+/// How arrays are compressed. Every codec is lossless.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Codec {
+    /// Blosc with lz4: the fastest to read and write.
+    Fast,
+    /// Blosc with zstd, level 1: nearly the smallest, and fast.
+    #[default]
+    Balanced,
+    /// Blosc with zstd, level 9: the smallest, slow to write.
+    Small,
+    /// No compression.
+    None,
+}
+
+impl Codec {
+    /// The compressor's Zarr metadata for inner chunks of `bytes` of `dtype`.
+    fn metadata(self, dtype: Dtype, bytes: usize) -> Option<Value> {
+        let (cname, level) = match self {
+            Self::None => return None,
+            Self::Fast => ("lz4", 5),
+            Self::Balanced => ("zstd", 1),
+            Self::Small => ("zstd", 5),
+        };
+        // lz4 has no entropy coder, so it gains nothing from single bits of full float32 mantissas.
+        let shuffle = if self == Self::Fast && dtype != Dtype::Float16 { "shuffle" } else { "bitshuffle" };
+        Some(json!({"name": "blosc", "configuration": {
+            "cname": cname, "clevel": level, "shuffle": shuffle, "typesize": dtype.size(),
+            "blocksize": blosc_block(dtype, bytes),
+        }}))
+    }
+}
+
+/// Equal blocks of whole groups of eight elements: Blosc leaves a block that is not such a multiple unshuffled.
+fn blosc_block(dtype: Dtype, bytes: usize) -> usize {
+    let group = 8 * dtype.size();
+    (bytes / bytes.div_ceil(BLOSC_BLOCK_BYTES).max(1) / group * group).max(group)
+}
+
+/// One of the sharded arrays of a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum ArrayKind {
+    /// `[step, block, head, spatial, token]`, the dump's values.
+    Attention,
+    /// `[step, block, spatial, token]`, mean over heads.
+    MeanHead,
+    /// `[step, head, spatial, token]`, mean over blocks.
+    MeanBlock,
+    /// `[step, spatial, token]`, mean over both.
+    Mean,
+}
+
+impl ArrayKind {
+    /// All, the rollups after the array they are of.
+    pub const ALL: [Self; 4] = [Self::Attention, Self::MeanHead, Self::MeanBlock, Self::Mean];
+
+    /// Its name in the group.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Attention => "attention",
+            Self::MeanHead => "mean_head",
+            Self::MeanBlock => "mean_block",
+            Self::Mean => "mean",
+        }
+    }
+
+    /// Axes of one step of it, for step arrays of `shape`.
+    #[must_use]
+    pub fn step_axes(self, shape: StepShape) -> Vec<usize> {
+        let StepShape { blocks, heads, spatial, tokens } = shape;
+        match self {
+            Self::Attention => vec![blocks, heads, spatial, tokens],
+            Self::MeanHead => vec![blocks, spatial, tokens],
+            Self::MeanBlock => vec![heads, spatial, tokens],
+            Self::Mean => vec![spatial, tokens],
+        }
+    }
+
+    /// Type of its elements, for step arrays of `dtype`.
+    #[must_use]
+    pub const fn dtype(self, dtype: Dtype) -> Dtype {
+        match self {
+            Self::Attention => dtype,
+            _ => Dtype::Float32,
+        }
+    }
+
+    pub(super) const fn dimension_names(self) -> &'static [&'static str] {
+        match self {
+            Self::Attention => &["step", "block", "head", "spatial", "token"],
+            Self::MeanHead => &["step", "block", "spatial", "token"],
+            Self::MeanBlock => &["step", "head", "spatial", "token"],
+            Self::Mean => &["step", "spatial", "token"],
+        }
+    }
+}
+
+impl std::str::FromStr for ArrayKind {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let names = || Self::ALL.map(Self::name).join(", ");
+        let found = Self::ALL.into_iter().find(|kind| kind.name() == name);
+        found.ok_or_else(|| format!("`{name}` is not one of {}", names()))
+    }
+}
+
+/// How the arrays of one word are laid out: shapes, chunks, shards, codec.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeriesLayout {
+    /// Shape of a step.
+    pub shape: StepShape,
+    /// Type of `attention`.
+    pub dtype: Dtype,
+    /// Number of steps.
+    pub steps: usize,
+    /// Compression.
+    pub codec: Codec,
+    /// Whether rollups are kept.
+    pub rollups: bool,
+}
+
+impl SeriesLayout {
+    /// Steps in one shard.
+    #[must_use]
+    pub fn steps_per_shard(&self) -> usize {
+        (SHARD_BYTES / (self.shape.len() * self.dtype.size())).clamp(1, self.steps.max(1))
+    }
+
+    /// Files of a video beside those of its words: the group's document and the parts of two tables.
+    pub const FILES_OF_A_VIDEO: u64 = 3;
+
+    /// Files of the word: shards and documents of its arrays and of two coordinates, and the group's document.
+    #[must_use]
+    pub fn files(&self) -> u64 {
+        let shards = self.steps.div_ceil(self.steps_per_shard());
+        (self.kinds().count() * (shards + 1) + 5) as u64
+    }
+
+    /// The arrays there are.
+    pub fn kinds(&self) -> impl Iterator<Item = ArrayKind> + use<> {
+        let rollups = self.rollups;
+        ArrayKind::ALL.into_iter().filter(move |kind| rollups || *kind == ArrayKind::Attention)
+    }
+
+    /// Type of an array's elements.
+    #[must_use]
+    pub const fn dtype_of(&self, kind: ArrayKind) -> Dtype {
+        kind.dtype(self.dtype)
+    }
+
+    /// Axes of an inner chunk, without its step axis of 1.
+    #[must_use]
+    pub fn chunk_axes(&self, kind: ArrayKind) -> Vec<usize> {
+        let map_bytes = self.shape.head_len() * self.dtype_of(kind).size();
+        let mut axes = kind.step_axes(self.shape);
+        let largest = |count: usize, unit: usize, limit: usize| {
+            (1..=count).rev().find(|&n| count.is_multiple_of(n) && n * unit <= limit).unwrap_or(1)
+        };
+        match kind {
+            ArrayKind::Attention => {
+                axes[1] = largest(self.shape.heads, map_bytes, CHUNK_BYTES);
+                axes[0] = if axes[1] == self.shape.heads {
+                    largest(self.shape.blocks, map_bytes * self.shape.heads, JOINED_BYTES)
+                } else {
+                    1
+                };
+            }
+            ArrayKind::MeanHead | ArrayKind::MeanBlock => axes[0] = largest(axes[0], map_bytes, CHUNK_BYTES),
+            ArrayKind::Mean => {}
+        }
+        axes
+    }
+
+    /// Elements of an inner chunk.
+    #[must_use]
+    pub fn chunk_len(&self, kind: ArrayKind) -> usize {
+        self.chunk_axes(kind).iter().product()
+    }
+
+    /// Inner chunks of one step.
+    #[must_use]
+    pub fn chunks_per_step(&self, kind: ArrayKind) -> usize {
+        kind.step_axes(self.shape).iter().product::<usize>() / self.chunk_len(kind)
+    }
+
+    pub(super) fn inner_codecs(&self, kind: ArrayKind) -> Vec<Value> {
+        let dtype = self.dtype_of(kind);
+        let bytes = json!({"name": "bytes", "configuration": {"endian": "little"}});
+        let compressor = self.codec.metadata(dtype, self.chunk_len(kind) * dtype.size());
+        [Some(bytes), compressor, Some(json!({"name": "crc32c"}))].into_iter().flatten().collect()
+    }
+
+    /// The array's `zarr.json`.
+    pub(super) fn document(&self, kind: ArrayKind) -> Value {
+        let with_steps = |steps: usize, axes: Vec<usize>| [vec![steps], axes].concat();
+        let shard = with_steps(self.steps_per_shard(), kind.step_axes(self.shape));
+        let codecs = json!([{"name": "sharding_indexed", "configuration": {
+            "chunk_shape": with_steps(1, self.chunk_axes(kind)),
+            "codecs": self.inner_codecs(kind),
+            "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
+            "index_location": "end",
+        }}]);
+        let shape = with_steps(self.steps, kind.step_axes(self.shape));
+        array_document(&shape, &shard, self.dtype_of(kind).name(), json!("NaN"), codecs, kind.dimension_names())
+    }
+}
+
+pub(super) fn array_document(
+    shape: &[usize],
+    chunk: &[usize],
+    dtype: &str,
+    fill: Value,
+    codecs: Value,
+    names: &[&str],
+) -> Value {
+    json!({
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": shape,
+        "data_type": dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": fill,
+        "codecs": codecs,
+        "dimension_names": names,
+        "attributes": {},
+    })
+}
+
+/// A group's `zarr.json`.
+pub(super) fn group_document(attributes: Value) -> Value {
+    json!({"zarr_format": 3, "node_type": "group", "attributes": attributes})
+}
+
+/// A document as it is written.
+pub(super) fn to_text(document: &Value) -> Vec<u8> {
+    let mut text = serde_json::to_vec_pretty(document).unwrap_or_default(); // a `Value` always serialises
+    text.push(b'\n');
+    text
+}
+
+/// The values along the axes of a word's arrays.
+pub(crate) struct Coordinates<'a> {
+    /// The denoising steps, ascending.
+    pub steps: &'a [i32],
+    /// Their timesteps; NaN: unknown.
+    pub timesteps: &'a [f64],
+    /// Of blocks and heads, where they do not count from 0.
+    pub numbers: &'a AxisNumbers,
+}
+
+/// One of them, as an array.
+pub(crate) struct Coordinate {
+    /// Name of the array.
+    pub name: &'static str,
+    /// Its only dimension.
+    pub dimension: &'static str,
+    /// Its Zarr data type.
+    pub dtype: &'static str,
+    /// Its values, little-endian.
+    pub bytes: Vec<u8>,
+}
+
+impl Coordinates<'_> {
+    /// The arrays there are: blocks and heads have one only where they do not count from 0.
+    pub fn arrays(&self) -> Vec<Coordinate> {
+        let ints = |name, numbers: &[i32]| Coordinate {
+            name,
+            dimension: name,
+            dtype: "int32",
+            bytes: numbers.iter().flat_map(|number| number.to_le_bytes()).collect(),
+        };
+        let timestep = Coordinate {
+            name: "timestep",
+            dimension: "step",
+            dtype: "float64",
+            bytes: self.timesteps.iter().flat_map(|timestep| timestep.to_le_bytes()).collect(),
+        };
+        let block = self.numbers.blocks.as_deref().map(|blocks| ints("block", blocks));
+        let head = self.numbers.heads.as_deref().map(|heads| ints("head", heads));
+        [Some(ints("step", self.steps)), Some(timestep), block, head].into_iter().flatten().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout(blocks: usize, heads: usize, spatial: usize) -> SeriesLayout {
+        let shape = StepShape { blocks, heads, spatial, tokens: 1 };
+        SeriesLayout { shape, dtype: Dtype::Float16, steps: 50, codec: Codec::Balanced, rollups: true }
+    }
+
+    #[test]
+    fn chunks_stay_in_cache_and_shards_hold_whole_steps() {
+        let full = layout(30, 12, 23_850);
+        assert_eq!(full.chunk_axes(ArrayKind::Attention), [1, 6, 23_850, 1]);
+        assert_eq!(full.chunk_axes(ArrayKind::MeanHead), [5, 23_850, 1]);
+        assert_eq!(full.chunk_axes(ArrayKind::MeanBlock), [4, 23_850, 1]);
+        assert_eq!(full.steps_per_shard(), 7);
+        let small = layout(6, 4, 576);
+        assert_eq!(small.chunk_axes(ArrayKind::Attention), [6, 4, 576, 1]);
+        assert_eq!(small.steps_per_shard(), 50);
+    }
+
+    #[test]
+    fn blosc_blocks_are_equal_groups_of_eight() {
+        assert_eq!(blosc_block(Dtype::Float16, 286_200), 143_088);
+        assert_eq!(blosc_block(Dtype::Float16, 10), 16);
+        assert_eq!(blosc_block(Dtype::Float32, 477_000), 238_496);
+    }
+}

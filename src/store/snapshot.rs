@@ -1,0 +1,316 @@
+//! One consistent state of a store, for whoever reads: the commits that it has seen stay the ones it is about. It never
+//! writes. What is gone since, because a video was committed anew, is [`StoreError::MovedOn`], never a hole.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rayon::prelude::*;
+
+use super::part::{self, Heads, VideoIndex};
+use super::storage::{Storage, join};
+use super::{ArrayKind, Generation, NOT_A_PART, PartFiles, Store, StoreError, StoredArray, UNFINISHED, layout};
+use crate::dtype::Dtype;
+use crate::dump::composed;
+use crate::shape::StepShape;
+
+/// How often it is looked whether a commit that is under way has ended, and what is waited in between.
+const COMMIT_ATTEMPTS: usize = 5;
+const COMMIT_WAIT: std::time::Duration = std::time::Duration::from_millis(20);
+/// Arrays that stay open.
+const OPEN_ARRAYS: usize = 64;
+
+/// A consistent state of a store. Cheap to clone; its clones are the same state.
+///
+/// What is looked at is pinned when it is looked at first: of each video, everything that is read is of one commit.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    store: Store,
+    pinned: Arc<Mutex<Pinned>>,
+    arrays: Arc<Mutex<HashMap<String, Arc<StoredArray>>>>,
+}
+
+#[derive(Debug, Default)]
+struct Pinned {
+    /// The commit of each video's `steps` part, by its key.
+    commits: HashMap<String, String>,
+    /// The sound `steps` parts, once they were looked for.
+    parts: Option<Arc<[Part]>>,
+}
+
+/// A part of a table, as a snapshot has pinned it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Part {
+    /// Its file.
+    pub key: String,
+    /// The commit that it is of.
+    pub generation: String,
+    /// Bytes of its file.
+    pub bytes: u64,
+}
+
+impl Part {
+    /// Where a part is gone, the store has moved on.
+    pub(super) fn moved_on(&self, storage: &dyn Storage, error: StoreError) -> StoreError {
+        if error.is_not_found() { StoreError::MovedOn { path: storage.place(&self.key) } } else { error }
+    }
+}
+
+impl Store {
+    /// Its state from now on: nothing is read yet.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot { store: self.clone(), pinned: Arc::default(), arrays: Arc::default() }
+    }
+}
+
+impl Snapshot {
+    /// The store.
+    #[must_use]
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Ids of the committed videos, sorted.
+    ///
+    /// # Errors
+    /// If the index cannot be read.
+    pub fn videos(&self) -> Result<Vec<String>, StoreError> {
+        Ok(self.read_index()?.into_iter().map(|index| index.record.video_id).collect())
+    }
+
+    /// The committed state of a video; `None` if there is no such video.
+    ///
+    /// # Errors
+    /// If its part is damaged, or the store has moved on.
+    pub fn read_video(&self, video_id: &str) -> Result<Option<VideoIndex>, StoreError> {
+        let key = self.store.steps_key(video_id);
+        match self.read_steps(&key) {
+            Ok(index) if index.record.video_id == video_id => Ok(Some(index)),
+            Ok(_) => Err(StoreError::damaged(self.storage().place(&key), NOT_A_PART)),
+            Err(error) if error.is_not_found() && !self.pinned().commits.contains_key(&key) => Ok(None),
+            Err(error) => Err(self.moved_on(&key, error)),
+        }
+    }
+
+    /// The committed state of all videos whose parts are sound, sorted by id.
+    ///
+    /// # Errors
+    /// If the index cannot be read, or the store has moved on.
+    pub fn read_index(&self) -> Result<Vec<VideoIndex>, StoreError> {
+        let parts = self.parts()?;
+        let read = parts.par_iter().filter_map(|part| {
+            let video = self.read_steps(&part.key).map_err(|error| part.moved_on(self.storage(), error));
+            self.store.known.note(self.storage(), &part.key, video).transpose()
+        });
+        let mut index: Vec<VideoIndex> = read.collect::<Result<_, _>>()?;
+        index.sort_by(|a, b| a.record.video_id.cmp(&b.record.video_id));
+        Ok(index)
+    }
+
+    /// The statistics of a video's maps, as rows of `heads`; `None` if they belong to another commit than its `steps`
+    /// (a writer was interrupted; the next ingest mends that) or are not there.
+    ///
+    /// # Errors
+    /// If the part is damaged.
+    pub fn read_heads(&self, video: &VideoIndex) -> Result<Option<Heads>, StoreError> {
+        let key = self.store.heads_key(&video.record.video_id);
+        match part::read_heads_part(self.storage(), &key) {
+            Ok((generation, heads)) => Ok((generation == video.generation).then_some(heads)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The sound `steps` parts, sorted by name.
+    ///
+    /// # Errors
+    /// If they cannot be looked for, or the store has moved on.
+    pub(crate) fn parts(&self) -> Result<Arc<[Part]>, StoreError> {
+        if let Some(parts) = &self.pinned().parts {
+            return Ok(parts.clone());
+        }
+        let (storage, known) = (self.storage(), &self.store.known);
+        let PartFiles { parts, strays } = self.store.part_files()?;
+        for key in strays {
+            let odd = StoreError::damaged(storage.place(&key), NOT_A_PART);
+            known.note::<()>(storage, &key, Err(odd))?;
+        }
+        let sound = parts.into_par_iter().filter_map(|(key, entry)| {
+            let footer = known.check(storage, &key, &entry).and_then(|footer| match &footer.video_id {
+                // Of a copy under another name, all rows would be there twice.
+                Some(video) if self.store.steps_key(video) != key => {
+                    Err(StoreError::damaged(storage.place(&key), NOT_A_PART))
+                }
+                _ => Ok(footer.generation),
+            });
+            let part = |generation| Part { key: key.clone(), generation, bytes: entry.bytes };
+            known.note(storage, &key, footer).map(|footer| footer.map(part)).transpose()
+        });
+        let parts: Arc<[Part]> = sound.collect::<Result<Vec<_>, _>>()?.into();
+        for part in &*parts {
+            self.pin(&part.key, &part.generation)?;
+        }
+        Ok(self.pinned().parts.get_or_insert(parts).clone())
+    }
+
+    /// The sound `heads` parts of the commits that some `steps` parts are of.
+    ///
+    /// # Errors
+    /// If they cannot be looked for, or the store has moved on.
+    pub(crate) fn heads_of(&self, parts: &[Part]) -> Result<Vec<Part>, StoreError> {
+        let sound = parts.par_iter().filter_map(|steps| {
+            let key = layout::heads_beside(&steps.key);
+            self.store.known.note(self.storage(), &key, self.heads_part(steps, &key)).transpose()
+        });
+        sound.collect()
+    }
+
+    /// The `heads` part of the commit that a `steps` part is of. Waits for a commit that is under way.
+    fn heads_part(&self, steps: &Part, key: &str) -> Result<Part, StoreError> {
+        let storage = self.storage();
+        for attempt in 0..COMMIT_ATTEMPTS {
+            if attempt > 0 {
+                std::thread::sleep(COMMIT_WAIT);
+            }
+            let found = match storage.entry(key)? {
+                Some(entry) => Some((self.store.known.check(storage, key, &entry)?.generation, entry.bytes)),
+                None => None,
+            };
+            match found {
+                Some((generation, bytes)) if generation == steps.generation => {
+                    return Ok(Part { key: key.to_owned(), generation, bytes });
+                }
+                _ if part::part_generation(storage, &steps.key)?.as_ref() != Some(&steps.generation) => {
+                    return Err(StoreError::MovedOn { path: storage.place(&steps.key) });
+                }
+                _ => {}
+            }
+        }
+        Err(StoreError::damaged(storage.place(key), UNFINISHED))
+    }
+
+    /// Opens a part of a table with these columns, to read some of them.
+    ///
+    /// # Errors
+    /// If it cannot be opened, has other columns, or the store has moved on.
+    #[cfg(feature = "query")]
+    pub(crate) fn columns(
+        &self,
+        part: &Part,
+        table: &arrow::datatypes::Schema,
+    ) -> Result<super::PartColumns, StoreError> {
+        super::PartColumns::open(self.storage(), part, table)
+    }
+
+    /// Opens an array by its path below the store, as the column `array` names it. The last ones stay open.
+    ///
+    /// # Errors
+    /// If it is not there or damaged, the path leads out of the store, or the store has moved on.
+    pub fn open_array(&self, path: &str) -> Result<Arc<StoredArray>, StoreError> {
+        self.store.check_inside(path)?;
+        if let Some(open) = lock(&self.arrays).get(path) {
+            return Ok(open.clone());
+        }
+        let array = Arc::new(StoredArray::open(self.store.storage.clone(), path)?);
+        let mut arrays = lock(&self.arrays);
+        if arrays.len() >= OPEN_ARRAYS {
+            arrays.clear();
+        }
+        arrays.insert(path.to_owned(), array.clone());
+        Ok(array)
+    }
+
+    /// Opens an array of a word below `series`, and checks that it has steps of the shape and type that the word's rows
+    /// say.
+    ///
+    /// # Errors
+    /// As [`open_array`](Self::open_array), or if it has others.
+    pub(crate) fn open_series(
+        &self,
+        series: &str,
+        kind: ArrayKind,
+        shape: StepShape,
+        dtype: Dtype,
+    ) -> Result<Arc<StoredArray>, StoreError> {
+        let path = join(series, kind.name());
+        let array = self.open_array(&path)?;
+        let dtype = kind.dtype(dtype);
+        let expected: Vec<u64> = kind.step_axes(shape).iter().map(|&axis| axis as u64).collect();
+        let found = array.shape();
+        if found.get(1..) != Some(&expected) || array.dtype() != dtype.name() {
+            let found = format!(
+                "its steps are {} {:?}; the table `steps` says {dtype} {expected:?}",
+                array.dtype(),
+                found.get(1..).unwrap_or_default()
+            );
+            return Err(StoreError::damaged(self.storage().place(&path), found));
+        }
+        Ok(array)
+    }
+
+    /// Whether there is an array at a path below the store.
+    pub(crate) fn has_array(&self, path: &str) -> bool {
+        let is_there = || self.storage().entry(&layout::document(path)).is_ok_and(|entry| entry.is_some());
+        self.store.check_inside(path).is_ok() && is_there()
+    }
+
+    /// The arrays of a word, by their directory below the store.
+    ///
+    /// # Errors
+    /// If the path leads out of the store.
+    pub fn generation(&self, path: &str) -> Result<Generation, StoreError> {
+        self.store.generation_at(path)
+    }
+
+    /// The files of the index that have been left out so far because they are damaged, each with a line that names it
+    /// and says how.
+    #[must_use]
+    pub fn left_out(&self) -> Vec<(PathBuf, String)> {
+        self.store.left_out()
+    }
+
+    /// Ids of the committed videos by the directory that they were read from. Parts that cannot be read are left out.
+    pub(crate) fn sources(&self) -> HashMap<PathBuf, String> {
+        let of = |video: VideoIndex| Some((video.source_dir()?.to_owned(), video.record.video_id));
+        self.read_index().unwrap_or_default().into_iter().filter_map(of).collect()
+    }
+
+    /// The spelling of each committed word, by its composed form. Parts that cannot be read are left out.
+    pub(crate) fn spellings(&self) -> HashMap<String, String> {
+        let rows = self.read_index().unwrap_or_default().into_iter().flat_map(|video| video.rows);
+        let words = rows.map(|row| row.token).filter(|token| !token.is_ascii());
+        words.map(|token| (composed(&token), token)).collect()
+    }
+
+    /// Reads a `steps` part of the commit that is pinned, or pins it.
+    pub(super) fn read_steps(&self, key: &str) -> Result<VideoIndex, StoreError> {
+        let video = part::read_steps_part(self.storage(), key)?;
+        self.pin(key, &video.generation)?;
+        Ok(video)
+    }
+
+    /// Pins the commit of a `steps` part, if none is.
+    fn pin(&self, key: &str, generation: &str) -> Result<(), StoreError> {
+        let mut pinned = self.pinned();
+        let commit = pinned.commits.entry(key.to_owned()).or_insert_with(|| generation.to_owned());
+        if commit == generation { Ok(()) } else { Err(StoreError::MovedOn { path: self.storage().place(key) }) }
+    }
+
+    fn moved_on(&self, key: &str, error: StoreError) -> StoreError {
+        if error.is_not_found() { StoreError::MovedOn { path: self.storage().place(key) } } else { error }
+    }
+
+    pub(super) fn storage(&self) -> &dyn Storage {
+        &*self.store.storage
+    }
+
+    fn pinned(&self) -> MutexGuard<'_, Pinned> {
+        lock(&self.pinned)
+    }
+}
+
+/// Nothing panics while it holds a lock.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

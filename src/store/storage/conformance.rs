@@ -1,0 +1,202 @@
+//! What every storage must do: run on each of them.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use super::{EntryKind, Local, Lock, Memory, Storage};
+use crate::store::StoreError;
+
+/// Every storage there is, with what keeps its files.
+pub fn storages() -> Vec<(Arc<dyn Storage>, Option<tempfile::TempDir>)> {
+    let dir = tempfile::tempdir().unwrap();
+    vec![(Arc::new(Local::new(dir.path().join("store"))), Some(dir)), (Arc::new(Memory::new()), None)]
+}
+
+fn on_each(test: impl Fn(&dyn Storage)) {
+    for (storage, _dir) in storages() {
+        test(&*storage);
+    }
+}
+
+fn names(storage: &dyn Storage, directory: &str) -> Vec<String> {
+    let mut names: Vec<String> = storage.list(directory).unwrap().into_iter().map(|entry| entry.name).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn what_is_put_is_read_and_listed() {
+    on_each(|storage| {
+        storage.put("a/b/one", b"first").unwrap();
+        storage.put("a/b/one", b"another").unwrap();
+        storage.write("a/two", b"").unwrap();
+        assert_eq!(storage.get("a/b/one").unwrap(), "another");
+        assert_eq!(storage.get("a/two").unwrap(), "");
+        assert_eq!(names(storage, ""), ["a"]);
+        assert_eq!(names(storage, "a"), ["b", "two"]);
+        assert_eq!(names(storage, "a/b"), ["one"]);
+        let entry = storage.entry("a/b/one").unwrap().unwrap();
+        assert_eq!((entry.name.as_str(), entry.kind, entry.bytes), ("one", EntryKind::File, 7));
+        assert_eq!(storage.list("a/b").unwrap(), [entry]);
+        assert_eq!(storage.entry("a/b").unwrap().unwrap().kind, EntryKind::Directory);
+        assert_eq!(storage.bytes_below("a").unwrap(), 7);
+        assert_eq!(storage.bytes_below("none").unwrap(), 0);
+    });
+}
+
+#[test]
+fn what_is_not_there_is_said_so() {
+    on_each(|storage| {
+        storage.put("a/b", b"").unwrap();
+        for key in ["none", "a/none", "none/b"] {
+            assert!(storage.get(key).unwrap_err().is_not_found(), "{key}");
+            assert_eq!(storage.entry(key).unwrap(), None);
+            assert!(storage.delete(key).unwrap_err().is_not_found(), "{key}");
+            assert!(storage.list(key).unwrap_err().is_not_found(), "{key}");
+            storage.link(key, "a/c").unwrap_err();
+            assert!(storage.get(key).unwrap_err().to_string().contains(key));
+        }
+        assert!(storage.get("a").unwrap_err().to_string().contains("a directory"));
+        assert_eq!(names(storage, "a"), ["b"]);
+    });
+}
+
+#[test]
+fn ranges_are_those_of_the_file_and_of_no_more() {
+    on_each(|storage| {
+        storage.put("file", b"0123456789").unwrap();
+        let contents = storage.open("file").unwrap();
+        assert_eq!(contents.len(), 10);
+        assert_eq!(contents.read(2, 3).unwrap(), "234");
+        assert_eq!(contents.read(10, 0).unwrap(), "");
+        for (start, bytes) in [(8, 3), (11, 0), (u64::MAX, 2), (2, u64::MAX), (0, 1 << 60)] {
+            contents.read(start, bytes).unwrap_err();
+        }
+    });
+}
+
+#[test]
+fn a_file_is_written_piece_by_piece() {
+    on_each(|storage| {
+        let mut file = storage.create("a/file").unwrap();
+        file.write_all(b"one ").unwrap();
+        file.write_all(b"two").unwrap();
+        file.finish().unwrap();
+        assert_eq!(storage.get("a/file").unwrap(), "one two");
+    });
+}
+
+#[test]
+fn a_file_that_is_open_stays_as_it_was() {
+    on_each(|storage| {
+        storage.put("file", b"old").unwrap();
+        let contents = storage.open("file").unwrap();
+        storage.put("file", b"newer").unwrap();
+        assert_eq!(contents.read(0, 3).unwrap(), "old");
+        let before = storage.entry("file").unwrap().unwrap();
+        storage.delete("file").unwrap();
+        storage.put("file", b"again, and longer").unwrap();
+        assert_ne!(storage.entry("file").unwrap().unwrap(), before);
+    });
+}
+
+#[test]
+fn shared_contents_stay_when_either_key_is_written_anew() {
+    on_each(|storage| {
+        storage.put("a/one", b"kept").unwrap();
+        storage.link("a/one", "b/two").unwrap();
+        storage.link("a/one", "b/two").unwrap_err();
+        storage.write("a/one", b"another").unwrap();
+        assert_eq!(storage.get("b/two").unwrap(), "kept");
+        storage.delete("a").unwrap();
+        assert_eq!(storage.get("b/two").unwrap(), "kept");
+    });
+}
+
+#[test]
+fn a_directory_is_made_once_and_removed_whole() {
+    on_each(|storage| {
+        assert!(storage.make_directory("a/b").unwrap());
+        assert!(!storage.make_directory("a/b").unwrap());
+        assert!(!storage.make_directory("a").unwrap());
+        assert_eq!(names(storage, "a"), ["b"]);
+        storage.put("a/b/c/file", b"1").unwrap();
+        storage.put("ab", b"2").unwrap();
+        storage.delete("a").unwrap();
+        assert_eq!(names(storage, ""), ["ab"]);
+        assert!(storage.make_directory("a/b").unwrap());
+    });
+}
+
+#[test]
+fn of_many_that_make_a_directory_one_is_told_so() {
+    for (storage, _dir) in storages() {
+        let made = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| made.fetch_add(usize::from(storage.make_directory("a/b").unwrap()), Ordering::Relaxed));
+            }
+        });
+        assert_eq!(made.into_inner(), 1);
+    }
+}
+
+#[test]
+fn files_are_published_if_nothing_has_changed() {
+    on_each(|storage| {
+        storage.write("a/.one", b"1").unwrap();
+        storage.write("a/.two", b"2").unwrap();
+        let files = [("a/.one", "a/one"), ("a/.two", "a/two")];
+        assert!(!storage.publish(&files, &mut || Ok(false)).unwrap());
+        let failed = || Err(StoreError::Busy { path: "said".into() });
+        assert!(storage.publish(&files, &mut { failed }).unwrap_err().to_string().contains("said"));
+        assert_eq!(names(storage, "a"), [".one", ".two"]);
+        let mut is_unchanged = || Ok(storage.entry("a/one")?.is_none());
+        assert!(storage.publish(&files, &mut is_unchanged).unwrap());
+        assert_eq!(names(storage, "a"), ["one", "two"]);
+        assert_eq!(storage.get("a/two").unwrap(), "2");
+        storage.write("a/.one", b"3").unwrap();
+        assert!(!storage.publish(&files[..1], &mut is_unchanged).unwrap());
+        assert_eq!(storage.get("a/one").unwrap(), "1");
+    });
+}
+
+#[test]
+fn of_many_that_publish_on_the_same_base_one_does() {
+    for (storage, _dir) in storages() {
+        storage.put("number", b"0").unwrap();
+        let published = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for writer in 0..8 {
+                let (storage, published) = (&storage, &published);
+                scope.spawn(move || {
+                    let staged = format!(".{writer}");
+                    storage.write(&staged, b"1").unwrap();
+                    let mut is_unchanged = || Ok(storage.get("number")? == "0");
+                    let is_first = storage.publish(&[(&staged, "number")], &mut is_unchanged).unwrap();
+                    published.fetch_add(usize::from(is_first), Ordering::Relaxed);
+                });
+            }
+        });
+        assert_eq!(published.into_inner(), 1);
+    }
+}
+
+#[test]
+fn whoever_must_be_alone_is_told_of_writers() {
+    on_each(|storage| {
+        storage.make_directory("a").unwrap();
+        let writers = [storage.lock(Lock::Writer).unwrap(), storage.lock(Lock::Writer).unwrap()];
+        assert!(matches!(storage.lock(Lock::Alone), Err(StoreError::Busy { .. })));
+        drop(writers);
+        let alone = storage.lock(Lock::Alone).unwrap();
+        assert!(matches!(storage.lock(Lock::Alone), Err(StoreError::Busy { .. })));
+        thread::scope(|scope| {
+            let writer = scope.spawn(|| storage.lock(Lock::Writer).map(drop));
+            drop(alone);
+            writer.join().unwrap().unwrap();
+        });
+    });
+}

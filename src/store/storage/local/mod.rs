@@ -1,0 +1,258 @@
+//! A store on a file system. Contents are flushed before names, names before what refers to them; nothing outside the
+//! store is touched (`directory`), and writers take turns (`lock`).
+
+mod directory;
+mod lock;
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::UNIX_EPOCH;
+
+use bytes::Bytes;
+
+use super::{Contents, Entry, EntryKind, Guard, Lock, Storage, Upload, checked_range, join, split};
+use crate::store::StoreError;
+use directory::Directory;
+
+/// What is said of a directory in the place of a file.
+pub(super) const DIRECTORY: &str = "a directory, where a file of the store should be";
+/// What is written at a time.
+const BUFFER_BYTES: usize = 1 << 20;
+
+/// A directory of a file system.
+#[derive(Debug, Clone)]
+pub struct Local {
+    root: PathBuf,
+    /// Whether nobody else writes, so that locks can be done without.
+    is_single_writer: bool,
+}
+
+impl Local {
+    /// The files below a directory, which need not be there yet.
+    #[must_use]
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into(), is_single_writer: false }
+    }
+}
+
+impl Storage for Local {
+    fn place(&self, key: &str) -> PathBuf {
+        // Joined with nothing, a path would end in a separator.
+        if key.is_empty() { self.root.clone() } else { self.root.join(key) }
+    }
+
+    fn open(&self, key: &str) -> Result<Box<dyn Contents>, StoreError> {
+        let file = Directory::open(&self.root).and_then(|root| root.file(Path::new(key)));
+        let file = file.map_err(|refused| refused.at(&self.place(key)))?;
+        let len = file.metadata().map_err(StoreError::io(self.place(key)))?.len();
+        Ok(Box::new(OpenFile { len, file: Mutex::new(file) }))
+    }
+
+    fn entry(&self, key: &str) -> Result<Option<Entry>, StoreError> {
+        let path = self.place(key);
+        match fs::symlink_metadata(&path) {
+            Ok(found) => Ok(Some(entry(split(key).1.to_owned(), &found))),
+            // Below a file, there is nothing.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+            Err(error) => Err(StoreError::io(path)(error)),
+        }
+    }
+
+    fn list(&self, directory: &str) -> Result<Vec<Entry>, StoreError> {
+        let path = self.place(directory);
+        let mut found = Vec::new();
+        for below in fs::read_dir(&path).map_err(StoreError::io(&path))? {
+            let below = below.map_err(StoreError::io(&path))?;
+            let name = below.file_name().to_string_lossy().into_owned();
+            match below.metadata() {
+                Ok(metadata) => found.push(entry(name, &metadata)),
+                // It has gone meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(StoreError::io(below.path())(error)),
+            }
+        }
+        Ok(found)
+    }
+
+    fn make_directory(&self, directory: &str) -> Result<bool, StoreError> {
+        let path = self.place(directory);
+        // It may be there already, made by a writer that was interrupted before it was durable.
+        let parent = parent_of(&path);
+        make_directories(parent)?;
+        match fs::create_dir(&path) {
+            Ok(()) => sync_directory(parent).map(|()| true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match fs::symlink_metadata(&path) {
+                Ok(found) if found.is_dir() => sync_directory(parent).map(|()| false),
+                Ok(found) => Err(directory::in_place_of_directory(&path, &found)),
+                Err(error) => Err(StoreError::io(&path)(error)),
+            },
+            Err(error) => Err(StoreError::io(&path)(error)),
+        }
+    }
+
+    fn create(&self, key: &str) -> Result<Box<dyn Upload>, StoreError> {
+        let path = self.place(key);
+        make_directories(parent_of(&path))?;
+        // Never write into a file that another generation may share.
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(StoreError::io(&path)(error)),
+            _ => {}
+        }
+        let file = File::create_new(&path).map_err(StoreError::io(&path))?;
+        Ok(Box::new(NewFile { path, file: BufWriter::with_capacity(BUFFER_BYTES, file) }))
+    }
+
+    fn put(&self, key: &str, contents: &[u8]) -> Result<(), StoreError> {
+        let (directory, name) = split(key);
+        let staged = join(directory, &format!(".{name}.{:016x}", fastrand::u64(..)));
+        self.write(&staged, contents)?;
+        self.rename(&staged, key)
+    }
+
+    fn publish(
+        &self,
+        files: &[(&str, &str)],
+        is_unchanged: &mut dyn FnMut() -> Result<bool, StoreError>,
+    ) -> Result<bool, StoreError> {
+        let _turn = lock::turn(&self.root, self.is_single_writer)?;
+        if !is_unchanged()? {
+            return Ok(false);
+        }
+        files.iter().try_for_each(|(from, to)| self.rename(from, to))?;
+        Ok(true)
+    }
+
+    fn link(&self, from: &str, to: &str) -> Result<(), StoreError> {
+        let (from, to) = (self.place(from), self.place(to));
+        let parent = parent_of(&to);
+        make_directories(parent)?;
+        if let Err(error) = fs::hard_link(&from, &to) {
+            if error.kind() == io::ErrorKind::AlreadyExists {
+                return Err(StoreError::io(&to)(error));
+            }
+            fs::copy(&from, &to).map_err(StoreError::io(&to))?;
+            File::open(&to).and_then(|file| file.sync_all()).map_err(StoreError::io(&to))?;
+        }
+        sync_directory(parent)
+    }
+
+    fn delete(&self, key: &str) -> Result<(), StoreError> {
+        let (directory, name) = split(key);
+        let below = Directory::open(&self.root).and_then(|root| root.below(Path::new(directory)));
+        below.and_then(|directory| directory.remove(name.as_ref())).map_err(|refused| refused.at(&self.place(key)))
+    }
+
+    fn lock(&self, lock: Lock) -> Result<Guard, StoreError> {
+        lock::take(&self.root, lock, self.is_single_writer)
+    }
+
+    fn as_single_writer(&self, is_single_writer: bool) -> Arc<dyn Storage> {
+        Arc::new(Self { is_single_writer, ..self.clone() })
+    }
+}
+
+impl Local {
+    fn rename(&self, from: &str, to: &str) -> Result<(), StoreError> {
+        let to = self.place(to);
+        fs::rename(self.place(from), &to).map_err(StoreError::io(&to))?;
+        sync_directory(parent_of(&to))
+    }
+}
+
+fn entry(name: String, found: &fs::Metadata) -> Entry {
+    let kind = match found {
+        found if found.is_file() => EntryKind::File,
+        found if found.is_dir() => EntryKind::Directory,
+        found if found.is_symlink() => EntryKind::Link,
+        _ => EntryKind::Other,
+    };
+    let modified = found.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    // Files that are written within one tick of the clock differ in where they are.
+    #[cfg(unix)]
+    let place = std::os::unix::fs::MetadataExt::ino(found);
+    #[cfg(not(unix))]
+    let place = 0;
+    let stamp = modified.map_or(0, |time| time.as_nanos()) << 64 | u128::from(place);
+    Entry { name, kind, bytes: found.len(), stamp }
+}
+
+/// The directory that a path is in.
+fn parent_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Creates a directory and its parents, all durable.
+fn make_directories(path: &Path) -> Result<(), StoreError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = parent_of(path);
+    if parent != path {
+        make_directories(parent)?;
+    }
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(StoreError::io(path)(error)),
+        _ => sync_directory(parent),
+    }
+}
+
+/// Makes the names in a directory durable.
+fn sync_directory(path: &Path) -> Result<(), StoreError> {
+    // Directories can be flushed on Unix only; elsewhere a rename is durable by itself.
+    if cfg!(unix) {
+        File::open(path).and_then(|directory| directory.sync_all()).map_err(StoreError::io(path))?;
+    }
+    Ok(())
+}
+
+/// A file that is open for reading.
+struct OpenFile {
+    len: u64,
+    file: Mutex<File>,
+}
+
+impl Contents for OpenFile {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read(&self, start: u64, bytes: u64) -> io::Result<Bytes> {
+        checked_range(self.len, start, bytes)?;
+        let mut piece = Vec::with_capacity(usize::try_from(bytes).map_err(io::Error::other)?);
+        let mut file = &*self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.seek(SeekFrom::Start(start))?;
+        file.take(bytes).read_to_end(&mut piece)?;
+        if piece.len() as u64 == bytes { Ok(piece.into()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+}
+
+/// A file that is being written.
+struct NewFile {
+    path: PathBuf,
+    file: BufWriter<File>,
+}
+
+impl Write for NewFile {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        self.file.write(piece)
+    }
+
+    fn write_all(&mut self, piece: &[u8]) -> io::Result<()> {
+        self.file.write_all(piece)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Upload for NewFile {
+    fn finish(self: Box<Self>) -> Result<(), StoreError> {
+        let Self { path, file } = *self;
+        let file = file.into_inner().map_err(|error| StoreError::io(&path)(error.into_error()))?;
+        file.sync_all().map_err(StoreError::io(&path))?;
+        sync_directory(parent_of(&path))
+    }
+}
