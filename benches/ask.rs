@@ -3,7 +3,8 @@
 
 use std::time::Instant;
 
-use attnkit::query::{self, Across, Answer, Average, Compare, Filter, Form, List, QueryError, Reduction, TableName};
+use attnkit::progress::Silent;
+use attnkit::query::{Across, Answer, Average, Compare, Filter, Form, List, QueryError, Reduction, TableName};
 use attnkit::store::Store;
 
 const ROUNDS: usize = 5;
@@ -29,7 +30,7 @@ fn ask(store: &Store, question: &str, about: &str) -> Result<Answer, Box<dyn std
     let of_video = || Filter::all().and_text("video_id", about);
     let average = |filter: Filter, rollups: bool| -> Result<Answer, QueryError> {
         let reduction = Reduction { rollups, ..Reduction::default() };
-        Average { reduction, ..Average::new(filter) }.run(store, &query::silent)
+        Average { reduction, ..Average::new(filter) }.run(store, &Silent)
     };
     Ok(match question {
         "mean" => average(of_video(), true)?,
@@ -40,7 +41,7 @@ fn ask(store: &Store, question: &str, about: &str) -> Result<Answer, Box<dyn std
             reduction: Reduction { rollups: false, ..Reduction::default() },
             ..Compare::new(Filter::all(), Across::Video)
         }
-        .run(store, Form::Pairs, &query::silent)?,
+        .run(store, Form::Pairs, &Silent)?,
         "filter" => {
             let columns = ["video_id", "token", "step", "block", "head", "entropy"].map(str::to_owned).to_vec();
             let filter = Filter::parse(about)?;

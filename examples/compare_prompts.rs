@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use attnkit::Store;
 use attnkit::output::{Format, write_file};
-use attnkit::query::{self, Across, Align, Compare, Filter, Form};
+use attnkit::progress::Silent;
+use attnkit::query::{Across, Align, Compare, Filter, Form};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -24,7 +25,7 @@ pub(crate) fn run(store: &Path, word: &str, dir: &Path) -> Result<PathBuf, Box<d
         align: Align::Mean, // of the means over all steps
         ..Compare::new(Filter::all().and_text("token", word), Across::Prompt)
     };
-    let answer = question.run(&Store::open(store)?, Form::Pairs, &query::silent)?;
+    let answer = question.run(&Store::open(store)?, Form::Pairs, &Silent)?;
     for note in &answer.notes {
         eprintln!("{note}"); // in what the prompts' videos differ beside the prompt
     }

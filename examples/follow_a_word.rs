@@ -6,7 +6,8 @@ use std::error::Error;
 use std::path::Path;
 
 use attnkit::Store;
-use attnkit::query::{self, Evolution, Filter};
+use attnkit::progress::Silent;
+use attnkit::query::{Evolution, Filter};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -18,7 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 pub(crate) fn run(store: &Path, word: &str) -> Result<(), Box<dyn Error>> {
     let store = Store::open(store)?;
     let filter = Filter::all().and_text("token", word);
-    let table = Evolution::new(filter).run(&store, &query::silent)?.table;
+    let table = Evolution::new(filter).run(&store, &Silent)?.table;
     let (videos, steps) = (table.column("video_id")?.str()?, table.column("step")?.i32()?);
     let (top5, alike) = (table.column("top5")?.f64()?, table.column("cosine_last")?.f64()?);
     for row in 0..table.height() {

@@ -9,7 +9,8 @@ use crate::contents::Contents;
 use crate::dtype::SourceDtype;
 use crate::dump::{Dump, Video};
 use crate::grid::Grid;
-use crate::ingest::{self, IngestError, IngestOptions};
+use crate::ingest::{self, IngestError, IngestOptions, PartOf};
+use crate::progress::{Meter, Progress, Unit};
 use crate::shape::StepShape;
 use crate::store::{ArrayKind, Codec, SeriesLayout};
 
@@ -361,20 +362,24 @@ fn round(bytes: f64) -> u64 {
 }
 
 /// How well each codec compresses a dump: a few of its steps are read and compressed, nothing is left behind. `None` if
-/// none of them can be read.
+/// none of them can be read. Its progress counts what is compressed in one way.
 ///
 /// # Errors
-/// If the dump cannot be read.
-pub fn measure(dump: &Path) -> Result<Option<Vec<Compression>>, IngestError> {
+/// If the dump cannot be read, and [`IngestError::Cancelled`].
+pub fn measure(dump: &Path, progress: &dyn Progress) -> Result<Option<Vec<Compression>>, IngestError> {
     let has_steps = |video: &Video| video.series.iter().any(|series| !series.steps.is_empty());
     let videos: Vec<Video> = Dump::find(&[dump])?.videos.into_iter().filter(has_steps).take(SAMPLED_VIDEOS).collect();
     if videos.is_empty() {
         return Ok(None);
     }
+    // Each codec with and without rollups and averages, and once to see whether there is something.
+    let meter = Meter::new(progress, Unit::Tasks, 4 * Compression::MEASURED.len() as u64 + 1);
     // Of a sample: its bytes in the store, and those of its values.
     let compressed = |codec: Codec, rollups: bool, average_heads: bool| -> Result<(f64, f64), IngestError> {
         let options = IngestOptions { codec, rollups, average_heads, ..IngestOptions::default() };
-        let outcome = ingest::dry_run_of(Dump { videos: videos.clone(), ..Dump::default() }, &options)?;
+        let outcome =
+            ingest::dry_run_of(Dump { videos: videos.clone(), ..Dump::default() }, &options, &PartOf(progress))?;
+        meter.add(1).map_err(|_| IngestError::Cancelled)?;
         Ok((outcome.bytes_out_estimate as f64, outcome.bytes_raw.max(1) as f64))
     };
     if compressed(Codec::None, false, false)?.0 == 0.0 {
@@ -404,6 +409,7 @@ pub fn measure(dump: &Path) -> Result<Option<Vec<Compression>>, IngestError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::progress::Silent;
 
     fn full() -> Estimate {
         let shape = StepShape { blocks: 30, heads: 12, spatial: 23_850, tokens: 1 };
@@ -449,9 +455,9 @@ mod tests {
     fn an_estimate_of_a_dump_is_near_what_an_ingest_leaves() {
         let dump = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/dataset"));
         let generation = Generation::of_dump(&Contents::of_dump(dump).unwrap());
-        let estimate = generation.estimate(&measure(dump).unwrap().unwrap(), true);
+        let estimate = generation.estimate(&measure(dump, &Silent).unwrap().unwrap(), true);
         let dir = tempfile::tempdir().unwrap();
-        let report = ingest::run(&[dump], dir.path().join("s"), &IngestOptions::default(), &ingest::Silent).unwrap();
+        let report = ingest::run(&[dump], dir.path().join("s"), &IngestOptions::default(), &Silent).unwrap();
         let setting = estimate.settings.last().unwrap();
         assert_eq!(setting.dump_files, count_files(&dump.join("attention_maps")));
         assert_eq!(setting.store_files, count_files(&dir.path().join("s")));

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::dtype::{Dtype, SourceDtype};
 use crate::dump::{Exported, StepArray, StepMetadata, as_component, beyond, prompt_id, write_npy};
 use crate::json::{Json, Object};
+use crate::progress::{Cancelled, Meter, Progress, Unit};
 use crate::query::{Filter, QueryError, StepSet};
 use crate::store::{ArrayKind, Snapshot, StepRow, Store, StoreError, VideoIndex, document_hash};
 use crate::values::Values;
@@ -126,6 +126,12 @@ pub enum ExportError {
     Cancelled,
 }
 
+impl From<Cancelled> for ExportError {
+    fn from(_: Cancelled) -> Self {
+        Self::Cancelled
+    }
+}
+
 /// What tells one export from another: it is written first and goes last, so that an export that was interrupted is
 /// known, and goes on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -184,8 +190,7 @@ struct Word {
     lossy: serde_json::Map<String, serde_json::Value>,
 }
 
-/// Writes the store back as a dump below `out`, in `out/attention_maps`. `on_step` is called with (steps done, steps in
-/// all).
+/// Writes the store back as a dump below `out`, in `out/attention_maps`. Its progress counts steps.
 ///
 /// Arrays that were ingested without loss are bit for bit those of the dump (bfloat16 as the float32 it was widened
 /// to). What the store knows and a generator's keys do not tell (ids, weights, templates) is written into the metadata
@@ -194,28 +199,12 @@ struct Word {
 ///
 /// # Errors
 /// If `out` is not empty and holds no such export that was interrupted, the store is damaged, or a file cannot be
-/// written.
+/// written; and [`ExportError::Cancelled`].
 pub fn run(
     store: &Store,
     out: &Path,
     options: &ExportOptions,
-    on_step: &(dyn Fn(u64, u64) + Sync),
-) -> Result<ExportReport, ExportError> {
-    run_while(store, out, options, &|done, all| {
-        on_step(done, all);
-        ControlFlow::Continue(())
-    })
-}
-
-/// The same for whoever may stop it: with `Break` from `on_step`.
-///
-/// # Errors
-/// As [`run`], and [`ExportError::Cancelled`].
-pub fn run_while(
-    store: &Store,
-    out: &Path,
-    options: &ExportOptions,
-    on_step: &(dyn Fn(u64, u64) -> ControlFlow<()> + Sync),
+    progress: &dyn Progress,
 ) -> Result<ExportReport, ExportError> {
     let ExportOptions { layout, format, filter } = options;
     if is_inside(out, &store.place()) {
@@ -254,8 +243,9 @@ pub fn run_while(
             tasks.extend(rows.iter().filter(is_chosen).map(|row| (video, word.clone(), row)));
         }
     }
-    let (done, resumed) = (AtomicU64::new(0), AtomicU64::new(0));
+    let resumed = AtomicU64::new(0);
     let all = tasks.len() as u64;
+    let meter = Meter::new(progress, Unit::Steps, all);
     let write = |(video, word, row): &(&VideoIndex, Arc<Word>, &StepRow)| {
         let path = word.path(row, *format);
         let bytes = match fs::symlink_metadata(&path) {
@@ -266,10 +256,8 @@ pub fn run_while(
             }
             _ => export_step(&snapshot, video, row, word, &path, *format)?,
         };
-        match on_step(done.fetch_add(1, Ordering::Relaxed) + 1, all) {
-            ControlFlow::Continue(()) => Ok(bytes),
-            ControlFlow::Break(()) => Err(ExportError::Cancelled),
-        }
+        meter.add(1)?;
+        Ok::<u64, ExportError>(bytes)
     };
     let bytes = tasks.par_iter().map(write).try_reduce(|| 0, |a, b| Ok(a + b))?;
     let dirs: BTreeSet<&Path> =

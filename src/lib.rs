@@ -11,7 +11,8 @@
 //! call goes on.
 //!
 //! ```
-//! use attnkit::ingest::{self, IngestOptions, Silent};
+//! use attnkit::ingest::{self, IngestOptions};
+//! use attnkit::progress::Silent;
 //!
 //! let dir = tempfile::tempdir()?;
 //! let dump = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/variants/torch");
@@ -70,8 +71,9 @@
 //! ```
 //! # #[cfg(feature = "query")] {
 //! use attnkit::Store;
-//! use attnkit::query::{self, Average, Filter};
-//! # use attnkit::ingest::{self, IngestOptions, Silent};
+//! use attnkit::query::{Average, Filter};
+//! # use attnkit::ingest::{self, IngestOptions};
+//! use attnkit::progress::Silent;
 //! # let dir = tempfile::tempdir()?;
 //! # let dump = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/variants/torch");
 //! # let path = dir.path().join("store");
@@ -79,7 +81,7 @@
 //!
 //! let store = Store::open(path)?;
 //! let filter = Filter::parse("token = 'circle' AND step > 0 AND block BETWEEN 2 AND 4")?;
-//! let answer = Average::new(filter).run(&store, &query::silent)?;
+//! let answer = Average::new(filter).run(&store, &Silent)?;
 //! let maps = answer.maps.expect("averages are maps");
 //! assert_eq!((maps.maps.len(), maps.common_shape()), (2, Some([4, 12, 12].as_slice()))); // of two steps
 //! # }
@@ -115,14 +117,15 @@
 //! # #[cfg(feature = "query")] {
 //! use attnkit::Store;
 //! use attnkit::verify::{self, VerifyOptions};
-//! # use attnkit::ingest::{self, IngestOptions, Silent};
+//! # use attnkit::ingest::{self, IngestOptions};
+//! use attnkit::progress::Silent;
 //! # let dir = tempfile::tempdir()?;
 //! # let dump = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/variants/torch");
 //! # let path = dir.path().join("store");
 //! # ingest::run(&[dump], &path, &IngestOptions::default(), &Silent)?;
 //!
 //! let options = VerifyOptions { against: vec![dump.into()], ..VerifyOptions::default() };
-//! let report = verify::run(&Store::open(path)?, &options, &|_done, _all| {})?;
+//! let report = verify::run(&Store::open(path)?, &options, &Silent)?;
 //! assert_eq!((report.compared, report.faults.len()), (6, 0));
 //! # }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -158,6 +161,7 @@ pub mod kernel;
 pub mod metrics;
 #[cfg(feature = "query")]
 pub mod output;
+pub mod progress;
 pub mod prompt;
 #[cfg(feature = "query")]
 pub mod query;
@@ -173,5 +177,6 @@ pub mod values;
 #[cfg(feature = "query")]
 pub mod verify;
 
+pub use progress::Progress;
 pub use source::Source;
 pub use store::Store;

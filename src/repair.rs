@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ingest::{self, Damage, IngestError, IngestOptions, Quarantined, Silent};
+use crate::ingest::{self, Damage, IngestError, IngestOptions, PartOf, Quarantined};
+use crate::progress::Progress;
 use crate::store::{Fault, Store, StoreError, VideoIndex};
 use crate::verify::{self, VerifyError, VerifyOptions};
 
@@ -50,27 +51,38 @@ pub enum RepairError {
     Store(#[from] StoreError),
     /// It cannot be told what is damaged.
     #[error(transparent)]
-    Verify(#[from] VerifyError),
+    Verify(VerifyError),
     /// The dump cannot be read, or the store not be written.
     #[error(transparent)]
-    Ingest(#[from] IngestError),
+    Ingest(IngestError),
+    /// Stopped by whoever asked.
+    #[error("stopped; what was mended stays so, and the same repair goes on from there")]
+    Cancelled,
+}
+
+impl From<VerifyError> for RepairError {
+    fn from(error: VerifyError) -> Self {
+        if matches!(error, VerifyError::Cancelled) { Self::Cancelled } else { Self::Verify(error) }
+    }
+}
+
+impl From<IngestError> for RepairError {
+    fn from(error: IngestError) -> Self {
+        if matches!(error, IngestError::Cancelled) { Self::Cancelled } else { Self::Ingest(error) }
+    }
 }
 
 /// Verifies a store and mends what is damaged: documents, tables, statistics, rollups and coordinates from its own
 /// values, damaged values from the dump, where its files are what was ingested. All that is sound stays as it is; each
-/// video is committed whole, as by an ingest. `on_step` is called with (steps verified, steps in all).
+/// video is committed whole, as by an ingest. Its progress counts steps verified.
 ///
 /// # Errors
-/// If the store or a dump cannot be read at all, or the store not be written. What could not be mended is in
-/// [`RepairReport::left`].
-pub fn run(
-    path: &Path,
-    options: &RepairOptions,
-    on_step: &(dyn Fn(u64, u64) + Sync),
-) -> Result<RepairReport, RepairError> {
+/// If the store or a dump cannot be read at all, or the store not be written; and [`RepairError::Cancelled`]. What could
+/// not be mended is in [`RepairReport::left`].
+pub fn run(path: &Path, options: &RepairOptions, progress: &dyn Progress) -> Result<RepairReport, RepairError> {
     let start = Instant::now();
     let (store, root) = Store::open_to_mend(path)?;
-    let mut found = verify::run(&store, &VerifyOptions::default(), on_step)?.faults;
+    let mut found = verify::run(&store, &VerifyOptions::default(), progress)?.faults;
     found.extend(root);
     found.sort();
     let mut report = RepairReport { found, ..RepairReport::default() };
@@ -88,13 +100,13 @@ pub fn run(
             threads: options.threads,
             ..settings(&index)
         };
-        let written = ingest::mend(&options.dumps, path, &damage, &settings, &Silent)?;
+        let written = ingest::mend(&options.dumps, path, &damage, &settings, &PartOf(progress))?;
         report.steps_read = written.ingested;
         report.quarantined = written.quarantined;
     }
     let videos = report.found.iter().filter_map(|fault| fault.video_id.clone()).collect();
     let again = VerifyOptions { videos: Some(videos), ..VerifyOptions::default() };
-    report.left = verify::run(&Store::open(path)?, &again, on_step)?.faults;
+    report.left = verify::run(&Store::open(path)?, &again, progress)?.faults;
     report.seconds = start.elapsed().as_secs_f64();
     Ok(report)
 }

@@ -3,10 +3,8 @@
 //! and need a store.
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use half::f16;
 use ndarray::Array4;
@@ -21,6 +19,7 @@ use crate::dump::{
 use crate::grid::Grid;
 use crate::json::{Json, Object};
 use crate::kernel::{Accumulator, Element, Reducer, Unlike};
+use crate::progress::{Cancelled, Meter, Progress, Unit};
 use crate::shape::{AxisNumbers, StepShape};
 use crate::store::{ArrayKind, Snapshot, StepRow, Store, StoreError, StoredArray, VideoIndex};
 use crate::values::{Values, with_values};
@@ -89,6 +88,12 @@ pub enum SourceError {
     /// Stopped by whoever asked.
     #[error("stopped before everything was read")]
     Cancelled,
+}
+
+impl From<Cancelled> for SourceError {
+    fn from(_: Cancelled) -> Self {
+        Self::Cancelled
+    }
 }
 
 /// A store or a dump.
@@ -199,9 +204,6 @@ macro_rules! array_of_type {
     )+};
 }
 array_of_type!(Float16: f16, Float32: f32, Float64: f64);
-
-/// Called with (steps done, steps in all) from any thread. `Break` stops the work, with [`SourceError::Cancelled`].
-pub type OnStep<'a> = &'a (dyn Fn(u64, u64) -> ControlFlow<()> + Sync);
 
 impl Source {
     /// Opens a store, or finds the dump below a directory.
@@ -374,14 +376,14 @@ impl Source {
         video: &str,
         token: &str,
         steps: Option<&[i32]>,
-        on_step: OnStep<'_>,
+        progress: &dyn Progress,
     ) -> Result<Stack, SourceError> {
         let word = self.word(video, token)?;
         let (numbers, places) = word.places(steps)?;
         let mut reader = WordReader::open(&word, Over::default())?;
-        let all = Progress::new(on_step, places.len());
+        let all = Meter::new(progress, Unit::Steps, places.len() as u64);
         let (first, shape) = reader.read(places[0], |values, shape| (values.into_owned(), shape))?;
-        all.advance()?;
+        all.add(1)?;
         let rest = Rest { reader: &reader, numbers: &numbers, places: &places, shape, all: &all };
         let values = match first {
             first if places.len() == 1 => first,
@@ -404,11 +406,11 @@ impl Source {
         token: &str,
         steps: Option<&[i32]>,
         over: Over,
-        on_step: OnStep<'_>,
+        progress: &dyn Progress,
     ) -> Result<Stack, SourceError> {
         let word = self.word(video, token)?;
         let (numbers, places) = word.places(steps)?;
-        let all = Progress::new(on_step, places.len());
+        let all = Meter::new(progress, Unit::Steps, places.len() as u64);
         let reader = WordReader::open(&word, over)?;
         let mut values = Vec::new();
         let mut found: Option<Folded> = None;
@@ -421,7 +423,7 @@ impl Source {
                     || reader.clone(),
                     |reader, &(step, place)| {
                         let folded = reader.read(place, |values, shape| Folded::of(step, &values, shape, over))?;
-                        all.advance()?;
+                        all.add(1)?;
                         Ok(folded)
                     },
                 )
@@ -620,7 +622,7 @@ struct Rest<'a> {
     numbers: &'a [i32],
     places: &'a [usize],
     shape: StepShape,
-    all: &'a Progress<'a>,
+    all: &'a Meter<'a>,
 }
 
 impl Rest<'_> {
@@ -645,7 +647,7 @@ impl Rest<'_> {
                             Err(SourceError::Mixed { step, found, first_step: self.numbers[0], first })
                         }
                     })??;
-                    self.all.advance()
+                    Ok(self.all.add(1)?)
                 },
             )
             .collect::<Result<(), SourceError>>()?;
@@ -766,35 +768,20 @@ fn few(names: &[String]) -> String {
     }
 }
 
-/// Counts steps as they are done.
-struct Progress<'a> {
-    on_step: OnStep<'a>,
-    done: AtomicU64,
-    all: u64,
-}
-
-impl<'a> Progress<'a> {
-    fn new(on_step: OnStep<'a>, all: usize) -> Self {
-        Self { on_step, done: AtomicU64::new(0), all: all as u64 }
-    }
-
-    fn advance(&self) -> Result<(), SourceError> {
-        match (self.on_step)(self.done.fetch_add(1, Ordering::Relaxed) + 1, self.all) {
-            ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(SourceError::Cancelled),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ingest::{self, IngestOptions, Silent};
+    use crate::ingest::{self, IngestOptions};
+    use crate::progress::Silent;
 
     const VARIANTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/variants");
 
-    fn silent(_: u64, _: u64) -> ControlFlow<()> {
-        ControlFlow::Continue(())
+    struct Stopped;
+
+    impl Progress for Stopped {
+        fn is_cancelled(&self) -> bool {
+            true
+        }
     }
 
     #[test]
@@ -809,7 +796,7 @@ mod tests {
             for video in &dump.videos().unwrap() {
                 assert_eq!(dump.summary(video).unwrap(), store.summary(video).unwrap());
                 for token in &dump.tokens(video).unwrap() {
-                    let of = |source: &Source| source.load(video, token, None, &silent).unwrap();
+                    let of = |source: &Source| source.load(video, token, None, &Silent).unwrap();
                     assert_eq!(of(&dump), of(&store));
                     assert_eq!(dump.grid(video, token).unwrap(), store.grid(video, token).unwrap());
                     let step = dump.steps(video, token).unwrap()[0];
@@ -820,7 +807,7 @@ mod tests {
                         Over { heads: true, ..Over::default() },
                         Over { blocks: true, heads: true, steps: false },
                     ] {
-                        let of = |source: &Source| source.mean(video, token, None, over, &silent).unwrap();
+                        let of = |source: &Source| source.mean(video, token, None, over, &Silent).unwrap();
                         assert_eq!(of(&dump), of(&store), "{over:?}");
                     }
                 }
@@ -834,12 +821,12 @@ mod tests {
         let said = |error: SourceError| error.to_string();
         assert!(said(dump.tokens("nope").unwrap_err()).contains("prompt_000_vid001"));
         assert!(said(dump.steps("prompt_000_vid001", "nope").unwrap_err()).contains("circle"));
-        let missing = dump.load("prompt_000_vid001", "circle", Some(&[7]), &silent).unwrap_err();
+        let missing = dump.load("prompt_000_vid001", "circle", Some(&[7]), &Silent).unwrap_err();
         assert!(said(missing).contains("there are 0, "));
         let empty = tempfile::tempdir().unwrap();
         let nothing = Source::open(empty.path(), ReadOptions::default()).unwrap_err();
         assert!(matches!(nothing, SourceError::Neither { .. }));
-        let stopped = dump.load("prompt_000_vid001", "circle", None, &|_, _| ControlFlow::Break(()));
+        let stopped = dump.load("prompt_000_vid001", "circle", None, &Stopped);
         assert!(matches!(stopped, Err(SourceError::Cancelled)));
     }
 }

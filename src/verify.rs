@@ -2,10 +2,8 @@
 //! and rollup against the values, and on request every value against the dump.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
@@ -20,6 +18,7 @@ use crate::dump::{
 use crate::grid::Grid;
 use crate::ingest::{ARRAY_KEYS, transform};
 use crate::kernel::{StepMeasurer, StepMeasures};
+use crate::progress::{Cancelled, Meter, Progress, Unit};
 use crate::query::{Filter, QueryError, StepSet};
 use crate::store::{
     ArrayKind, Coordinates, Fault, HeadRow, MetadataPatch, Recipe, Snapshot, StepRow, Store, StoreError, StoredArray,
@@ -98,6 +97,12 @@ pub struct VerifyOptions {
     pub videos: Option<HashSet<String>>,
 }
 
+impl From<Cancelled> for VerifyError {
+    fn from(_: Cancelled) -> Self {
+        Self::Cancelled
+    }
+}
+
 impl VerifyReport {
     /// Refuses a comparison in which nothing was compared: it would look as if all were well.
     ///
@@ -109,30 +114,12 @@ impl VerifyReport {
     }
 }
 
-/// Verifies a store. `on_step` is called with (steps done, steps in all).
+/// Verifies a store. Its progress counts steps.
 ///
 /// # Errors
-/// If the store or the dump cannot be read at all. What is wrong inside is in [`VerifyReport::faults`].
-pub fn run(
-    store: &Store,
-    options: &VerifyOptions,
-    on_step: &(dyn Fn(u64, u64) + Sync),
-) -> Result<VerifyReport, VerifyError> {
-    run_while(store, options, &|done, all| {
-        on_step(done, all);
-        ControlFlow::Continue(())
-    })
-}
-
-/// The same for whoever may stop it: with `Break` from `on_step`.
-///
-/// # Errors
-/// As [`run`], and [`VerifyError::Cancelled`].
-pub fn run_while(
-    store: &Store,
-    options: &VerifyOptions,
-    on_step: &(dyn Fn(u64, u64) -> ControlFlow<()> + Sync),
-) -> Result<VerifyReport, VerifyError> {
+/// If the store or the dump cannot be read at all, and [`VerifyError::Cancelled`]. What is wrong inside is in
+/// [`VerifyReport::faults`].
+pub fn run(store: &Store, options: &VerifyOptions, progress: &dyn Progress) -> Result<VerifyReport, VerifyError> {
     let start = std::time::Instant::now();
     let snapshot = store.snapshot();
     let mut report = VerifyReport { faults: snapshot.check_plain_documents(), ..VerifyReport::default() };
@@ -155,14 +142,12 @@ pub fn run_while(
     };
     let videos: Vec<&VideoIndex> = index.iter().filter(|video| chosen.is_none() || chosen_of(video) > 0).collect();
     let all: u64 = videos.iter().map(|video| chosen_of(video)).sum();
-    let ticks = Ticks { done: AtomicU64::new(0), all, on_step, stopped: AtomicBool::new(on_step(0, all).is_break()) };
+    let meter = Meter::new(progress, Unit::Steps, all);
     let checked: Vec<Checked> = videos
         .par_iter()
-        .map(|video| check_as_committed(&snapshot, video, sources.as_ref(), chosen.as_ref(), &ticks))
+        .map(|video| check_as_committed(&snapshot, video, sources.as_ref(), chosen.as_ref(), &meter))
         .collect();
-    if ticks.are_stopped() {
-        return Err(VerifyError::Cancelled);
-    }
+    meter.check()?;
     report.videos = videos.len() as u64;
     report.steps = all;
     let Checked { faults, bytes, compared, not_in_dump } = checked.into_iter().fold(Checked::default(), Checked::merge);
@@ -180,28 +165,6 @@ pub fn run_while(
     report.faults.sort();
     report.seconds = start.elapsed().as_secs_f64();
     Ok(report)
-}
-
-/// Counts the steps that are checked, until somebody stops that.
-struct Ticks<'a> {
-    done: AtomicU64,
-    all: u64,
-    on_step: &'a (dyn Fn(u64, u64) -> ControlFlow<()> + Sync),
-    stopped: AtomicBool,
-}
-
-impl Ticks<'_> {
-    fn tick(&self) {
-        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
-        if (self.on_step)(done, self.all).is_break() {
-            self.stopped.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether nothing more is to be checked.
-    fn are_stopped(&self) -> bool {
-        self.stopped.load(Ordering::Relaxed)
-    }
 }
 
 #[derive(Default)]
@@ -302,18 +265,18 @@ fn check_as_committed(
     video: &VideoIndex,
     sources: Option<&Sources>,
     chosen: Option<&StepSet>,
-    ticks: &Ticks<'_>,
+    meter: &Meter<'_>,
 ) -> Checked {
     /// Commits that are followed, and the time that one takes.
     const COMMITS: usize = 10;
     const COMMIT: std::time::Duration = std::time::Duration::from_millis(50);
     let mut newer: Option<VideoIndex> = None;
     for _ in 0..COMMITS {
-        if ticks.are_stopped() {
+        if meter.check().is_err() {
             return Checked::default();
         }
         let current = newer.as_ref().unwrap_or(video);
-        let checked = check_video(snapshot, current, sources, chosen, ticks);
+        let checked = check_video(snapshot, current, sources, chosen, meter);
         if checked.faults.iter().all(|fault| fault.in_dump) {
             return checked;
         }
@@ -326,7 +289,7 @@ fn check_as_committed(
             _ => return checked,
         }
     }
-    check_video(snapshot, newer.as_ref().unwrap_or(video), sources, chosen, ticks)
+    check_video(snapshot, newer.as_ref().unwrap_or(video), sources, chosen, meter)
 }
 
 fn check_video(
@@ -334,7 +297,7 @@ fn check_video(
     video: &VideoIndex,
     sources: Option<&Sources>,
     chosen: Option<&StepSet>,
-    ticks: &Ticks<'_>,
+    meter: &Meter<'_>,
 ) -> Checked {
     let video_id = &video.record.video_id;
     let of_video = |path: String, error: String| Fault {
@@ -374,7 +337,7 @@ fn check_video(
             let against = sources.map(|sources| sources.series.get(&(video_id.clone(), first.token.clone())));
             let recipe = video.record.recipe.get(&first.token);
             let patches = video.record.metadata.get(&first.token);
-            Word { snapshot, rows, chosen, recipe, patches, against }.check(expected, ticks)
+            Word { snapshot, rows, chosen, recipe, patches, against }.check(expected, meter)
         })
         .collect();
     words.into_iter().fold(checked, Checked::merge)
@@ -408,7 +371,7 @@ struct Word<'a> {
 }
 
 impl Word<'_> {
-    fn check(&self, heads: Option<Option<&RecordBatch>>, ticks: &Ticks<'_>) -> Checked {
+    fn check(&self, heads: Option<Option<&RecordBatch>>, meter: &Meter<'_>) -> Checked {
         let mut checked = Checked::default();
         let Some(first) = self.rows.first() else { return checked };
         let rows: Vec<&StepRow> =
@@ -449,11 +412,11 @@ impl Word<'_> {
             .map_init(
                 || StepMeasurer::new(first.shape, first.grid),
                 |measurer, row| {
-                    if ticks.are_stopped() {
+                    if meter.check().is_err() {
                         return (Checked::default(), Vec::new());
                     }
                     let checked = self.check_step(row, &arrays, measurer);
-                    ticks.tick();
+                    let _ = meter.add(1);
                     checked
                 },
             )
@@ -661,7 +624,8 @@ fn source_grid(recipe: &Recipe, spatial: usize, files: &StepFiles) -> Option<Gri
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ingest::{self, IngestOptions, Silent};
+    use crate::ingest::{self, IngestOptions};
+    use crate::progress::Silent;
 
     #[test]
     fn rows_that_are_doubled_or_gone_are_told() {

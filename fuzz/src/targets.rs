@@ -8,7 +8,6 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use attnkit::contents::Contents;
@@ -17,6 +16,7 @@ use attnkit::dump::{
 };
 use attnkit::ingest::{IngestOptions, read_settings};
 use attnkit::json::Json;
+use attnkit::progress::Silent;
 use attnkit::prompt::{Template, parse_weighted};
 use attnkit::shape::{AxisNumbers, StepShape};
 use attnkit::source::{Over, Source};
@@ -444,7 +444,7 @@ impl Stored {
     #[cfg(feature = "query")]
     fn check_verifying(&self, path: &Path) {
         let Ok(store) = Store::open(&self.place.store) else { return };
-        let verified = attnkit::verify::run(&store, &attnkit::verify::VerifyOptions::default(), &|_, _| {});
+        let verified = attnkit::verify::run(&store, &attnkit::verify::VerifyOptions::default(), &Silent);
         let is_found = verified.map_or(true, |report| !report.faults.is_empty());
         assert!(is_found, "{} is changed, and verify finds nothing", path.display());
     }
@@ -509,13 +509,12 @@ fn read_store(root: &Path, over: usize) -> Option<Values> {
 
 /// Loads the words of a store as those of a dump are, and averages them.
 fn read_source(root: &Path, over: usize) -> Result<(), attnkit::source::SourceError> {
-    let go_on = |_, _| ControlFlow::Continue(());
     let source = Source::open(root, ReadOptions::default())?;
     let over = Over { steps: over & 1 > 0, blocks: over & 2 > 0, heads: over & 4 > 0 };
     for video in source.videos()? {
         for word in source.tokens(&video)? {
             let (all, mean) =
-                (source.load(&video, &word, None, &go_on), source.mean(&video, &word, None, over, &go_on));
+                (source.load(&video, &word, None, &Silent), source.mean(&video, &word, None, over, &Silent));
             for stack in [all, mean].into_iter().flatten() {
                 assert_eq!(stack.shape.iter().product::<usize>(), stack.values.len());
             }
@@ -527,12 +526,12 @@ fn read_source(root: &Path, over: usize) -> Result<(), attnkit::source::SourceEr
 /// Asks a store for rows of both tables, and for averages.
 #[cfg(feature = "query")]
 fn ask(store: &Store) {
-    use attnkit::query::{Average, Filter, List, TableName, silent};
+    use attnkit::query::{Average, Filter, List, TableName};
 
     for table in [TableName::Steps, TableName::Heads] {
         let _ = List { table, ..List::default() }.run(store);
     }
-    let _ = Average::new(Filter::all()).run(store, &silent);
+    let _ = Average::new(Filter::all()).run(store, &Silent);
 }
 
 /// A condition of a query, asked of both tables.

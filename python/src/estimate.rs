@@ -91,5 +91,5 @@ fn of_dump(
         Some(dtype) => generation.with_dtype(dtype),
         None => generation,
     };
-    Ok((generation, work::run(py, None, |_| measure(dump))?.or_raise()?))
+    Ok((generation, work::run(py, None, |watch| measure(dump, watch))?.or_raise()?))
 }

@@ -8,8 +8,7 @@ use attnkit::dtype::Dtype;
 use attnkit::dump::{StepArray, StepMetadata};
 use attnkit::grid::Grid;
 use attnkit::ingest::{
-    self, Event, IngestError, IngestOptions, Observer, OnError, Quarantined, Remark, WatchOptions, WriterOptions,
-    read_settings,
+    self, IngestError, IngestOptions, OnError, Quarantined, Remark, WatchOptions, WriterOptions, read_settings,
 };
 use attnkit::json::{Json, Parsed};
 use attnkit::store::Codec;
@@ -95,26 +94,6 @@ fn grid((frames, height, width): (usize, usize, usize)) -> Grid {
     Grid { frames, height, width }
 }
 
-struct Follower<'a>(&'a Watch);
-
-impl Observer for Follower<'_> {
-    fn event(&self, event: Event<'_>) {
-        match event {
-            Event::Found { bytes, .. } => self.0.set_all(bytes),
-            Event::Steps { bytes, .. } => self.0.add(bytes),
-            // Of a watch, which does not say the two above: steps that are ingested, and those that are there.
-            Event::Watched { steps, waiting, .. } => {
-                let _ = self.0.set(steps, steps + waiting);
-            }
-            _ => {}
-        }
-    }
-
-    fn is_cancelled(&self) -> bool {
-        self.0.is_cancelled()
-    }
-}
-
 /// Ingests dumps into a store. Returns the report as JSON.
 ///
 /// # Errors
@@ -129,7 +108,7 @@ pub fn ingest_dumps(
 ) -> PyResult<String> {
     let options = options.options()?;
     let report = work::run(py, progress.as_ref(), |watch| {
-        let report = ingest::run(&dumps, &store, &options, &Follower(watch))?;
+        let report = ingest::run(&dumps, &store, &options, watch)?;
         watch.finish_all();
         Ok::<_, IngestError>(report)
     })?;
@@ -151,7 +130,7 @@ pub fn dry_run(
     progress: Option<Bound<'_, PyAny>>,
 ) -> PyResult<String> {
     let options = options.options()?;
-    let look = |watch: &Watch| ingest::dry_run(&dumps, &store, &options, &Follower(watch));
+    let look = |watch: &Watch| ingest::dry_run(&dumps, &store, &options, watch);
     let mut outcome = work::run(py, progress.as_ref(), look)?.or_raise()?;
     translate(&mut outcome.quarantined, &mut outcome.warnings);
     Ok(serde_json::to_string(&outcome).unwrap_or_default())
@@ -178,7 +157,7 @@ pub fn watch(
     };
     let until_idle = until_idle.map(|seconds| time("until_idle", seconds)).transpose()?;
     let times = WatchOptions { poll: time("poll", poll)?, until_idle };
-    let follow = |watch: &Watch| ingest::watch(&dumps, &store, &options, times, &Follower(watch));
+    let follow = |watch: &Watch| ingest::watch(&dumps, &store, &options, times, watch);
     let mut report = work::run_until_interrupted(py, progress.as_ref(), follow)?.or_raise()?;
     translate(&mut report.quarantined, &mut report.warnings);
     Ok(serde_json::to_string(&report).unwrap_or_default())

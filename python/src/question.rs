@@ -1,8 +1,9 @@
 //! Questions as values: what is asked, before a store is asked it.
 
+use attnkit::progress::Progress;
 use attnkit::query::{
-    self, Arrange, Average, By, Compare, Dimension, Evolution, Filter, Form, List, OnBytes, QueryError, Reduction,
-    SpatialMap, Sql,
+    self, Arrange, Average, By, Compare, Dimension, Evolution, Filter, Form, List, QueryError, Reduction, SpatialMap,
+    Sql,
 };
 use attnkit::store;
 use pyo3::prelude::*;
@@ -72,14 +73,14 @@ impl Asked {
 }
 
 impl Kind {
-    fn run(&self, store: &store::Store, on_bytes: OnBytes<'_>) -> Result<query::Answer, QueryError> {
+    fn run(&self, store: &store::Store, progress: &dyn Progress) -> Result<query::Answer, QueryError> {
         match self {
             Self::List(list) => list.run(store),
             Self::Sql(sql) => sql.run(store),
-            Self::Average(average, arrange) => average.run(store, on_bytes)?.arrange(arrange),
-            Self::Evolution(evolution) => evolution.run(store, on_bytes),
-            Self::Map(map) => map.run(store, on_bytes),
-            Self::Compare(compare, form) => compare.run(store, *form, on_bytes),
+            Self::Average(average, arrange) => average.run(store, progress)?.arrange(arrange),
+            Self::Evolution(evolution) => evolution.run(store, progress),
+            Self::Map(map) => map.run(store, progress),
+            Self::Compare(compare, form) => compare.run(store, *form, progress),
         }
     }
 
@@ -162,7 +163,7 @@ impl Question {
 
     /// The answer of a store.
     fn ask(&self, py: Python<'_>, store: &Store, progress: Option<Bound<'_, PyAny>>) -> PyResult<Answer> {
-        let run = |watch: &work::Watch| self.0.run(store.inner(), &|done, all| watch.set(done, all));
+        let run = |watch: &work::Watch| self.0.run(store.inner(), watch);
         let found = work::run(py, progress.as_ref(), run)?;
         store.warn_of_damage(py)?;
         Ok(Answer::new(py, found.or_raise()?))

@@ -83,8 +83,7 @@ impl Source {
         steps: Option<Vec<i32>>,
         progress: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let load =
-            |watch: &work::Watch| self.source.load(video, token, steps.as_deref(), &|done, all| watch.set(done, all));
+        let load = |watch: &work::Watch| self.source.load(video, token, steps.as_deref(), watch);
         let Stack { shape, values } = work::run(py, progress.as_ref(), load)?.or_raise()?;
         values_to_numpy(py, values, &shape)
     }
@@ -99,9 +98,7 @@ impl Source {
         progress: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let over = Over { steps: over.0, blocks: over.1, heads: over.2 };
-        let mean = |watch: &work::Watch| {
-            self.source.mean(video, token, steps.as_deref(), over, &|done, all| watch.set(done, all))
-        };
+        let mean = |watch: &work::Watch| self.source.mean(video, token, steps.as_deref(), over, watch);
         let Stack { shape, values } = work::run(py, progress.as_ref(), mean)?.or_raise()?;
         values_to_numpy(py, values, &shape)
     }

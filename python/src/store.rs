@@ -103,7 +103,7 @@ impl Store {
         let filter = asked.is_asked().then(|| asked.filter()).transpose()?;
         let options = VerifyOptions { against, prefix, filter, videos: None };
         let verify = |watch: &Watch| {
-            let report = verify::run_while(&self.store, &options, &|done, all| watch.set(done, all))?;
+            let report = verify::run(&self.store, &options, watch)?;
             report.with_something_compared(&options)
         };
         let report = work::run(py, progress.as_ref(), verify)?;
@@ -129,7 +129,7 @@ impl Store {
     ) -> PyResult<String> {
         let filter = asked.is_asked().then(|| asked.filter()).transpose()?;
         let options = ExportOptions { layout: choice("layout", layout)?, format: choice("format", format)?, filter };
-        let export = |watch: &Watch| export::run_while(&self.store, &to, &options, &|done, all| watch.set(done, all));
+        let export = |watch: &Watch| export::run(&self.store, &to, &options, watch);
         let report = work::run(py, progress.as_ref(), export)?;
         self.warn_of_damage(py)?;
         Ok(serde_json::to_string(&report.or_raise()?).unwrap_or_default())

@@ -1,11 +1,12 @@
 //! Long work: done on another thread without the interpreter lock, while the calling thread shows progress and listens
 //! for Ctrl-C.
 
-use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use attnkit::ingest::Observer;
+use attnkit::progress::{Amount, Progress, Unit};
 use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError};
 use pyo3::prelude::*;
 
@@ -40,6 +41,8 @@ pub fn detached<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -> PyR
 /// How far work has come, and whether it should stop.
 #[derive(Debug, Default)]
 pub struct Watch {
+    /// What is counted: the first unit that the work speaks of.
+    unit: OnceLock<Unit>,
     done: AtomicU64,
     all: AtomicU64,
     cancelled: AtomicBool,
@@ -48,31 +51,9 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Notes progress; tells whether to go on.
-    pub fn set(&self, done: u64, all: u64) -> ControlFlow<()> {
-        self.all.store(all, Ordering::Relaxed);
-        self.done.fetch_max(done, Ordering::Relaxed);
-        if self.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    }
-
-    /// Notes how much there is to do.
-    pub fn set_all(&self, all: u64) {
-        self.all.store(all, Ordering::Relaxed);
-    }
-
-    /// Notes more that is done.
-    pub fn add(&self, more: u64) {
-        self.done.fetch_add(more, Ordering::Relaxed);
-    }
-
     /// Notes that there is nothing left to do, whatever was left out on the way.
     pub fn finish_all(&self) {
         self.done.store(self.all.load(Ordering::Relaxed), Ordering::Relaxed);
-    }
-
-    /// Whether to stop.
-    pub fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
     }
 
     fn cancel(&self) {
@@ -90,6 +71,22 @@ impl Watch {
         *self.wake.wait_timeout_while(finished, TICK, |finished| !*finished).unwrap_or_else(PoisonError::into_inner).0
     }
 }
+
+impl Progress for Watch {
+    fn reached(&self, amount: Amount) {
+        if *self.unit.get_or_init(|| amount.unit) != amount.unit {
+            return;
+        }
+        self.all.store(amount.all, Ordering::Relaxed);
+        self.done.fetch_max(amount.done, Ordering::Relaxed);
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+}
+
+impl Observer for Watch {}
 
 /// Says that the work has ended, even if it panics.
 struct Finish<'a>(&'a Watch);

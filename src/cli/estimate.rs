@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueHint};
 
-use super::{Failure, print, show, table, units};
+use super::progress::Bar;
+use super::{Failure, Global, print, show, table, units};
 use crate::contents::Contents;
 use crate::dtype::SourceDtype;
 use crate::estimate::{Compression, Estimate, Generation, Model, Setting, measure};
@@ -103,9 +104,11 @@ fn bytes(text: &str) -> Result<f64, String> {
         .ok_or_else(|| format!("`{text}` is not a number of bytes a second, such as 500MB or 1.5GB"))
 }
 
-pub(super) fn run(args: &EstimateArgs) -> Result<ExitCode, Failure> {
+pub(super) fn run(args: &EstimateArgs, global: &Global) -> Result<ExitCode, Failure> {
     let (generation, what) = generation(args)?;
-    let measured = args.from.as_deref().map(measure).transpose()?.flatten();
+    let bar = Bar::of_tasks("compress a sample", global.quiet);
+    let measured = args.from.as_deref().map(|dump| measure(dump, &bar)).transpose()?.flatten();
+    bar.finish();
     let is_measured = measured.is_some();
     let mut compression = measured.unwrap_or_else(|| Compression::MEASURED.to_vec());
     if let Some(throughput) = args.throughput {

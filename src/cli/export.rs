@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum, ValueHint};
 
-use super::progress::Progress;
+use super::progress::Bar;
 use super::{Failure, Global, say, say_left_out, show, units};
 use crate::export::{self, ExportOptions, Format, Layout};
 use crate::query::Filter;
@@ -61,13 +61,10 @@ pub(super) fn run(args: &ExportArgs, global: &Global) -> Result<ExitCode, Failur
         FormatArg::Npy => Format::Npy,
         FormatArg::NpyGzip => Format::NpyGzip,
     };
-    let progress = Progress::of_steps("export", global.quiet);
+    let progress = Bar::of_steps("export", global.quiet);
     let filter = args.condition.as_deref().map(Filter::parse).transpose()?;
     let options = ExportOptions { layout, format, filter };
-    let report = export::run(&store, &args.out, &options, &|done, all| {
-        progress.set_total(all);
-        progress.set_position(done, || units::count(done, "step"));
-    })?;
+    let report = export::run(&store, &args.out, &options, &progress)?;
     progress.finish();
     if !global.quiet {
         if report.resumed > 0 {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum, ValueHint};
 
-use super::progress::Progress;
+use super::progress::Bar;
 use super::{Failure, Global, check_outside, interrupt, show, units};
 use crate::dtype::Dtype;
 use crate::dump::{Batch, is_dump};
@@ -17,6 +17,7 @@ use crate::ingest::{
     WatchOptions, read_settings,
 };
 use crate::output::write_whole;
+use crate::progress::{Amount, Progress};
 use crate::store::{Codec, StoreError};
 
 /// Warnings printed one by one.
@@ -456,35 +457,36 @@ fn describe_dry_run(outcome: &DryRun) -> String {
 
 /// Shows an ingest's events.
 struct Follower {
-    bar: Progress,
-    steps: AtomicU64,
+    bar: Bar,
     warnings: AtomicU64,
 }
 
 impl Follower {
     fn new(args: &IngestArgs, global: &Global) -> Self {
-        let bar = if args.watch {
-            Progress::of_waiting("watch", global.quiet)
-        } else {
-            Progress::of_bytes("ingest", global.quiet)
-        };
-        Self { bar, steps: AtomicU64::new(0), warnings: AtomicU64::new(0) }
+        let bar =
+            if args.watch { Bar::of_waiting("watch", global.quiet) } else { Bar::of_bytes("ingest", global.quiet) };
+        Self { bar, warnings: AtomicU64::new(0) }
+    }
+}
+
+impl Progress for Follower {
+    fn reached(&self, amount: Amount) {
+        self.bar.reached(amount);
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.bar.is_cancelled()
     }
 }
 
 impl Observer for Follower {
     fn event(&self, event: Event<'_>) {
         match event {
-            Event::Found { bytes, .. } => self.bar.set_total(bytes),
             Event::Watched { steps, waiting, idle } => self.bar.say(&format!(
                 "{} ingested, {waiting} not complete, nothing new for {} s",
                 units::count(steps, "step"),
                 idle.as_secs()
             )),
-            Event::Steps { steps, bytes } => {
-                let done = self.steps.fetch_add(steps, Ordering::Relaxed) + steps;
-                self.bar.advance(bytes, || units::count(done, "step"));
-            }
             Event::Committed { video_id } => tracing::debug!("committed {video_id}"),
             // Errors are said even if quiet.
             Event::Quarantined(left) => {
@@ -497,10 +499,7 @@ impl Observer for Follower {
                 }
                 _ => {}
             },
+            Event::Found { .. } | Event::Steps { .. } => {}
         }
-    }
-
-    fn is_cancelled(&self) -> bool {
-        interrupt::is_asked()
     }
 }

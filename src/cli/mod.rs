@@ -173,7 +173,7 @@ pub fn main() -> ExitCode {
         Command::Ingest(args) => ingest::run(&args, &cli.global),
         Command::Query(args) => query::run(&args, &cli.global),
         Command::Info(args) => info::run(&args),
-        Command::Estimate(args) => estimate::run(&args),
+        Command::Estimate(args) => estimate::run(&args, &cli.global),
         Command::Prompt(args) => prompt::run(&args, &cli.global),
         Command::Verify(args) => verify::run(&args, &cli.global),
         Command::Repair(args) => repair::run(&args, &cli.global),

@@ -1,17 +1,17 @@
 //! `attnkit query`.
 
 use std::io::IsTerminal;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 
-use super::progress::Progress;
+use super::progress::Bar;
 use super::{Failure, Global, check_outside, print, say, say_left_out, show, units};
 use crate::kernel::{FramePlacement, Reducer};
 use crate::metrics::Metric;
 use crate::output::{self, Format, TableStyle};
+use crate::progress::Silent;
 use crate::query::{
     self, Across, Align, Answer, Arrange, Average, By, Compare, Dimension, Evolution, Explain, Filter, Form, List,
     QueryError, Reduction, SpatialMap, Sql, TableName,
@@ -425,8 +425,8 @@ fn average(args: &AverageArgs, store: &Store, global: &Global) -> Result<(), Fai
     if args.output.explain {
         return target.explain(&average.explain(store)?);
     }
-    let bar = Bar::new(global);
-    let answer = average.run(store, &|done, all| bar.set(done, all))?;
+    let bar = bar(global);
+    let answer = average.run(store, &bar)?;
     bar.finish();
     target.write(args.output.arranged(answer)?, global)
 }
@@ -442,8 +442,8 @@ fn evolution(args: &EvolutionArgs, store: &Store, global: &Global) -> Result<(),
     if args.output.explain {
         return target.explain(&evolution.explain(store)?);
     }
-    let bar = Bar::new(global);
-    let mut answer = evolution.run(store, &|done, all| bar.set(done, all))?;
+    let bar = bar(global);
+    let mut answer = evolution.run(store, &bar)?;
     bar.finish();
     if args.sparkline {
         answer = output::trends(&answer)?;
@@ -468,7 +468,9 @@ fn map(args: &MapArgs, store: &Store, global: &Global) -> Result<(), Failure> {
     if args.output.explain {
         return target.explain(&map.explain(store)?);
     }
-    let answer = map.run(store, &query::silent)?;
+    let bar = bar(global);
+    let answer = map.run(store, &bar)?;
+    bar.finish();
     target.write(args.output.arranged(answer)?, global)
 }
 
@@ -512,12 +514,12 @@ fn compare(args: &CompareArgs, store: &Store, global: &Global) -> Result<(), Fai
     if args.output.explain {
         return target.explain(&compare.explain(store, form)?);
     }
-    let bar = Bar::new(global);
-    let answer = compare.run(store, form, &|done, all| bar.set(done, all))?;
+    let bar = bar(global);
+    let answer = compare.run(store, form, &bar)?;
     bar.finish();
     target.write(args.output.arranged(answer)?, global)?;
     if let Some(target) = maps {
-        let differences = compare.run(store, Form::Maps, &query::silent)?;
+        let differences = compare.run(store, Form::Maps, &Silent)?;
         target.write(Answer { notes: Vec::new(), ..differences }, global)?;
     }
     Ok(())
@@ -668,26 +670,8 @@ fn maps_target(path: &Path) -> Result<Target, Failure> {
 }
 
 /// A progress bar that appears when there is much to read.
-struct Bar {
-    progress: Progress,
-}
-
-impl Bar {
-    fn new(global: &Global) -> Self {
-        Self { progress: Progress::of_bytes("query", global.quiet) }
-    }
-
-    fn set(&self, done: u64, all: u64) -> ControlFlow<()> {
-        if all >= WORTH_A_BAR {
-            self.progress.set_total(all);
-            self.progress.set_position(done, String::new);
-        }
-        ControlFlow::Continue(())
-    }
-
-    fn finish(&self) {
-        self.progress.finish();
-    }
+fn bar(global: &Global) -> Bar {
+    Bar::of_bytes("query", global.quiet).from(WORTH_A_BAR)
 }
 
 /// What is reduced over: may be nothing.

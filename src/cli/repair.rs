@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueHint};
 
-use super::progress::Progress;
+use super::progress::Bar;
 use super::verify::describe;
 use super::{Failure, Global, print, show, units};
 use crate::repair::{self, RepairOptions};
@@ -45,7 +45,7 @@ pub(super) struct RepairArgs {
 }
 
 pub(super) fn run(args: &RepairArgs, global: &Global) -> Result<ExitCode, Failure> {
-    let progress = Progress::of_steps("repair", global.quiet);
+    let progress = Bar::of_steps("repair", global.quiet);
     let options = RepairOptions {
         dumps: args.from.clone(),
         prefix: args.prefix.clone(),
@@ -53,10 +53,7 @@ pub(super) fn run(args: &RepairArgs, global: &Global) -> Result<ExitCode, Failur
         single_writer: args.single_writer,
         threads: global.threads.map_or(0, usize::from),
     };
-    let report = repair::run(&args.store, &options, &|done, all| {
-        progress.set_total(all);
-        progress.set_position(done, || format!("{} verified", units::count(done, "step")));
-    })?;
+    let report = repair::run(&args.store, &options, &progress)?;
     progress.finish();
     let code = if report.left.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     if args.json {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueHint};
 
-use super::progress::Progress;
+use super::progress::Bar;
 use super::{Failure, Global, print, show, units};
 use crate::query::Filter;
 use crate::store::{Fault, Store};
@@ -47,13 +47,10 @@ pub(super) struct VerifyArgs {
 
 pub(super) fn run(args: &VerifyArgs, global: &Global) -> Result<ExitCode, Failure> {
     let store = Store::open(&args.store)?;
-    let progress = Progress::of_steps("verify", global.quiet);
+    let progress = Bar::of_steps("verify", global.quiet);
     let filter = args.condition.as_deref().map(Filter::parse).transpose()?;
     let options = VerifyOptions { against: args.against.clone(), prefix: args.prefix.clone(), filter, videos: None };
-    let report = verify::run(&store, &options, &|done, all| {
-        progress.set_total(all);
-        progress.set_position(done, || units::count(done, "step"));
-    })?;
+    let report = verify::run(&store, &options, &progress)?;
     progress.finish();
     let report = report.with_something_compared(&options).map_err(|error| {
         Failure::with_hint(error, "is it the right directory? if it was ingested with --prefix NAME, say so here too")

@@ -46,6 +46,9 @@ pub(super) fn dry_run_of(
     let mut sampled = Sample::default();
     for (video, id) in &selected.videos {
         let Some(video) = video else { continue };
+        if observer.is_cancelled() {
+            return Err(IngestError::Cancelled);
+        }
         let committed = store.map_or(Ok(Committed::default()), |store| committed(store, id))?;
         let mut plan = VideoPlan::new(video, id.clone(), &tokens, &prompts, options, &committed);
         let mut writes = plan.prompt.fill(&mut plan.kept) || plan.touched;

@@ -31,8 +31,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub(crate) use damage::Damage;
 pub use error::{IngestError, WriteError};
 pub use options::{IngestOptions, OnError, WatchOptions};
+use report::Counted;
+pub(crate) use report::PartOf;
 pub(crate) use report::as_text;
-pub use report::{DryRun, DumpContents, Event, Observer, PromptMatches, Quarantined, Remark, Report, Silent};
+pub use report::{DryRun, DumpContents, Event, Observer, PromptMatches, Quarantined, Remark, Report};
 pub use series::{SeriesPlan, StepPlan, StepSource};
 pub use settings::{Settings, SettingsError, read_settings};
 pub(crate) use task::ARRAY_KEYS;
@@ -41,6 +43,7 @@ pub(crate) use transform::transform;
 pub use writer::{StoreWriter, WriterOptions};
 
 use crate::dump::Dump;
+pub use crate::progress::Silent;
 
 /// Nothing panics while it holds a lock of an ingest, so none is ever poisoned.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -61,7 +64,7 @@ pub fn run(
     options: &IngestOptions,
     observer: &dyn Observer,
 ) -> Result<Report, IngestError> {
-    schedule::run(dumps, store.as_ref(), options, observer)
+    schedule::run(dumps, store.as_ref(), options, &Counted::new(observer))
 }
 
 /// Ingests dumps that are still being written: looks at them again and again, and ingests each step once it is
@@ -80,7 +83,7 @@ pub fn watch(
     watch: WatchOptions,
     observer: &dyn Observer,
 ) -> Result<Report, IngestError> {
-    watch::watch(dumps, store.as_ref(), options, watch, observer)
+    watch::watch(dumps, store.as_ref(), options, watch, &Counted::new(observer))
 }
 
 /// Writes what is damaged of a store anew, from the dumps below some directories and from the store itself, and nothing
@@ -95,7 +98,7 @@ pub(crate) fn mend(
     options: &IngestOptions,
     observer: &dyn Observer,
 ) -> Result<Report, IngestError> {
-    schedule::mend(dumps, store, damage, options, observer)
+    schedule::mend(dumps, store, damage, options, &Counted::new(observer))
 }
 
 /// Says what [`run`] would do, without writing anything. Compressed sizes are estimated from a few steps.
@@ -108,10 +111,10 @@ pub fn dry_run(
     options: &IngestOptions,
     observer: &dyn Observer,
 ) -> Result<DryRun, IngestError> {
-    dry_run::dry_run(dumps, store.as_ref(), options, observer)
+    dry_run::dry_run(dumps, store.as_ref(), options, &Counted::new(observer))
 }
 
 /// The dry run of a dump that was found already, into a new store.
-pub(crate) fn dry_run_of(dump: Dump, options: &IngestOptions) -> Result<DryRun, IngestError> {
-    dry_run::dry_run_of(dump, None, options, &Silent)
+pub(crate) fn dry_run_of(dump: Dump, options: &IngestOptions, observer: &dyn Observer) -> Result<DryRun, IngestError> {
+    dry_run::dry_run_of(dump, None, options, observer)
 }

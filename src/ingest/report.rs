@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::dump::DumpError;
+use crate::progress::{Amount, Progress, Silent, Unit};
 
 /// What happened.
 #[derive(Debug, Clone, Copy)]
@@ -21,7 +23,8 @@ pub enum Event<'a> {
         /// Bytes of the step files.
         bytes: u64,
     },
-    /// Steps were done with: ingested, already there, or left out.
+    /// Steps were done with: ingested, already there, or left out. Observers are told so as progress.
+    #[doc(hidden)]
     Steps {
         /// How many.
         steps: u64,
@@ -48,23 +51,74 @@ pub enum Event<'a> {
     Warning(&'a Remark),
 }
 
-/// Follows an ingest; called from many threads.
-pub trait Observer: Sync {
+/// Follows an ingest: its progress, in bytes and in steps, and what happens on the way. Called from many threads.
+pub trait Observer: Progress {
     /// Something happened.
-    fn event(&self, event: Event<'_>);
+    fn event(&self, _event: Event<'_>) {}
+}
 
-    /// Whether the ingest should stop soon, with [`IngestError::Cancelled`](super::IngestError::Cancelled).
+impl Observer for Silent {}
+
+/// An ingest that is part of other work: it is stopped with that, and its own progress is nobody's.
+pub(crate) struct PartOf<'a>(pub &'a dyn Progress);
+
+impl Progress for PartOf<'_> {
     fn is_cancelled(&self) -> bool {
-        false
+        self.0.is_cancelled()
     }
 }
 
-/// Follows nothing.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Silent;
+impl Observer for PartOf<'_> {}
 
-impl Observer for Silent {
-    fn event(&self, _: Event<'_>) {}
+/// Says how far an ingest is to whoever observes it.
+pub(super) struct Counted<'a> {
+    observer: &'a dyn Observer,
+    done: [AtomicU64; 2],
+    all: [AtomicU64; 2],
+}
+
+impl<'a> Counted<'a> {
+    const UNITS: [Unit; 2] = [Unit::Bytes, Unit::Steps];
+
+    pub fn new(observer: &'a dyn Observer) -> Self {
+        Self { observer, done: Default::default(), all: Default::default() }
+    }
+
+    fn say(&self) {
+        for ((done, all), unit) in self.done.iter().zip(&self.all).zip(Self::UNITS) {
+            let [done, all] = [done, all].map(|count| count.load(Ordering::Relaxed));
+            self.observer.reached(Amount { done, all, unit });
+        }
+    }
+}
+
+impl Progress for Counted<'_> {
+    fn is_cancelled(&self) -> bool {
+        self.observer.is_cancelled()
+    }
+}
+
+impl Observer for Counted<'_> {
+    fn event(&self, event: Event<'_>) {
+        match event {
+            Event::Found { steps, bytes, .. } => {
+                self.all.iter().zip([bytes, steps]).for_each(|(all, found)| all.store(found, Ordering::Relaxed));
+                self.observer.event(event);
+                self.say();
+            }
+            Event::Steps { steps, bytes } => {
+                self.done.iter().zip([bytes, steps]).for_each(|(done, more)| {
+                    done.fetch_add(more, Ordering::Relaxed);
+                });
+                self.say();
+            }
+            Event::Watched { steps, waiting, .. } => {
+                self.observer.event(event);
+                self.observer.reached(Amount { done: steps, all: steps + waiting, unit: Unit::Steps });
+            }
+            event => self.observer.event(event),
+        }
+    }
 }
 
 /// A file that was left out.

@@ -12,6 +12,7 @@ use super::{
     lock,
 };
 use crate::dump::{Dump, FileSignature, Series, StepFiles, Video};
+use crate::progress::Progress;
 use crate::store::Generation;
 
 /// How long what a commit replaced stays, for whoever is reading it.
@@ -347,7 +348,9 @@ impl Observer for Once<'_> {
             event => self.observer.event(event),
         }
     }
+}
 
+impl Progress for Once<'_> {
     fn is_cancelled(&self) -> bool {
         self.observer.is_cancelled()
     }

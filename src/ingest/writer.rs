@@ -397,7 +397,8 @@ mod tests {
     use super::*;
     use crate::dtype::Dtype;
     use crate::json::Json;
-    use crate::query::{self, Average, Filter};
+    use crate::progress::Silent;
+    use crate::query::{Average, Filter};
     use crate::values::Values;
     use crate::verify::{self, VerifyOptions};
 
@@ -417,7 +418,7 @@ mod tests {
     }
 
     fn verified(store: &Store) {
-        let report = verify::run(store, &VerifyOptions::default(), &|_, _| {}).unwrap();
+        let report = verify::run(store, &VerifyOptions::default(), &Silent).unwrap();
         assert_eq!(report.faults, [], "{report:?}");
     }
 
@@ -444,7 +445,7 @@ mod tests {
             drop(writer);
             verified(&store);
             assert_eq!(store.garbage().unwrap(), []);
-            let all = Average::new(Filter::parse("token = 'flower'").unwrap()).run(&store, &query::silent).unwrap();
+            let all = Average::new(Filter::parse("token = 'flower'").unwrap()).run(&store, &Silent).unwrap();
             assert_eq!(all.table.height(), usize::try_from(steps).unwrap());
         }
     }

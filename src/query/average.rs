@@ -7,9 +7,9 @@ use super::answer::{Answer, Maps, Statistics, axes, key_columns, shape_columns};
 use super::explain::Explain;
 use super::filter::Filter;
 use super::reduction::{Group, Key, Plan, Reduction};
-use super::run::OnBytes;
 use super::selection::Selection;
 use crate::grid::Grid;
+use crate::progress::Progress;
 use crate::store::Store;
 
 /// What can be reduced over.
@@ -106,8 +106,8 @@ impl Average {
     ///
     /// # Errors
     /// As [`explain`](Self::explain), or if an array is damaged.
-    pub fn run(&self, store: &Store, on_bytes: OnBytes<'_>) -> Result<Answer, QueryError> {
-        answer_maps(&self.plan(store)?, store, self.values, on_bytes)
+    pub fn run(&self, store: &Store, progress: &dyn Progress) -> Result<Answer, QueryError> {
+        answer_maps(&self.plan(store)?, store, self.values, progress)
     }
 }
 
@@ -116,7 +116,7 @@ pub(super) fn answer_maps(
     plan: &Plan,
     store: &Store,
     with_values: bool,
-    on_bytes: OnBytes<'_>,
+    progress: &dyn Progress,
 ) -> Result<Answer, QueryError> {
     let mut order: Vec<usize> = (0..plan.groups.len()).collect();
     order.sort_by(|&a, &b| plan.groups[a].key.cmp(&plan.groups[b].key));
@@ -135,7 +135,7 @@ pub(super) fn answer_maps(
         maps.values = vec![0.0; start];
     }
     let mut statistics = Statistics::with_room(order.len());
-    let read = plan.run(store, on_bytes, |reduced| {
+    let read = plan.run(store, &plan.meter(progress), |reduced| {
         let of: Vec<(&[f32], Option<Grid>)> =
             reduced.iter().map(|reduced| (reduced.values.as_slice(), plan.groups[reduced.group].grid)).collect();
         statistics.put(reduced.iter().map(|reduced| rank[reduced.group]), Statistics::measure(&of));

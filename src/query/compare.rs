@@ -11,11 +11,12 @@ use super::error::{QueryError, few};
 use super::explain::Explain;
 use super::filter::Filter;
 use super::reduction::{Key, KeyValue, Plan, Reduction, unknown_grids};
-use super::run::{OnBytes, Reduced};
+use super::run::Reduced;
 use super::selection::{SelectedStep, Selection};
 use super::sides;
 use crate::grid::Grid;
 use crate::metrics::{Measured, Metric};
+use crate::progress::Progress;
 use crate::store::Store;
 
 /// What distinguishes the two sides of a comparison.
@@ -459,13 +460,13 @@ impl Compare {
     ///
     /// # Errors
     /// As [`explain`](Self::explain), or if an array is damaged.
-    pub fn run(&self, store: &Store, form: Form, on_bytes: OnBytes<'_>) -> Result<Answer, QueryError> {
+    pub fn run(&self, store: &Store, form: Form, progress: &dyn Progress) -> Result<Answer, QueryError> {
         let planned = self.plan(store, form)?;
         let mut rows: Vec<Row> = Vec::new();
         let mut differences = Differences::default();
         let mut pending: BTreeMap<Option<i32>, Vec<Reduced>> = BTreeMap::new();
         let mut awaited = planned.awaited.clone();
-        let read = planned.plan.run(store, on_bytes, |reduced| {
+        let read = planned.plan.run(store, &planned.plan.meter(progress), |reduced| {
             for one in reduced {
                 let step = Self::step_of(&planned.plan.groups[one.group].key);
                 pending.entry(step).or_default().push(one);

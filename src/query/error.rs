@@ -6,6 +6,7 @@ use polars::error::{PolarsError, PolarsResult};
 
 use super::exact::overflow;
 use crate::kernel::Unlike;
+use crate::progress::Cancelled;
 use crate::store::StoreError;
 use crate::suggest::near;
 
@@ -84,6 +85,12 @@ pub enum QueryError {
     /// The tables cannot be evaluated.
     #[error("the tables cannot be read: {0}")]
     Tables(PolarsError),
+}
+
+impl From<Cancelled> for QueryError {
+    fn from(_: Cancelled) -> Self {
+        Self::Cancelled
+    }
 }
 
 impl From<PolarsError> for QueryError {

@@ -13,9 +13,10 @@ use super::error::{QueryError, caught};
 use super::explain::Explain;
 use super::filter::Filter;
 use super::reduction::{Group, Key, KeyValue, Plan, Reduction};
-use super::run::{OnBytes, ReadCount, Reduced, silent};
+use super::run::{ReadCount, Reduced};
 use super::selection::{SelectedStep, Selection};
 use crate::metrics::{Measured, Metric};
+use crate::progress::{Meter, Progress};
 use crate::store::Store;
 
 /// What is told of the change between two steps' maps.
@@ -90,22 +91,13 @@ impl Evolution {
     ///
     /// # Errors
     /// As [`explain`](Self::explain), or if an array is damaged.
-    pub fn run(&self, store: &Store, on_bytes: OnBytes<'_>) -> Result<Answer, QueryError> {
+    pub fn run(&self, store: &Store, progress: &dyn Progress) -> Result<Answer, QueryError> {
         let selection = Selection::find(store, &self.filter)?;
         let whole = self.plan(store, selection.steps.clone())?;
-        let all = whole.decoded_bytes();
-        let done = std::sync::atomic::AtomicU64::new(0);
+        let meter = whole.meter(progress);
         let words: Vec<&[SelectedStep]> = selection.steps.chunk_by(|a, b| a.array == b.array).collect();
-        let series: Vec<(Vec<Entry>, ReadCount)> = words
-            .par_iter()
-            .map(|steps| {
-                let last = AtomicLast::default();
-                self.series(store, steps, &|bytes, _| {
-                    let more = bytes.saturating_sub(last.swap(bytes));
-                    on_bytes(done.fetch_add(more, std::sync::atomic::Ordering::Relaxed) + more, all)
-                })
-            })
-            .collect::<Result<_, _>>()?;
+        let series: Vec<(Vec<Entry>, ReadCount)> =
+            words.par_iter().map(|steps| self.series(store, steps, &meter)).collect::<Result<_, _>>()?;
         let mut read = ReadCount::default();
         let mut entries = Vec::new();
         for (of_word, count) in series {
@@ -168,20 +160,20 @@ impl Evolution {
         &self,
         store: &Store,
         steps: &[SelectedStep],
-        on_bytes: OnBytes<'_>,
+        meter: &Meter<'_>,
     ) -> Result<(Vec<Entry>, ReadCount), QueryError> {
         let plan = self.plan(store, steps.to_vec())?;
         let Some(end) = steps.iter().max_by_key(|step| step.step) else { return Ok(Default::default()) };
         let end = self.plan(store, vec![end.clone()])?;
         let without_step = |group: &Group| group.key[..group.key.len() - 1].to_vec();
         let mut last: HashMap<Vec<KeyValue>, Vec<f32>> = HashMap::new();
-        let mut read = end.run(store, &silent, |reduced| {
+        let mut read = end.run(store, &meter.beside(), |reduced| {
             last.extend(reduced.into_iter().map(|reduced| (without_step(&end.groups[reduced.group]), reduced.values)));
             Ok(())
         })?;
         let mut before: HashMap<Vec<KeyValue>, Vec<f32>> = HashMap::new();
         let mut entries: Vec<Entry> = Vec::new();
-        let more = plan.run(store, on_bytes, |mut reduced: Vec<Reduced>| {
+        let more = plan.run(store, meter, |mut reduced: Vec<Reduced>| {
             reduced.sort_by(|a, b| plan.groups[a.group].key.last().cmp(&plan.groups[b.group].key.last()));
             // The map before each: one of this batch, or the latest of an earlier one.
             let mut previous: Vec<Option<&[f32]>> = Vec::with_capacity(reduced.len());
@@ -252,14 +244,4 @@ fn last_steps(store: &Store) -> Result<HashMap<Arc<str>, i32>, QueryError> {
     let ends = caught(|| steps.collect())?;
     let (arrays, steps) = (ends.column("array")?.str()?, ends.column("step")?.i32()?);
     Ok(arrays.iter().zip(steps.iter()).filter_map(|(array, step)| Some((array?.into(), step?))).collect())
-}
-
-/// The bytes that one word's tasks have reported so far.
-#[derive(Default)]
-struct AtomicLast(std::sync::atomic::AtomicU64);
-
-impl AtomicLast {
-    fn swap(&self, bytes: u64) -> u64 {
-        self.0.fetch_max(bytes, std::sync::atomic::Ordering::Relaxed)
-    }
 }

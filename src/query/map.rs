@@ -8,10 +8,10 @@ use super::error::{QueryError, few};
 use super::explain::Explain;
 use super::filter::Filter;
 use super::reduction::{Key, Plan, Reduction};
-use super::run::OnBytes;
 use super::selection::Selection;
 use crate::grid::{Grid, VideoSize, infer_grid};
 use crate::kernel::{FramePlacement, Pooling, resample};
+use crate::progress::Progress;
 use crate::store::{Store, series_of};
 
 /// Values of a resampled map, at the most.
@@ -69,9 +69,9 @@ impl SpatialMap {
     /// # Errors
     /// As [`explain`](Self::explain); if the grid is not known and the size asked for does not tell it; or if an array
     /// is damaged.
-    pub fn run(&self, store: &Store, on_bytes: OnBytes<'_>) -> Result<Answer, QueryError> {
+    pub fn run(&self, store: &Store, progress: &dyn Progress) -> Result<Answer, QueryError> {
         let (plan, pooling) = self.plan(store)?;
-        let answer = Answer { is_single_map: true, ..answer_maps(&plan, store, true, on_bytes)? };
+        let answer = Answer { is_single_map: true, ..answer_maps(&plan, store, true, progress)? };
         if self.size.is_none() && self.frames.is_none() {
             return Ok(answer);
         }

@@ -5,8 +5,9 @@
 //! against a store gives an [`Answer`].
 //!
 //! ```
-//! use attnkit::ingest::{self, IngestOptions, Silent};
-//! use attnkit::query::{self, Average, Filter};
+//! use attnkit::ingest::{self, IngestOptions};
+//! use attnkit::progress::Silent;
+//! use attnkit::query::{Average, Filter};
 //! use attnkit::store::Store;
 //!
 //! let dir = tempfile::tempdir()?;
@@ -15,7 +16,7 @@
 //! let store = Store::open(dir.path().join("store"))?;
 //!
 //! let filter = Filter::parse("token = 'circle' AND step > 0")?;
-//! let answer = Average::new(filter).run(&store, &query::silent)?;
+//! let answer = Average::new(filter).run(&store, &Silent)?;
 //! assert_eq!(answer.table.height(), 2); // a map for each of two steps
 //! assert_eq!(answer.maps.unwrap().common_shape(), Some([4, 12, 12].as_slice()));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -53,7 +54,7 @@ pub use explain::{ArrayUse, Explain};
 pub use filter::Filter;
 pub use map::SpatialMap;
 pub use reduction::{Group, Key, KeyValue, Plan, Reduction};
-pub use run::{OnBytes, ReadCount, silent};
+pub use run::ReadCount;
 pub use selection::StepSet;
 pub use tables::{List, Sql, TableName, columns};
 pub use task::{OpenArrays, Partial, Piece, Placed, Task};

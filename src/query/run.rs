@@ -1,8 +1,7 @@
 //! Running a plan: tasks in parallel, a window of them at a time; their partials are merged in the order of the plan,
 //! so that the result has the same bits whatever the number of threads.
 
-use std::ops::{ControlFlow, Range};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -10,6 +9,7 @@ use super::QueryError;
 use super::reduction::Plan;
 use super::task::{OpenArrays, Partial};
 use crate::kernel::{Accumulator, Unlike};
+use crate::progress::{Meter, Progress, Unit};
 use crate::store::Store;
 
 /// Tasks of a window, for each thread: what waits for its turn to be merged stays below this many partials.
@@ -33,43 +33,36 @@ pub(super) struct Reduced {
     pub values: Vec<f32>,
 }
 
-/// Called with (bytes decoded, bytes in all) from any thread. `Break` stops the work, with [`QueryError::Cancelled`].
-pub type OnBytes<'a> = &'a (dyn Fn(u64, u64) -> ControlFlow<()> + Sync);
-
-/// Follows nothing, stops nothing.
-pub const fn silent(_: u64, _: u64) -> ControlFlow<()> {
-    ControlFlow::Continue(())
-}
-
 impl Plan {
+    /// Counts the bytes that are decoded when it runs.
+    pub(super) fn meter<'a>(&self, progress: &'a dyn Progress) -> Meter<'a> {
+        Meter::new(progress, Unit::Bytes, self.decoded_bytes())
+    }
+
     /// Runs all tasks. `take` gets the reduced maps as they are finished, always in the same order.
     pub(super) fn run(
         &self,
         store: &Store,
-        on_bytes: OnBytes<'_>,
+        meter: &Meter<'_>,
         mut take: impl FnMut(Vec<Reduced>) -> Result<(), QueryError>,
     ) -> Result<ReadCount, QueryError> {
         let arrays = OpenArrays::new(store);
-        let all: u64 = self.tasks.iter().map(super::task::Task::decoded_bytes).sum();
-        let done = AtomicU64::new(0);
         let mut growing: Vec<Growing> = (0..self.groups.len()).map(|_| Growing::default()).collect();
         let window = rayon::current_num_threads() * WINDOW;
-        let mut chunks = 0;
+        let mut read = ReadCount::default();
         for (number, tasks) in self.tasks.chunks(window).enumerate() {
             let partials: Vec<Partial> = tasks
                 .par_iter()
                 .map(|task| {
                     let partial = task.run(&arrays)?;
-                    let bytes = task.decoded_bytes();
-                    match on_bytes(done.fetch_add(bytes, Ordering::Relaxed) + bytes, all) {
-                        ControlFlow::Continue(()) => Ok(partial),
-                        ControlFlow::Break(()) => Err(QueryError::Cancelled),
-                    }
+                    meter.add(task.decoded_bytes())?;
+                    Ok(partial)
                 })
                 .collect::<Result<_, QueryError>>()?;
             let mut finished = Vec::new();
             for (index, (task, partial)) in tasks.iter().zip(partials).enumerate() {
-                chunks += task.pieces.len() as u64;
+                read.chunks += task.pieces.len() as u64;
+                read.bytes += task.decoded_bytes();
                 for (group, accumulator) in partial.groups {
                     let group = group as usize;
                     growing[group].take(&partial.positions, accumulator)?;
@@ -84,7 +77,7 @@ impl Plan {
                 take(reduced)?;
             }
         }
-        Ok(ReadCount { chunks, bytes: done.into_inner() })
+        Ok(read)
     }
 }
 
@@ -127,8 +120,9 @@ mod tests {
     use super::super::selection::Selection;
     use super::super::task::Task;
     use super::*;
-    use crate::ingest::{self, IngestOptions, Silent};
+    use crate::ingest::{self, IngestOptions};
     use crate::kernel::Reducer;
+    use crate::progress::Silent;
 
     fn store(dir: &std::path::Path) -> Store {
         let dump = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/variants/gzip");
@@ -151,7 +145,7 @@ mod tests {
             }
             Ok(())
         };
-        plan.run(store, &silent, take).unwrap();
+        plan.run(store, &plan.meter(&Silent), take).unwrap();
         maps
     }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::{self, Place, copy_tree, program, touch, write_summary};
 use attnkit::ingest::{self, Event, IngestOptions, Observer};
+use attnkit::progress::{Amount, Progress, Unit};
 use attnkit::store::Store;
 
 const VIDEO: &str = "prompt_000_vid001";
@@ -111,13 +112,27 @@ struct Mortal {
     events: Mutex<u32>,
 }
 
-impl Observer for Mortal {
-    fn event(&self, _: Event<'_>) {
+impl Mortal {
+    fn one_more(&self) {
         let mut left = self.events.lock().unwrap();
         if *left == 0 {
             std::process::abort();
         }
         *left -= 1;
+    }
+}
+
+impl Progress for Mortal {
+    fn reached(&self, amount: Amount) {
+        if amount.unit == Unit::Steps {
+            self.one_more();
+        }
+    }
+}
+
+impl Observer for Mortal {
+    fn event(&self, _: Event<'_>) {
+        self.one_more();
     }
 }
 

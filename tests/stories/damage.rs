@@ -13,6 +13,7 @@ use crate::support::{
 };
 use attnkit::dump::{Dump, ReadOptions, StepReader};
 use attnkit::ingest::{self, Event, IngestOptions, Observer};
+use attnkit::progress::Progress;
 use half::f16;
 
 const VIDEO: &str = "prompt_000_vid001";
@@ -160,6 +161,8 @@ struct Meddler {
     path: PathBuf,
     once: Once,
 }
+
+impl Progress for Meddler {}
 
 impl Observer for Meddler {
     fn event(&self, event: Event<'_>) {

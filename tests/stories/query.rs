@@ -6,7 +6,8 @@ use std::path::Path;
 
 use crate::support::{self, Place, Told, npy_f32};
 use attnkit::kernel::Reducer;
-use attnkit::query::{self, Across, Align, Average, Compare, Dimension, Filter, Form, Reduction};
+use attnkit::progress::Silent;
+use attnkit::query::{Across, Align, Average, Compare, Dimension, Filter, Form, Reduction};
 use attnkit::store::Store;
 use serde_json::Value;
 
@@ -65,7 +66,7 @@ fn only_chunks_that_hold_selected_maps_are_read() {
         ("step = 2 AND head > 0", 4, 8),
     ] {
         let question = Average { reduction: Reduction { rollups: false, ..Reduction::default() }, ..average(filter) };
-        let answer = question.run(&store, &query::silent).unwrap();
+        let answer = question.run(&store, &Silent).unwrap();
         assert_eq!((answer.read.chunks, answer.read.bytes), (chunks, chunks * 3 * 40_000), "{filter}");
         let explained = question.explain(&store).unwrap();
         assert_eq!((explained.arrays[0].chunks, explained.arrays[0].decoded_bytes), (chunks, chunks * 3 * 40_000));
@@ -121,7 +122,7 @@ fn rollups_and_full_arrays_give_the_same_maps() {
         let with = |rollups: bool| {
             let reduction = Reduction { rollups, ..Reduction::default() };
             let question = Average { over: over.to_vec(), reduction, ..Average::new(Filter::parse(filter).unwrap()) };
-            question.run(&store, &query::silent).unwrap().maps.unwrap()
+            question.run(&store, &Silent).unwrap().maps.unwrap()
         };
         let (from_rollups, from_all) = (with(true), with(false));
         assert_eq!(from_rollups.maps, from_all.maps);
@@ -385,7 +386,7 @@ fn steps_are_matched_as_asked() {
     let store = Store::open(place.store()).unwrap();
     let steps = |align: Align| -> Vec<Option<i32>> {
         let compare = Compare { align, ..Compare::new(Filter::all(), Across::Video) };
-        let table = compare.run(&store, Form::Pairs, &query::silent).unwrap().table;
+        let table = compare.run(&store, Form::Pairs, &Silent).unwrap().table;
         let cosine: Vec<Option<i32>> = table.column("step").unwrap().i32().unwrap().iter().collect();
         cosine.into_iter().collect::<BTreeSet<_>>().into_iter().collect()
     };

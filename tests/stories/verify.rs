@@ -44,7 +44,7 @@ fn faults(store: &Path) -> Vec<Found> {
     let whole = |error: &dyn std::fmt::Display| vec![Found { error: error.to_string(), ..Found::default() }];
     match Store::open(store) {
         Err(error) => whole(&error),
-        Ok(store) => match attnkit::verify::run(&store, &VerifyOptions::default(), &|_, _| {}) {
+        Ok(store) => match attnkit::verify::run(&store, &VerifyOptions::default(), &attnkit::progress::Silent) {
             Err(error) => whole(&error),
             Ok(report) => report
                 .faults

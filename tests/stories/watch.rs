@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::{Place, Word, files, fixture, list, npy_f16, program, write_summary};
 use attnkit::ingest::{self, Event, IngestError, IngestOptions, Observer, PromptMatches, Report, WatchOptions};
+use attnkit::progress::Progress;
 use attnkit::store::Store;
 
 const VIDEO: &str = "prompt_000_vid001";
@@ -35,7 +36,9 @@ impl Observer for Generator<'_> {
             _ => {}
         }
     }
+}
 
+impl Progress for Generator<'_> {
     fn is_cancelled(&self) -> bool {
         self.acts.lock().unwrap().len() == 0
     }
@@ -192,6 +195,8 @@ struct Slow<'a> {
     place: &'a Place,
     commits: Mutex<i32>,
 }
+
+impl Progress for Slow<'_> {}
 
 impl Observer for Slow<'_> {
     fn event(&self, event: Event<'_>) {

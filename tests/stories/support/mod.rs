@@ -174,7 +174,7 @@ impl Place {
     pub fn check(&self, against: &[PathBuf]) -> VerifyReport {
         let store = attnkit::store::Store::open(self.store()).unwrap();
         let options = VerifyOptions { against: against.to_vec(), ..VerifyOptions::default() };
-        attnkit::verify::run(&store, &options, &|_, _| {}).unwrap()
+        attnkit::verify::run(&store, &options, &attnkit::progress::Silent).unwrap()
     }
 
     /// Verifies the store alone, and expects no fault.
