@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let array = store.open_array(&rows[0].array)?;
         let decode = |row: &StepRow| -> Result<u64, StoreError> {
             let mut bytes = 0;
-            array.for_each_chunk(row.row.unsigned_abs().into(), |_, values| bytes += values.len() as u64)?;
+            array.for_each_chunk(row.row.into(), |_, values| bytes += values.len() as u64)?;
             Ok(bytes)
         };
         bytes += rows.par_iter().map(decode).try_reduce(|| 0, |a, b| Ok(a + b))?;

@@ -189,7 +189,7 @@ impl Contents {
 }
 
 fn stored_series(snapshot: &Snapshot, first: &StepRow, rows: &[StepRow]) -> Result<SeriesContents, StoreError> {
-    let element = first.dtype.parse::<crate::dtype::Dtype>().map_or(0, crate::dtype::Dtype::size);
+    let element = first.dtype.size();
     let generation = snapshot.generation(first.series_path())?;
     let (stored, rollups) = generation.bytes()?;
     let mut attributes = generation.attributes()?;
@@ -201,7 +201,7 @@ fn stored_series(snapshot: &Snapshot, first: &StepRow, rows: &[StepRow]) -> Resu
         shape: Some(first.shape.axes()),
         numbers: first.numbers.clone(),
         grid: first.grid,
-        dtype: Some(first.dtype.clone()),
+        dtype: Some(first.dtype.name().to_owned()),
         lossy: attributes.get_mut("lossy").map(serde_json::Value::take).unwrap_or_default(),
         bytes: Bytes { raw: (first.shape.len() * element * rows.len()) as u64, stored, rollups, ..Bytes::default() },
         aggregates: 0,

@@ -300,10 +300,9 @@ fn export_step(
     path: &Path,
     format: Format,
 ) -> Result<u64, ExportError> {
-    let damaged = |found| StoreError::Damaged { path: snapshot.store().place().join(&row.array), found };
-    let dtype: Dtype = row.dtype.parse().map_err(damaged)?;
+    let dtype = row.dtype;
     let array = snapshot.open_series(row.series_path(), ArrayKind::Attention, row.shape, dtype)?;
-    let bytes = array.read_step(u64::try_from(row.row).unwrap_or(u64::MAX))?;
+    let bytes = array.read_step(row.row.into())?;
     let source_dtype = match dtype {
         Dtype::Float16 => SourceDtype::Float16,
         Dtype::Float32 => SourceDtype::Float32,

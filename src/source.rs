@@ -583,7 +583,7 @@ impl<'a> WordReader<'a> {
                 let first = rows.first().ok_or_else(|| damaged("a word without rows".into()))?;
                 let there = snapshot.has_array(&format!("{}/{}", first.series_path(), wanted.name()));
                 let kind = if there { wanted } else { ArrayKind::Attention };
-                let dtype = first.dtype.parse().map_err(damaged)?;
+                let dtype = first.dtype;
                 let array = snapshot.open_series(first.series_path(), kind, first.shape, dtype)?;
                 Ok(Self::Stored { rows, array, kind, dtype: kind.dtype(dtype) })
             }
@@ -595,7 +595,7 @@ impl<'a> WordReader<'a> {
         match self {
             Self::Stored { rows, array, kind, dtype } => {
                 let row = &rows[place];
-                let bytes = array.read_step(u64::try_from(row.row).unwrap_or(u64::MAX))?;
+                let bytes = array.read_step(row.row.into())?;
                 let shape = StepShape {
                     blocks: if matches!(kind, ArrayKind::Mean | ArrayKind::MeanBlock) { 1 } else { row.shape.blocks },
                     heads: if matches!(kind, ArrayKind::Mean | ArrayKind::MeanHead) { 1 } else { row.shape.heads },

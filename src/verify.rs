@@ -382,7 +382,7 @@ impl Word<'_> {
         let series = first.series_path();
         for (place, row) in self.rows.iter().enumerate() {
             if row.series_path() != series
-                || usize::try_from(row.row) != Ok(place)
+                || row.row as usize != place
                 || row.shape != first.shape
                 || row.numbers != first.numbers
                 || row.dtype != first.dtype
@@ -438,7 +438,7 @@ impl Word<'_> {
     fn check_array(&self, array: &StoredArray, kind: ArrayKind, row: &StepRow) -> Option<String> {
         let axes = kind.step_axes(row.shape);
         let expected: Vec<u64> = [vec![self.rows.len()], axes].concat().into_iter().map(|axis| axis as u64).collect();
-        let dtype = if kind == ArrayKind::Attention { row.dtype.as_str() } else { "float32" };
+        let dtype = kind.dtype(row.dtype).name();
         (array.shape() != expected || array.dtype() != dtype)
             .then(|| format!("it is {} {:?}; the table says {dtype} {expected:?}", array.dtype(), array.shape()))
     }
@@ -466,10 +466,9 @@ impl Word<'_> {
         measurer: &mut StepMeasurer,
     ) -> (Checked, Vec<HeadRow>) {
         let mut checked = Checked::default();
-        let place = u64::try_from(row.row).unwrap_or(u64::MAX);
         let mut measures: Option<(Values<'static>, StepMeasures)> = None;
         for (kind, path, array) in arrays {
-            let bytes = match array.read_step(place) {
+            let bytes = match array.read_step(row.row.into()) {
                 Ok(bytes) => bytes,
                 Err(error) => {
                     checked.faults.push(fault(row, Some(row.step), path, error));
@@ -479,9 +478,7 @@ impl Word<'_> {
             checked.bytes += bytes.len() as u64;
             let expected: &[f32] = match (kind, &measures) {
                 (ArrayKind::Attention, _) => {
-                    let values =
-                        Values::from_ne_bytes(row.dtype.parse().unwrap_or(crate::dtype::Dtype::Float16), &bytes)
-                            .into_owned();
+                    let values = Values::from_ne_bytes(row.dtype, &bytes).into_owned();
                     if values.len() == row.shape.len() {
                         let measured = with_values!(&values, values => measurer.measure(values));
                         measures = Some((values, measured));

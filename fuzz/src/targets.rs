@@ -487,7 +487,7 @@ fn read_store(root: &Path, over: usize) -> Option<Values> {
             assert_eq!(row.video_id, video.record.video_id);
             let _ = video.metadata_of(row).len();
             let Ok(array) = snapshot.open_array(&row.array) else { continue };
-            let step = u64::try_from(row.row).ok().and_then(|row| array.read_step(row).ok());
+            let step = array.read_step(row.row.into()).ok();
             if let Some(step) = step {
                 values.insert((row.video_id.clone(), row.token.clone(), row.step), step);
             }

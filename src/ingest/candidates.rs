@@ -165,10 +165,10 @@ impl Candidates {
     /// Whether `steps`, to be written as rows `from..`, are those that the previous generation has in these rows and
     /// nothing is new in them.
     pub fn are_unchanged(&self, steps: &[StepPlan], from: usize, per_shard: usize) -> bool {
-        let in_shard = |row: &&StepRow| usize::try_from(row.row).is_ok_and(|row| row / per_shard == from / per_shard);
+        let in_shard = |row: &&StepRow| row.row as usize / per_shard == from / per_shard;
         let unchanged = |(index, plan): (usize, &StepPlan)| {
             let row = self.stored.get(&plan.step).filter(|_| !self.is_new(plan.step));
-            row.is_some_and(|row| usize::try_from(row.row) == Ok(from + index))
+            row.is_some_and(|row| row.row as usize == from + index)
         };
         self.stored.values().filter(in_shard).count() == steps.len() && steps.iter().enumerate().all(unchanged)
     }
@@ -265,9 +265,8 @@ impl Candidates {
         let (shape, grid, dtype) = recipe.outcome(found.shape, source_grid, found.dtype.stored());
         let numbers = recipe.numbers(found.shape, found_numbers);
         let is_other_grid = |row: &StepRow| row.grid.is_some_and(|stored| grid.is_some_and(|grid| grid != stored));
-        let is_other = |row: &StepRow| {
-            row.shape != shape || row.dtype != dtype.name() || row.numbers != numbers || is_other_grid(row)
-        };
+        let is_other =
+            |row: &StepRow| row.shape != shape || row.dtype != dtype || row.numbers != numbers || is_other_grid(row);
         let first = self.steps.values().next();
         let of_other_run = |row: &StepRow| first.and_then(|first| other_run(row, &first.metadata));
         if options.replace {
@@ -328,7 +327,7 @@ impl Candidates {
     fn keep(&mut self) -> Decision {
         self.steps.clear();
         let Some(row) = self.stored.values().next().filter(|_| self.lost_heads) else { return Decision::Keep };
-        let Ok(dtype) = row.dtype.parse() else { return Decision::Keep };
+        let dtype = row.dtype;
         let recipe = self.stored_recipe.clone().unwrap_or_else(|| IngestOptions::default().recipe());
         let steps = self.step_plans();
         let layout =

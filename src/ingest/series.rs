@@ -1,4 +1,5 @@
-//! One word of one video as it is to be written: where it goes, where its steps come from, and the rows that stand for it.
+//! One word of one video as it is to be written: where it goes, where its steps come from, and the rows that stand
+//! for it.
 
 use std::path::PathBuf;
 
@@ -71,7 +72,7 @@ pub enum StepSource {
         /// Its array, below the store.
         array: String,
         /// Its place on the step axis.
-        row: i32,
+        row: u32,
     },
 }
 
@@ -97,13 +98,13 @@ impl SeriesPlan {
             shape: self.layout.shape,
             numbers: self.numbers.clone(),
             grid: self.grid,
-            dtype: self.layout.dtype.name().to_owned(),
+            dtype: self.layout.dtype,
             video_width: None,
             video_height: None,
             video_frames: None,
             threshold_applied: None,
             array: format!("{}/{}", self.path, ArrayKind::Attention.name()),
-            row: i32::try_from(row).unwrap_or(i32::MAX),
+            row: u32::try_from(row).unwrap_or(u32::MAX),
             source: String::new(),
             source_bytes: 0,
             source_modified: 0,

@@ -132,13 +132,13 @@ impl ShardTask {
         }
     }
 
-    fn read_stored(&self, step: i32, array: &str, row: i32, store: &Store) -> Result<ReadStep<'static>, Failure> {
-        let row = u64::try_from(row).unwrap_or(u64::MAX);
-        let bytes = store.snapshot().open_array(array).and_then(|array| array.read_step(row)).map_err(|error| {
-            let remark = format!("the store's own copy of step {step} cannot be read: {error}");
-            let problem = Problem::Remark(remark).at(store.place().join(array));
-            Failure { step, problem, observed: None, in_store: true }
-        })?;
+    fn read_stored(&self, step: i32, array: &str, row: u32, store: &Store) -> Result<ReadStep<'static>, Failure> {
+        let bytes =
+            store.snapshot().open_array(array).and_then(|array| array.read_step(row.into())).map_err(|error| {
+                let remark = format!("the store's own copy of step {step} cannot be read: {error}");
+                let problem = Problem::Remark(remark).at(store.place().join(array));
+                Failure { step, problem, observed: None, in_store: true }
+            })?;
         let values = Values::from_ne_bytes(self.series.layout.dtype, &bytes).into_owned();
         let array = StepArray { shape: self.series.layout.shape, source_dtype: self.series.found.dtype, values };
         Ok(ReadStep { array, content_hash: String::new(), as_in_file: true, remarks: Vec::new() })

@@ -178,11 +178,10 @@ impl StoreWriter {
 
     /// Whether a stored step has the values of `array`.
     fn holds(&self, row: &StepRow, array: &StepArray<'_>) -> Result<bool, StoreError> {
-        if row.shape != array.shape || row.dtype != array.values.dtype().name() {
+        if row.shape != array.shape || row.dtype != array.values.dtype() {
             return Ok(false);
         }
-        let stored =
-            self.store.snapshot().open_array(&row.array)?.read_step(u64::try_from(row.row).unwrap_or(u64::MAX))?;
+        let stored = self.store.snapshot().open_array(&row.array)?.read_step(row.row.into())?;
         Ok(stored == array.values.bytes())
     }
 
@@ -243,7 +242,7 @@ impl StoreWriter {
         if last.step > step {
             return Err(WriteError::Order { token, step, last: last.step });
         }
-        if last.shape != array.shape || last.dtype != array.values.dtype().name() || last.numbers != *numbers {
+        if last.shape != array.shape || last.dtype != array.values.dtype() || last.numbers != *numbers {
             let of = |numbers: &AxisNumbers| if numbers.count() > 0 { format!(" of {numbers}") } else { String::new() };
             let found = format!("{} {}{}", array.values.dtype(), array.shape, of(numbers));
             let expected = format!("{} {}{}", last.dtype, last.shape, of(&last.numbers));
@@ -438,8 +437,7 @@ mod tests {
                 let row = index.rows.iter().rfind(|row| row.token == "flower").unwrap();
                 assert_eq!((row.prompt_id.as_deref(), row.weight, row.seed), (Some("prompt_003"), Some(2.5), Some(7)));
                 assert_eq!(index.metadata_of(row)["extra"], serde_json::json!([1, 2]).into());
-                let bytes =
-                    store.snapshot().open_array(&row.array).unwrap().read_step(row.row.try_into().unwrap()).unwrap();
+                let bytes = store.snapshot().open_array(&row.array).unwrap().read_step(row.row.into()).unwrap();
                 assert_eq!(bytes, step(axes, number).values.bytes());
             }
             drop(writer);

@@ -16,7 +16,7 @@ use super::filter::{Filter, PLACE};
 use crate::dtype::Dtype;
 use crate::grid::Grid;
 use crate::shape::{AxisNumbers, StepShape};
-use crate::store::{StepRow, Store};
+use crate::store::{StepPlace, StepRow, Store, StoredAs};
 
 /// Columns of `steps` that selected steps are read from.
 const COLUMNS: [&str; 20] = [
@@ -210,7 +210,6 @@ fn read_steps(frame: &DataFrame) -> Result<Vec<SelectedStep>, QueryError> {
         None => names.entry(name.to_owned()).or_insert_with(|| name.into()).clone(),
     };
     let mut known_numbers = Arc::new(AxisNumbers::default());
-    let size = |value: Option<i32>| value.and_then(|value| usize::try_from(value).ok());
     let damaged = |row: usize, what: &str| {
         QueryError::Store(crate::store::StoreError::Damaged {
             path: array.get(row).unwrap_or_default().into(),
@@ -219,24 +218,20 @@ fn read_steps(frame: &DataFrame) -> Result<Vec<SelectedStep>, QueryError> {
     };
     (0..frame.height())
         .map(|index| {
-            let axes = axes.iter().map(|axis| size(axis.get(index)).unwrap_or(0)).collect::<Vec<_>>();
-            let shape = StepShape::from_axes(&axes).ok_or_else(|| damaged(index, "an empty axis"))?;
             let [blocks, heads] = lists.map(|list| numbers_of(list, index));
-            let numbers = AxisNumbers { blocks: blocks?, heads: heads? };
-            if !numbers.fit(shape) {
-                return Err(damaged(index, "numbers of blocks or heads that are not as many as they"));
-            }
+            let stored = StoredAs {
+                axes: axes.map(|axis| axis.get(index)),
+                numbers: AxisNumbers { blocks: blocks?, heads: heads? },
+                grid: grid.map(|axis| axis.get(index)),
+                dtype: dtype.get(index),
+                row: row.get(index),
+            };
+            let StepPlace { shape, numbers, grid, dtype, row } =
+                stored.checked().map_err(|what| damaged(index, &what))?;
             if *known_numbers != numbers {
                 known_numbers = Arc::new(numbers);
             }
             let numbers = known_numbers.clone();
-            let grid = match grid.map(|axis| size(axis.get(index))) {
-                [Some(frames), Some(height), Some(width)] => Some(Grid { frames, height, width }),
-                _ => None,
-            };
-            if grid.is_some_and(|grid| grid.spatial() != shape.spatial) {
-                return Err(damaged(index, "a grid of another number of positions"));
-            }
             Ok(SelectedStep {
                 video_id: shared(video_id.get(index).unwrap_or_default()),
                 prompt: prompt_id.get(index).or(prompt.get(index)).map(&mut shared),
@@ -249,9 +244,9 @@ fn read_steps(frame: &DataFrame) -> Result<Vec<SelectedStep>, QueryError> {
                 shape,
                 numbers,
                 grid,
-                dtype: dtype.get(index).unwrap_or_default().parse().map_err(|_| damaged(index, "an unknown dtype"))?,
+                dtype,
                 array: shared(array.get(index).unwrap_or_default()),
-                row: row.get(index).and_then(|row| u32::try_from(row).ok()).ok_or_else(|| damaged(index, "no row"))?,
+                row,
                 maps: Maps::All,
             })
         })

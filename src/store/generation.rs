@@ -58,8 +58,8 @@ impl Generation {
         self.storage.link(&from.shard_key(kind, number), &self.shard_key(kind, number))
     }
 
-    /// Appends the encoded inner chunks of the first `steps` steps of a shard, which `layout` describes, to one that was
-    /// begun.
+    /// Appends the encoded inner chunks of the first `steps` steps of a shard, which `layout` describes, to one that
+    /// was begun.
     pub(crate) fn copy_steps(
         &self,
         layout: &SeriesLayout,

@@ -37,6 +37,8 @@ mod snapshot;
 mod sound;
 pub mod storage;
 mod tables;
+#[cfg(test)]
+mod trial;
 mod word;
 
 use std::path::{Component, Path, PathBuf};
@@ -63,6 +65,8 @@ pub use snapshot::Snapshot;
 use sound::KnownParts;
 use storage::{Entry, EntryKind, Guard, Local, Lock, Storage, join};
 pub use tables::{HeadRow, StepRow, heads_schema, steps_schema};
+#[cfg(feature = "query")]
+pub(crate) use tables::{StepPlace, StoredAs};
 pub(crate) use tables::{heads_batch, series_of};
 pub use word::Elements;
 

@@ -16,6 +16,7 @@ use arrow::datatypes::{
 };
 use serde_json::json;
 
+use crate::dtype::Dtype;
 use crate::grid::Grid;
 use crate::json::{Json, Object};
 use crate::kernel::{MapMeasure, MapStatistics};
@@ -64,7 +65,7 @@ pub struct StepRow {
     /// `frames`, `height`, `width`: the grid, if known.
     pub grid: Option<Grid>,
     /// Data type of the attention array.
-    pub dtype: String,
+    pub dtype: Dtype,
     /// Width of the generated video, pixels.
     pub video_width: Option<i32>,
     /// Height of the generated video, pixels.
@@ -76,7 +77,7 @@ pub struct StepRow {
     /// Path of the attention array from the store's root.
     pub array: String,
     /// Index along the step axis of that array.
-    pub row: i32,
+    pub row: u32,
     /// The step's first tensor file.
     pub source: String,
     /// Bytes of all the step's tensor files.
@@ -316,13 +317,13 @@ pub(super) fn steps_batch(rows: &[StepRow]) -> Result<RecordBatch, arrow::error:
             int(|row| row.grid.map(|grid| axis(grid.frames))),
             int(|row| row.grid.map(|grid| axis(grid.height))),
             int(|row| row.grid.map(|grid| axis(grid.width))),
-            text(|row| &row.dtype),
+            text(|row| row.dtype.name()),
             int(|row| row.video_width),
             int(|row| row.video_height),
             int(|row| row.video_frames),
             float(|row| row.threshold_applied),
             text(|row| &row.array),
-            int(|row| Some(row.row)),
+            int(|row| i32::try_from(row.row).ok()),
             text(|row| &row.source),
             Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.source_bytes))),
             Arc::new(modified),
@@ -373,6 +374,51 @@ pub(crate) fn heads_batch(
     )
 }
 
+/// What columns of `steps` say of how a step is stored, as whoever reads them finds it.
+pub(crate) struct StoredAs<'a> {
+    /// `num_blocks`, `num_heads`, `spatial`, `tokens`.
+    pub axes: [Option<i32>; 4],
+    /// `block_numbers`, `head_numbers`.
+    pub numbers: AxisNumbers,
+    /// `frames`, `height`, `width`.
+    pub grid: [Option<i32>; 3],
+    /// `dtype`.
+    pub dtype: Option<&'a str>,
+    /// `row`.
+    pub row: Option<i32>,
+}
+
+/// How a step is stored.
+pub(crate) struct StepPlace {
+    pub shape: StepShape,
+    pub numbers: AxisNumbers,
+    pub grid: Option<Grid>,
+    pub dtype: Dtype,
+    pub row: u32,
+}
+
+impl StoredAs<'_> {
+    /// The same, if it is of one piece; else what is not.
+    pub fn checked(self) -> Result<StepPlace, String> {
+        let size = |size: Option<i32>| size.and_then(|size| usize::try_from(size).ok());
+        let shape = StepShape::from_axes(&self.axes.map(|axis| size(axis).unwrap_or(0))).ok_or("an empty axis")?;
+        if !self.numbers.fit(shape) {
+            return Err("numbers of blocks or heads that are not as many as they".into());
+        }
+        let grid = match self.grid.map(size) {
+            [Some(frames), Some(height), Some(width)] => Some(Grid { frames, height, width }),
+            _ => None,
+        };
+        if grid.is_some_and(|grid| grid.spatial() != shape.spatial) {
+            return Err("a grid of another number of positions".into());
+        }
+        let dtype = self.dtype.unwrap_or_default();
+        let dtype = dtype.parse().map_err(|_| format!("an unknown dtype, `{dtype}`"))?;
+        let row = self.row.and_then(|row| u32::try_from(row).ok()).ok_or("no row")?;
+        Ok(StepPlace { shape, numbers: self.numbers, grid, dtype, row })
+    }
+}
+
 /// Columns as rows of `steps`; the error names a column that is not as it should be.
 pub(super) fn steps_from_batch(batch: &RecordBatch) -> Result<Vec<StepRow>, String> {
     if batch.schema().fields() != steps_schema().fields() {
@@ -390,9 +436,6 @@ pub(super) fn steps_from_batch(batch: &RecordBatch) -> Result<Vec<StepRow>, Stri
                 |name| text(name).map(|column| column.is_valid(row).then(|| column.value(row).to_owned()));
             let int_or_null = |name| int(name).map(|column| column.is_valid(row).then(|| column.value(row)));
             let float_or_null = |name| float(name).map(|column| column.is_valid(row).then(|| column.value(row)));
-            let size = |name| int(name).map(|column| usize::try_from(column.value(row)).unwrap_or(0));
-            let grid_axis = |name| int_or_null(name).map(|size| size.and_then(|size| usize::try_from(size).ok()));
-            let grid = (grid_axis("frames")?, grid_axis("height")?, grid_axis("width")?);
             let numbers = |name| {
                 column(name).map(|column| {
                     let lists = column.as_list::<i32>();
@@ -401,6 +444,19 @@ pub(super) fn steps_from_batch(batch: &RecordBatch) -> Result<Vec<StepRow>, Stri
                         .then(|| lists.value(row).as_primitive::<Int32Type>().values().iter().copied().collect())
                 })
             };
+            let stored = StoredAs {
+                axes: [
+                    int_or_null("num_blocks")?,
+                    int_or_null("num_heads")?,
+                    int_or_null("spatial")?,
+                    int_or_null("tokens")?,
+                ],
+                numbers: AxisNumbers { blocks: numbers("block_numbers")?, heads: numbers("head_numbers")? },
+                grid: [int_or_null("frames")?, int_or_null("height")?, int_or_null("width")?],
+                dtype: Some(text("dtype")?.value(row)),
+                row: int_or_null("row")?,
+            };
+            let StepPlace { shape, numbers, grid, dtype, row: place } = stored.checked()?;
             let ids = column("token_ids")?.as_list::<i32>().value(row);
             let texts = column("token_texts")?.as_list::<i32>().value(row);
             Ok(StepRow {
@@ -422,25 +478,16 @@ pub(super) fn steps_from_batch(batch: &RecordBatch) -> Result<Vec<StepRow>, Stri
                 timestep: float_or_null("timestep")?,
                 total_steps: int_or_null("total_steps")?,
                 aggregation_method: string_or_null("aggregation_method")?,
-                shape: StepShape::from_axes(&[
-                    size("num_blocks")?,
-                    size("num_heads")?,
-                    size("spatial")?,
-                    size("tokens")?,
-                ])
-                .ok_or("a row has an empty axis")?,
-                numbers: AxisNumbers { blocks: numbers("block_numbers")?, heads: numbers("head_numbers")? },
-                grid: match grid {
-                    (Some(frames), Some(height), Some(width)) => Some(Grid { frames, height, width }),
-                    _ => None,
-                },
-                dtype: string("dtype")?,
+                shape,
+                numbers,
+                grid,
+                dtype,
                 video_width: int_or_null("video_width")?,
                 video_height: int_or_null("video_height")?,
                 video_frames: int_or_null("video_frames")?,
                 threshold_applied: float_or_null("threshold_applied")?,
                 array: string("array")?,
-                row: int("row")?.value(row),
+                row: place,
                 source: string("source")?,
                 source_bytes: long("source_bytes")?.value(row),
                 source_modified: column("source_modified")?.as_primitive::<TimestampMicrosecondType>().value(row),

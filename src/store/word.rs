@@ -53,26 +53,21 @@ impl Snapshot {
         let Some(first) = wanted.first() else {
             return Ok(Some(Elements { dtype: kind.dtype(Dtype::Float32), bytes: Vec::new() }));
         };
-        let stored_dtype = |row: &StepRow| {
-            let unknown = |found| StoreError::damaged(self.storage().place(&row.array), found);
-            row.dtype.parse::<Dtype>().map_err(unknown)
-        };
-        let dtype = kind.dtype(stored_dtype(first)?);
+        let dtype = kind.dtype(first.dtype);
         let mut arrays: HashMap<&str, Arc<StoredArray>> = HashMap::new();
         for row in &wanted {
-            let stored = stored_dtype(row)?;
-            let found = kind.dtype(stored);
+            let found = kind.dtype(row.dtype);
             if found != dtype {
                 let found = format!("its type is {found}, that of step {} is {dtype}", first.step);
                 return Err(StoreError::damaged(self.storage().place(&row.array), found));
             }
             if !arrays.contains_key(row.series_path()) {
-                let array = self.open_series(row.series_path(), kind, row.shape, stored)?;
+                let array = self.open_series(row.series_path(), kind, row.shape, row.dtype)?;
                 arrays.insert(row.series_path(), array);
             }
         }
         let part = |row: &&StepRow| match arrays.get(row.series_path()) {
-            Some(array) => array.read_range(u64::try_from(row.row).unwrap_or(u64::MAX), elements.clone()),
+            Some(array) => array.read_range(row.row.into(), elements.clone()),
             None => Ok(Vec::new()),
         };
         let parts: Vec<Vec<u8>> = wanted.par_iter().map(part).collect::<Result<_, _>>()?;

@@ -54,8 +54,8 @@ pub trait Storage: Debug + Send + Sync {
     /// If something else is there, or it cannot be made.
     fn make_directory(&self, directory: &str) -> Result<bool, StoreError>;
 
-    /// Begins a new file, in place of what may be at its key: what shares its contents with that keeps them. Until it is
-    /// finished, it may be there in part.
+    /// Begins a new file, in place of what may be at its key: what shares its contents with that keeps them. Until it
+    /// is finished, it may be there in part.
     ///
     /// # Errors
     /// If it cannot be created.

@@ -220,7 +220,7 @@ impl Place {
         let store = store.snapshot();
         let video = store.read_video(video).unwrap().unwrap();
         let row = video.rows.iter().find(|row| row.token == token && row.step == step).unwrap();
-        store.open_array(&row.array).unwrap().read_step(u64::try_from(row.row).unwrap()).unwrap()
+        store.open_array(&row.array).unwrap().read_step(row.row.into()).unwrap()
     }
 
     /// Directories of generations in the store, of all words.
