@@ -18,9 +18,9 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaDataReader;
 use parquet::file::reader::{ChunkReader, Length};
 
-use super::part::{GENERATION_KEY, PartFile, check_sizes, guarded, value_of};
+use super::StoreError;
+use super::part::{GENERATION_KEY, PartFile, check_sizes, guarded};
 use super::storage::Storage;
-use super::{Part, StoreError};
 
 /// A part of which columns are read: what is read is of one commit, whatever takes the file's place meanwhile.
 pub(crate) struct PartColumns {
@@ -33,21 +33,23 @@ impl PartColumns {
     /// Opens a part of a table with these columns. Texts are read as views, of which equal ones share their bytes.
     ///
     /// # Errors
-    /// If it cannot be opened, has other columns, or is of another commit than the one that was pinned.
-    pub(super) fn open(storage: &dyn Storage, part: &Part, table: &Schema) -> Result<Self, StoreError> {
-        let path = storage.place(&part.key);
-        let file = PartFile::open(storage, &part.key).map_err(|error| part.moved_on(storage, error))?;
+    /// If it cannot be opened or has other columns.
+    pub(super) fn open(storage: &dyn Storage, key: &str, table: &Schema) -> Result<Self, StoreError> {
+        let (path, file) = (storage.place(key), PartFile::open(storage, key)?);
         let metadata = guarded(&path, || {
             let footer = ParquetMetaDataReader::new().parse_and_finish(&file);
             let footer = footer.map_err(|source| StoreError::Parquet { path: path.clone(), source })?;
             check_sizes(&footer).map_err(|found| StoreError::damaged(&path, found))?;
-            if value_of(&footer, GENERATION_KEY).as_ref() != Some(&part.generation) {
-                return Err(StoreError::MovedOn { path: path.clone() });
-            }
             let options = ArrowReaderOptions::new().with_schema(with_views(table));
             ArrowReaderMetadata::try_new(Arc::new(footer), options).map_err(|error| StoreError::damaged(&path, error))
         })?;
         Ok(Self { path, file, metadata })
+    }
+
+    /// The commit that it is of.
+    pub fn generation(&self) -> Option<&String> {
+        let mut keys = self.metadata.metadata().file_metadata().key_value_metadata().into_iter().flatten();
+        keys.find(|pair| pair.key == GENERATION_KEY)?.value.as_ref()
     }
 
     /// Number of its rows.

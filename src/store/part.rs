@@ -387,7 +387,7 @@ impl ChunkReader for PartFile {
 }
 
 /// What a footer has under a key.
-pub(super) fn value_of(metadata: &ParquetMetaData, key: &str) -> Option<String> {
+fn value_of(metadata: &ParquetMetaData, key: &str) -> Option<String> {
     let mut pairs = metadata.file_metadata().key_value_metadata().into_iter().flatten();
     pairs.find(|pair| pair.key == key)?.value.clone()
 }

@@ -1,7 +1,7 @@
 //! One consistent state of a store, for whoever reads: the commits that it has seen stay the ones it is about. It never
 //! writes. What is gone since, because a video was committed anew, is [`StoreError::MovedOn`], never a hole.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -18,7 +18,7 @@ use crate::shape::StepShape;
 const COMMIT_ATTEMPTS: usize = 5;
 const COMMIT_WAIT: std::time::Duration = std::time::Duration::from_millis(20);
 /// Arrays that stay open.
-const OPEN_ARRAYS: usize = 64;
+const OPEN_ARRAYS: usize = 32;
 
 /// A consistent state of a store. Cheap to clone; its clones are the same state.
 ///
@@ -27,7 +27,8 @@ const OPEN_ARRAYS: usize = 64;
 pub struct Snapshot {
     store: Store,
     pinned: Arc<Mutex<Pinned>>,
-    arrays: Arc<Mutex<HashMap<String, Arc<StoredArray>>>>,
+    /// The arrays that were opened last.
+    arrays: Arc<Mutex<VecDeque<(String, Arc<StoredArray>)>>>,
 }
 
 #[derive(Debug, Default)]
@@ -36,6 +37,8 @@ struct Pinned {
     commits: HashMap<String, String>,
     /// The sound `steps` parts, once they were looked for.
     parts: Option<Arc<[Part]>>,
+    /// What was found to be committed anew.
+    moved_on: Option<PathBuf>,
 }
 
 /// A part of a table, as a snapshot has pinned it.
@@ -47,13 +50,6 @@ pub(crate) struct Part {
     pub generation: String,
     /// Bytes of its file.
     pub bytes: u64,
-}
-
-impl Part {
-    /// Where a part is gone, the store has moved on.
-    pub(super) fn moved_on(&self, storage: &dyn Storage, error: StoreError) -> StoreError {
-        if error.is_not_found() { StoreError::MovedOn { path: storage.place(&self.key) } } else { error }
-    }
 }
 
 impl Store {
@@ -89,8 +85,14 @@ impl Snapshot {
             Ok(index) if index.record.video_id == video_id => Ok(Some(index)),
             Ok(_) => Err(StoreError::damaged(self.storage().place(&key), NOT_A_PART)),
             Err(error) if error.is_not_found() && !self.pinned().commits.contains_key(&key) => Ok(None),
-            Err(error) => Err(self.moved_on(&key, error)),
+            Err(error) => Err(self.if_gone(&key, error)),
         }
+    }
+
+    /// What was found to be committed anew since this state: whoever asks again is told of another one.
+    #[must_use]
+    pub fn moved_on(&self) -> Option<StoreError> {
+        self.pinned().moved_on.clone().map(|path| StoreError::MovedOn { path })
     }
 
     /// The committed state of all videos whose parts are sound, sorted by id.
@@ -100,7 +102,7 @@ impl Snapshot {
     pub fn read_index(&self) -> Result<Vec<VideoIndex>, StoreError> {
         let parts = self.parts()?;
         let read = parts.par_iter().filter_map(|part| {
-            let video = self.read_steps(&part.key).map_err(|error| part.moved_on(self.storage(), error));
+            let video = self.read_steps(&part.key).map_err(|error| self.if_gone(&part.key, error));
             self.store.known.note(self.storage(), &part.key, video).transpose()
         });
         let mut index: Vec<VideoIndex> = read.collect::<Result<_, _>>()?;
@@ -182,7 +184,7 @@ impl Snapshot {
                     return Ok(Part { key: key.to_owned(), generation, bytes });
                 }
                 _ if part::part_generation(storage, &steps.key)?.as_ref() != Some(&steps.generation) => {
-                    return Err(StoreError::MovedOn { path: storage.place(&steps.key) });
+                    return Err(self.has_moved_on(&steps.key));
                 }
                 _ => {}
             }
@@ -200,7 +202,11 @@ impl Snapshot {
         part: &Part,
         table: &arrow::datatypes::Schema,
     ) -> Result<super::PartColumns, StoreError> {
-        super::PartColumns::open(self.storage(), part, table)
+        let columns = super::PartColumns::open(self.storage(), &part.key, table);
+        match columns.map_err(|error| self.if_gone(&part.key, error))? {
+            columns if columns.generation() == Some(&part.generation) => Ok(columns),
+            _ => Err(self.has_moved_on(&part.key)),
+        }
     }
 
     /// Opens an array by its path below the store, as the column `array` names it. The last ones stay open.
@@ -209,15 +215,13 @@ impl Snapshot {
     /// If it is not there or damaged, the path leads out of the store, or the store has moved on.
     pub fn open_array(&self, path: &str) -> Result<Arc<StoredArray>, StoreError> {
         self.store.check_inside(path)?;
-        if let Some(open) = lock(&self.arrays).get(path) {
+        if let Some((_, open)) = lock(&self.arrays).iter().find(|(own, _)| own == path) {
             return Ok(open.clone());
         }
         let array = Arc::new(StoredArray::open(self.store.storage.clone(), path)?);
         let mut arrays = lock(&self.arrays);
-        if arrays.len() >= OPEN_ARRAYS {
-            arrays.clear();
-        }
-        arrays.insert(path.to_owned(), array.clone());
+        arrays.truncate(OPEN_ARRAYS - 1);
+        arrays.push_front((path.to_owned(), array.clone()));
         Ok(array)
     }
 
@@ -293,12 +297,20 @@ impl Snapshot {
     /// Pins the commit of a `steps` part, if none is.
     fn pin(&self, key: &str, generation: &str) -> Result<(), StoreError> {
         let mut pinned = self.pinned();
-        let commit = pinned.commits.entry(key.to_owned()).or_insert_with(|| generation.to_owned());
-        if commit == generation { Ok(()) } else { Err(StoreError::MovedOn { path: self.storage().place(key) }) }
+        let is_pinned = pinned.commits.entry(key.to_owned()).or_insert_with(|| generation.to_owned()) == generation;
+        drop(pinned);
+        if is_pinned { Ok(()) } else { Err(self.has_moved_on(key)) }
     }
 
-    fn moved_on(&self, key: &str, error: StoreError) -> StoreError {
-        if error.is_not_found() { StoreError::MovedOn { path: self.storage().place(key) } } else { error }
+    /// Where a part is gone that was there, the store has moved on.
+    fn if_gone(&self, key: &str, error: StoreError) -> StoreError {
+        if error.is_not_found() { self.has_moved_on(key) } else { error }
+    }
+
+    fn has_moved_on(&self, key: &str) -> StoreError {
+        let path = self.storage().place(key);
+        self.pinned().moved_on.get_or_insert_with(|| path.clone());
+        StoreError::MovedOn { path }
     }
 
     pub(super) fn storage(&self) -> &dyn Storage {
