@@ -220,6 +220,44 @@ impl<'de> Deserialize<'de> for Json {
     }
 }
 
+/// Floats as text that gives back their very value, for `#[serde(with)]`: `serde_json` reads some of them as their
+/// neighbour, and writes what is not finite as null.
+pub(crate) mod exact {
+    use serde::de::Error as _;
+    use serde::ser::Error as _;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use serde_json::value::RawValue;
+
+    pub fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+        if !value.is_finite() {
+            return serializer.collect_str(value);
+        }
+        let text = serde_json::to_string(value).map_err(S::Error::custom)?;
+        RawValue::from_string(text).map_err(S::Error::custom)?.serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        raw.get().trim_matches('"').parse().map_err(D::Error::custom)
+    }
+
+    /// The same, of what may be unknown.
+    pub mod option {
+        use super::{Deserialize, Deserializer, Serialize, Serializer};
+
+        #[derive(Serialize, Deserialize)]
+        struct Exact(#[serde(with = "super")] f64);
+
+        pub fn serialize<S: Serializer>(value: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+            value.map(Exact).serialize(serializer)
+        }
+
+        pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+            Ok(Option::<Exact>::deserialize(deserializer)?.map(|Exact(value)| value))
+        }
+    }
+}
+
 /// The text of a file; the error says what it is instead.
 fn decode<'a>(bytes: &'a [u8], remarks: &mut Vec<String>) -> Result<std::borrow::Cow<'a, str>, String> {
     let start = &bytes[..bytes.len().min(4)];

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use super::torch::TorchError;
 use crate::dtype::SourceDtype;
 
@@ -14,6 +16,25 @@ pub struct DumpError {
     pub path: PathBuf,
     /// What is wrong with it.
     pub problem: Problem,
+}
+
+/// A problem as it is told to another process: in words.
+#[derive(Serialize, Deserialize)]
+struct Told {
+    path: PathBuf,
+    problem: String,
+}
+
+impl Serialize for DumpError {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Told { path: self.path.clone(), problem: self.problem.to_string() }.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for DumpError {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Told::deserialize(deserializer).map(|Told { path, problem }| Problem::Remark(problem).at(path))
+    }
 }
 
 /// What is wrong with a file or directory.

@@ -33,6 +33,7 @@ pub struct StepMetadata {
     /// `step`.
     pub step: Option<i64>,
     /// `timestep` of the scheduler.
+    #[serde(with = "crate::json::exact::option")]
     pub timestep: Option<f64>,
     /// `total_steps` of the generation.
     pub total_steps: Option<i32>,
@@ -51,6 +52,7 @@ pub struct StepMetadata {
     /// `head_idx`: the heads along the array's second axis, if that is told.
     pub head_idx: Vec<i32>,
     /// `threshold_applied`.
+    #[serde(with = "crate::json::exact::option")]
     pub threshold_applied: Option<f64>,
     /// `dtype`, with `torch.`.
     pub dtype: Option<String>,
@@ -59,6 +61,7 @@ pub struct StepMetadata {
     /// `seed`: from -2^63 to 2^64 - 1.
     pub seed: Option<i128>,
     /// `cfg_scale`.
+    #[serde(with = "crate::json::exact::option")]
     pub cfg_scale: Option<f64>,
     /// `video_width` in pixels.
     pub video_width: Option<i32>,

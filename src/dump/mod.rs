@@ -60,7 +60,7 @@ pub struct Dump {
 }
 
 /// One generated video: a directory of words.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Video {
     /// Its own id, from the directory names; of a dump that was exported from a store, the id it had there.
     pub name: String,
@@ -95,11 +95,12 @@ impl Video {
 }
 
 /// The step files of one word in one video.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Series {
     /// The word, from the directory name and what metadata says of it, without weight syntax.
     pub token: String,
     /// The word's weight, if the directory or the metadata's word holds it.
+    #[serde(with = "crate::json::exact::option")]
     pub weight: Option<f64>,
     /// Its directory.
     pub dir: PathBuf,
@@ -190,6 +191,7 @@ pub struct FileSignature {
     /// Size.
     pub bytes: u64,
     /// Last modification.
+    #[serde(with = "nanoseconds")]
     pub modified: SystemTime,
 }
 
@@ -201,6 +203,30 @@ impl FileSignature {
     pub fn of(path: &Path) -> std::io::Result<Self> {
         let found = path.metadata()?;
         Ok(Self { bytes: found.len(), modified: found.modified()? })
+    }
+}
+
+/// Times as nanoseconds since 1970: there are files from before.
+mod nanoseconds {
+    use std::time::{Duration, SystemTime};
+
+    use serde::de::Error as _;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+        let since = |duration: Duration| duration.as_nanos().cast_signed();
+        let before = |error: std::time::SystemTimeError| -since(error.duration());
+        time.duration_since(SystemTime::UNIX_EPOCH).map_or_else(before, since).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SystemTime, D::Error> {
+        let since = i128::deserialize(deserializer)?;
+        let nanos = since.unsigned_abs();
+        let seconds = u64::try_from(nanos / 1_000_000_000).map_err(D::Error::custom)?;
+        let apart = Duration::new(seconds, u32::try_from(nanos % 1_000_000_000).map_err(D::Error::custom)?);
+        let epoch = SystemTime::UNIX_EPOCH;
+        let time = if since < 0 { epoch.checked_sub(apart) } else { epoch.checked_add(apart) };
+        time.ok_or_else(|| D::Error::custom("no such time"))
     }
 }
 

@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::agreement::{differences_of_runs, most_voted, other_run};
 use super::findings::Findings;
 use super::options::IngestOptions;
@@ -15,9 +17,10 @@ use crate::dump::{
 use crate::grid::{Grid, GridError};
 use crate::json::Json;
 use crate::shape::AxisNumbers;
-use crate::store::{Recipe, SeriesLayout, StepRow, Store};
+use crate::store::{Recipe, SeriesLayout, StepRow};
 
 /// The steps of one word that may be written: planned anew whenever one turns out to be unusable.
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Candidates {
     pub video_id: String,
     pub prompt_id: Option<String>,
@@ -40,6 +43,7 @@ pub(super) struct Candidates {
 }
 
 /// One of them.
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Candidate {
     pub files: StepFiles,
     pub metadata: StepMetadata,
@@ -148,17 +152,15 @@ impl Candidates {
         self.steps.get(&step).is_some_and(|candidate| candidate.is_new)
     }
 
-    /// The committed generation of the word, below the store, if its shards can serve `plan` where their steps are the
-    /// same.
-    pub fn previous_generation(&self, plan: &SeriesPlan, store: &Store) -> Option<&str> {
+    /// The committed generation of the word, below the store, if shards of `plan` are equal to those of it that hold the
+    /// same steps.
+    pub fn previous_generation(&self, plan: &SeriesPlan) -> Option<&str> {
         let first = self.stored.values().next()?;
         let same = |row: &StepRow| {
             row.series_path() == first.series_path() && row.grid == plan.grid && row.numbers == plan.numbers
         };
-        let reusable = !self.is_mended
-            && self.stored_recipe.as_ref() == Some(&plan.recipe)
-            && self.stored.values().all(same)
-            && store.generation_at(first.series_path()).is_ok_and(|previous| previous.matches(&plan.layout));
+        let reusable =
+            !self.is_mended && self.stored_recipe.as_ref() == Some(&plan.recipe) && self.stored.values().all(same);
         reusable.then(|| first.series_path())
     }
 
@@ -215,10 +217,10 @@ impl Candidates {
         }
     }
 
-    /// Decides what is written. Steps that differ from most others are dropped, and found among the problems.
+    /// Decides what is written, of steps that are settled; no file is read. Steps that differ from most others are dropped, and found among the problems.
     pub fn decide(&mut self, findings: &mut Findings) -> Decision {
         let options = &*self.options.clone();
-        self.settle_peeks(options, findings);
+        self.number(findings);
         let Some((found, found_numbers, found_grid)) = self.majority() else { return self.keep() };
         self.steps.retain(|_, candidate| {
             let is_of_grid = candidate.grid.is_none() || candidate.grid == found_grid;
@@ -388,28 +390,35 @@ impl Candidates {
         sources.into_iter().map(|(step, source)| StepPlan { step, source }).collect()
     }
 
-    /// Finds shape and type of steps whose heads did not tell: from metadata, and if it is silent from the file. Then
-    /// the numbers of their blocks and heads are known, too.
-    fn settle_peeks(&mut self, options: &IngestOptions, findings: &mut Findings) {
-        let split = &self.series.split;
+    /// Finds shape and type of steps whose heads did not tell: from metadata, and if it is silent from the file.
+    pub fn settle(&mut self, findings: &mut Findings) {
+        let (split, options) = (&self.series.split, &self.options);
         self.steps.retain(|_, candidate| {
-            let is_split = candidate.files.is_split();
             if candidate.peek.is_none() {
-                candidate.peek = candidate.metadata.claimed_peek().filter(|_| !is_split);
+                candidate.peek = candidate.metadata.claimed_peek().filter(|_| !candidate.files.is_split());
             }
-            let peek = match candidate.peek {
-                Some(peek) => peek,
-                None => match StepReader::new(options.read_options()).read(&candidate.files, split) {
-                    Ok(step) => *candidate.peek.insert(step.array.peek()),
+            if candidate.peek.is_none() {
+                match StepReader::new(options.read_options()).read(&candidate.files, split) {
+                    Ok(step) => candidate.peek = Some(step.array.peek()),
                     Err(problem) => {
                         findings.problems.push(candidate.files.left_out(problem));
                         return false;
                     }
-                },
-            };
+                }
+            }
+            true
+        });
+    }
+
+    /// Finds the numbers of blocks and heads, and the grids, of steps whose shape is known.
+    fn number(&mut self, findings: &mut Findings) {
+        let (split, options) = (&self.series.split, &self.options);
+        for candidate in self.steps.values_mut() {
+            let Some(peek) = candidate.peek else { continue };
             // A step that is whole is so also where others of its word are split.
             let whole = AxisNumbers::default();
-            let (numbers, odd) = candidate.metadata.numbers(peek.shape, if is_split { split } else { &whole });
+            let split = if candidate.files.is_split() { split } else { &whole };
+            let (numbers, odd) = candidate.metadata.numbers(peek.shape, split);
             candidate.numbers = numbers;
             candidate.grid = candidate.metadata.grid(peek.shape.spatial).ok();
             if options.grid.is_some_and(|named| named.spatial() == peek.shape.spatial) {
@@ -418,8 +427,7 @@ impl Candidates {
             if let Some(first) = candidate.files.parts.first() {
                 findings.remark_once(&first.metadata, odd);
             }
-            true
-        });
+        }
     }
 
     /// Shape, type and numbers of most steps, and the grid of most of these that tell one; of the most recently

@@ -1,25 +1,215 @@
 //! Making a video's new state visible: documents of the words written, rows of all words, one commit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::Int32Type;
 use arrow::error::ArrowError;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::candidates::Candidates;
 use super::plan::Committed;
-use super::prompts::VideoPrompt;
 use super::series::SeriesPlan;
-use super::task::Fragment;
+use super::task::{Fragment, no_heads};
 use crate::json::{Json, Object};
 use crate::store::{
-    Coordinates, Heads, MetadataPatch, Recipe, StepRow, Store, StoreError, VideoIndex, VideoRecord, heads_batch,
-    heads_schema, new_generation,
+    Coordinates, Heads, MetadataPatch, Recipe, StepRow, Store, StoreError, VideoIndex, VideoRecord, heads_schema,
 };
 
-/// One word whose arrays are complete.
+/// What ends the work on a video: what was begun in vain is removed, and what was written is committed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CommitTask {
+    /// The video.
+    pub video_id: String,
+    /// Directories of arrays that nothing will name, below the store.
+    pub(super) discarded: Vec<String>,
+    /// What is committed, if anything is new.
+    pub(super) change: Option<Change>,
+}
+
+/// A video's new state, in terms of the one that it replaces.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Change {
+    /// The generation that it replaces, if there is one.
+    pub base: Option<String>,
+    /// Its own.
+    pub generation: String,
+    pub summary: Option<Object>,
+    /// Rows of the words that keep their arrays.
+    pub kept: Vec<StepRow>,
+    /// Words of which the statistics of the replaced state are needed.
+    pub with_heads: BTreeSet<String>,
+    /// The words whose arrays are new.
+    pub written: Vec<WrittenWord>,
+}
+
+/// What became of a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CommitOutcome {
+    /// It is in the store.
+    Committed,
+    /// Another writer committed the video meanwhile. What was written for this commit is removed.
+    Lost,
+}
+
+/// A word all of whose shards are written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct WrittenWord {
+    pub series: SeriesPlan,
+    pub rows: Vec<StepRow>,
+    /// By shard.
+    heads: Vec<HeadsOfShard>,
+    metadata: BTreeMap<i32, MetadataPatch>,
+    /// Steps whose metadata differs from what their rows reproduce as it did before.
+    as_before: Vec<i32>,
+    /// Directory of the committed arrays whose attributes are this word's, too.
+    described_by: Option<String>,
+}
+
+/// Statistics of the maps of a shard.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+enum HeadsOfShard {
+    /// As they were measured.
+    Measured {
+        #[serde(skip, default = "no_heads")]
+        heads: RecordBatch,
+    },
+    /// Those that are committed, from one step to another.
+    Committed { first: i32, last: i32 },
+}
+
+impl CommitTask {
+    /// Ends the work on the video. Run again, it finds its own commit.
+    pub(super) fn run(&self, store: &Store) -> Result<CommitOutcome, StoreError> {
+        for discarded in &self.discarded {
+            store.discard(discarded);
+        }
+        let Some(change) = &self.change else { return Ok(CommitOutcome::Committed) };
+        if store.committed(&self.video_id)?.as_ref() == Some(&change.generation) {
+            return Ok(CommitOutcome::Committed);
+        }
+        if self.commit(change, store)? {
+            return Ok(CommitOutcome::Committed);
+        }
+        // If this runs a second time, the other commit may be on top of the first one, and name what it wrote.
+        if let Ok(index) = store.snapshot().read_video(&self.video_id) {
+            let named = |word: &&WrittenWord| {
+                index.iter().flat_map(|index| &index.rows).any(|row| row.series_path() == word.series.path)
+            };
+            for word in change.written.iter().filter(|word| !named(word)) {
+                store.discard(&word.series.path);
+            }
+        }
+        Ok(CommitOutcome::Lost)
+    }
+
+    fn commit(&self, change: &Change, store: &Store) -> Result<bool, StoreError> {
+        let needs_previous = !change.kept.is_empty() || change.written.iter().any(WrittenWord::needs_previous);
+        let mut committed = Committed { generation: change.base.clone(), ..Committed::default() };
+        if needs_previous {
+            committed = Committed::read(store, &self.video_id)?;
+            let is_there = |word: &String| committed.has_heads(word);
+            if committed.generation != change.base || !change.with_heads.iter().all(is_there) {
+                return Ok(false);
+            }
+        }
+        let written = change.written.iter().map(|word| word.document(store, &committed)).collect::<Result<_, _>>()?;
+        let Change { generation, summary, kept, .. } = change.clone();
+        commit_video(store, &self.video_id, generation, summary, kept, written, &committed)
+    }
+
+    /// The words whose arrays are new, if anything is.
+    pub(super) fn words(&self) -> Option<impl Iterator<Item = &SeriesPlan>> {
+        Some(self.change.as_ref()?.written.iter().map(|word| &word.series))
+    }
+
+    /// The tables that bytes carry beside the value, in order.
+    pub(super) fn tables(&self) -> impl Iterator<Item = &RecordBatch> {
+        let heads = self.change.iter().flat_map(|change| &change.written).flat_map(|word| &word.heads);
+        heads.filter_map(|heads| match heads {
+            HeadsOfShard::Measured { heads } => Some(heads),
+            HeadsOfShard::Committed { .. } => None,
+        })
+    }
+
+    /// Where they go.
+    pub(super) fn tables_mut(&mut self) -> impl Iterator<Item = &mut RecordBatch> {
+        let heads = self.change.iter_mut().flat_map(|change| &mut change.written).flat_map(|word| &mut word.heads);
+        heads.filter_map(|heads| match heads {
+            HeadsOfShard::Measured { heads } => Some(heads),
+            HeadsOfShard::Committed { .. } => None,
+        })
+    }
+}
+
+impl WrittenWord {
+    /// Puts the fragments of a word's shards together.
+    pub fn new(series: SeriesPlan, candidates: &Candidates, mut fragments: Vec<Fragment>) -> Self {
+        fragments.sort_by_key(|fragment| fragment.rows.first().map(|row| row.row));
+        let (mut rows, mut heads) = (Vec::new(), Vec::new());
+        let (mut metadata, mut as_before) = (BTreeMap::new(), Vec::new());
+        for fragment in fragments {
+            // Rows of `heads` are ordered by (step, token position, block, head), which is how steps are measured.
+            heads.push(match (fragment.is_shared, fragment.rows.first(), fragment.rows.last()) {
+                (true, Some(first), Some(last)) => HeadsOfShard::Committed { first: first.step, last: last.step },
+                _ => HeadsOfShard::Measured { heads: fragment.heads },
+            });
+            for row in fragment.rows {
+                // A step that came from the store keeps what was known of it.
+                let carried =
+                    candidates.stored(row.step).filter(|_| row.content_hash.is_empty() || candidates.is_mended());
+                rows.push(match carried {
+                    Some(stored) => {
+                        as_before.push(row.step);
+                        StepRow { array: row.array, row: row.row, grid: row.grid, ..stored.clone() }
+                    }
+                    None => row,
+                });
+            }
+            if !candidates.is_mended() {
+                metadata.extend(fragment.metadata);
+            }
+        }
+        // A word that was written anew from the store alone is still what it was.
+        let is_as_it_was = candidates.is_without_files() || candidates.is_mended();
+        let stored = rows.first().and_then(|row: &StepRow| candidates.stored(row.step)).filter(|_| is_as_it_was);
+        let described_by = stored.map(|row| row.series_path().to_owned());
+        Self { series, rows, heads, metadata, as_before, described_by }
+    }
+
+    /// Whether statistics of the committed state are its own, too.
+    pub fn has_committed_heads(&self) -> bool {
+        self.heads.iter().any(|heads| matches!(heads, HeadsOfShard::Committed { .. }))
+    }
+
+    fn needs_previous(&self) -> bool {
+        self.has_committed_heads() || !self.as_before.is_empty()
+    }
+
+    /// Writes its documents and coordinates.
+    fn document(&self, store: &Store, committed: &Committed) -> Result<WrittenSeries, StoreError> {
+        let series = &self.series;
+        let heads = self.heads.iter().map(|heads| match heads {
+            HeadsOfShard::Measured { heads } => heads.clone(),
+            HeadsOfShard::Committed { first, last } => {
+                let committed = committed.heads.as_ref().and_then(|heads| heads.get(&series.token));
+                committed.map_or_else(no_heads, |heads| rows_of_steps(heads, *first, *last))
+            }
+        });
+        let heads = concat_batches(&heads_schema(), &heads.collect::<Vec<_>>()).map_err(|error: ArrowError| {
+            StoreError::Damaged { path: store.place().join(&series.path), found: error.to_string() }
+        })?;
+        let known = committed.previous.as_ref().and_then(|index| index.record.metadata.get(&series.token));
+        let carried = self.as_before.iter().filter_map(|step| Some((*step, known?.get(step)?.clone())));
+        let metadata = carried.chain(self.metadata.clone()).collect();
+        let attributes = self.described_by.as_ref().and_then(|path| store.generation_at(path).ok()?.attributes().ok());
+        WrittenSeries::document(store, series, self.rows.clone(), heads, metadata, attributes)
+    }
+}
+
+/// One word whose arrays are complete, and described by their documents.
 pub(super) struct WrittenSeries {
     token: String,
     recipe: Recipe,
@@ -30,63 +220,6 @@ pub(super) struct WrittenSeries {
 }
 
 impl WrittenSeries {
-    /// Puts the fragments of a word's shards together and writes its documents and coordinates.
-    pub fn finish(
-        store: &Store,
-        plan: &SeriesPlan,
-        candidates: &Candidates,
-        mut fragments: Vec<Fragment>,
-        committed: &Committed,
-    ) -> Result<Self, StoreError> {
-        fragments.sort_by_key(|fragment| fragment.rows.first().map(|row| row.row));
-        let damaged =
-            |error: ArrowError| StoreError::Damaged { path: store.place().join(&plan.path), found: error.to_string() };
-        let mut rows: Vec<StepRow> = Vec::new();
-        let mut heads = Vec::new();
-        let mut metadata = BTreeMap::new();
-        for fragment in fragments {
-            // Rows of `heads` are ordered by (step, token position, block, head), which is how steps are measured.
-            let shared = committed.heads.as_ref().filter(|_| fragment.heads.is_empty());
-            heads.push(match shared.and_then(|heads| heads.get(&plan.token)) {
-                Some(old) => rows_of_steps(old, &fragment.rows),
-                None => heads_batch(&plan.video_id, &plan.token, &fragment.heads).map_err(damaged)?,
-            });
-            for row in fragment.rows {
-                // A step that came from the store keeps what was known of it.
-                let carried =
-                    candidates.stored(row.step).filter(|_| row.content_hash.is_empty() || candidates.is_mended());
-                if carried.is_some() {
-                    let record = committed.previous.as_ref().map(|index| &index.record);
-                    let patch = record.and_then(|record| record.metadata.get(&row.token)?.get(&row.step));
-                    metadata.extend(patch.map(|patch| (row.step, patch.clone())));
-                }
-                rows.push(match carried {
-                    Some(stored) => StepRow { array: row.array, row: row.row, grid: row.grid, ..stored.clone() },
-                    None => row,
-                });
-            }
-            if !candidates.is_mended() {
-                metadata.extend(fragment.metadata);
-            }
-        }
-        let heads = concat_batches(&heads_schema(), &heads).map_err(damaged)?;
-        // A word that was written anew from the store alone is still what it was.
-        let is_as_it_was = candidates.is_without_files() || candidates.is_mended();
-        let stored = rows.first().and_then(|row| candidates.stored(row.step)).filter(|_| is_as_it_was);
-        let unchanged = stored.and_then(|row| store.generation_at(row.series_path()).ok()?.attributes().ok());
-        Self::document(store, plan, rows, heads, metadata, unchanged)
-    }
-
-    /// Its rows.
-    pub fn rows(&self) -> &[StepRow] {
-        &self.rows
-    }
-
-    /// Puts what is known of the video's prompt into its rows.
-    pub fn describe(&mut self, prompt: &VideoPrompt) {
-        prompt.fill(&mut self.rows);
-    }
-
     /// Writes the documents and coordinates of a word whose shards are there. Its attributes are those of the plan,
     /// unless given.
     pub fn document(
@@ -127,7 +260,8 @@ impl WrittenSeries {
 /// meanwhile.
 pub(super) fn commit_video(
     store: &Store,
-    video_id: String,
+    video_id: &str,
+    generation: String,
     summary: Option<Object>,
     kept: Vec<StepRow>,
     written: Vec<WrittenSeries>,
@@ -137,7 +271,7 @@ pub(super) fn commit_video(
     let previous = committed.previous.as_ref().map_or(&no_record, |index| &index.record);
     let no_heads = Heads::new();
     let old_heads = committed.heads.as_ref().unwrap_or(&no_heads);
-    let mut record = VideoRecord { video_id, summary, ..VideoRecord::default() };
+    let mut record = VideoRecord { video_id: video_id.to_owned(), summary, ..VideoRecord::default() };
     let mut heads = Heads::new();
     let mut rows = Vec::new();
     for series in kept.chunk_by(|a, b| a.token == b.token) {
@@ -162,16 +296,15 @@ pub(super) fn commit_video(
         rows.extend(series.rows);
     }
     rows.sort_by(|a, b| (&a.token, a.step).cmp(&(&b.token, b.step)));
-    let index = VideoIndex { generation: new_generation(), record, rows };
+    let index = VideoIndex { generation, record, rows };
     store.commit(&index, &heads, committed.generation.as_deref())
 }
 
-/// The rows of `heads` of a shard's steps, which lie together.
-fn rows_of_steps(heads: &RecordBatch, steps: &[StepRow]) -> RecordBatch {
-    let (Some(first), Some(last)) = (steps.first(), steps.last()) else { return heads.slice(0, 0) };
+/// The rows of `heads` from one step to another, which lie together.
+fn rows_of_steps(heads: &RecordBatch, first: i32, last: i32) -> RecordBatch {
     let Some(column) = heads.column_by_name("step") else { return heads.slice(0, 0) };
     let column = column.as_primitive::<Int32Type>().values();
-    let start = column.partition_point(|&step| step < first.step);
-    let end = column.partition_point(|&step| step <= last.step);
+    let start = column.partition_point(|&step| step < first);
+    let end = column.partition_point(|&step| step <= last);
     heads.slice(start, end - start)
 }

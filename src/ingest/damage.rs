@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 /// The damaged videos.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Damage(BTreeMap<String, VideoDamage>);
 
 /// What of a video is damaged.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum VideoDamage {
     /// Its rows: nothing is known of it.
     Rows,
@@ -16,7 +18,7 @@ pub(crate) enum VideoDamage {
 }
 
 /// What of a word is damaged.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct WordDamage {
     /// The steps whose values are.
     pub steps: BTreeSet<i32>,

@@ -1,21 +1,20 @@
-//! What an ingest would do. Nothing is written, but for a few steps that are compressed to estimate sizes.
+//! What an ingest would do: its jobs are taken for done. Nothing is written, but for a few steps that are compressed to
+//! estimate sizes.
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use super::IngestError;
-use super::candidates::{Candidates, Decision};
-use super::findings::Findings;
-use super::options::{IngestOptions, Names};
-use super::plan::{Committed, VideoPlan};
+use super::commit::{CommitOutcome, CommitTask};
+use super::job::{Done, Job, StoreAddress};
+use super::options::{IngestOptions, OnError};
 use super::prompts::Prompts;
-use super::report::{DryRun, Event, Observer, PromptMatches, Quarantined};
-use super::schedule::committed;
+use super::report::{DryRun, Event, Observer, PromptMatches};
+use super::run::{Ingest, Next};
 use super::select::{find, found_in, select};
-use super::series::{SeriesPlan, StepPlan, StepSource};
-use super::task::{Fragment, ShardTask};
-use crate::dump::Dump;
+use super::series::{StepPlan, StepSource};
+use super::task::{Failure, Fragment, ShardTask};
+use crate::dump::{Dump, Problem, StepPeek};
 use crate::store::{SeriesLayout, Store};
 
 pub(super) fn dry_run(
@@ -36,112 +35,149 @@ pub(super) fn dry_run_of(
     options: &IngestOptions,
     observer: &dyn Observer,
 ) -> Result<DryRun, IngestError> {
-    let (tokens, prompts) = (Names::new(&options.tokens)?, Prompts::new(options)?);
+    let prompts = Prompts::new(options)?;
     let selected = select(dump, options, store)?;
     observer.event(found_in(&selected));
-    let options = &Arc::new(options.clone());
-    let mut found = HashMap::new();
-    let mut outcome = DryRun { warnings: prompts.remarks(), ..DryRun::default() };
-    let mut problems: Vec<Quarantined> = selected.problems.iter().map(Quarantined::from).collect();
-    let mut sampled = Sample::default();
-    for (video, id) in &selected.videos {
-        let Some(video) = video else { continue };
+    // All that would be left out is named.
+    let options = IngestOptions { on_error: OnError::Quarantine, ..options.clone() };
+    let nowhere = StoreAddress { path: store.map(|store| store.place()).unwrap_or_default(), single_writer: true };
+    let (tasks, found) = selected.into_tasks(&options, &prompts, None);
+    let mut ingest = Ingest::new(nowhere, &options, tasks, found).with_jobs(1);
+    let mut looked = Looked::default();
+    while let Next::Job(job) = ingest.next() {
+        ingest.accept(match job {
+            Job::Plan(ticket, _, task) => Done::Plan(ticket, Box::new(task.look(store, &prompts)?)),
+            Job::Shard(ticket, _, task) => {
+                let fragment = looked.shard(&task);
+                observer.event(Event::Steps { steps: files(&task.steps).count() as u64, bytes: bytes_of(&task.steps) });
+                Done::Shard(ticket, Box::new(fragment))
+            }
+            Job::Commit(ticket, _, task) => {
+                looked.commit(&task);
+                Done::Commit(ticket, CommitOutcome::Committed)
+            }
+        })?;
+        for news in ingest.take_news() {
+            if let event @ Event::Steps { .. } = news.event() {
+                observer.event(event);
+            }
+        }
         if observer.is_cancelled() {
-            return Err(IngestError::Cancelled);
+            ingest.fail(IngestError::Cancelled);
         }
-        let committed = store.map_or(Ok(Committed::default()), |store| committed(store, id))?;
-        let mut plan = VideoPlan::new(video, id.clone(), &tokens, &prompts, options, &committed);
-        let mut writes = plan.prompt.fill(&mut plan.kept) || plan.touched;
-        for candidates in &mut plan.to_write {
-            let Decision::Write(series, steps) = sampled.decide(candidates, &mut plan.findings) else {
-                continue;
-            };
-            writes = true;
-            let layout = &series.layout;
-            let from_files = |step: &&StepPlan| matches!(step.source, StepSource::Files { .. });
-            let (new, old): (Vec<_>, Vec<_>) = steps.iter().partition(|step| candidates.is_new(step.step));
-            outcome.ingest += new.len() as u64;
-            outcome.skip += old.len() as u64;
-            outcome.bytes_in += steps.iter().filter(from_files).map(|step| candidates.bytes_of(step.step)).sum::<u64>();
-            let raw = (layout.shape.len() * layout.dtype.size() * steps.len()) as u64;
-            outcome.bytes_raw += raw;
-            outcome.files_out += layout.files() + 2 * series.numbers.count() as u64;
-        }
-        outcome.skip += plan.findings.skipped;
-        found.extend(plan.findings.prompt_found.map(|found| (id.clone(), found)));
-        if writes {
-            outcome.videos += 1;
-            // Where only the tables are written, the document of the video's group stays as it is.
-            let documents_kept = u64::from(plan.to_write.is_empty());
-            outcome.files_out += SeriesLayout::FILES_OF_A_VIDEO - documents_kept;
-        }
-        problems.extend(plan.findings.problems.iter().map(Quarantined::from));
-        outcome.warnings.append(&mut plan.findings.remarks);
-        observer.event(Event::Steps {
-            steps: video.series.iter().map(|series| series.steps.len() as u64).sum(),
-            bytes: video.bytes(),
-        });
     }
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // an estimate
-    {
-        outcome.bytes_out_estimate = (outcome.bytes_raw as f64 * sampled.ratio()) as u64;
+    let pass = ingest.into_pass();
+    if let Some(error) = pass.failed {
+        return Err(error);
     }
-    problems.sort();
-    outcome.prompts = PromptMatches::of(&found);
-    outcome.quarantined = problems;
-    Ok(outcome)
+    Ok(DryRun {
+        ingest: pass.report.ingested,
+        skip: pass.report.skipped,
+        prompts: PromptMatches::of(&pass.prompts),
+        quarantined: pass.report.quarantined,
+        warnings: pass.report.warnings,
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // an estimate
+        bytes_out_estimate: (looked.outcome.bytes_raw as f64 * looked.ratio()) as u64,
+        ..looked.outcome
+    })
 }
 
-/// What the dry run compresses to estimate sizes.
+/// The steps that come from files.
+fn files(steps: &[StepPlan]) -> impl Iterator<Item = &StepPlan> {
+    steps.iter().filter(|step| matches!(step.source, StepSource::Files { .. }))
+}
+
+fn bytes_of(steps: &[StepPlan]) -> u64 {
+    let bytes = |step: &StepPlan| match &step.source {
+        StepSource::Files { files, .. } => files.bytes(),
+        StepSource::Stored { .. } => 0,
+    };
+    steps.iter().map(bytes).sum()
+}
+
+/// What was looked at so far, and what of it was compressed.
 #[derive(Default)]
-struct Sample {
-    steps: usize,
+struct Looked {
+    outcome: DryRun,
+    /// Bytes to read for the words that are not committed yet, by the directory of their arrays.
+    bytes_in: HashMap<String, u64>,
+    /// What the steps of a word turned out to be, by the directory of its arrays.
+    observed: HashMap<String, StepPeek>,
+    sampled: usize,
     raw: u64,
     written: u64,
 }
 
-impl Sample {
+impl Looked {
     /// Steps compressed at most.
     const STEPS: usize = 6;
 
-    /// Decides what is written of a word, and writes one step of it to a temporary store. If that turns out to be of
-    /// another shape or type than its metadata said, it is decided anew.
-    fn decide(&mut self, candidates: &mut Candidates, findings: &mut Findings) -> Decision {
-        let decision = candidates.decide(findings);
-        let Decision::Write(series, steps) = &decision else { return decision };
-        let files = |step: &&StepPlan| matches!(step.source, StepSource::Files { .. });
-        let Some(step) = steps.iter().filter(files).nth(steps.len() / 2).or_else(|| steps.iter().find(files)) else {
-            return decision;
-        };
-        if self.steps >= Self::STEPS {
-            return decision;
+    /// Takes a shard for written. Of the first one of a word, one step is written to a temporary store; if that turns
+    /// out to be of another shape or type than its metadata said, so are all: files of a word are written by one
+    /// program.
+    fn shard(&mut self, task: &ShardTask) -> Fragment {
+        let series = &task.series;
+        if task.shard == 0 {
+            let observed = self.sample(task);
+            self.observed.extend(observed.map(|observed| (series.path.clone(), observed)));
         }
-        let Some(mut fragment) = Self::written(series, step) else { return decision };
+        *self.bytes_in.entry(series.path.clone()).or_default() += bytes_of(&task.steps);
+        let first = task.shard * series.layout.steps_per_shard();
+        let mut fragment = Fragment::default();
+        fragment.rows.extend(task.steps.iter().enumerate().map(|(index, plan)| series.row(plan.step, first + index)));
+        if let Some(&observed) = self.observed.get(&series.path) {
+            let problem = || {
+                Problem::Mixed { found: observed.to_string(), expected: series.found.to_string() }.at(&series.source)
+            };
+            let failure = |plan: &StepPlan| Failure {
+                step: plan.step,
+                problem: problem(),
+                observed: Some(observed),
+                in_store: false,
+            };
+            fragment.failures.extend(files(&task.steps).map(failure));
+        }
+        fragment
+    }
+
+    /// Writes one step. Returns what it is, if that is not what was planned for.
+    fn sample(&mut self, task: &ShardTask) -> Option<StepPeek> {
+        let middle = files(&task.steps).nth(task.steps.len() / 2).or_else(|| files(&task.steps).next());
+        let step = middle.filter(|_| self.sampled < Self::STEPS)?;
+        let dir = tempfile::tempdir().ok()?;
+        let store = Store::create(dir.path()).ok()?;
+        let mut series = task.series.clone();
+        series.layout.steps = 1;
+        series.path = format!("{}/sample", store.video_dir(&series.video_id));
+        let layout = series.layout;
+        let sample = ShardTask { series, shard: 0, steps: vec![step.clone()], unchanged_in: None };
+        let mut fragment = sample.run(&store, &|_| {}).ok()?;
         match fragment.failures.pop() {
             None => {
-                self.steps += 1;
-                self.raw += (series.layout.shape.len() * series.layout.dtype.size()) as u64;
+                self.sampled += 1;
+                self.raw += (layout.shape.len() * layout.dtype.size()) as u64;
                 self.written += fragment.bytes_out;
-                decision
+                None
             }
-            Some(failure) => match failure.observed {
-                Some(observed) if series.found != observed => {
-                    // All files of a word are written by one program.
-                    steps.iter().filter(files).for_each(|step| candidates.observe(step.step, observed));
-                    self.decide(candidates, findings)
-                }
-                _ => decision,
-            },
+            Some(failure) => failure.observed.filter(|observed| *observed != task.series.found),
         }
     }
 
-    fn written(series: &SeriesPlan, step: &StepPlan) -> Option<Fragment> {
-        let dir = tempfile::tempdir().ok()?;
-        let store = Store::create(dir.path()).ok()?;
-        let mut series = series.clone();
-        series.layout.steps = 1;
-        store.create_generation(&series.video_id, &series.token).ok()?.path().clone_into(&mut series.path);
-        ShardTask { series, shard: 0, steps: vec![step.clone()], unchanged_in: None }.run(&store, &|_| {}).ok()
+    /// Takes a video for committed.
+    fn commit(&mut self, task: &CommitTask) {
+        let Some(words) = task.words() else { return };
+        let outcome = &mut self.outcome;
+        let mut writes_arrays = false;
+        for series in words {
+            let layout = &series.layout;
+            writes_arrays = true;
+            outcome.bytes_in += self.bytes_in.remove(&series.path).unwrap_or(0);
+            outcome.bytes_raw += (layout.shape.len() * layout.dtype.size() * layout.steps) as u64;
+            outcome.files_out += layout.files() + 2 * series.numbers.count() as u64;
+        }
+        outcome.videos += 1;
+        // Where only the tables are written, the document of the video's group stays as it is.
+        outcome.files_out += SeriesLayout::FILES_OF_A_VIDEO - u64::from(!writes_arrays);
     }
 
     fn ratio(&self) -> f64 {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::job::MessageError;
 use crate::dump::{DumpError, Problem};
 use crate::grid::Grid;
 use crate::prompt::{BatchPromptsError, TokenizerError};
@@ -63,6 +64,12 @@ pub enum IngestError {
     /// The tokenizer cannot be used.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
+    /// Bytes are no job, or not what one leaves.
+    #[error(transparent)]
+    Message(#[from] MessageError),
+    /// What a job has left is not this ingest's.
+    #[error(transparent)]
+    Accept(#[from] AcceptError),
     /// Stopped by its [`Observer`].
     #[error("stopped; what was committed before stays in the store, and the next ingest goes on from there")]
     Cancelled,
@@ -80,6 +87,18 @@ impl IngestError {
     pub(super) fn nothing_found(dumps: &[impl AsRef<Path>]) -> Self {
         Self::NothingFound { path: dumps.first().map(|path| path.as_ref().to_owned()).unwrap_or_default() }
     }
+}
+
+/// Why what a job has left is not accepted. Nothing has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AcceptError {
+    /// Another ingest gave the job out.
+    #[error("the job was given out by another ingest")]
+    Foreign,
+    /// It is what a job of another kind leaves.
+    #[error("this is not what a job of this kind leaves")]
+    Other,
 }
 
 /// Why a step was not written. The store is as it was.

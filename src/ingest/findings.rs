@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use super::report::Remark;
 use crate::dump::DumpError;
 
 /// What planning noticed.
-#[derive(Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Findings {
     pub problems: Vec<DumpError>,
     pub remarks: Vec<Remark>,

@@ -11,12 +11,14 @@ mod damage;
 mod dry_run;
 mod error;
 mod findings;
+mod job;
+mod local;
 mod options;
 mod plan;
 mod prompts;
 mod recognise;
 mod report;
-mod schedule;
+mod run;
 mod select;
 mod series;
 mod settings;
@@ -28,13 +30,17 @@ mod writer;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+pub use commit::{CommitOutcome, CommitTask};
 pub(crate) use damage::Damage;
-pub use error::{IngestError, WriteError};
+pub use error::{AcceptError, IngestError, WriteError};
+pub use job::{Done, Job, MessageError, StoreAddress, Ticket, Worker};
 pub use options::{IngestOptions, OnError, WatchOptions};
+pub use plan::{PlanTask, VideoPlan};
 use report::Counted;
 pub(crate) use report::PartOf;
 pub(crate) use report::as_text;
 pub use report::{DryRun, DumpContents, Event, Observer, PromptMatches, Quarantined, Remark, Report};
+pub use run::{Ingest, Next};
 pub use series::{SeriesPlan, StepPlan, StepSource};
 pub use settings::{Settings, SettingsError, read_settings};
 pub(crate) use task::ARRAY_KEYS;
@@ -64,7 +70,42 @@ pub fn run(
     options: &IngestOptions,
     observer: &dyn Observer,
 ) -> Result<Report, IngestError> {
-    schedule::run(dumps, store.as_ref(), options, &Counted::new(observer))
+    local::run(dumps, store.as_ref(), options, &Counted::new(observer))
+}
+
+impl Ingest {
+    /// Begins an ingest as [`run`] does, for somebody who runs the jobs: on a cluster, for one. The store is created if
+    /// it is not there; `gc` waits until the ingest is dropped.
+    ///
+    /// ```
+    /// use attnkit::ingest::{Done, Ingest, IngestOptions, Job, Next, Worker};
+    ///
+    /// let dir = tempfile::tempdir()?;
+    /// let dump = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/variants/gzip");
+    /// let mut ingest = Ingest::begin(&[dump], dir.path().join("store"), &IngestOptions::default())?;
+    ///
+    /// // Elsewhere: whoever reaches the store and the dump can run a job.
+    /// let worker = Worker::default();
+    /// let run = |job: &[u8]| worker.run(&Job::from_bytes(job)?)?.to_bytes().map_err(Box::<dyn std::error::Error>::from);
+    ///
+    /// // With several workers, `Next::Wait` says that another job has to come back first.
+    /// while let Next::Job(job) = ingest.next() {
+    ///     let left = run(&job.to_bytes()?)?;
+    ///     ingest.accept(Done::from_bytes(&left)?)?;
+    /// }
+    /// assert_eq!(ingest.finish()?.ingested, 6);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`run`].
+    pub fn begin(
+        dumps: &[impl AsRef<Path>],
+        store: impl AsRef<Path>,
+        options: &IngestOptions,
+    ) -> Result<Self, IngestError> {
+        local::begin(dumps, store.as_ref(), options)
+    }
 }
 
 /// Ingests dumps that are still being written: looks at them again and again, and ingests each step once it is
@@ -98,7 +139,7 @@ pub(crate) fn mend(
     options: &IngestOptions,
     observer: &dyn Observer,
 ) -> Result<Report, IngestError> {
-    schedule::mend(dumps, store, damage, options, &Counted::new(observer))
+    local::mend(dumps, store, damage, options, &Counted::new(observer))
 }
 
 /// Says what [`run`] would do, without writing anything. Compressed sizes are estimated from a few steps.

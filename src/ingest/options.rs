@@ -23,7 +23,7 @@ pub enum OnError {
 }
 
 /// How an ingest is done. The default keeps every value of every step bit for bit.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct IngestOptions {
     /// Compression. Default: [`Codec::Balanced`].
     pub codec: Codec,

@@ -1,55 +1,124 @@
 //! What is to do for one video: which words are new or changed, and which stay as they are in the store.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use super::candidates::{Candidate, Candidates};
 use super::damage::VideoDamage;
 use super::findings::Findings;
-use super::options::{IngestOptions, Names};
+use super::options::IngestOptions;
 use super::prompts::{Prompts, VideoPrompt};
 use super::recognise::{Same, batch_of, compare, origin, other_video, update_source};
 use super::report::Remark;
 use crate::dump::{Problem, Series, StepFiles, Video, read_summary};
 use crate::json::{Json, Object};
-use crate::store::{Heads, Recipe, StepRow, VideoIndex};
+use crate::store::{Heads, Recipe, StepRow, Store, StoreError, VideoIndex};
+
+/// A video to plan: compared with its committed state, words that are new or changed are found. The only task that looks
+/// at the dump's metadata and at the heads of its files.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlanTask {
+    /// Its id in the store.
+    pub video_id: String,
+    /// What the dump has of it.
+    pub(super) video: Option<Video>,
+    /// What alone is written, if it is damage that is mended.
+    pub(super) damage: Option<VideoDamage>,
+    /// How it is ingested.
+    pub(super) options: Arc<IngestOptions>,
+}
+
+impl PlanTask {
+    /// Plans the video, after finishing a commit of it that was interrupted.
+    pub(super) fn run(&self, store: &Store, prompts: &Prompts) -> Result<VideoPlan, StoreError> {
+        let committed = store.mend(&self.video_id).and_then(|()| Committed::read(store, &self.video_id));
+        self.plan(Some(store), committed, prompts)
+    }
+
+    /// The same, without touching the store, which may not be there.
+    pub(super) fn look(&self, store: Option<&Store>, prompts: &Prompts) -> Result<VideoPlan, StoreError> {
+        let committed = store.map_or_else(|| Ok(Committed::default()), |store| Committed::read(store, &self.video_id));
+        self.plan(store, committed, prompts)
+    }
+
+    fn plan(
+        &self,
+        store: Option<&Store>,
+        committed: Result<Committed, StoreError>,
+        prompts: &Prompts,
+    ) -> Result<VideoPlan, StoreError> {
+        let committed = match (committed, store) {
+            (Err(StoreError::Damaged { .. } | StoreError::Parquet { .. }), Some(store))
+                if self.damage == Some(VideoDamage::Rows) =>
+            {
+                Committed { generation: store.committed(&self.video_id)?, ..Committed::default() }
+            }
+            (Err(error @ (StoreError::Damaged { .. } | StoreError::Parquet { .. })), Some(store)) => {
+                // One damaged part is no reason to stop: its video waits, the others are ingested.
+                let problem = Problem::Remark(format!("the store's index of it cannot be read: {error}"));
+                let dir = self.video.as_ref().map_or_else(|| store.place(), |video| video.dir.clone());
+                let findings = Findings { problems: vec![problem.at(dir)], ..Findings::default() };
+                return Ok(VideoPlan { findings, ..VideoPlan::default() });
+            }
+            (committed, _) => committed?,
+        };
+        let (id, options) = (&self.video_id, &self.options);
+        let mut plan = match (&self.video, &self.damage) {
+            (video, Some(damage @ VideoDamage::Words(_))) => {
+                VideoPlan::of_damage(video.as_ref(), id, damage, options, &committed)
+            }
+            (Some(video), _) => VideoPlan::new(video, id, prompts, options, &committed),
+            (None, _) => VideoPlan::default(),
+        };
+        for candidates in &mut plan.to_write {
+            candidates.settle(&mut plan.findings);
+        }
+        plan.dir = store.map_or_else(String::new, |store| store.video_dir(id));
+        plan.series = committed.rows().iter().map(|row| row.series_path().to_owned()).collect();
+        plan.with_heads = committed.heads.iter().flat_map(Heads::keys).cloned().collect();
+        plan.base = committed.generation;
+        Ok(plan)
+    }
+}
 
 /// What is to do for one video.
-#[derive(Default)]
-pub(super) struct VideoPlan {
-    pub video_id: String,
-    pub summary: Option<Object>,
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct VideoPlan {
+    /// The generation that it was planned on, which a commit replaces.
+    pub(super) base: Option<String>,
+    /// Directory of the video, below the store.
+    pub(super) dir: String,
+    /// Directories of its committed words, below the store.
+    pub(super) series: BTreeSet<String>,
+    /// Words whose statistics are there.
+    pub(super) with_heads: BTreeSet<String>,
+    pub(super) summary: Option<Object>,
     /// Rows of words that keep their arrays, with sources brought up to date.
-    pub kept: Vec<StepRow>,
+    pub(super) kept: Vec<StepRow>,
     /// Words to write.
-    pub to_write: Vec<Candidates>,
+    pub(super) to_write: Vec<Candidates>,
     /// What is known of its prompt.
-    pub prompt: VideoPrompt,
+    pub(super) prompt: VideoPrompt,
     /// Whether a commit is needed even if no word is to write.
-    pub touched: bool,
-    pub findings: Findings,
+    pub(super) touched: bool,
+    pub(super) findings: Findings,
 }
 
 impl VideoPlan {
     /// Compares a video of the dump with its committed state.
-    pub fn new(
-        video: &Video,
-        id: String,
-        tokens: &Names,
-        prompts: &Prompts,
-        options: &Arc<IngestOptions>,
-        committed: &Committed,
-    ) -> Self {
-        let mut plan = Self { video_id: id, ..Self::default() };
+    fn new(video: &Video, id: &str, prompts: &Prompts, options: &Arc<IngestOptions>, committed: &Committed) -> Self {
+        let mut plan = Self::default();
         let (mut committed, nothing) = (committed, Committed::default());
         if let Some(elsewhere) = other_video(committed.rows(), video) {
             if !options.replace {
-                plan.refuse(video, &elsewhere);
+                plan.refuse(video, id, &elsewhere);
                 return plan;
             }
             committed = &nothing;
-            let remark = format!("video {} replaces the one that was there, {}", plan.video_id, origin(&elsewhere));
+            let remark = format!("video {id} replaces the one that was there, {}", origin(&elsewhere));
             plan.findings.remarks.push(Remark::new(&video.dir, remark));
         }
         match video.summary.as_deref().map(read_summary).transpose() {
@@ -66,13 +135,13 @@ impl VideoPlan {
         for row in committed.rows() {
             stored.entry(&row.token).or_default().insert(row.step, row.clone());
         }
-        for series in video.series.iter().filter(|series| tokens.contains(&series.token)) {
+        for series in &video.series {
             let rows = stored.remove(series.token.as_str()).unwrap_or_default();
-            plan.add_series(video, series, rows, options, committed);
+            plan.add_series(video, id, series, rows, options, committed);
         }
         for (token, rows) in stored {
             let series = Series::without_files(token);
-            plan.add_series(video, &series, rows, options, committed);
+            plan.add_series(video, id, &series, rows, options, committed);
         }
         let old_summary = committed.previous.as_ref().and_then(|index| index.record.summary.clone());
         plan.touched |= match &plan.summary {
@@ -80,21 +149,21 @@ impl VideoPlan {
             None => false,
         };
         plan.summary = plan.summary.or(old_summary);
-        plan.look_up_prompt(video, prompts, committed.rows());
+        plan.look_up_prompt(video, id, prompts, committed.rows());
         plan
     }
 
     /// Writes what is damaged of a video's words anew, and nothing else: damaged values from the files that they came
     /// from, where these are what they were, and all other values from the store. `video` is `None` if the dump does
     /// not have it.
-    pub fn of_damage(
+    fn of_damage(
         video: Option<&Video>,
-        id: String,
+        id: &str,
         damage: &VideoDamage,
         options: &IngestOptions,
         committed: &Committed,
     ) -> Self {
-        let mut plan = Self { video_id: id, ..Self::default() };
+        let mut plan = Self::default();
         plan.summary = committed.previous.as_ref().and_then(|index| index.record.summary.clone());
         for rows in committed.rows().chunk_by(|a, b| a.token == b.token) {
             let Some(first) = rows.first() else { continue };
@@ -105,7 +174,7 @@ impl VideoPlan {
             let recipe = committed.recipe(&first.token);
             let of_dump = video.and_then(|video| video.series.iter().find(|series| series.token == first.token));
             let mut candidates = Candidates {
-                video_id: plan.video_id.clone(),
+                video_id: id.to_owned(),
                 prompt_id: first.prompt_id.clone(),
                 batch: String::new(),
                 series: of_dump.cloned().unwrap_or_else(|| Series::without_files(&first.token)),
@@ -134,12 +203,12 @@ impl VideoPlan {
     }
 
     /// Finds the video's prompt, and checks the ids of its words.
-    fn look_up_prompt(&mut self, video: &Video, prompts: &Prompts, rows: &[StepRow]) {
+    fn look_up_prompt(&mut self, video: &Video, video_id: &str, prompts: &Prompts, rows: &[StepRow]) {
         let of_new = self.to_write.iter().flat_map(|candidates| candidates.steps.values());
         let of_kept = self.kept.iter().filter_map(|row| row.prompt.as_deref());
         let is_there = |prompt: &&str| !prompt.trim().is_empty();
         let prompts_told = of_new.filter_map(|candidate| candidate.metadata.prompt.as_deref()).chain(of_kept);
-        let batch = batch_of(&self.video_id, video);
+        let batch = batch_of(video_id, video);
         self.prompt = prompts.of(video, batch, { prompts_told }.find(is_there), rows, &mut self.findings);
         let of_new = self.to_write.iter().flat_map(|candidates| {
             candidates.steps.values().map(|Candidate { files, metadata, .. }| {
@@ -156,11 +225,10 @@ impl VideoPlan {
     }
 
     /// Leaves a video as it is in the store, since the dump's is another one of the same id.
-    fn refuse(&mut self, video: &Video, elsewhere: &Path) {
+    fn refuse(&mut self, video: &Video, video_id: &str, elsewhere: &Path) {
         let remark = format!(
-            "video {} is in the store already, with other contents, {}; \
+            "video {video_id} is in the store already, with other contents, {}; \
              keep both with --prefix NAME, or replace it with --replace",
-            self.video_id,
             origin(elsewhere)
         );
         self.findings.problems.push(Problem::Remark(remark).at(&video.dir));
@@ -170,6 +238,7 @@ impl VideoPlan {
     fn add_series(
         &mut self,
         video: &Video,
+        video_id: &str,
         series: &Series,
         mut stored: BTreeMap<i32, StepRow>,
         options: &Arc<IngestOptions>,
@@ -191,9 +260,9 @@ impl VideoPlan {
         }
         let lost_heads = !stored.is_empty() && !committed.has_heads(&series.token);
         let rewrite = (!same_recipe || left_out > 0) && !stored.is_empty() && !files.is_empty();
-        let batch = batch_of(&self.video_id, video);
+        let batch = batch_of(video_id, video);
         let mut candidates = Candidates {
-            video_id: self.video_id.clone(),
+            video_id: video_id.to_owned(),
             prompt_id: video.prompt_id.as_ref().map(|id| format!("{batch}{id}")),
             batch: batch.to_owned(),
             series: series.clone(),
@@ -276,6 +345,14 @@ pub(super) struct Committed {
 }
 
 impl Committed {
+    /// Of a video. Statistics that cannot be read count as lost.
+    pub fn read(store: &Store, video_id: &str) -> Result<Self, StoreError> {
+        let snapshot = store.snapshot();
+        let previous = snapshot.read_video(video_id)?;
+        let heads = previous.as_ref().and_then(|index| snapshot.read_heads(index).ok().flatten());
+        Ok(Self::new(previous, heads))
+    }
+
     /// What was read of a video.
     pub fn new(previous: Option<VideoIndex>, heads: Option<Heads>) -> Self {
         let generation = previous.as_ref().map(|index| index.generation.clone());

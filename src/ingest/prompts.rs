@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
+use serde::{Deserialize, Serialize};
+
 use super::IngestError;
 use super::findings::Findings;
 use super::lock;
@@ -34,14 +36,14 @@ struct Beside {
 }
 
 /// What is known of one video's prompt.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct VideoPrompt {
     /// The prompt of the batch that it was generated from.
     prompt: Option<BatchPrompt>,
     /// What ids of prompts begin with, as the video's does.
     batch: String,
     /// Weights in names of directories, by word.
-    named: HashMap<String, f64>,
+    named: Vec<TrackedWord>,
     /// Words with their weights in the prompt of the metadata.
     written: Vec<TrackedWord>,
     /// What the store knows already, by word.
@@ -49,12 +51,13 @@ pub(super) struct VideoPrompt {
 }
 
 /// What the store knows of a word's prompt.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Stored {
     prompt: Option<String>,
     prompt_id: Option<String>,
     template: Option<String>,
     variation: Option<i32>,
+    #[serde(with = "crate::json::exact::option")]
     weight: Option<f64>,
 }
 
@@ -100,7 +103,11 @@ impl Prompts {
         let mut known = VideoPrompt {
             prompt: None,
             batch: batch.to_owned(),
-            named: video.series.iter().filter_map(|series| Some((series.token.clone(), series.weight?))).collect(),
+            named: video
+                .series
+                .iter()
+                .filter_map(|series| Some(TrackedWord { word: series.token.clone(), weight: series.weight? }))
+                .collect(),
             written: written.unwrap_or_default().tokens,
             stored: rows.iter().map(|row| (row.token.clone(), Stored::of(row))).collect(),
         };
@@ -230,7 +237,8 @@ impl VideoPrompt {
     /// A word's weight: that in the name of its directory, else in its metadata's prompt, else in the batch's.
     fn weight(&self, word: &str) -> Option<f64> {
         let of_batch = || self.prompt.as_ref().and_then(|prompt| prompt.weight_of(word));
-        self.named.get(word).copied().or_else(|| self.written(word).next()).or_else(of_batch)
+        let named = self.named.iter().find(|named| named.word == word).map(|named| named.weight);
+        named.or_else(|| self.written(word).next()).or_else(of_batch)
     }
 
     /// A word's weights in the metadata's prompt.

@@ -1,6 +1,6 @@
 //! What an ingest says of itself: events while it runs, a report at the end.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dump::DumpError;
 use crate::progress::{Amount, Progress, Silent, Unit};
+use crate::store::StepRow;
 
 /// What happened.
 #[derive(Debug, Clone, Copy)]
@@ -191,6 +192,53 @@ pub struct DumpContents {
     pub seeds: u64,
     /// Videos whose seed is not known.
     pub without_seed: u64,
+}
+
+/// What tells the videos of an ingest apart.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    videos: u64,
+    without_seed: u64,
+    words: BTreeSet<String>,
+    prompts: BTreeSet<String>,
+    seeds: BTreeSet<i128>,
+}
+
+impl Seen {
+    pub fn add<'a>(&mut self, rows: impl Iterator<Item = &'a StepRow>) {
+        let (mut is_empty, mut has_seed) = (true, false);
+        for row in rows {
+            is_empty = false;
+            has_seed |= row.seed.is_some();
+            self.seeds.extend(row.seed);
+            if !self.words.contains(&row.token) {
+                self.words.insert(row.token.clone());
+            }
+            if let Some(prompt) = row.prompt.as_ref().filter(|prompt| !self.prompts.contains(*prompt)) {
+                self.prompts.insert(prompt.clone());
+            }
+        }
+        self.videos += u64::from(!is_empty);
+        self.without_seed += u64::from(!is_empty && !has_seed);
+    }
+
+    pub fn merge(&mut self, other: Self) {
+        self.videos += other.videos;
+        self.without_seed += other.without_seed;
+        self.words.extend(other.words);
+        self.prompts.extend(other.prompts);
+        self.seeds.extend(other.seeds);
+    }
+
+    pub fn contents(&self) -> DumpContents {
+        DumpContents {
+            videos: self.videos,
+            words: self.words.len() as u64,
+            prompts: self.prompts.len() as u64,
+            seeds: self.seeds.len() as u64,
+            without_seed: self.without_seed,
+        }
+    }
 }
 
 /// How many videos' prompts were found among those of their batch.

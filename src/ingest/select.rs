@@ -2,10 +2,15 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
+use std::sync::Arc;
 
 use super::IngestError;
+use super::damage::Damage;
+use super::findings::Findings;
 use super::options::{IngestOptions, Names};
-use super::report::Event;
+use super::plan::PlanTask;
+use super::prompts::Prompts;
+use super::report::{Event, Remark};
 use crate::dump::{Dump, DumpError, StepFiles, Video};
 use crate::store::Store;
 
@@ -37,6 +42,26 @@ pub(super) struct Selected {
     pub videos: Vec<(Option<Video>, String)>,
     pub problems: Vec<DumpError>,
     pub warnings: Vec<DumpError>,
+}
+
+impl Selected {
+    /// What is to plan, and what was found already. If it is damage that is mended, nothing but that is written.
+    pub fn into_tasks(
+        self,
+        options: &IngestOptions,
+        prompts: &Prompts,
+        damage: Option<&Damage>,
+    ) -> (Vec<PlanTask>, Findings) {
+        let warnings = self.warnings.iter().map(|warning| Remark::new(&warning.path, warning.problem.to_string()));
+        let remarks = warnings.chain(prompts.remarks()).collect();
+        let options = Arc::new(options.clone());
+        let task = |(video, video_id): (Option<Video>, String)| {
+            let damage = damage.and_then(|damage| damage.of(&video_id)).cloned();
+            PlanTask { video_id, video, damage, options: options.clone() }
+        };
+        let tasks = self.videos.into_iter().map(task).collect();
+        (tasks, Findings { problems: self.problems, remarks, ..Findings::default() })
+    }
 }
 
 /// Chooses the videos and words that the options name.

@@ -1,5 +1,6 @@
 //! One unit of work: the steps of one shard. It needs nothing but itself and the store, and returns the rows to commit.
 
+use arrow::array::RecordBatch;
 use serde::{Deserialize, Serialize};
 
 use super::agreement::disagreements_of_parts;
@@ -9,7 +10,10 @@ use super::transform::transform;
 use crate::dtype::Dtype;
 use crate::dump::{DumpError, Problem, StepArray, StepFiles, StepMetadata, StepPeek, StepReader};
 use crate::kernel::{StepMeasurer, StepMeasures};
-use crate::store::{ArrayKind, Generation, HeadRow, MetadataPatch, Recipe, ShardWriter, StepRow, Store, StoreError};
+use crate::store::{
+    ArrayKind, Generation, HeadRow, MetadataPatch, Recipe, ShardWriter, StepRow, Store, StoreError, heads_batch,
+    heads_schema,
+};
 use crate::values::{Values, with_values};
 
 /// Keys of step metadata that speak of the file's array and not of what is stored, if the two differ.
@@ -38,12 +42,15 @@ pub struct ShardTask {
 }
 
 /// What a task leaves to be committed.
-#[derive(Debug, Default)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Fragment {
     /// Rows of `steps`; for steps from the store, with the columns that are known here only.
     pub rows: Vec<StepRow>,
-    /// Rows of `heads`; none if the shard is that of the previous generation.
-    pub heads: Vec<HeadRow>,
+    /// Whether the shard is that of the previous generation.
+    pub is_shared: bool,
+    /// Rows of `heads`; none if the shard is shared: they are in the store already. Bytes carry them beside the value.
+    #[serde(skip, default = "no_heads")]
+    pub heads: RecordBatch,
     /// How metadata differs from what rows reproduce.
     pub metadata: Vec<(i32, MetadataPatch)>,
     /// Steps that could not be used. If there is one, the shard is not complete and must not be committed.
@@ -54,8 +61,27 @@ pub struct Fragment {
     pub bytes_out: u64,
 }
 
+impl Default for Fragment {
+    fn default() -> Self {
+        Self {
+            rows: Vec::new(),
+            is_shared: false,
+            heads: no_heads(),
+            metadata: Vec::new(),
+            failures: Vec::new(),
+            remarks: Vec::new(),
+            bytes_out: 0,
+        }
+    }
+}
+
+/// No rows of `heads`.
+pub(super) fn no_heads() -> RecordBatch {
+    RecordBatch::new_empty(heads_schema())
+}
+
 /// A step that could not be used.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Failure {
     /// The step.
     pub step: i32,
@@ -74,7 +100,7 @@ impl ShardTask {
     /// If the store cannot be read or written. Problems with files of the dump are in [`Fragment::failures`].
     pub fn run(&self, store: &Store, on_step: &dyn Fn(&StepPlan)) -> Result<Fragment, StoreError> {
         let layout = &self.series.layout;
-        let generation = store.generation_at(&self.series.path)?;
+        let generation = store.ensure_generation(&self.series.path)?;
         if let Some(previous) = &self.unchanged_in {
             // A shard that cannot be shared is written again.
             if let Ok(fragment) = self.share(&store.generation_at(previous)?, &generation) {
@@ -89,7 +115,7 @@ impl ShardTask {
         let mut reader = StepReader::new(self.series.read.clone());
         // Made once a step was read: until then its shape may be metadata's word alone.
         let mut measurer = None;
-        let mut fragment = Fragment::default();
+        let (mut fragment, mut heads) = (Fragment::default(), Vec::new());
         for (index, plan) in self.steps.iter().enumerate() {
             match self.read(plan, store, &mut reader) {
                 // After a failure the shard is lost, but the other files are still looked at.
@@ -102,6 +128,11 @@ impl ShardTask {
                         write_step(&step.array.values, &measures, *kind, layout.chunk_len(*kind), writer)?;
                     }
                     self.describe(plan, index, &mut step, &measures, &mut fragment);
+                    heads.extend(
+                        measures.maps.iter().map(|map| {
+                            HeadRow::new(plan.step, layout.shape, &self.series.numbers, self.series.grid, map)
+                        }),
+                    );
                 }
                 Err(failure) => fragment.failures.push(failure),
             }
@@ -111,17 +142,24 @@ impl ShardTask {
             for (_, writer) in writers {
                 fragment.bytes_out += writer.finish()?;
             }
+            let SeriesPlan { video_id, token, .. } = &self.series;
+            fragment.heads = heads_batch(video_id, token, &heads)
+                .map_err(|error| StoreError::Damaged { path: generation.place(), found: error.to_string() })?;
         }
         Ok(fragment)
     }
 
     /// Takes the shard over from the previous generation.
     fn share(&self, previous: &Generation, generation: &Generation) -> Result<Fragment, StoreError> {
-        for kind in self.series.layout.kinds() {
+        let layout = &self.series.layout;
+        if !previous.matches(layout) {
+            return Err(StoreError::Damaged { path: previous.place(), found: "its arrays are cut otherwise".into() });
+        }
+        for kind in layout.kinds() {
             generation.share(previous, kind, self.shard)?;
         }
         let row = |(index, plan): (usize, &StepPlan)| self.row(plan.step, index);
-        Ok(Fragment { rows: self.steps.iter().enumerate().map(row).collect(), ..Fragment::default() })
+        Ok(Fragment { rows: self.steps.iter().enumerate().map(row).collect(), is_shared: true, ..Fragment::default() })
     }
 
     /// The step's values, transformed, as they are to be stored.
@@ -184,11 +222,7 @@ impl ShardTask {
         measures: &StepMeasures,
         fragment: &mut Fragment,
     ) {
-        let SeriesPlan { layout, numbers, grid, .. } = &self.series;
         fragment.remarks.append(&mut step.remarks);
-        fragment
-            .heads
-            .extend(measures.maps.iter().map(|map| HeadRow::new(plan.step, layout.shape, numbers, *grid, map)));
         let mut steps_row = self.row(plan.step, index);
         if let StepSource::Files { files, metadata } = &plan.source {
             describe_row(&mut steps_row, metadata, files.is_split());
@@ -268,8 +302,7 @@ mod tests {
     use super::super::IngestOptions;
     use super::super::candidates::Decision;
     use super::super::findings::Findings;
-    use super::super::options::Names;
-    use super::super::plan::{Committed, VideoPlan};
+    use super::super::plan::PlanTask;
     use super::super::prompts::Prompts;
     use super::*;
     use crate::dump::Dump;
@@ -278,11 +311,9 @@ mod tests {
     #[test]
     fn a_task_that_was_sent_elsewhere_leaves_the_same_fragment() {
         let dump = Dump::find(&[concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/variants/split")]).unwrap();
-        let (video, options) = (&dump.videos[0], std::sync::Arc::new(IngestOptions::default()));
-        let mut plan = {
-            let (tokens, prompts) = (Names::new(&[]).unwrap(), Prompts::default());
-            VideoPlan::new(video, video.id(), &tokens, &prompts, &options, &Committed::default())
-        };
+        let (video, options) = (dump.videos[0].clone(), std::sync::Arc::new(IngestOptions::default()));
+        let task = PlanTask { video_id: video.id(), video: Some(video), damage: None, options };
+        let mut plan = task.look(None, &Prompts::default()).unwrap();
         let Decision::Write(mut series, steps) = plan.to_write[0].decide(&mut Findings::default()) else {
             panic!("nothing to write");
         };

@@ -6,14 +6,13 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use super::prompts::Prompts;
-use super::schedule;
 use super::{
     Event, IngestError, IngestOptions, Observer, PromptMatches, Quarantined, Remark, Report, WatchOptions, into_inner,
-    lock,
+    local, lock,
 };
 use crate::dump::{Dump, FileSignature, Series, StepFiles, Video};
 use crate::progress::Progress;
-use crate::store::Generation;
+use crate::store::Store;
 
 /// How long what a commit replaced stays, for whoever is reading it.
 const GRACE: Duration = Duration::from_mins(5);
@@ -100,7 +99,7 @@ struct Watched<'a> {
     has_selected: bool,
     unselected: Option<IngestError>,
     prompts_found: HashMap<String, bool>,
-    replaced: VecDeque<(Instant, Generation)>,
+    replaced: VecDeque<(Instant, String)>,
     report: Report,
 }
 
@@ -184,7 +183,7 @@ impl<'a> Watched<'a> {
         let judged_anew = videos.iter().flat_map(|video| video.summary.iter().chain([&video.dir])).cloned().collect();
         self.observer.forget(&judged_anew);
         self.ingested.extend(seen.into_iter().filter_map(|path| self.files.get(&path).map(|&as_seen| (path, as_seen))));
-        let pass = match schedule::pass(look.dump, self.path, self.options, &self.prompts, &self.observer) {
+        let pass = match local::pass(look.dump, self.path, self.options, &self.prompts, &self.observer) {
             Ok(pass) => pass,
             // What is selected may be yet to come.
             Err(error @ IngestError::NothingSelected { .. }) => {
@@ -205,7 +204,7 @@ impl<'a> Watched<'a> {
         }
         self.prompts_found.extend(pass.prompts);
         let now = Instant::now();
-        self.replaced.extend(pass.replaced.into_iter().map(|generation| (now, generation)));
+        self.replaced.extend(pass.replaced.into_iter().map(|path| (now, path)));
         self.report.ingested += pass.report.ingested;
         self.report.skipped += pass.report.skipped.saturating_sub(known);
         self.report.bytes_in += pass.report.bytes_in;
@@ -249,8 +248,10 @@ impl<'a> Watched<'a> {
     /// Removes what was replaced long ago.
     fn remove_replaced(&mut self) {
         while self.replaced.front().is_some_and(|(when, _)| when.elapsed() >= GRACE) {
-            let Some((_, generation)) = self.replaced.pop_front() else { return };
-            generation.remove();
+            let Some((_, path)) = self.replaced.pop_front() else { return };
+            if let Ok(store) = Store::open(self.path) {
+                store.discard(&path);
+            }
         }
     }
 

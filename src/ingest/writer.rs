@@ -22,7 +22,7 @@ use crate::shape::AxisNumbers;
 use crate::store::storage::Guard;
 use crate::store::{
     Codec, Generation, HeadRow, MetadataPatch, Recipe, SeriesLayout, StepRow, Store, StoreError, heads_batch,
-    heads_schema,
+    heads_schema, new_generation,
 };
 use crate::values::with_values;
 
@@ -138,7 +138,7 @@ impl StoreWriter {
                 }
             };
             let summary = committed.previous.as_ref().and_then(|index| index.record.summary.clone());
-            if commit_video(&self.store, self.video_id.clone(), summary, kept, vec![written], &committed)? {
+            if commit_video(&self.store, &self.video_id, new_generation(), summary, kept, vec![written], &committed)? {
                 self.supersede(token, stored.first().map(StepRow::series_path), generation.path());
                 return Ok(true);
             }

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::expand::{TrackedWord, Variation, parse_weighted};
@@ -58,7 +59,7 @@ enum Source {
 }
 
 /// One prompt of a batch.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BatchPrompt {
     /// Its number in the batch, from 0.
     pub number: u64,

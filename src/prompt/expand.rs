@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::collapse_spaces;
 use super::parse::PromptError;
@@ -25,11 +25,12 @@ pub struct Variation {
 }
 
 /// A tracked word and its weight.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrackedWord {
     /// One word or several, without spaces around.
     pub word: String,
     /// 1 if none is written.
+    #[serde(with = "crate::json::exact")]
     pub weight: f64,
 }
 

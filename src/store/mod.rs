@@ -54,7 +54,7 @@ pub(crate) use columns::{PartColumns, joined};
 pub use error::StoreError;
 pub use gc::Garbage;
 pub use generation::Generation;
-pub(crate) use layout::new_generation;
+pub(crate) use layout::{new_generation, series as series_path};
 pub use names::{decode_name, encode_name};
 pub use part::{Heads, MetadataPatch, Recipe, VideoIndex, VideoRecord};
 pub(crate) use series::Coordinates;
@@ -284,6 +284,26 @@ impl Store {
             if self.storage.make_directory(&path)? {
                 return Ok(Generation::new(self.storage.clone(), path));
             }
+        }
+    }
+
+    /// Directory of a video's arrays, below the store.
+    pub(crate) fn video_dir(&self, video_id: &str) -> String {
+        self.video_key(video_id)
+    }
+
+    /// A place for a word's arrays that whoever writes them has chosen. It may be there already.
+    pub(crate) fn ensure_generation(&self, path: &str) -> Result<Generation, StoreError> {
+        let generation = self.generation_at(path)?;
+        self.ensure_group(storage::split(path).0)?;
+        self.storage.make_directory(path)?;
+        Ok(generation)
+    }
+
+    /// Removes arrays that no commit names. What cannot be removed is left to `gc`.
+    pub(crate) fn discard(&self, path: &str) {
+        if let Ok(generation) = self.generation_at(path) {
+            generation.remove();
         }
     }
 

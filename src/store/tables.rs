@@ -14,6 +14,7 @@ use arrow::datatypes::{
     DataType, Decimal128Type, Field, Float64Type, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit,
     TimestampMicrosecondType,
 };
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::dtype::Dtype;
@@ -26,7 +27,7 @@ use crate::shape::{AxisNumbers, StepShape};
 const SEED_DIGITS: u8 = 20;
 
 /// A row of `steps`: one step of one word in one video. See `schemas/steps.columns.json` for each column.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepRow {
     /// Name of the generated video.
     pub video_id: String,
@@ -41,6 +42,7 @@ pub struct StepRow {
     /// Random seed of the video, from -2^63 to 2^64 - 1.
     pub seed: Option<i128>,
     /// Strength of classifier-free guidance.
+    #[serde(with = "crate::json::exact::option")]
     pub cfg_scale: Option<f64>,
     /// The tracked word.
     pub token: String,
@@ -49,10 +51,12 @@ pub struct StepRow {
     /// Texts of the word's sub-tokens.
     pub token_texts: Vec<String>,
     /// Emphasis of the word in the prompt.
+    #[serde(with = "crate::json::exact::option")]
     pub weight: Option<f64>,
     /// Denoising step, from 0.
     pub step: i32,
     /// The scheduler's timestep.
+    #[serde(with = "crate::json::exact::option")]
     pub timestep: Option<f64>,
     /// Number of denoising steps, as the dump says.
     pub total_steps: Option<i32>,
@@ -73,6 +77,7 @@ pub struct StepRow {
     /// Number of frames of the generated video.
     pub video_frames: Option<i32>,
     /// Threshold below which the generator dropped values.
+    #[serde(with = "crate::json::exact::option")]
     pub threshold_applied: Option<f64>,
     /// Path of the attention array from the store's root.
     pub array: String,
