@@ -152,8 +152,8 @@ impl Candidates {
         self.steps.get(&step).is_some_and(|candidate| candidate.is_new)
     }
 
-    /// The committed generation of the word, below the store, if shards of `plan` are equal to those of it that hold the
-    /// same steps.
+    /// The committed generation of the word, below the store, if its shards can serve `plan` where their steps are the
+    /// same.
     pub fn previous_generation(&self, plan: &SeriesPlan) -> Option<&str> {
         let first = self.stored.values().next()?;
         let same = |row: &StepRow| {
@@ -217,7 +217,8 @@ impl Candidates {
         }
     }
 
-    /// Decides what is written, of steps that are settled; no file is read. Steps that differ from most others are dropped, and found among the problems.
+    /// Decides what is written, of steps that are settled; no file is read. Steps that differ from most others are
+    /// dropped, and found among the problems.
     pub fn decide(&mut self, findings: &mut Findings) -> Decision {
         let options = &*self.options.clone();
         self.number(findings);

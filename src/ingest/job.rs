@@ -1,5 +1,6 @@
 //! What an ingest has to do, as values: whoever has one, and reaches the store and the files that it names, can run it.
-//! What it takes and what it returns are bytes both ways, so that it can be run in another process or on another machine.
+//! What it takes and what it leaves are bytes both ways, so that it can be run in another process or on another
+//! machine.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};

@@ -78,15 +78,15 @@ impl Ingest {
     /// it is not there; `gc` waits until the ingest is dropped.
     ///
     /// ```
-    /// use attnkit::ingest::{Done, Ingest, IngestOptions, Job, Next, Worker};
+    /// use attnkit::ingest::{Done, Ingest, IngestError, IngestOptions, Job, Next, Worker};
     ///
-    /// let dir = tempfile::tempdir()?;
+    /// # let dir = tempfile::tempdir().unwrap();
     /// let dump = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/variants/gzip");
     /// let mut ingest = Ingest::begin(&[dump], dir.path().join("store"), &IngestOptions::default())?;
     ///
     /// // Elsewhere: whoever reaches the store and the dump can run a job.
     /// let worker = Worker::default();
-    /// let run = |job: &[u8]| worker.run(&Job::from_bytes(job)?)?.to_bytes().map_err(Box::<dyn std::error::Error>::from);
+    /// let run = |job: &[u8]| -> Result<Vec<u8>, IngestError> { Ok(worker.run(&Job::from_bytes(job)?)?.to_bytes()?) };
     ///
     /// // With several workers, `Next::Wait` says that another job has to come back first.
     /// while let Next::Job(job) = ingest.next() {
@@ -94,7 +94,7 @@ impl Ingest {
     ///     ingest.accept(Done::from_bytes(&left)?)?;
     /// }
     /// assert_eq!(ingest.finish()?.ingested, 6);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # Ok::<(), IngestError>(())
     /// ```
     ///
     /// # Errors

@@ -17,8 +17,8 @@ use crate::dump::{Problem, Series, StepFiles, Video, read_summary};
 use crate::json::{Json, Object};
 use crate::store::{Heads, Recipe, StepRow, Store, StoreError, VideoIndex};
 
-/// A video to plan: compared with its committed state, words that are new or changed are found. The only task that looks
-/// at the dump's metadata and at the heads of its files.
+/// A video to plan: compared with its committed state, words that are new or changed are found. This is the only task
+/// that looks at the dump's metadata and at the heads of its files.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PlanTask {
     /// Its id in the store.

@@ -504,3 +504,6 @@ impl Ingest {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
