@@ -10,7 +10,7 @@ use super::agreement::{differences_of_runs, most_voted, other_run};
 use super::findings::Findings;
 use super::options::IngestOptions;
 use super::report::Remark;
-use super::series::{SeriesPlan, StepPlan, StepSource};
+use super::series::{SeriesInput, SeriesPlan, SeriesTarget, StepPlan, StepSource};
 use crate::dump::{
     Problem, ReadOptions, Series, StepFiles, StepMetadata, StepPeek, StepReader, is_word, read_step_metadata, same_name,
 };
@@ -60,7 +60,7 @@ pub(super) struct Candidate {
 /// What becomes of a word.
 pub(super) enum Decision {
     /// Its arrays are written.
-    Write(Box<SeriesPlan>, Vec<StepPlan>),
+    Write(Box<SeriesPlan>),
     /// It stays as it is in the store (if it is there).
     Keep,
 }
@@ -154,7 +154,7 @@ impl Candidates {
 
     /// The committed generation of the word, below the store, if its shards can serve `plan` where their steps are the
     /// same.
-    pub fn previous_generation(&self, plan: &SeriesPlan) -> Option<&str> {
+    pub fn previous_generation(&self, plan: &SeriesTarget) -> Option<&str> {
         let first = self.stored.values().next()?;
         let same = |row: &StepRow| {
             row.series_path() == first.series_path() && row.grid == plan.grid && row.numbers == plan.numbers
@@ -305,20 +305,20 @@ impl Candidates {
             return self.keep();
         }
         let steps = self.step_plans();
-        let arrays: BTreeSet<&str> = self.steps.values().filter_map(|candidate| candidate.array.as_deref()).collect();
+        let arrays = self.arrays();
         if arrays.len() > 1 {
             let named = arrays.into_iter().collect::<Vec<_>>().join(", ");
             let remark = format!("its steps are arrays of several names: {named}; --array NAME takes one of them");
             findings.remarks.push(Remark::new(&self.series.dir, remark));
         }
         let layout = SeriesLayout { shape, dtype, steps: steps.len(), codec: options.codec, rollups: options.rollups };
-        Decision::Write(
-            Box::new(SeriesPlan {
-                numbers,
-                ..self.series_plan(found, layout, source_grid, grid, recipe, options.read_options())
-            }),
+        let input =
+            SeriesInput { found, grid: source_grid, read: options.read_options(), split: self.series.split.clone() };
+        Decision::Write(Box::new(SeriesPlan {
+            target: self.target(&input, layout, grid, numbers, recipe),
+            input,
             steps,
-        )
+        }))
     }
 
     /// Whether the word must be written even if no step is new.
@@ -332,49 +332,48 @@ impl Candidates {
         let Some(row) = self.stored.values().next().filter(|_| self.lost_heads) else { return Decision::Keep };
         let dtype = row.dtype;
         let recipe = self.stored_recipe.clone().unwrap_or_else(|| IngestOptions::default().recipe());
-        let steps = self.step_plans();
+        let (grid, numbers, steps) = (row.grid, row.numbers.clone(), self.step_plans());
         let layout =
             SeriesLayout { shape: row.shape, dtype, steps: steps.len(), codec: recipe.codec, rollups: recipe.rollups };
         let found = StepPeek { shape: row.shape, dtype: crate::dtype::SourceDtype::Float32 };
-        let numbers = row.numbers.clone();
-        let plan = self.series_plan(found, layout, row.grid, row.grid, recipe, ReadOptions::default());
-        let plan = SeriesPlan { numbers, ..plan };
-        Decision::Write(Box::new(plan), steps)
+        let input = SeriesInput { found, grid, read: ReadOptions::default(), split: self.series.split.clone() };
+        Decision::Write(Box::new(SeriesPlan {
+            target: self.target(&input, layout, grid, numbers, recipe),
+            input,
+            steps,
+        }))
     }
 
-    fn series_plan(
+    /// What is written; where to is not decided yet.
+    fn target(
         &self,
-        found: StepPeek,
+        input: &SeriesInput,
         layout: SeriesLayout,
-        source_grid: Option<Grid>,
         grid: Option<Grid>,
+        numbers: AxisNumbers,
         recipe: Recipe,
-        read: ReadOptions,
-    ) -> SeriesPlan {
-        SeriesPlan {
+    ) -> SeriesTarget {
+        let lost = self.steps.values().next().map(|first| first.metadata.exported.lossy.clone()).unwrap_or_default();
+        SeriesTarget {
             video_id: self.video_id.clone(),
             prompt_id: self.prompt_id.clone(),
             token: self.series.token.clone(),
             weight: self.series.weight,
-            source: self.series.dir.clone(),
             path: String::new(),
             layout,
-            found,
-            source_grid,
             grid,
+            numbers,
+            source: self.series.dir.clone(),
+            source_dtype: input.found.dtype,
+            source_arrays: self.arrays().into_iter().map(str::to_owned).collect(),
+            lossy: input.lossy(&recipe, layout.dtype, lost),
             recipe,
-            read,
-            split: self.series.split.clone(),
-            numbers: AxisNumbers::default(),
-            npz_arrays: self
-                .steps
-                .values()
-                .filter_map(|candidate| candidate.array.clone())
-                .collect::<BTreeSet<_>>()
-                .into_iter()
-                .collect(),
-            lost: self.steps.values().next().map(|first| first.metadata.exported.lossy.clone()).unwrap_or_default(),
         }
+    }
+
+    /// Names of the arrays that are read of npz archives.
+    fn arrays(&self) -> BTreeSet<&str> {
+        self.steps.values().filter_map(|candidate| candidate.array.as_deref()).collect()
     }
 
     /// All steps, from files where they can be used, else from the store.

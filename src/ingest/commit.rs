@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::candidates::Candidates;
 use super::plan::Committed;
-use super::series::SeriesPlan;
+use super::series::SeriesTarget;
 use super::task::{Fragment, no_heads};
 use crate::json::{Json, Object};
 use crate::store::{
@@ -57,7 +57,7 @@ pub enum CommitOutcome {
 /// A word all of whose shards are written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct WrittenWord {
-    pub series: SeriesPlan,
+    pub target: SeriesTarget,
     pub rows: Vec<StepRow>,
     /// By shard.
     heads: Vec<HeadsOfShard>,
@@ -96,10 +96,10 @@ impl CommitTask {
         // If this runs a second time, the other commit may be on top of the first one, and name what it wrote.
         if let Ok(index) = store.snapshot().read_video(&self.video_id) {
             let named = |word: &&WrittenWord| {
-                index.iter().flat_map(|index| &index.rows).any(|row| row.series_path() == word.series.path)
+                index.iter().flat_map(|index| &index.rows).any(|row| row.series_path() == word.target.path)
             };
             for word in change.written.iter().filter(|word| !named(word)) {
-                store.discard(&word.series.path);
+                store.discard(&word.target.path);
             }
         }
         Ok(CommitOutcome::Lost)
@@ -121,8 +121,8 @@ impl CommitTask {
     }
 
     /// The words whose arrays are new, if anything is.
-    pub(super) fn words(&self) -> Option<impl Iterator<Item = &SeriesPlan>> {
-        Some(self.change.as_ref()?.written.iter().map(|word| &word.series))
+    pub(super) fn words(&self) -> Option<impl Iterator<Item = &SeriesTarget>> {
+        Some(self.change.as_ref()?.written.iter().map(|word| &word.target))
     }
 
     /// The tables that bytes carry beside the value, in order.
@@ -146,7 +146,7 @@ impl CommitTask {
 
 impl WrittenWord {
     /// Puts the fragments of a word's shards together.
-    pub fn new(series: SeriesPlan, candidates: &Candidates, mut fragments: Vec<Fragment>) -> Self {
+    pub fn new(target: SeriesTarget, candidates: &Candidates, mut fragments: Vec<Fragment>) -> Self {
         fragments.sort_by_key(|fragment| fragment.rows.first().map(|row| row.row));
         let (mut rows, mut heads) = (Vec::new(), Vec::new());
         let (mut metadata, mut as_before) = (BTreeMap::new(), Vec::new());
@@ -176,7 +176,7 @@ impl WrittenWord {
         let is_as_it_was = candidates.is_without_files() || candidates.is_mended();
         let stored = rows.first().and_then(|row: &StepRow| candidates.stored(row.step)).filter(|_| is_as_it_was);
         let described_by = stored.map(|row| row.series_path().to_owned());
-        Self { series, rows, heads, metadata, as_before, described_by }
+        Self { target, rows, heads, metadata, as_before, described_by }
     }
 
     /// Whether statistics of the committed state are its own, too.
@@ -190,22 +190,22 @@ impl WrittenWord {
 
     /// Writes its documents and coordinates.
     fn document(&self, store: &Store, committed: &Committed) -> Result<WrittenSeries, StoreError> {
-        let series = &self.series;
+        let target = &self.target;
         let heads = self.heads.iter().map(|heads| match heads {
             HeadsOfShard::Measured { heads } => heads.clone(),
             HeadsOfShard::Committed { first, last } => {
-                let committed = committed.heads.as_ref().and_then(|heads| heads.get(&series.token));
+                let committed = committed.heads.as_ref().and_then(|heads| heads.get(&target.token));
                 committed.map_or_else(no_heads, |heads| rows_of_steps(heads, *first, *last))
             }
         });
         let heads = concat_batches(&heads_schema(), &heads.collect::<Vec<_>>()).map_err(|error: ArrowError| {
-            StoreError::Damaged { path: store.place().join(&series.path), found: error.to_string() }
+            StoreError::Damaged { path: store.place().join(&target.path), found: error.to_string() }
         })?;
-        let known = committed.previous.as_ref().and_then(|index| index.record.metadata.get(&series.token));
+        let known = committed.previous.as_ref().and_then(|index| index.record.metadata.get(&target.token));
         let carried = self.as_before.iter().filter_map(|step| Some((*step, known?.get(step)?.clone())));
         let metadata = carried.chain(self.metadata.clone()).collect();
         let attributes = self.described_by.as_ref().and_then(|path| store.generation_at(path).ok()?.attributes().ok());
-        WrittenSeries::document(store, series, self.rows.clone(), heads, metadata, attributes)
+        WrittenSeries::document(store, target, self.rows.clone(), heads, metadata, attributes)
     }
 }
 
@@ -220,11 +220,11 @@ pub(super) struct WrittenSeries {
 }
 
 impl WrittenSeries {
-    /// Writes the documents and coordinates of a word whose shards are there. Its attributes are those of the plan,
+    /// Writes the documents and coordinates of a word whose shards are there. Its attributes are those of the target,
     /// unless given.
     pub fn document(
         store: &Store,
-        plan: &SeriesPlan,
+        target: &SeriesTarget,
         rows: Vec<StepRow>,
         heads: RecordBatch,
         metadata: BTreeMap<i32, MetadataPatch>,
@@ -232,27 +232,27 @@ impl WrittenSeries {
     ) -> Result<Self, StoreError> {
         let steps: Vec<i32> = rows.iter().map(|row| row.step).collect();
         let timesteps: Vec<f64> = rows.iter().map(|row| row.timestep.unwrap_or(f64::NAN)).collect();
-        let coordinates = Coordinates { steps: &steps, timesteps: &timesteps, numbers: &plan.numbers };
+        let coordinates = Coordinates { steps: &steps, timesteps: &timesteps, numbers: &target.numbers };
         let first = rows.first();
         let mut attributes = attributes.unwrap_or_else(|| {
             json!({
-                "video_id": plan.video_id,
-                "token": plan.token,
+                "video_id": target.video_id,
+                "token": target.token,
                 "prompt": first.and_then(|row| row.prompt.as_ref()),
                 "seed": first.and_then(|row| row.seed).map(|seed| Json::from(seed).to_value()),
                 "cfg_scale": first.and_then(|row| row.cfg_scale),
-                "grid": plan.grid,
-                "source": plan.source.to_string_lossy(),
-                "source_dtype": plan.found.dtype,
-                "lossy": plan.lossy(),
+                "grid": target.grid,
+                "source": target.source.to_string_lossy(),
+                "source_dtype": target.source_dtype,
+                "lossy": target.lossy,
             })
         });
-        if !plan.npz_arrays.is_empty() {
-            attributes["source_arrays"] = json!(plan.npz_arrays);
+        if !target.source_arrays.is_empty() {
+            attributes["source_arrays"] = json!(target.source_arrays);
         }
-        let generation = store.generation_at(&plan.path)?;
-        let documents = generation.write_documents(&plan.layout, json!({"attnkit": attributes}), &coordinates)?;
-        Ok(Self { token: plan.token.clone(), recipe: plan.recipe.clone(), rows, heads, metadata, documents })
+        let generation = store.generation_at(&target.path)?;
+        let documents = generation.write_documents(&target.layout, json!({"attnkit": attributes}), &coordinates)?;
+        Ok(Self { token: target.token.clone(), recipe: target.recipe.clone(), rows, heads, metadata, documents })
     }
 }
 

@@ -116,7 +116,7 @@ impl Looked {
     /// out to be of another shape or type than its metadata said, so are all: files of a word are written by one
     /// program.
     fn shard(&mut self, task: &ShardTask) -> Fragment {
-        let series = &task.series;
+        let (series, input) = (&task.target, &task.input);
         if task.shard == 0 {
             let observed = self.sample(task);
             self.observed.extend(observed.map(|observed| (series.path.clone(), observed)));
@@ -126,9 +126,8 @@ impl Looked {
         let mut fragment = Fragment::default();
         fragment.rows.extend(task.steps.iter().enumerate().map(|(index, plan)| series.row(plan.step, first + index)));
         if let Some(&observed) = self.observed.get(&series.path) {
-            let problem = || {
-                Problem::Mixed { found: observed.to_string(), expected: series.found.to_string() }.at(&series.source)
-            };
+            let problem =
+                || Problem::Mixed { found: observed.to_string(), expected: input.found.to_string() }.at(&series.source);
             let failure = |plan: &StepPlan| Failure {
                 step: plan.step,
                 problem: problem(),
@@ -146,11 +145,12 @@ impl Looked {
         let step = middle.filter(|_| self.sampled < Self::STEPS)?;
         let dir = tempfile::tempdir().ok()?;
         let store = Store::create(dir.path()).ok()?;
-        let mut series = task.series.clone();
-        series.layout.steps = 1;
-        series.path = format!("{}/sample", store.video_dir(&series.video_id));
-        let layout = series.layout;
-        let sample = ShardTask { series, shard: 0, steps: vec![step.clone()], unchanged_in: None };
+        let mut target = task.target.clone();
+        target.layout.steps = 1;
+        target.path = format!("{}/sample", store.video_dir(&target.video_id));
+        let layout = target.layout;
+        let sample =
+            ShardTask { target, input: task.input.clone(), shard: 0, steps: vec![step.clone()], unchanged_in: None };
         let mut fragment = sample.run(&store, &|_| {}).ok()?;
         match fragment.failures.pop() {
             None => {
@@ -159,7 +159,7 @@ impl Looked {
                 self.written += fragment.bytes_out;
                 None
             }
-            Some(failure) => failure.observed.filter(|observed| *observed != task.series.found),
+            Some(failure) => failure.observed.filter(|observed| *observed != task.input.found),
         }
     }
 

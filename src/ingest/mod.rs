@@ -41,7 +41,7 @@ pub(crate) use report::PartOf;
 pub(crate) use report::as_text;
 pub use report::{DryRun, DumpContents, Event, Observer, PromptMatches, Quarantined, Remark, Report};
 pub use run::{Ingest, Next};
-pub use series::{SeriesPlan, StepPlan, StepSource};
+pub use series::{SeriesInput, SeriesTarget, StepPlan, StepSource};
 pub use settings::{Settings, SettingsError, read_settings};
 pub(crate) use task::ARRAY_KEYS;
 pub use task::{Failure, Fragment, ShardTask};

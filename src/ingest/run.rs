@@ -12,7 +12,7 @@ use super::job::{Done, Job, StoreAddress, Ticket};
 use super::options::{IngestOptions, OnError};
 use super::plan::{PlanTask, VideoPlan};
 use super::report::{Event, PromptMatches, Quarantined, Remark, Report, Seen};
-use super::series::{SeriesPlan, StepPlan};
+use super::series::{SeriesPlan, SeriesTarget, StepPlan};
 use super::task::{Fragment, ShardTask};
 use super::{DumpContents, IngestError};
 use crate::store::storage::Guard;
@@ -140,7 +140,7 @@ struct Writing {
 /// A word whose shards are being written.
 #[derive(Debug)]
 struct Word {
-    series: SeriesPlan,
+    target: SeriesTarget,
     candidates: Candidates,
     fragments: Vec<Fragment>,
     open_shards: usize,
@@ -342,17 +342,19 @@ impl Ingest {
         let mut findings = Findings::default();
         let decision = candidates.decide(&mut findings);
         self.note(findings);
-        let Decision::Write(mut series, steps) = decision else {
+        let Decision::Write(plan) = decision else {
             writing.tally.skipped += candidates.unchanged();
             writing.kept.extend(candidates.into_stored());
             return;
         };
-        series.path = series_path(&writing.plan.dir, &series.token, &new_generation());
-        let per_shard = series.layout.steps_per_shard();
-        let has_heads = writing.plan.with_heads.contains(&series.token);
-        let previous = candidates.previous_generation(&series).filter(|_| has_heads);
+        let SeriesPlan { mut target, input, steps } = *plan;
+        target.path = series_path(&writing.plan.dir, &target.token, &new_generation());
+        let per_shard = target.layout.steps_per_shard();
+        let has_heads = writing.plan.with_heads.contains(&target.token);
+        let previous = candidates.previous_generation(&target).filter(|_| has_heads);
         let task = |(shard, steps): (usize, &[StepPlan])| ShardTask {
-            series: (*series).clone(),
+            target: target.clone(),
+            input: input.clone(),
             shard,
             steps: steps.to_vec(),
             unchanged_in: previous
@@ -363,7 +365,7 @@ impl Ingest {
         let open_shards = tasks.len();
         self.ready.shards.extend(tasks.into_iter().map(|task| (video, word, task)));
         if let Some(place) = writing.words.get_mut(word) {
-            *place = Some(Word { series: *series, candidates, fragments: Vec::new(), open_shards });
+            *place = Some(Word { target, candidates, fragments: Vec::new(), open_shards });
         }
     }
 
@@ -391,11 +393,11 @@ impl Ingest {
 
     /// All shards of a word are written: it is complete, or is begun again without the steps that failed.
     fn finish_word(&mut self, video: u64, number: usize, writing: &mut Writing, word: Word) {
-        let Word { series, mut candidates, mut fragments, .. } = word;
+        let Word { target, mut candidates, mut fragments, .. } = word;
         let failures: Vec<_> =
             fragments.iter_mut().flat_map(|fragment| std::mem::take(&mut fragment.failures)).collect();
         if !failures.is_empty() {
-            writing.discarded.push(series.path);
+            writing.discarded.push(target.path);
             let mut problems = Vec::new();
             let mut store_is_damaged = false;
             for failure in failures {
@@ -434,7 +436,7 @@ impl Ingest {
             }
         }
         tally.bytes_out += fragments.iter().map(|fragment| fragment.bytes_out).sum::<u64>();
-        writing.written.push(WrittenWord::new(series, &candidates, fragments));
+        writing.written.push(WrittenWord::new(target, &candidates, fragments));
     }
 
     /// Once no word is open any more, the video is committed, if anything of it is new.
@@ -452,7 +454,7 @@ impl Ingest {
         let change = tally.is_commit.then(|| {
             let stays: HashSet<&str> = kept.iter().map(StepRow::series_path).collect();
             tally.replaced = plan.series.iter().filter(|path| !stays.contains(path.as_str())).cloned().collect();
-            let shared = written.iter().filter(|word| word.has_committed_heads()).map(|word| &word.series.token);
+            let shared = written.iter().filter(|word| word.has_committed_heads()).map(|word| &word.target.token);
             let carried = kept.iter().map(|row| &row.token).filter(|token| plan.with_heads.contains(*token));
             let with_heads: BTreeSet<String> = carried.chain(shared).cloned().collect();
             let (base, generation) = (plan.base, new_generation());

@@ -1,19 +1,26 @@
-//! One word of one video as it is to be written: where it goes, where its steps come from, and the rows that stand
-//! for it.
+//! One word of one video as it is to be written: where it goes, where its steps come from, the rows that stand for it,
+//! and the one writer of its arrays.
 
 use std::path::PathBuf;
 
+use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::dtype::SourceDtype;
+use crate::dtype::{Dtype, SourceDtype};
 use crate::dump::{ReadOptions, StepFiles, StepMetadata, StepPeek};
 use crate::grid::Grid;
+use crate::kernel::{StepMeasurer, StepMeasures};
 use crate::shape::AxisNumbers;
-use crate::store::{ArrayKind, Recipe, SeriesLayout, StepRow};
+use crate::store::{
+    ArrayKind, Generation, HeadRow, Recipe, SeriesLayout, ShardWriter, StepRow, StoreError, heads_batch,
+};
+use crate::values::{Values, with_values};
 
-/// How one word of one video is written.
+/// What is written of one word of one video, and where to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SeriesPlan {
+pub struct SeriesTarget {
     /// The video.
     pub video_id: String,
     /// Its prompt's id.
@@ -21,31 +28,47 @@ pub struct SeriesPlan {
     /// The word.
     pub token: String,
     /// The word's weight, where known.
+    #[serde(with = "crate::json::exact::option")]
     pub weight: Option<f64>,
-    /// Directory the step files are in.
-    pub source: PathBuf,
     /// Directory of the arrays, below the store.
     pub path: String,
     /// Shapes, chunks and codec.
     pub layout: SeriesLayout,
+    /// The grid of what is stored.
+    pub grid: Option<Grid>,
+    /// Blocks and heads of what is stored, where they do not count from 0.
+    pub numbers: AxisNumbers,
+    /// What was done with the values.
+    pub recipe: Recipe,
+    /// Directory the step files are in; empty, if there are none.
+    pub source: PathBuf,
+    /// The type of their values.
+    pub source_dtype: SourceDtype,
+    /// Names of the arrays that are read of npz archives.
+    pub source_arrays: Vec<String>,
+    /// What is lost between the files and the store, or was before they were exported: `attributes.attnkit.lossy`.
+    pub lossy: serde_json::Map<String, serde_json::Value>,
+}
+
+/// How the step files of a word are read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SeriesInput {
     /// Shape and type that every step file must have.
     pub found: StepPeek,
-    /// Grid of the step files.
-    pub source_grid: Option<Grid>,
-    /// Grid of what is stored.
+    /// Their grid.
     pub grid: Option<Grid>,
-    /// What is done with the values.
-    pub recipe: Recipe,
-    /// How files are read.
+    /// What of them is read.
     pub read: ReadOptions,
     /// Blocks and heads of split files.
     pub split: AxisNumbers,
-    /// Blocks and heads of what is stored, where they do not count from 0.
-    pub numbers: AxisNumbers,
-    /// Names of the arrays that are read of npz archives.
-    pub npz_arrays: Vec<String>,
-    /// What was lost before, where the dump was exported from a store.
-    pub lost: serde_json::Map<String, serde_json::Value>,
+}
+
+/// A word as it was decided: what is written, and from what.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct SeriesPlan {
+    pub target: SeriesTarget,
+    pub input: SeriesInput,
+    pub steps: Vec<StepPlan>,
 }
 
 /// One step to write.
@@ -76,7 +99,7 @@ pub enum StepSource {
     },
 }
 
-impl SeriesPlan {
+impl SeriesTarget {
     /// A row with what the series tells, for the step at `row` on the step axis.
     pub(super) fn row(&self, step: i32, row: usize) -> StepRow {
         StepRow {
@@ -112,15 +135,21 @@ impl SeriesPlan {
             content_hash: String::new(),
         }
     }
+}
 
-    /// What is lost between the files and the store, or was before they were exported: `attributes.attnkit.lossy`.
-    pub(super) fn lossy(&self) -> serde_json::Value {
-        let (recipe, found) = (&self.recipe, self.found);
-        let mut lossy = self.lost.clone();
+impl SeriesInput {
+    /// What is lost between the files and what is stored as `dtype`, if `before` was lost when the files were exported.
+    pub(super) fn lossy(
+        &self,
+        recipe: &Recipe,
+        dtype: Dtype,
+        before: serde_json::Map<String, serde_json::Value>,
+    ) -> serde_json::Map<String, serde_json::Value> {
+        let (mut lossy, found) = (before, self.found);
         if recipe.downsample > 1 {
             let before = lossy.get("downsample").and_then(serde_json::Value::as_u64).unwrap_or(1);
             lossy.insert("downsample".into(), (before * recipe.downsample as u64).into());
-            lossy.entry("downsampled_from").or_insert_with(|| serde_json::json!(self.source_grid));
+            lossy.entry("downsampled_from").or_insert_with(|| serde_json::json!(self.grid));
         }
         let was_averaged = |axis: &str| {
             let before = lossy.get("average").and_then(serde_json::Value::as_array);
@@ -140,11 +169,94 @@ impl SeriesPlan {
             Some(crate::dump::Batch::Index(index)) => lossy.insert("batch".into(), index.into()),
             None => None,
         };
-        let narrowed = self.layout.dtype < found.dtype.stored() && found.dtype != SourceDtype::Float16;
+        let narrowed = dtype < found.dtype.stored() && found.dtype != SourceDtype::Float16;
         if narrowed {
-            lossy.insert("dtype".into(), self.layout.dtype.name().into());
+            lossy.insert("dtype".into(), dtype.name().into());
         }
-        lossy.into()
+        lossy
+    }
+}
+
+/// Writes steps of a word, one behind the other: a shard of each of its arrays, and the statistics of its maps.
+pub(super) struct SeriesWriter<'a> {
+    target: &'a SeriesTarget,
+    generation: Generation,
+    shard: usize,
+    arrays: Vec<(ArrayKind, ShardWriter)>,
+    /// Made for the first step: until then its shape may be metadata's word alone.
+    measurer: Option<StepMeasurer>,
+    heads: Vec<HeadRow>,
+    is_parallel: bool,
+}
+
+impl<'a> SeriesWriter<'a> {
+    /// Begins a shard, by its number along the step axis.
+    pub fn begin(target: &'a SeriesTarget, generation: Generation, shard: usize) -> Result<Self, StoreError> {
+        let begun = |kind| Ok((kind, generation.shard(&target.layout, kind, shard)?));
+        let arrays = target.layout.kinds().map(begun).collect::<Result<_, StoreError>>()?;
+        Ok(Self { target, generation, shard, arrays, measurer: None, heads: Vec::new(), is_parallel: false })
+    }
+
+    /// The same with all arrays written at the same time: for whoever writes nothing else meanwhile.
+    pub fn in_parallel(self) -> Self {
+        Self { is_parallel: true, ..self }
+    }
+
+    /// Takes over the first steps of the word from another generation, which `layout` describes: full shards as they
+    /// are, and the beginning of this one by copying its encoded chunks.
+    pub fn take_over(&mut self, from: &Generation, layout: &SeriesLayout) -> Result<(), StoreError> {
+        let (generation, shard) = (self.generation.clone(), self.shard);
+        // While the steps are fewer than a shard holds, a shard is as long as the array.
+        let begun = layout.steps.saturating_sub(shard * self.target.layout.steps_per_shard());
+        self.each(|kind, array| {
+            (0..shard).try_for_each(|full| generation.share(from, kind, full))?;
+            if begun > 0 { from.copy_steps(layout, kind, shard, begun, array) } else { Ok(()) }
+        })
+    }
+
+    /// Measures the next step, and writes it.
+    pub fn push(&mut self, step: i32, values: &Values<'_>) -> Result<StepMeasures, StoreError> {
+        let SeriesTarget { layout, grid, numbers, .. } = self.target;
+        let measures = with_values!(values, of_type => self
+            .measurer
+            .get_or_insert_with(|| StepMeasurer::new(layout.shape, *grid))
+            .measure(of_type));
+        self.each(|kind, array| {
+            let (bytes, size) = match kind {
+                ArrayKind::Attention => (values.bytes(), values.dtype().size()),
+                ArrayKind::MeanHead => (bytemuck::cast_slice(&measures.mean_head), size_of::<f32>()),
+                ArrayKind::MeanBlock => (bytemuck::cast_slice(&measures.mean_block), size_of::<f32>()),
+                ArrayKind::Mean => (bytemuck::cast_slice(&measures.mean), size_of::<f32>()),
+            };
+            bytes.chunks(layout.chunk_len(kind) * size).try_for_each(|chunk| array.push(chunk))
+        })?;
+        self.heads.extend(measures.maps.iter().map(|map| HeadRow::new(step, layout.shape, numbers, *grid, map)));
+        Ok(measures)
+    }
+
+    /// Ends the shard: it is durable then. Returns the rows of `heads` of the steps that were pushed, and the bytes
+    /// written.
+    pub fn finish(self) -> Result<(RecordBatch, u64), StoreError> {
+        let bytes = if self.is_parallel {
+            self.arrays.into_par_iter().map(|(_, array)| array.finish()).sum::<Result<u64, _>>()?
+        } else {
+            self.arrays.into_iter().map(|(_, array)| array.finish()).sum::<Result<u64, _>>()?
+        };
+        let heads = heads_batch(&self.target.video_id, &self.target.token, &self.heads);
+        let damaged =
+            |error: ArrowError| StoreError::Damaged { path: self.generation.place(), found: error.to_string() };
+        Ok((heads.map_err(damaged)?, bytes))
+    }
+
+    fn each(
+        &mut self,
+        work: impl Fn(ArrayKind, &mut ShardWriter) -> Result<(), StoreError> + Sync,
+    ) -> Result<(), StoreError> {
+        if self.is_parallel {
+            self.arrays.par_iter_mut().try_for_each(|(kind, array)| work(*kind, array))
+        } else {
+            self.arrays.iter_mut().try_for_each(|(kind, array)| work(*kind, array))
+        }
     }
 }
 

@@ -5,16 +5,13 @@ use serde::{Deserialize, Serialize};
 
 use super::agreement::disagreements_of_parts;
 use super::recognise::update_source;
-use super::series::{SeriesPlan, StepPlan, StepSource, describe_row};
+use super::series::{SeriesInput, SeriesTarget, SeriesWriter, StepPlan, StepSource, describe_row};
 use super::transform::transform;
 use crate::dtype::Dtype;
 use crate::dump::{DumpError, Problem, StepArray, StepFiles, StepMetadata, StepPeek, StepReader};
-use crate::kernel::{StepMeasurer, StepMeasures};
-use crate::store::{
-    ArrayKind, Generation, HeadRow, MetadataPatch, Recipe, ShardWriter, StepRow, Store, StoreError, heads_batch,
-    heads_schema,
-};
-use crate::values::{Values, with_values};
+use crate::kernel::StepMeasures;
+use crate::store::{Generation, MetadataPatch, Recipe, StepRow, Store, StoreError, heads_schema};
+use crate::values::Values;
 
 /// Keys of step metadata that speak of the file's array and not of what is stored, if the two differ.
 pub(crate) const ARRAY_KEYS: [&str; 8] = [
@@ -31,8 +28,10 @@ pub(crate) const ARRAY_KEYS: [&str; 8] = [
 /// The steps of one shard of one word.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ShardTask {
-    /// The word.
-    pub series: SeriesPlan,
+    /// What is written, and where to.
+    pub target: SeriesTarget,
+    /// How files are read.
+    pub input: SeriesInput,
     /// Number of the shard along the step axis.
     pub shard: usize,
     /// The steps, in order.
@@ -99,8 +98,7 @@ impl ShardTask {
     /// # Errors
     /// If the store cannot be read or written. Problems with files of the dump are in [`Fragment::failures`].
     pub fn run(&self, store: &Store, on_step: &dyn Fn(&StepPlan)) -> Result<Fragment, StoreError> {
-        let layout = &self.series.layout;
-        let generation = store.ensure_generation(&self.series.path)?;
+        let generation = store.ensure_generation(&self.target.path)?;
         if let Some(previous) = &self.unchanged_in {
             // A shard that cannot be shared is written again.
             if let Ok(fragment) = self.share(&store.generation_at(previous)?, &generation) {
@@ -108,50 +106,30 @@ impl ShardTask {
                 return Ok(fragment);
             }
         }
-        let mut writers = layout
-            .kinds()
-            .map(|kind| Ok((kind, generation.shard(layout, kind, self.shard)?)))
-            .collect::<Result<Vec<_>, StoreError>>()?;
-        let mut reader = StepReader::new(self.series.read.clone());
-        // Made once a step was read: until then its shape may be metadata's word alone.
-        let mut measurer = None;
-        let (mut fragment, mut heads) = (Fragment::default(), Vec::new());
+        let mut writer = SeriesWriter::begin(&self.target, generation, self.shard)?;
+        let mut reader = StepReader::new(self.input.read.clone());
+        let mut fragment = Fragment::default();
         for (index, plan) in self.steps.iter().enumerate() {
             match self.read(plan, store, &mut reader) {
                 // After a failure the shard is lost, but the other files are still looked at.
                 Ok(_) if !fragment.failures.is_empty() => {}
                 Ok(mut step) => {
-                    let measures = with_values!(&step.array.values, values => measurer
-                        .get_or_insert_with(|| StepMeasurer::new(layout.shape, self.series.grid))
-                        .measure(values));
-                    for (kind, writer) in &mut writers {
-                        write_step(&step.array.values, &measures, *kind, layout.chunk_len(*kind), writer)?;
-                    }
+                    let measures = writer.push(plan.step, &step.array.values)?;
                     self.describe(plan, index, &mut step, &measures, &mut fragment);
-                    heads.extend(
-                        measures.maps.iter().map(|map| {
-                            HeadRow::new(plan.step, layout.shape, &self.series.numbers, self.series.grid, map)
-                        }),
-                    );
                 }
                 Err(failure) => fragment.failures.push(failure),
             }
             on_step(plan);
         }
         if fragment.failures.is_empty() {
-            for (_, writer) in writers {
-                fragment.bytes_out += writer.finish()?;
-            }
-            let SeriesPlan { video_id, token, .. } = &self.series;
-            fragment.heads = heads_batch(video_id, token, &heads)
-                .map_err(|error| StoreError::Damaged { path: generation.place(), found: error.to_string() })?;
+            (fragment.heads, fragment.bytes_out) = writer.finish()?;
         }
         Ok(fragment)
     }
 
     /// Takes the shard over from the previous generation.
     fn share(&self, previous: &Generation, generation: &Generation) -> Result<Fragment, StoreError> {
-        let layout = &self.series.layout;
+        let layout = &self.target.layout;
         if !previous.matches(layout) {
             return Err(StoreError::Damaged { path: previous.place(), found: "its arrays are cut otherwise".into() });
         }
@@ -177,8 +155,8 @@ impl ShardTask {
                 let problem = Problem::Remark(remark).at(store.place().join(array));
                 Failure { step, problem, observed: None, in_store: true }
             })?;
-        let values = Values::from_ne_bytes(self.series.layout.dtype, &bytes).into_owned();
-        let array = StepArray { shape: self.series.layout.shape, source_dtype: self.series.found.dtype, values };
+        let values = Values::from_ne_bytes(self.target.layout.dtype, &bytes).into_owned();
+        let array = StepArray { shape: self.target.layout.shape, source_dtype: self.input.found.dtype, values };
         Ok(ReadStep { array, content_hash: String::new(), as_in_file: true, remarks: Vec::new() })
     }
 
@@ -188,26 +166,25 @@ impl ShardTask {
         metadata: &StepMetadata,
         reader: &'a mut StepReader,
     ) -> Result<ReadStep<'a>, Failure> {
-        let series = &self.series;
+        let (input, recipe) = (&self.input, &self.target.recipe);
         let failed = |problem: DumpError| {
             let problem = files.left_out(problem);
             Failure { step: files.step, problem, observed: None, in_store: false }
         };
-        let step = reader.read(files, &series.split).map_err(|problem| {
+        let step = reader.read(files, &input.split).map_err(|problem| {
             // A file that is being written reads as damaged: say the likelier thing.
             failed(StepReader::check_unchanged(files).err().unwrap_or(problem))
         })?;
         let remarks = disagreements_of_parts(files, metadata).map_err(failed)?;
         StepReader::check_unchanged(files).map_err(failed)?;
         let observed = step.array.peek();
-        if observed != series.found {
-            let problem = Problem::Mixed { found: observed.to_string(), expected: series.found.to_string() };
+        if observed != input.found {
+            let problem = Problem::Mixed { found: observed.to_string(), expected: input.found.to_string() };
             return Err(Failure { observed: Some(observed), ..failed(problem.at(files.path())) });
         }
         let mut remarks = remarks;
-        remarks
-            .extend(lost_by_narrowing(&step.array, &series.recipe).map(|lost| Problem::Remark(lost).at(files.path())));
-        let array = transform(step.array, &series.recipe, series.source_grid);
+        remarks.extend(lost_by_narrowing(&step.array, recipe).map(|lost| Problem::Remark(lost).at(files.path())));
+        let array = transform(step.array, recipe, input.grid);
         let as_in_file =
             !files.is_split() && array.shape == observed.shape && array.values.dtype().name() == observed.dtype.name();
         Ok(ReadStep { array, content_hash: step.content_hash, as_in_file, remarks })
@@ -245,7 +222,7 @@ impl ShardTask {
 
     /// A row with what the series tells, for the shard's step number `index`.
     fn row(&self, step: i32, index: usize) -> StepRow {
-        self.series.row(step, self.shard * self.series.layout.steps_per_shard() + index)
+        self.target.row(step, self.shard * self.target.layout.steps_per_shard() + index)
     }
 }
 
@@ -280,23 +257,6 @@ struct ReadStep<'a> {
     remarks: Vec<DumpError>,
 }
 
-/// Writes one step's chunks of one array.
-pub(super) fn write_step(
-    values: &Values<'_>,
-    measures: &StepMeasures,
-    kind: ArrayKind,
-    chunk_len: usize,
-    writer: &mut ShardWriter,
-) -> Result<(), StoreError> {
-    let (bytes, size) = match kind {
-        ArrayKind::Attention => (values.bytes(), values.dtype().size()),
-        ArrayKind::MeanHead => (bytemuck::cast_slice(&measures.mean_head), size_of::<f32>()),
-        ArrayKind::MeanBlock => (bytemuck::cast_slice(&measures.mean_block), size_of::<f32>()),
-        ArrayKind::Mean => (bytemuck::cast_slice(&measures.mean), size_of::<f32>()),
-    };
-    bytes.chunks(chunk_len * size).try_for_each(|chunk| writer.push(chunk))
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::IngestOptions;
@@ -304,6 +264,7 @@ mod tests {
     use super::super::findings::Findings;
     use super::super::plan::PlanTask;
     use super::super::prompts::Prompts;
+    use super::super::series::SeriesPlan;
     use super::*;
     use crate::dump::Dump;
 
@@ -314,13 +275,14 @@ mod tests {
         let (video, options) = (dump.videos[0].clone(), std::sync::Arc::new(IngestOptions::default()));
         let task = PlanTask { video_id: video.id(), video: Some(video), damage: None, options };
         let mut plan = task.look(None, &Prompts::default()).unwrap();
-        let Decision::Write(mut series, steps) = plan.to_write[0].decide(&mut Findings::default()) else {
+        let Decision::Write(word) = plan.to_write[0].decide(&mut Findings::default()) else {
             panic!("nothing to write");
         };
+        let SeriesPlan { mut target, input, steps } = *word;
         let dir = tempfile::tempdir().unwrap();
         let store = Store::create(dir.path().join("store")).unwrap();
-        series.path = store.create_generation(&series.video_id, &series.token).unwrap().path().to_owned();
-        let task = ShardTask { series: *series, shard: 0, steps, unchanged_in: None };
+        target.path = store.create_generation(&target.video_id, &target.token).unwrap().path().to_owned();
+        let task = ShardTask { target, input, shard: 0, steps, unchanged_in: None };
         let sent: ShardTask = serde_json::from_str(&serde_json::to_string(&task).unwrap()).unwrap();
         assert_eq!(sent, task);
         let (here, there) = (task.run(&store, &|_| {}).unwrap(), sent.run(&store, &|_| {}).unwrap());

@@ -6,25 +6,21 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use arrow::compute::concat_batches;
-use rayon::prelude::*;
+use arrow::error::ArrowError;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::WriteError;
 use super::commit::{WrittenSeries, commit_video};
 use super::options::IngestOptions;
 use super::plan::Committed;
-use super::series::{SeriesPlan, describe_row};
-use super::task::write_step;
-use crate::dump::{ReadOptions, StepArray, StepMetadata, composed, micros, prompt_id};
+use super::series::{SeriesTarget, SeriesWriter, describe_row};
+use crate::dump::{StepArray, StepMetadata, composed, micros, prompt_id};
 use crate::grid::Grid;
-use crate::kernel::StepMeasurer;
 use crate::shape::AxisNumbers;
 use crate::store::storage::Guard;
 use crate::store::{
-    Codec, Generation, HeadRow, MetadataPatch, Recipe, SeriesLayout, StepRow, Store, StoreError, heads_batch,
-    heads_schema, new_generation,
+    Codec, Generation, MetadataPatch, Recipe, SeriesLayout, StepRow, Store, StoreError, heads_schema, new_generation,
 };
-use crate::values::with_values;
 
 /// What is written of a video beside its steps, and how.
 #[derive(Debug, Clone, Default)]
@@ -120,16 +116,16 @@ impl StoreWriter {
             self.check_video(array, metadata, committed.rows())?;
             self.check(token, step, array, &numbers, &stored, &committed)?;
             let recipe = committed.recipe(token).cloned().unwrap_or_else(|| self.recipe());
-            let plan = self.plan(token, weight, array, metadata, recipe, &stored);
+            let target = self.target(token, weight, array, metadata, recipe, &stored);
             let generation = self.store.create_generation(&self.video_id, token)?;
-            let plan = SeriesPlan { path: generation.path().to_owned(), numbers: numbers.clone(), ..plan };
-            let mut row = plan.row(step, stored.len());
+            let target = SeriesTarget { path: generation.path().to_owned(), numbers: numbers.clone(), ..target };
+            let mut row = target.row(step, stored.len());
             describe_row(&mut row, metadata, false);
             row.content_hash.clone_from(&content_hash);
             row.source_modified = micros(SystemTime::now());
             row.template.clone_from(&self.options.template);
             row.variation = self.options.variation;
-            let written = match self.write(&plan, row, array, metadata, &stored, &committed) {
+            let written = match self.write(&target, row, array, metadata, &stored, &committed) {
                 Ok(written) => written,
                 Err(error) => {
                     // No commit names what was begun.
@@ -269,7 +265,7 @@ impl StoreWriter {
         IngestOptions { codec, rollups: !no_rollups, grid, ..IngestOptions::default() }.recipe()
     }
 
-    fn plan(
+    fn target(
         &self,
         token: &str,
         weight: Option<f64>,
@@ -277,18 +273,17 @@ impl StoreWriter {
         metadata: &StepMetadata,
         recipe: Recipe,
         stored: &[StepRow],
-    ) -> SeriesPlan {
+    ) -> SeriesTarget {
         let spatial = array.shape.spatial;
         let grid = match stored.first() {
             Some(row) => row.grid,
             None => self.options.grid.or_else(|| metadata.grid(spatial).ok()),
         };
-        SeriesPlan {
+        SeriesTarget {
             video_id: self.video_id.clone(),
             prompt_id: self.options.prompt_id.clone(),
             token: token.to_owned(),
             weight: weight.or_else(|| stored.first().and_then(|row| row.weight)),
-            source: PathBuf::new(),
             path: String::new(),
             layout: SeriesLayout {
                 shape: array.shape,
@@ -297,15 +292,13 @@ impl StoreWriter {
                 codec: recipe.codec,
                 rollups: recipe.rollups,
             },
-            found: array.peek(),
-            source_grid: grid,
             grid,
-            recipe,
-            read: ReadOptions::default(),
-            split: AxisNumbers::default(),
             numbers: AxisNumbers::default(),
-            npz_arrays: Vec::new(),
-            lost: serde_json::Map::new(),
+            recipe,
+            source: PathBuf::new(),
+            source_dtype: array.source_dtype,
+            source_arrays: Vec::new(),
+            lossy: serde_json::Map::new(),
         }
     }
 
@@ -313,59 +306,42 @@ impl StoreWriter {
     /// goes on.
     fn write(
         &self,
-        plan: &SeriesPlan,
+        target: &SeriesTarget,
         row: StepRow,
         array: &StepArray<'_>,
         metadata: &StepMetadata,
         stored: &[StepRow],
         committed: &Committed,
     ) -> Result<WrittenSeries, WriteError> {
-        let (layout, generation) = (&plan.layout, self.store.generation_at(&plan.path)?);
+        let (layout, generation) = (&target.layout, self.store.generation_at(&target.path)?);
         let old = stored.first().map(|row| self.store.generation_at(row.series_path())).transpose()?;
         let old_layout = SeriesLayout { steps: stored.len(), ..*layout };
         if old.as_ref().is_some_and(|old| !old.matches(&old_layout)) {
-            let (video_id, token) = (plan.video_id.clone(), plan.token.clone());
+            let (video_id, token) = (target.video_id.clone(), target.token.clone());
             let differences = "its arrays are cut otherwise: another version of attnkit wrote them".into();
             return Err(WriteError::Settings { video_id, token, differences });
         }
-        let measures =
-            with_values!(&array.values, values => StepMeasurer::new(layout.shape, plan.grid).measure(values));
-        let per_shard = layout.steps_per_shard();
-        // While the steps are fewer than a shard holds, a shard is as long as the array.
-        let full = stored.len() / per_shard;
         let carried: Vec<StepRow> =
             stored.iter().map(|row| StepRow { array: generation.attention(), ..row.clone() }).collect();
-        layout.kinds().collect::<Vec<_>>().into_par_iter().try_for_each(|kind| -> Result<(), StoreError> {
-            let mut writer = generation.shard(layout, kind, full)?;
-            if let Some(old) = &old {
-                (0..full).try_for_each(|shard| generation.share(old, kind, shard))?;
-                let begun = stored.len() - full * per_shard;
-                if begun > 0 {
-                    old.copy_steps(&old_layout, kind, full, begun, &mut writer)?;
-                }
-            }
-            write_step(&array.values, &measures, kind, layout.chunk_len(kind), &mut writer)?;
-            writer.finish().map(|_| ())
-        })?;
-        let maps: Vec<HeadRow> = measures
-            .maps
-            .iter()
-            .map(|map| HeadRow::new(row.step, layout.shape, &plan.numbers, plan.grid, map))
-            .collect();
-        let damaged = |found: String| StoreError::Damaged { path: generation.place(), found };
-        let new = heads_batch(&plan.video_id, &plan.token, &maps).map_err(|error| damaged(error.to_string()))?;
-        let old_heads = committed.heads.as_ref().and_then(|heads| heads.get(&plan.token));
-        let heads = concat_batches(&heads_schema(), old_heads.into_iter().chain([&new]))
-            .map_err(|error| damaged(error.to_string()))?;
+        let last_shard = stored.len() / layout.steps_per_shard();
+        let damaged = |error: ArrowError| StoreError::Damaged { path: generation.place(), found: error.to_string() };
+        let mut writer = SeriesWriter::begin(target, generation.clone(), last_shard)?.in_parallel();
+        if let Some(old) = &old {
+            writer.take_over(old, &old_layout)?;
+        }
+        writer.push(row.step, &array.values)?;
+        let (new, _) = writer.finish()?;
+        let old_heads = committed.heads.as_ref().and_then(|heads| heads.get(&target.token));
+        let heads = concat_batches(&heads_schema(), old_heads.into_iter().chain([&new])).map_err(damaged)?;
         let record = committed.previous.as_ref().map(|index| &index.record);
         let mut patches: BTreeMap<i32, MetadataPatch> =
-            record.and_then(|record| record.metadata.get(&plan.token)).cloned().unwrap_or_default();
+            record.and_then(|record| record.metadata.get(&target.token)).cloned().unwrap_or_default();
         let patch = MetadataPatch::between(&row.to_metadata(), &metadata.raw, &[]);
         if !patch.set.is_empty() {
             patches.insert(row.step, MetadataPatch { unset: Vec::new(), ..patch });
         }
         let rows = carried.into_iter().chain([row]).collect();
-        Ok(WrittenSeries::document(&self.store, plan, rows, heads, patches, None)?)
+        Ok(WrittenSeries::document(&self.store, target, rows, heads, patches, None)?)
     }
 
     /// Removes what this writer replaced before; what it has just replaced stays for those who are reading it.

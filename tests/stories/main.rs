@@ -12,6 +12,7 @@ mod estimate;
 mod examples;
 mod fuzz;
 mod ingest;
+mod jobs;
 mod names;
 mod prompt;
 mod query;

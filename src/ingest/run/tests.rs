@@ -212,7 +212,7 @@ impl Writer {
     }
 
     fn shard(&self, task: &ShardTask, store: &mut Store) -> Fragment {
-        let series = &task.series;
+        let (series, input) = (&task.target, &task.input);
         store.arrays.insert(series.path.clone());
         let mut fragment = Fragment { is_shared: task.unchanged_in.is_some(), bytes_out: 1, ..Fragment::default() };
         let first = task.shard * series.layout.steps_per_shard();
@@ -230,7 +230,7 @@ impl Writer {
                 StepSource::Files { .. } => {
                     match self.dump[series.video_id.as_str()][series.token.as_str()][&plan.step] {
                         Step::Broken => fragment.failures.push(failed(None, false)),
-                        _ if series.found != peek(LARGE) => fragment.failures.push(failed(Some(peek(LARGE)), false)),
+                        _ if input.found != peek(LARGE) => fragment.failures.push(failed(Some(peek(LARGE)), false)),
                         _ => row.content_hash = format!("{}", plan.step),
                     }
                 }
@@ -259,8 +259,8 @@ impl Store {
             return CommitOutcome::Committed;
         }
         for word in &change.written {
-            if !committed.rows.iter().any(|row| row.series_path() == word.series.path) {
-                self.arrays.remove(&word.series.path);
+            if !committed.rows.iter().any(|row| row.series_path() == word.target.path) {
+                self.arrays.remove(&word.target.path);
             }
         }
         CommitOutcome::Lost
