@@ -87,10 +87,8 @@ impl CommitTask {
             store.discard(discarded);
         }
         let Some(change) = &self.change else { return Ok(CommitOutcome::Committed) };
-        if store.committed(&self.video_id)?.as_ref() == Some(&change.generation) {
-            return Ok(CommitOutcome::Committed);
-        }
-        if self.commit(change, store)? {
+        let committed = store.committed(&self.video_id)?;
+        if committed.as_ref() == Some(&change.generation) || committed == change.base && self.commit(change, store)? {
             return Ok(CommitOutcome::Committed);
         }
         // If this runs a second time, the other commit may be on top of the first one, and name what it wrote.

@@ -343,3 +343,115 @@ fn give<'a>(
         Some(_) => Err(Kind::Done.damaged("it has a table too many")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::{Ingest, Next, Silent};
+    use super::*;
+
+    const DUMP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/variants/gzip");
+
+    /// Runs an ingest whose jobs, and what they leave, go through bytes. Returns the jobs.
+    fn through_bytes(store: &std::path::Path) -> Vec<Job> {
+        let mut ingest = Ingest::begin(&[DUMP], store, &IngestOptions::default()).unwrap();
+        let (worker, mut jobs) = (Worker::default(), Vec::new());
+        while let Next::Job(job) = ingest.next() {
+            let sent = Job::from_bytes(&job.to_bytes().unwrap()).unwrap();
+            assert_eq!(sent, job);
+            let bytes = worker.run(&sent).unwrap().to_bytes().unwrap();
+            let left = Done::from_bytes(&bytes).unwrap();
+            assert!(left.to_bytes().unwrap() == bytes, "what {job:?} leaves is sent as something else");
+            ingest.accept(left).unwrap();
+            jobs.push(job);
+        }
+        assert_eq!(ingest.finish().unwrap().ingested, 6);
+        jobs
+    }
+
+    #[test]
+    fn what_is_sent_is_what_arrives_and_a_commit_that_runs_again_finds_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let jobs = through_bytes(&dir.path().join("sent"));
+        let report = super::super::run(&[DUMP], dir.path().join("here"), &IngestOptions::default(), &Silent).unwrap();
+        assert_eq!(report.ingested, 6);
+        let rows = |name: &str| {
+            let store = Store::open(dir.path().join(name)).unwrap();
+            let mut rows = store.snapshot().read_video("prompt_000_vid001").unwrap().unwrap().rows;
+            rows.iter_mut().for_each(|row| row.array.clear());
+            rows
+        };
+        assert_eq!(rows("sent"), rows("here"));
+        let commit = jobs.last().unwrap();
+        assert!(matches!(commit.run().unwrap(), Done::Commit(_, CommitOutcome::Committed)));
+        // Another writer's commit on top of it names the same arrays: they stay, though this one is not the last.
+        let store = Store::open(dir.path().join("sent")).unwrap();
+        let arrays = || -> Vec<std::path::PathBuf> {
+            store
+                .snapshot()
+                .read_video("prompt_000_vid001")
+                .unwrap()
+                .unwrap()
+                .rows
+                .iter()
+                .map(|row| store.place().join(&row.array))
+                .collect()
+        };
+        let Job::Commit(ticket, address, task) = commit.clone() else { panic!("{commit:?}") };
+        let mut other = task;
+        if let Some(change) = &mut other.change {
+            change.base = Some(std::mem::replace(&mut change.generation, crate::store::new_generation()));
+        }
+        let other = Job::Commit(ticket, address, other);
+        assert!(matches!(other.run().unwrap(), Done::Commit(_, CommitOutcome::Committed)));
+        assert!(matches!(commit.run().unwrap(), Done::Commit(_, CommitOutcome::Lost)));
+        assert!(arrays().iter().all(|array| array.join("zarr.json").is_file()));
+    }
+
+    #[test]
+    fn other_bytes_and_other_versions_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let job = through_bytes(&dir.path().join("store")).remove(0);
+        let bytes = job.to_bytes().unwrap();
+        let refused = |bytes: &[u8]| Job::from_bytes(bytes).unwrap_err().to_string();
+        assert!(refused(b"").contains("too few"));
+        assert!(refused(b"{\"video\": 1}").contains("something else; expected a job"));
+        assert!(refused(&job.run().unwrap().to_bytes().unwrap()).contains("what a job of an ingest leaves; expected"));
+        let mut newer = bytes.clone();
+        newer[8] += 1;
+        assert!(refused(&newer).contains("version 2; this attnkit reads version 1"), "{}", refused(&newer));
+        assert!(refused(&bytes[..bytes.len() - 1]).contains("damaged"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_flipped_bit_anywhere_is_found(at in any::<proptest::sample::Index>(), bit in 0..8_u8) {
+            let address = StoreAddress { path: "store".into(), single_writer: false };
+            let ticket = Ticket { ingest: "one".into(), number: 3 };
+            let task = CommitTask { video_id: "v".into(), discarded: vec!["maps/v/w@1".into()], change: None };
+            let mut bytes = Job::Commit(ticket, address, Box::new(task)).to_bytes().unwrap();
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            prop_assert!(Job::from_bytes(&bytes).is_err());
+        }
+
+        #[test]
+        fn times_and_floats_arrive_as_they_are(
+            seconds in -1_i64 << 35..1 << 35,
+            nanos in 0..1_000_000_000_u32,
+            bits: u64,
+        ) {
+            let apart = std::time::Duration::new(seconds.unsigned_abs(), nanos);
+            let epoch = std::time::SystemTime::UNIX_EPOCH;
+            let modified = if seconds < 0 { epoch - apart } else { epoch + apart };
+            let signature = crate::dump::FileSignature { bytes: 1, modified };
+            let text = serde_json::to_string(&signature).unwrap();
+            prop_assert_eq!(serde_json::from_str::<crate::dump::FileSignature>(&text).unwrap(), signature);
+            let metadata = crate::dump::StepMetadata { timestep: Some(f64::from_bits(bits)), ..Default::default() };
+            let text = serde_json::to_string(&metadata).unwrap();
+            let read = serde_json::from_str::<crate::dump::StepMetadata>(&text).unwrap().timestep.unwrap();
+            prop_assert!(read.to_bits() == bits || read.is_nan() && f64::from_bits(bits).is_nan());
+        }
+    }
+}
