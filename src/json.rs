@@ -228,6 +228,7 @@ pub(crate) mod exact {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
     use serde_json::value::RawValue;
 
+    #[allow(clippy::trivially_copy_pass_by_ref)] // as serde calls it
     pub fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
         if !value.is_finite() {
             return serializer.collect_str(value);
@@ -248,6 +249,7 @@ pub(crate) mod exact {
         #[derive(Serialize, Deserialize)]
         struct Exact(#[serde(with = "super")] f64);
 
+        #[allow(clippy::ref_option, clippy::trivially_copy_pass_by_ref)] // as serde calls it
         pub fn serialize<S: Serializer>(value: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
             value.map(Exact).serialize(serializer)
         }

@@ -40,7 +40,7 @@ pub(super) fn dry_run_of(
     observer.event(found_in(&selected));
     // All that would be left out is named.
     let options = IngestOptions { on_error: OnError::Quarantine, ..options.clone() };
-    let nowhere = StoreAddress { path: store.map(|store| store.place()).unwrap_or_default(), single_writer: true };
+    let nowhere = StoreAddress { path: store.map(Store::place).unwrap_or_default(), single_writer: true };
     let (tasks, found) = selected.into_tasks(&options, &prompts, None);
     let mut ingest = Ingest::new(nowhere, &options, tasks, found).with_jobs(1);
     let mut looked = Looked::default();

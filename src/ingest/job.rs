@@ -167,12 +167,15 @@ impl Done {
     }
 }
 
+/// The prompts that the user named, and the tokenizer.
+type PromptFiles = [Option<PathBuf>; 2];
+
 /// Runs jobs in this process, one after another or on many threads: a store is opened once, and prompts and tokenizers
 /// are read once.
 #[derive(Default)]
 pub struct Worker {
     store: Mutex<Option<(StoreAddress, Store)>>,
-    prompts: Mutex<Option<([Option<PathBuf>; 2], Arc<Prompts>)>>,
+    prompts: Mutex<Option<(PromptFiles, Arc<Prompts>)>>,
 }
 
 impl std::fmt::Debug for Worker {
@@ -379,7 +382,9 @@ mod tests {
         let rows = |name: &str| {
             let store = Store::open(dir.path().join(name)).unwrap();
             let mut rows = store.snapshot().read_video("prompt_000_vid001").unwrap().unwrap().rows;
-            rows.iter_mut().for_each(|row| row.array.clear());
+            for row in &mut rows {
+                row.array.clear();
+            }
             rows
         };
         assert_eq!(rows("sent"), rows("here"));

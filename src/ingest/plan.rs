@@ -163,8 +163,8 @@ impl VideoPlan {
         options: &IngestOptions,
         committed: &Committed,
     ) -> Self {
-        let mut plan = Self::default();
-        plan.summary = committed.previous.as_ref().and_then(|index| index.record.summary.clone());
+        let summary = committed.previous.as_ref().and_then(|index| index.record.summary.clone());
+        let mut plan = Self { summary, ..Self::default() };
         for rows in committed.rows().chunk_by(|a, b| a.token == b.token) {
             let Some(first) = rows.first() else { continue };
             let Some(word) = damage.of(&first.token) else {

@@ -201,6 +201,7 @@ impl Ingest {
     }
 
     /// What can be run now. A job that was given out is not given out again.
+    #[allow(clippy::should_implement_trait)] // it may wait
     pub fn next(&mut self) -> Next {
         if self.outcome.failed.is_some() {
             return if self.out.is_empty() { Next::End } else { Next::Wait };

@@ -48,7 +48,10 @@ enum Step {
     Claims(usize),
 }
 
-fn dump(words: &[(&'static str, &'static str, &[(i32, Step)])]) -> Dump {
+/// A video, a word of it, and its steps.
+type WordOf<'a> = (&'static str, &'static str, &'a [(i32, Step)]);
+
+fn dump(words: &[WordOf<'_>]) -> Dump {
     let mut dump = Dump::new();
     for (video, token, steps) in words {
         dump.entry(video).or_default().entry(token).or_default().extend(steps.iter().copied());
@@ -293,7 +296,9 @@ impl Store {
         for row in self.videos.values().flat_map(|video| &video.rows) {
             steps.entry((row.video_id.clone(), row.token.clone())).or_default().push(row.step);
         }
-        steps.values_mut().for_each(|steps| steps.sort_unstable());
+        for steps in steps.values_mut() {
+            steps.sort_unstable();
+        }
         steps
     }
 }
@@ -464,7 +469,9 @@ fn what_is_left_by_jobs_of_others_is_refused_and_what_comes_twice_changes_nothin
     let unknown = Done::Commit(Ticket { number: 7, ..ticket }, CommitOutcome::Committed);
     assert_eq!(writer.ingest.accept(unknown), Err(AcceptError::Foreign));
     let twice = [plan(&writer, &mut store), plan(&writer, &mut store)];
-    twice.into_iter().for_each(|done| writer.ingest.accept(done).unwrap());
+    for done in twice {
+        writer.ingest.accept(done).unwrap();
+    }
     assert!(matches!(writer.ingest.next(), Next::Job(Job::Shard(..))));
     assert!(matches!(writer.ingest.next(), Next::Wait));
 }
