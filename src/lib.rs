@@ -8,7 +8,7 @@
 //! # Ingest
 //!
 //! [`ingest::run`] makes a store of dumps, or adds to it what is new in them. It can be killed at any time: the same
-//! call goes on.
+//! call goes on. [`Ingest`](ingest::Ingest) gives out its jobs as values, for those who run them elsewhere.
 //!
 //! ```
 //! use attnkit::ingest::{self, IngestOptions};
