@@ -10,7 +10,8 @@ use rayon::prelude::*;
 
 use super::QueryError;
 use super::catalog::{HEADS, SEED_DIGITS};
-use super::reduction::{Group, Key, KeyValue};
+use super::key::{Key, KeyValue};
+use super::plan::Group;
 use super::run::ReadCount;
 use crate::grid::Grid;
 use crate::kernel::{MapMeasure, MapMeasurer, Sums};

@@ -6,7 +6,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::QueryError;
-use super::reduction::Plan;
+use super::plan::Plan;
 use super::task::{OpenArrays, Partial};
 use crate::kernel::{Accumulator, Unlike};
 use crate::progress::{Meter, Progress, Unit};
@@ -116,9 +116,9 @@ impl Growing {
 #[cfg(test)]
 mod tests {
     use super::super::filter::Filter;
-    use super::super::reduction::{Key, Reduction};
+    use super::super::key::Key;
     use super::super::selection::Selection;
-    use super::super::task::Task;
+    use super::super::task::{Reduction, Task};
     use super::*;
     use crate::ingest::{self, IngestOptions};
     use crate::kernel::Reducer;

@@ -9,14 +9,30 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::reduction::{Reduction, in_chunk, task_groups};
 use crate::dtype::Dtype;
-use crate::kernel::{Accumulator, Element, Unlike};
+use crate::kernel::{Accumulator, Element, Reducer, Unlike};
 use crate::store::{Store, StoreError, StoredArray};
 use crate::values::{Values, with_values};
 
 /// Arrays that stay open.
 const OPEN_ARRAYS: usize = 16;
+
+/// How maps are reduced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reduction {
+    /// What becomes of the values at a position.
+    pub reducer: Reducer,
+    /// Whether non-finite values are left out instead of propagated.
+    pub skipna: bool,
+    /// Whether rollups may be read where they answer exactly.
+    pub rollups: bool,
+}
+
+impl Default for Reduction {
+    fn default() -> Self {
+        Self { reducer: Reducer::Mean, skipna: false, rollups: true }
+    }
+}
 
 /// Chunks of one array to reduce.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -171,6 +187,19 @@ impl Task {
 #[derive(Default)]
 struct Scratch {
     wide: Vec<f32>,
+}
+
+/// Groups that the maps of one chunk go to.
+pub(super) fn task_groups(placed: &[Placed], piece: &Piece, maps_per_chunk: usize) -> BTreeSet<u32> {
+    in_chunk(placed, piece.chunk, maps_per_chunk).iter().map(|placed| piece.groups[placed.local as usize]).collect()
+}
+
+/// The maps that are in one chunk.
+pub(super) fn in_chunk(placed: &[Placed], chunk: u32, maps_per_chunk: usize) -> &[Placed] {
+    let first = chunk as usize * maps_per_chunk;
+    let from = placed.partition_point(|placed| (placed.map as usize) < first);
+    let to = placed.partition_point(|placed| (placed.map as usize) < first + maps_per_chunk);
+    &placed[from..to]
 }
 
 /// The arrays that tasks read, each opened once for tasks that follow each other.

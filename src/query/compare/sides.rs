@@ -6,10 +6,10 @@ use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use super::compare::Across;
-use super::reduction::KeyValue;
-use super::selection::{Maps, SelectedStep};
+use super::Across;
 use crate::prompt::parse_weighted;
+use crate::query::key::KeyValue;
+use crate::query::selection::{Maps, SelectedStep};
 use crate::shape::AxisNumbers;
 
 /// Names that are given of what there are several of.

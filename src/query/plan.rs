@@ -7,151 +7,22 @@
 #![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)] // axes and counts of maps are far below 2^31
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
+use super::cut::{cut, in_ranges};
 use super::error::{QueryError, few};
 use super::explain::{ArrayUse, Explain};
+use super::key::{Key, KeyValue, Place};
+use super::rollup::{choose, rollup_path, weight};
 use super::selection::{Maps, SelectedStep, Selection};
-use super::task::{Piece, Placed, Task};
+use super::task::{Piece, Placed, Reduction, Task};
 use crate::dtype::Dtype;
 use crate::grid::Grid;
-use crate::kernel::Reducer;
 use crate::shape::StepShape;
 use crate::store::{ArrayKind, Store, StoreError, series_of};
 
-/// A task decodes about this much.
-const TASK_BYTES: usize = 2 << 20;
-/// What a task accumulates stays below this, if one chunk allows it.
-const PARTIAL_BYTES: usize = 16 << 20;
 /// All values of a median are held at once, for as many positions as fit into this.
 const MEDIAN_BYTES: usize = 256 << 20;
-
-/// What tells groups of maps apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Key {
-    /// The video.
-    Video,
-    /// The prompt: its id, or its text where it has none.
-    Prompt,
-    /// The random seed.
-    Seed,
-    /// The tracked word.
-    Token,
-    /// The word's weight in the prompt.
-    Weight,
-    /// Position among the word's tokens.
-    TokenIndex,
-    /// Denoising step.
-    Step,
-    /// The scheduler's timestep.
-    Timestep,
-    /// Transformer block.
-    Block,
-    /// Attention head.
-    Head,
-}
-
-impl Key {
-    /// Name of its column.
-    #[must_use]
-    pub const fn column(self) -> &'static str {
-        match self {
-            Self::Video => "video_id",
-            Self::Prompt => "prompt",
-            Self::Seed => "seed",
-            Self::Token => "token",
-            Self::Weight => "weight",
-            Self::TokenIndex => "token_index",
-            Self::Step => "step",
-            Self::Timestep => "timestep",
-            Self::Block => "block",
-            Self::Head => "head",
-        }
-    }
-
-    /// Its value for a map.
-    fn of(self, step: &SelectedStep, place: Place) -> KeyValue {
-        let number = |number: Option<i32>| number.map_or(KeyValue::Null, |number| KeyValue::Int(number.into()));
-        match self {
-            Self::Video => KeyValue::Text(step.video_id.clone()),
-            Self::Prompt => step.prompt.clone().map_or(KeyValue::Null, KeyValue::Text),
-            Self::Seed => step.seed.map_or(KeyValue::Null, KeyValue::Int),
-            Self::Token => KeyValue::Text(step.token.clone()),
-            Self::Weight => step.weight.map_or(KeyValue::Null, KeyValue::float),
-            Self::TokenIndex => KeyValue::Int(place.token as i128),
-            Self::Step => KeyValue::Int(step.step.into()),
-            Self::Timestep => step.timestep.map_or(KeyValue::Null, KeyValue::float),
-            Self::Block => number(step.numbers.block(step.shape, place.block)),
-            Self::Head => number(step.numbers.head(step.shape, place.head)),
-        }
-    }
-}
-
-/// Where in a step array a map is.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    block: usize,
-    head: usize,
-    token: usize,
-}
-
-/// A value that tells a group apart, ordered as people order it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum KeyValue {
-    /// There is none.
-    Null,
-    /// A number of something.
-    Int(i128),
-    /// A float, as bits that order as it does.
-    Float(u64),
-    /// A name.
-    Text(Arc<str>),
-}
-
-impl KeyValue {
-    const SIGN: u64 = 1 << 63;
-
-    pub(super) fn float(value: f64) -> Self {
-        let bits = value.to_bits();
-        Self::Float(if bits & Self::SIGN == 0 { bits | Self::SIGN } else { !bits })
-    }
-
-    /// As a number, if it is one.
-    #[must_use]
-    pub fn as_f64(&self) -> Option<f64> {
-        match *self {
-            Self::Int(value) => Some(value as f64),
-            Self::Float(bits) => Some(f64::from_bits(if bits & Self::SIGN == 0 { !bits } else { bits & !Self::SIGN })),
-            Self::Null | Self::Text(_) => None,
-        }
-    }
-
-    /// Whether it is the number that a text stands for, however that is written (`3`, `3.0`, `3e0`).
-    pub(super) fn is_number(&self, text: &str) -> bool {
-        /// Floats have all integers below this.
-        const EXACT: f64 = 9_007_199_254_740_992.0;
-        match (self, text.parse::<i128>(), text.parse::<f64>()) {
-            (Self::Int(own), Ok(integer), _) => *own == integer,
-            (Self::Int(own), Err(_), Ok(number)) => number.abs() < EXACT && *own as f64 == number,
-            (Self::Float(_), _, Ok(number)) => self.as_f64() == Some(number),
-            _ => false,
-        }
-    }
-}
-
-impl fmt::Display for KeyValue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self, self.as_f64()) {
-            (Self::Text(text), _) => f.write_str(text),
-            (Self::Int(value), _) => value.fmt(f),
-            (_, Some(value)) => value.fmt(f),
-            _ => f.write_str("none"),
-        }
-    }
-}
 
 /// Maps that become one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,23 +37,6 @@ pub struct Group {
     pub grid: Option<Grid>,
     /// The last task that it takes part in.
     pub(super) last_task: usize,
-}
-
-/// How maps are reduced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reduction {
-    /// What becomes of the values at a position.
-    pub reducer: Reducer,
-    /// Whether non-finite values are left out instead of propagated.
-    pub skipna: bool,
-    /// Whether rollups may be read where they answer exactly.
-    pub rollups: bool,
-}
-
-impl Default for Reduction {
-    fn default() -> Self {
-        Self { reducer: Reducer::Mean, skipna: false, rollups: true }
-    }
 }
 
 /// A plan: groups and the tasks that reduce them, in an order that finishes groups early.
@@ -242,7 +96,12 @@ impl Plan {
             notes.push(unknown_grids(&planner.of_unknown_grids.iter().map(|video| &**video).collect()));
         }
         planner.check_grids(selection)?;
-        planner.split_medians(median_bytes);
+        if !reduction.reducer.is_mergeable() {
+            let (tasks, passes) = in_ranges(&planner.tasks, planner.groups.len(), median_bytes);
+            planner.tasks = tasks;
+            planner.explain.median_passes = passes;
+            planner.kinds.values_mut().for_each(|uses| uses.passes = passes.max(1));
+        }
         planner.explain.select(selection);
         planner.explain.groups = planner.groups.len() as u64;
         planner.explain.tasks = planner.tasks.len() as u64;
@@ -321,7 +180,9 @@ impl Planner<'_> {
     /// The tasks of steps of one array.
     fn add_series(&mut self, series: &[SelectedStep]) -> Result<(), QueryError> {
         let Some(first) = series.first() else { return Ok(()) };
-        let kind = self.choose_array(series);
+        let has_rollups = || self.store.snapshot().has_array(&rollup_path(&first.array, ArrayKind::Mean));
+        let (kind, refused) = choose(series, self.keys, self.reduction, has_rollups);
+        self.explain.no_rollup.extend(refused);
         let dtype = kind.dtype(first.dtype);
         let path: Arc<str> = match kind {
             ArrayKind::Attention => first.array.clone(),
@@ -392,67 +253,8 @@ impl Planner<'_> {
         uses.arrays += u64::from(is_new);
         uses.chunks += pieces.len() as u64;
         uses.decoded_bytes += (pieces.len() * chunk_bytes) as u64;
-        self.cut(task, pieces, chunk_bytes);
+        self.tasks.extend(cut(&task, pieces, chunk_bytes));
         Ok(())
-    }
-
-    /// Cuts pieces of one array into tasks.
-    fn cut(&mut self, empty: Task, pieces: Vec<(Arc<[Placed]>, Piece)>, chunk_bytes: usize) {
-        let group_bytes = empty.spatial * 8;
-        let mut task = empty.clone();
-        let mut groups: BTreeSet<u32> = BTreeSet::new();
-        for (placed, piece) in pieces {
-            let of_piece = task_groups(&placed, &piece, task.maps_per_chunk);
-            let more = of_piece.iter().filter(|group| !groups.contains(group)).count();
-            let full = task.pieces.len() * chunk_bytes >= TASK_BYTES
-                || (groups.len() + more) * group_bytes > PARTIAL_BYTES
-                || !Arc::ptr_eq(&task.placed, &placed);
-            if full && !task.pieces.is_empty() {
-                self.tasks.push(std::mem::replace(&mut task, empty.clone()));
-                groups.clear();
-            }
-            groups.extend(of_piece);
-            task.placed = placed;
-            task.pieces.push(piece);
-        }
-        if !task.pieces.is_empty() {
-            self.tasks.push(task);
-        }
-    }
-
-    /// The smallest array that answers exactly for these steps: a rollup if means over all blocks or heads are what
-    /// goes in.
-    fn choose_array(&mut self, series: &[SelectedStep]) -> ArrayKind {
-        let Some(first) = series.first() else { return ArrayKind::Attention };
-        let over_block = !self.has(Key::Block) && first.shape.blocks > 1;
-        let over_head = !self.has(Key::Head) && first.shape.heads > 1;
-        let rollups: &[ArrayKind] = match (over_block, over_head) {
-            (true, true) => &[ArrayKind::Mean, ArrayKind::MeanBlock, ArrayKind::MeanHead],
-            (true, false) => &[ArrayKind::MeanBlock],
-            (false, true) => &[ArrayKind::MeanHead],
-            (false, false) => return ArrayKind::Attention,
-        };
-        let is_whole = |kind: ArrayKind| {
-            series.iter().all(|step| match &step.maps {
-                Maps::All => true,
-                Maps::Some(chosen) => is_whole(chosen, step.shape, kind),
-            })
-        };
-        let refused = if self.reduction.reducer != Reducer::Mean {
-            "a rollup holds means only"
-        } else if self.reduction.skipna {
-            "a rollup does not leave out non-finite values"
-        } else if !self.reduction.rollups {
-            "--no-rollups"
-        } else if !self.store.snapshot().has_array(&rollup_path(&first.array, ArrayKind::Mean)) {
-            "the store was made without rollups"
-        } else if let Some(kind) = rollups.iter().copied().find(|kind| is_whole(*kind)) {
-            return kind;
-        } else {
-            "not all maps are selected along any axis that is averaged"
-        };
-        self.explain.no_rollup.insert(refused);
-        ArrayKind::Attention
     }
 
     /// The maps to read of an array of `kind`, for the step's choice of maps.
@@ -560,109 +362,6 @@ impl Planner<'_> {
         let head = absent(Key::Head, "head", |step| step.numbers.head(step.shape, 0));
         [block, head].into_iter().flatten().collect()
     }
-
-    /// Medians need all values of a group: tasks are repeated for one range of positions after the other.
-    fn split_medians(&mut self, median_bytes: usize) {
-        if self.reduction.reducer.is_mergeable() {
-            return;
-        }
-        let tasks = std::mem::take(&mut self.tasks);
-        let sets = connected(&tasks, self.groups.len());
-        for set in sets {
-            let maps: usize = set.iter().map(|&task| tasks[task].maps()).sum();
-            let spatial = set.iter().map(|&task| tasks[task].spatial).max().unwrap_or(0);
-            let fitting = (median_bytes / (4 * maps.max(1))).max(1);
-            let passes = spatial.div_ceil(fitting).max(1);
-            let range = spatial.div_ceil(passes);
-            self.explain.median_passes = self.explain.median_passes.max(passes as u64);
-            for pass in 0..passes {
-                let positions = pass * range..((pass + 1) * range).min(spatial);
-                self.tasks.extend(set.iter().map(|&task| Task { positions: positions.clone(), ..tasks[task].clone() }));
-            }
-        }
-        if self.explain.median_passes > 1 {
-            for uses in self.kinds.values_mut() {
-                uses.passes = self.explain.median_passes;
-            }
-        }
-    }
-}
-
-/// Sets of tasks that share groups, in the order of their first tasks.
-fn connected(tasks: &[Task], groups: usize) -> Vec<Vec<usize>> {
-    let mut set_of_group: Vec<Option<usize>> = vec![None; groups];
-    let mut sets: Vec<Vec<usize>> = Vec::new();
-    for (number, task) in tasks.iter().enumerate() {
-        let own = task.groups();
-        let mut known: Vec<usize> = own.iter().filter_map(|group| set_of_group[*group as usize]).collect();
-        known.sort_unstable();
-        known.dedup();
-        let target = known.first().copied().unwrap_or_else(|| {
-            sets.push(Vec::new());
-            sets.len() - 1
-        });
-        for &other in known.iter().skip(1) {
-            let moved = std::mem::take(&mut sets[other]);
-            for &task in &moved {
-                for group in tasks[task].groups() {
-                    set_of_group[group as usize] = Some(target);
-                }
-            }
-            sets[target].extend(moved);
-        }
-        for group in own {
-            set_of_group[group as usize] = Some(target);
-        }
-        sets[target].push(number);
-    }
-    sets.into_iter()
-        .filter(|set| !set.is_empty())
-        .map(|mut set| {
-            set.sort_unstable();
-            set
-        })
-        .collect()
-}
-
-/// Groups that the maps of one chunk go to.
-pub(super) fn task_groups(placed: &[Placed], piece: &Piece, maps_per_chunk: usize) -> BTreeSet<u32> {
-    in_chunk(placed, piece.chunk, maps_per_chunk).iter().map(|placed| piece.groups[placed.local as usize]).collect()
-}
-
-/// The maps that are in one chunk.
-pub(super) fn in_chunk(placed: &[Placed], chunk: u32, maps_per_chunk: usize) -> &[Placed] {
-    let first = chunk as usize * maps_per_chunk;
-    let from = placed.partition_point(|placed| (placed.map as usize) < first);
-    let to = placed.partition_point(|placed| (placed.map as usize) < first + maps_per_chunk);
-    &placed[from..to]
-}
-
-/// Whether a choice of maps takes all or none along the axes that a rollup averages.
-fn is_whole(chosen: &[bool], shape: StepShape, kind: ArrayKind) -> bool {
-    let StepShape { blocks, heads, tokens, .. } = shape;
-    let at = |block: usize, head: usize, token: usize| chosen[(block * heads + head) * tokens + token];
-    let same = |block: usize, head: usize, token: usize| match kind {
-        ArrayKind::Attention => true,
-        ArrayKind::MeanHead => at(block, head, token) == at(block, 0, token),
-        ArrayKind::MeanBlock => at(block, head, token) == at(0, head, token),
-        ArrayKind::Mean => at(block, head, token) == at(0, 0, token),
-    };
-    (0..blocks).all(|block| (0..heads).all(|head| (0..tokens).all(|token| same(block, head, token))))
-}
-
-/// Maps that a value of an array stands for.
-fn weight(kind: ArrayKind, shape: StepShape) -> u32 {
-    let maps = match kind {
-        ArrayKind::Attention => 1,
-        ArrayKind::MeanHead => shape.heads,
-        ArrayKind::MeanBlock => shape.blocks,
-        ArrayKind::Mean => shape.blocks * shape.heads,
-    };
-    u32::try_from(maps).unwrap_or(u32::MAX)
-}
-
-fn rollup_path(attention: &str, kind: ArrayKind) -> String {
-    format!("{}/{}", series_of(attention), kind.name())
 }
 
 /// What to say where maps of several videos are taken together position by position, and their grids are not known.
