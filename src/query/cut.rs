@@ -91,3 +91,58 @@ fn connected(tasks: &[Task], groups: usize) -> Vec<Vec<usize>> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dtype::Dtype;
+    use crate::query::task::Reduction;
+
+    fn empty(spatial: usize) -> Task {
+        Task {
+            array: "maps/attention".into(),
+            dtype: Dtype::Float16,
+            spatial,
+            tokens: 1,
+            maps_per_chunk: 1,
+            weight: 1,
+            positions: 0..spatial,
+            reduction: Reduction::default(),
+            placed: Arc::new([]),
+            pieces: Vec::new(),
+        }
+    }
+
+    /// One map of each row, which goes to the group that `group` names.
+    fn pieces(rows: u32, group: fn(u32) -> u32) -> Vec<(Arc<[Placed]>, Piece)> {
+        let placed: Arc<[Placed]> = [Placed { map: 0, token: 0, local: 0 }].into();
+        (0..rows).map(|row| (placed.clone(), Piece { row, chunk: 0, groups: [group(row)].into() })).collect()
+    }
+
+    #[test]
+    fn tasks_end_when_they_decode_or_accumulate_enough() {
+        let rows = |spatial, pieces, chunk_bytes| -> Vec<usize> {
+            cut(&empty(spatial), pieces, chunk_bytes).iter().map(|task| task.pieces.len()).collect()
+        };
+        assert_eq!(rows(1, pieces(0, |_| 0), 1), Vec::<usize>::new());
+        assert_eq!(rows(1, pieces(9, |_| 0), TASK_BYTES / 4), [4, 4, 1], "by what is decoded");
+        let wide = PARTIAL_BYTES / 8 / 2;
+        assert_eq!(rows(wide, pieces(5, |row| row), 1), [2, 2, 1], "by what is accumulated");
+        assert_eq!(rows(wide, pieces(5, |_| 0), 1), [5], "one group is accumulated once");
+        assert_eq!(rows(4 * wide, pieces(2, |row| row), 1), [1, 1], "a task has one chunk at least");
+        let mut others = pieces(2, |_| 0);
+        others.extend(pieces(1, |_| 0));
+        assert_eq!(rows(1, others, 1), [2, 1], "a task has one choice of maps");
+    }
+
+    #[test]
+    fn medians_go_through_ranges_set_by_set() {
+        let mut tasks = cut(&empty(10), pieces(2, |_| 0), TASK_BYTES);
+        tasks.extend(cut(&empty(10), pieces(1, |_| 1), TASK_BYTES));
+        assert_eq!(connected(&tasks, 2), [vec![0, 1], vec![2]]);
+        let (repeated, passes) = in_ranges(&tasks, 2, 4 * 2 * 5);
+        let ranges: Vec<_> = repeated.iter().map(|task| (task.pieces[0].groups[0], task.positions.clone())).collect();
+        assert_eq!(ranges, [(0, 0..5), (0, 0..5), (0, 5..10), (0, 5..10), (1, 0..10)]);
+        assert_eq!((passes, in_ranges(&tasks, 2, usize::MAX).1), (2, 1));
+    }
+}

@@ -73,3 +73,83 @@ pub(super) fn weight(kind: ArrayKind, shape: StepShape) -> u32 {
 pub(super) fn rollup_path(attention: &str, kind: ArrayKind) -> String {
     format!("{}/{}", series_of(attention), kind.name())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::dtype::Dtype;
+    use crate::shape::AxisNumbers;
+
+    const SHAPE: StepShape = StepShape { blocks: 2, heads: 2, spatial: 4, tokens: 1 };
+
+    /// Of `[block, head]`.
+    type Marks = Option<[bool; 4]>;
+
+    /// A step with the maps `[block, head]` that are marked.
+    fn step(shape: StepShape, marks: Marks) -> SelectedStep {
+        SelectedStep {
+            video_id: "v".into(),
+            prompt: None,
+            text: None,
+            seed: None,
+            token: "t".into(),
+            weight: None,
+            step: 0,
+            timestep: None,
+            shape,
+            numbers: Arc::new(AxisNumbers::default()),
+            grid: None,
+            dtype: Dtype::Float16,
+            array: "maps/attention".into(),
+            row: 0,
+            maps: marks.map_or(Maps::All, |marks| Maps::Some(marks.as_slice().into())),
+        }
+    }
+
+    #[test]
+    fn the_smallest_array_that_answers_exactly_is_read() {
+        use ArrayKind::{Attention, Mean, MeanBlock, MeanHead};
+        let (all, one_block, one_head, one_map) = (
+            None,
+            Some([true, true, false, false]),
+            Some([true, false, true, false]),
+            Some([true, false, false, false]),
+        );
+        let table: [(&[Key], Marks, ArrayKind); 10] = [
+            (&[Key::Step], all, Mean),
+            (&[Key::Step], one_block, MeanHead),
+            (&[Key::Step], one_head, MeanBlock),
+            (&[Key::Step], one_map, Attention),
+            (&[Key::Block], all, MeanHead),
+            (&[Key::Block], one_block, MeanHead),
+            (&[Key::Block], one_head, Attention),
+            (&[Key::Head], all, MeanBlock),
+            (&[Key::Head], one_block, Attention),
+            (&[Key::Block, Key::Head], all, Attention),
+        ];
+        for (keys, marks, expected) in table {
+            let (found, refused) = choose(&[step(SHAPE, marks)], keys, Reduction::default(), || true);
+            assert_eq!(found, expected, "{keys:?} {marks:?}");
+            assert_eq!(refused.is_some(), found == Attention && keys.len() == 1, "{keys:?} {marks:?}");
+        }
+        let mixed = [step(SHAPE, all), step(SHAPE, one_block)];
+        assert_eq!(choose(&mixed, &[Key::Step], Reduction::default(), || true).0, MeanHead, "every step must allow it");
+    }
+
+    #[test]
+    fn why_no_rollup_is_read_is_said() {
+        let steps = [step(SHAPE, None)];
+        let refused = |reduction, has_rollups| choose(&steps, &[], reduction, || has_rollups).1;
+        let usual = Reduction::default();
+        assert_eq!(refused(usual, true), None);
+        assert_eq!(refused(usual, false), Some("the store was made without rollups"));
+        assert_eq!(refused(Reduction { reducer: Reducer::Max, ..usual }, true), Some("a rollup holds means only"));
+        assert_eq!(refused(Reduction { rollups: false, ..usual }, true), Some("--no-rollups"));
+        let skipna = Reduction { skipna: true, ..usual };
+        assert_eq!(refused(skipna, true), Some("a rollup does not leave out non-finite values"));
+        let averaged = StepShape { blocks: 1, heads: 1, ..SHAPE };
+        assert_eq!(choose(&[step(averaged, None)], &[], usual, || false), (ArrayKind::Attention, None));
+    }
+}

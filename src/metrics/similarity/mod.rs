@@ -83,7 +83,9 @@ pub enum Metric {
     Ssim,
     /// Euclidean distance √ Σ (a − b)² of the values as they are: `numpy.linalg.norm(a - b)`.
     L2,
-    /// Distance √(Δy² + Δx²) of the centroids within frames, in grid cells (see [`Location`](super::Location)). Needs a grid.
+    /// Distance √(Δy² + Δx²) of the centroids within frames, in grid cells (see [`Location`]). Needs a grid.
+    ///
+    /// [`Location`]: super::Location
     Centroid,
     /// Σ a / Σ b of the values as they are. NaN if Σ b = 0.
     MassRatio,
