@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::dump::{Dump, DumpError, ReadOptions, Series, StepFiles, StepReader, Video, read_step_metadata};
+use crate::error::LayerError;
 use crate::grid::Grid;
 use crate::ingest::Quarantined;
 use crate::shape::{AxisNumbers, StepShape};
@@ -116,6 +117,7 @@ impl Contents {
             let failed = |error: StoreError| Quarantined {
                 path: store.place().join(first.series_path()),
                 error: error.to_string(),
+                remedy: error.remedy(),
             };
             series.map_err(|error| problems.lock().unwrap_or_else(PoisonError::into_inner).push(failed(error))).ok()
         };
@@ -144,7 +146,7 @@ impl Contents {
         contents.add_up();
         contents.bytes.index = snapshot.index_bytes()?;
         contents.bytes.unreferenced = store.garbage()?.iter().map(|garbage| garbage.bytes).sum();
-        let left_out = store.left_out().into_iter().map(|(path, error)| Quarantined { path, error });
+        let left_out = store.left_out().into_iter().map(|(path, error)| Quarantined { path, error, remedy: None });
         contents.problems = left_out.chain(problems.into_inner().unwrap_or_else(PoisonError::into_inner)).collect();
         contents.problems.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(contents)

@@ -14,9 +14,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::dtype::{Dtype, SourceDtype};
 use crate::dump::{Exported, StepArray, StepMetadata, as_component, beyond, prompt_id, write_npy};
+use crate::error::{ErrorKind, LayerError};
 use crate::json::{Json, Object};
 use crate::progress::{Cancelled, Meter, Progress, Unit};
 use crate::query::{Filter, QueryError, StepSet};
+use crate::remedy::Remedy;
 use crate::store::{ArrayKind, Snapshot, StepRow, Store, StoreError, VideoIndex, document_hash};
 use crate::values::Values;
 
@@ -124,6 +126,25 @@ pub enum ExportError {
     /// Stopped by whoever asked.
     #[error("stopped; the same export goes on from there")]
     Cancelled,
+}
+
+impl LayerError for ExportError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Store(error) => error.kind(),
+            Self::Query(error) => error.kind(),
+            Self::Cancelled => ErrorKind::Cancelled,
+            _ => ErrorKind::Export,
+        }
+    }
+
+    fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Store(error) => error.remedy(),
+            Self::Query(error) => error.remedy(),
+            _ => None,
+        }
+    }
 }
 
 impl From<Cancelled> for ExportError {

@@ -5,6 +5,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{ErrorKind, LayerError};
+use crate::remedy::{OptionName, Remedy};
+
 /// Latent grid of a map, C order: `spatial = frames * height * width`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Grid {
@@ -74,13 +77,13 @@ pub struct VideoSize {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GridError {
     /// The metadata does not give the size of the video.
-    #[error("the metadata gives no video size, so {spatial} positions stay flat (name the grid with --grid FxHxW)")]
+    #[error("the metadata gives no video size, so {spatial} positions stay flat")]
     UnknownSize {
         /// Positions to unflatten.
         spatial: usize,
     },
     /// No known convention gives `spatial` positions.
-    #[error("no grid of {spatial} positions fits the video size; tried {tried} (name the grid with --grid FxHxW)")]
+    #[error("no grid of {spatial} positions fits the video size; tried {tried}")]
     NoneFits {
         /// Positions to unflatten.
         spatial: usize,
@@ -88,13 +91,28 @@ pub enum GridError {
         tried: String,
     },
     /// Conventions give several grids of `spatial` positions.
-    #[error("several grids of {spatial} positions fit the video size: {fitting} (choose one with --grid FxHxW)")]
+    #[error("several grids of {spatial} positions fit the video size: {fitting}")]
     SeveralFit {
         /// Positions to unflatten.
         spatial: usize,
         /// The grids that fit.
         fitting: String,
     },
+}
+
+impl LayerError for GridError {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::Argument
+    }
+
+    fn remedy(&self) -> Option<Remedy> {
+        Some(match self {
+            Self::SeveralFit { .. } => Remedy::of("choose one with {}", [OptionName::Grid.any()]),
+            Self::UnknownSize { .. } | Self::NoneFits { .. } => {
+                Remedy::of("name the grid with {}", [OptionName::Grid.any()])
+            }
+        })
+    }
 }
 
 /// Finds the grid of `spatial` positions from the size of the video.

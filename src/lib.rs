@@ -151,6 +151,7 @@ pub mod cli;
 pub mod contents;
 pub mod dtype;
 pub mod dump;
+pub mod error;
 pub mod estimate;
 #[cfg(feature = "query")]
 pub mod export;
@@ -165,6 +166,7 @@ pub mod progress;
 pub mod prompt;
 #[cfg(feature = "query")]
 pub mod query;
+pub mod remedy;
 #[cfg(feature = "render")]
 pub mod render;
 #[cfg(feature = "query")]
@@ -177,6 +179,7 @@ pub mod values;
 #[cfg(feature = "query")]
 pub mod verify;
 
+pub use error::Error;
 pub use progress::Progress;
 pub use source::Source;
 pub use store::Store;

@@ -6,8 +6,10 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{ErrorKind, LayerError};
 use crate::ingest::{self, Damage, IngestError, IngestOptions, PartOf, Quarantined};
 use crate::progress::Progress;
+use crate::remedy::Remedy;
 use crate::store::{Fault, Store, StoreError, VideoIndex};
 use crate::verify::{self, VerifyError, VerifyOptions};
 
@@ -58,6 +60,26 @@ pub enum RepairError {
     /// Stopped by whoever asked.
     #[error("stopped; what was mended stays so, and the same repair goes on from there")]
     Cancelled,
+}
+
+impl LayerError for RepairError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Store(error) => error.kind(),
+            Self::Verify(error) => error.kind(),
+            Self::Ingest(error) => error.kind(),
+            Self::Cancelled => ErrorKind::Cancelled,
+        }
+    }
+
+    fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Store(error) => error.remedy(),
+            Self::Verify(error) => error.remedy(),
+            Self::Ingest(error) => error.remedy(),
+            Self::Cancelled => None,
+        }
+    }
 }
 
 impl From<VerifyError> for RepairError {

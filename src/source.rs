@@ -16,10 +16,12 @@ use crate::dump::{
     Dump, DumpError, ReadOptions, Series, StepFiles, StepMetadata, StepReader, Video, composed, read_step_metadata,
     read_summary,
 };
+use crate::error::{ErrorKind, LayerError};
 use crate::grid::Grid;
 use crate::json::{Json, Object};
 use crate::kernel::{Accumulator, Element, Reducer, Unlike};
 use crate::progress::{Cancelled, Meter, Progress, Unit};
+use crate::remedy::Remedy;
 use crate::shape::{AxisNumbers, StepShape};
 use crate::store::{ArrayKind, Snapshot, StepRow, Store, StoreError, StoredArray, VideoIndex};
 use crate::values::{Values, with_values};
@@ -64,8 +66,9 @@ pub enum SourceError {
     Unusable {
         /// The step.
         step: i32,
-        /// What is wrong with its files.
-        problem: String,
+        /// What is wrong with one of its files.
+        #[source]
+        problem: Arc<DumpError>,
     },
     /// Steps that do not stack.
     #[error(
@@ -88,6 +91,27 @@ pub enum SourceError {
     /// Stopped by whoever asked.
     #[error("stopped before everything was read")]
     Cancelled,
+}
+
+impl LayerError for SourceError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Dump(error) => error.kind(),
+            Self::Store(error) => error.kind(),
+            Self::Neither { .. } | Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::Unusable { .. } | Self::Mixed { .. } | Self::Unlike(_) => ErrorKind::Dump,
+            Self::Cancelled => ErrorKind::Cancelled,
+        }
+    }
+
+    fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Dump(error) => error.remedy(),
+            Self::Store(error) => error.remedy(),
+            Self::Unusable { problem, .. } => problem.remedy(),
+            _ => None,
+        }
+    }
 }
 
 impl From<Cancelled> for SourceError {
@@ -114,13 +138,13 @@ enum Kind {
 struct DumpedVideo {
     video: Video,
     /// What of it cannot be used.
-    problems: Vec<(PathBuf, String)>,
+    problems: Vec<Arc<DumpError>>,
 }
 
 /// One word of one video.
 enum Word<'a> {
     Store(Snapshot, Vec<StepRow>),
-    Dump(&'a Series, &'a [(PathBuf, String)], ReadOptions),
+    Dump(&'a Series, &'a [Arc<DumpError>], ReadOptions),
 }
 
 /// Which axes a mean is taken over.
@@ -226,10 +250,9 @@ impl Source {
         if dump.videos.is_empty() && dump.problems.is_empty() {
             return neither("no attention maps");
         }
-        let problems: Vec<(PathBuf, String)> =
-            dump.problems.iter().map(|problem| (problem.path.clone(), problem.to_string())).collect();
+        let problems: Vec<Arc<DumpError>> = dump.problems.into_iter().map(Arc::new).collect();
         let of = |video: Video| {
-            let problems = problems.iter().filter(|(path, _)| path.starts_with(&video.dir)).cloned().collect();
+            let problems = problems.iter().filter(|problem| problem.path.starts_with(&video.dir)).cloned().collect();
             (video.id(), DumpedVideo { video, problems })
         };
         let videos = dump.videos.into_iter().map(of).collect();
@@ -506,13 +529,13 @@ impl Word<'_> {
             // A step whose files are damaged is no step of the dump: say why.
             if let Self::Dump(series, problems, _) = self {
                 let stem = format!("step_{step:03}");
-                let of_step = |(path, _): &&(PathBuf, String)| {
-                    let name = path.file_name().unwrap_or_default().to_string_lossy();
+                let of_step = |problem: &&Arc<DumpError>| {
+                    let name = problem.path.file_name().unwrap_or_default().to_string_lossy();
                     let rest = name.strip_prefix(&stem);
-                    path.starts_with(&series.dir)
+                    problem.path.starts_with(&series.dir)
                         && rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
                 };
-                if let Some((_, problem)) = problems.iter().find(of_step) {
+                if let Some(problem) = problems.iter().find(of_step) {
                     return SourceError::Unusable { step, problem: problem.clone() };
                 }
             }

@@ -15,11 +15,13 @@ use crate::dump::{
     Dump, DumpError, Problem, ReadOptions, Series, StepFiles, StepReader, composed, read_step_metadata, read_summary,
     step_of,
 };
+use crate::error::{ErrorKind, LayerError};
 use crate::grid::Grid;
 use crate::ingest::{ARRAY_KEYS, transform};
 use crate::kernel::{StepMeasurer, StepMeasures};
 use crate::progress::{Cancelled, Meter, Progress, Unit};
 use crate::query::{Filter, QueryError, StepSet};
+use crate::remedy::{OptionName, Remedy};
 use crate::store::{
     ArrayKind, Coordinates, Fault, HeadRow, MetadataPatch, Recipe, Snapshot, StepRow, Store, StoreError, StoredArray,
     UNFINISHED, VideoIndex, VideoRecord, heads_batch,
@@ -95,6 +97,31 @@ pub struct VerifyOptions {
     pub filter: Option<Filter>,
     /// Only these videos; `None`: all.
     pub videos: Option<HashSet<String>>,
+}
+
+impl LayerError for VerifyError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Store(error) => error.kind(),
+            Self::Query(error) => error.kind(),
+            Self::Dump(error) => error.kind(),
+            Self::NothingCompared { .. } => ErrorKind::NotFound,
+            Self::Cancelled => ErrorKind::Cancelled,
+        }
+    }
+
+    fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Store(error) => error.remedy(),
+            Self::Query(error) => error.remedy(),
+            Self::Dump(error) => error.remedy(),
+            Self::NothingCompared { .. } => Some(Remedy::of(
+                "is it the right directory? if it was ingested with {}, say so here too",
+                [OptionName::Prefix.any()],
+            )),
+            Self::Cancelled => None,
+        }
+    }
 }
 
 impl From<Cancelled> for VerifyError {

@@ -11,11 +11,20 @@ class AttnkitError(Exception):
     ----------
     hint : str or None
         What to try next, if that can be told.
+    kind : str or None
+        What kind of mistake it is, finer than the class: `"busy"` of a store that something else writes into, …
     """
+
+    kind: str | None = None
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
         self.hint = hint
+
+    @property
+    def remedy(self) -> str | None:
+        """What to try next, as `hint`."""
+        return self.hint
 
     def __str__(self) -> str:
         message = str(self.args[0])

@@ -13,7 +13,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyCapsule, PyType};
 
 use crate::column;
-use crate::error::{OrRaise, in_python, parsed};
+use crate::error::{OrRaise, parsed};
+use crate::spelling::Arguments;
 use crate::work;
 
 /// What was found.
@@ -96,7 +97,7 @@ impl Answer {
 
     #[getter]
     fn notes(&self) -> Vec<String> {
-        self.answer.notes.iter().map(|note| in_python(note)).collect()
+        self.answer.notes.iter().map(|note| note.spelled(&Arguments)).collect()
     }
 
     /// Bytes of arrays that were decoded.

@@ -1,21 +1,16 @@
-//! Errors of the library as exceptions of `attnkit.errors`, with the same messages.
+//! Errors of the library as exceptions of `attnkit.errors`: a class for each kind, the same message, and what to try as
+//! arguments.
 
 use std::ffi::CString;
 
-use attnkit::dump::{DumpError, Problem};
-use attnkit::export::ExportError;
-use attnkit::ingest::{IngestError, SettingsError, WriteError};
-use attnkit::output::OutputError;
-use attnkit::prompt::{BatchPromptsError, TemplatesError};
-use attnkit::query::QueryError;
-use attnkit::source::SourceError;
-use attnkit::store::StoreError;
+use attnkit::error::{Error, ErrorKind};
 use attnkit::suggest::did_you_mean;
-use attnkit::verify::VerifyError;
-use pyo3::exceptions::{PyKeyboardInterrupt, PyValueError};
+use pyo3::exceptions::{PyFileExistsError, PyKeyboardInterrupt, PyValueError};
 use pyo3::prelude::*;
 use serde::de::IntoDeserializer;
 use serde::de::value::Error as ValueError;
+
+use crate::spelling::in_python;
 
 mod exceptions {
     //! Classes that are written in Python.
@@ -31,195 +26,66 @@ mod exceptions {
     pyo3::import_exception!(attnkit.errors, WriteError);
 }
 
-/// An error as the exception that Python code would look for.
-pub trait IntoPython {
-    /// The exception.
-    fn into_python(self) -> PyErr;
-}
-
-/// Results with such errors.
+/// Results with errors of the library.
 pub trait OrRaise<T> {
-    /// The value, or the exception.
+    /// The value, or the exception that Python code would look for.
     ///
     /// # Errors
     /// The exception.
     fn or_raise(self) -> PyResult<T>;
 }
 
-impl<T, E: IntoPython> OrRaise<T> for Result<T, E> {
+impl<T, E: Into<Error>> OrRaise<T> for Result<T, E> {
     fn or_raise(self) -> PyResult<T> {
-        self.map_err(IntoPython::into_python)
+        self.map_err(exception)
     }
 }
 
-impl IntoPython for StoreError {
-    fn into_python(self) -> PyErr {
-        let message = said(&self);
-        match self {
-            Self::NotAStore { .. } => exceptions::NotAStoreError::new_err(message),
-            _ => exceptions::StoreError::new_err(message),
+/// The exception for an error: its class says the kind, its attributes the rest.
+pub fn exception(error: impl Into<Error>) -> PyErr {
+    let error = error.into();
+    let (kind, message) = (error.kind(), error.to_string());
+    let arguments = (message.clone(), error.remedy().map(in_python));
+    let exception = match kind {
+        ErrorKind::NotAStore => exceptions::NotAStoreError::new_err(arguments),
+        ErrorKind::NotFound => exceptions::NotFoundError::new_err(arguments),
+        ErrorKind::Dump => exceptions::DumpError::new_err(arguments),
+        ErrorKind::Question | ErrorKind::Unanswerable => exceptions::QueryError::new_err(arguments),
+        ErrorKind::NothingSelected => exceptions::NothingSelectedError::new_err(arguments),
+        ErrorKind::Prompt => exceptions::PromptError::new_err(arguments),
+        ErrorKind::Write => exceptions::WriteError::new_err(arguments),
+        ErrorKind::Export => exceptions::ExportError::new_err(arguments),
+        ErrorKind::Cancelled => return PyKeyboardInterrupt::new_err(message),
+        ErrorKind::Exists => return PyFileExistsError::new_err(message),
+        // Of the class that Python has for this kind.
+        ErrorKind::File => return std::io::Error::new(io_kind(&error), message).into(),
+        ErrorKind::Argument | ErrorKind::Unwritable => {
+            let advice = error.remedy().map(|remedy| format!("; {}", in_python(remedy)));
+            return PyValueError::new_err(message + &advice.unwrap_or_default());
         }
-    }
+        // Of a store, in whatever way.
+        _ => exceptions::StoreError::new_err(arguments),
+    };
+    Python::attach(|py| exception.value(py).setattr("kind", kind.name())).map_or_else(|failed| failed, |()| exception)
 }
 
-impl IntoPython for DumpError {
-    fn into_python(self) -> PyErr {
-        match &self.problem {
-            Problem::Io(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                exceptions::NotFoundError::new_err(said(&self))
-            }
-            _ => exceptions::DumpError::new_err(said(&self)),
+/// What the system said, if it said something.
+fn io_kind(error: &Error) -> std::io::ErrorKind {
+    let mut source = std::error::Error::source(error);
+    while let Some(found) = source {
+        if let Some(found) = found.downcast_ref::<std::io::Error>() {
+            return found.kind();
         }
+        source = found.source();
     }
-}
-
-impl IntoPython for QueryError {
-    fn into_python(self) -> PyErr {
-        let (message, hint) = (said(&self), self.hint().map(|hint| in_python(&hint)));
-        match self {
-            Self::Store(error) => error.into_python(),
-            Self::Cancelled => PyKeyboardInterrupt::new_err(message),
-            Self::NothingSelected { .. } => exceptions::NothingSelectedError::new_err((message, hint)),
-            Self::Tables(_) => exceptions::StoreError::new_err(message),
-            Self::NotAnAnswer { .. } => PyValueError::new_err(message),
-            _ => exceptions::QueryError::new_err((message, hint)),
-        }
-    }
-}
-
-impl IntoPython for OutputError {
-    fn into_python(self) -> PyErr {
-        let message = said(&self);
-        match self {
-            // Of the class that Python has for this kind.
-            Self::Write { source, .. } => std::io::Error::new(source.kind(), message).into(),
-            Self::InTheWay { .. } => pyo3::exceptions::PyFileExistsError::new_err(message),
-            Self::Query(error) => error.into_python(),
-            _ => PyValueError::new_err(message),
-        }
-    }
-}
-
-impl IntoPython for IngestError {
-    fn into_python(self) -> PyErr {
-        let message = said(&self);
-        match self {
-            Self::Dump(error) => error.into_python(),
-            Self::Store(error) => error.into_python(),
-            Self::NothingFound { .. } => exceptions::NotFoundError::new_err(message),
-            Self::Prompts(BatchPromptsError::Io { source, .. }) => std::io::Error::new(source.kind(), message).into(),
-            Self::Cancelled => PyKeyboardInterrupt::new_err(message),
-            _ => PyValueError::new_err(message),
-        }
-    }
-}
-
-impl IntoPython for WriteError {
-    fn into_python(self) -> PyErr {
-        match self {
-            Self::Store(error) => error.into_python(),
-            _ => exceptions::WriteError::new_err(said(&self)),
-        }
-    }
-}
-
-impl IntoPython for SourceError {
-    fn into_python(self) -> PyErr {
-        let message = said(&self);
-        match self {
-            Self::Dump(error) => error.into_python(),
-            Self::Store(error) => error.into_python(),
-            Self::Cancelled => PyKeyboardInterrupt::new_err(message),
-            Self::Unusable { .. } | Self::Mixed { .. } => exceptions::DumpError::new_err(message),
-            _ => exceptions::NotFoundError::new_err(message),
-        }
-    }
-}
-
-impl IntoPython for SettingsError {
-    fn into_python(self) -> PyErr {
-        PyValueError::new_err(said(&self))
-    }
-}
-
-impl IntoPython for VerifyError {
-    fn into_python(self) -> PyErr {
-        let message = said(&self);
-        match self {
-            Self::Store(error) => error.into_python(),
-            Self::Query(error) => error.into_python(),
-            Self::Dump(error) => error.into_python(),
-            Self::NothingCompared { .. } => {
-                let hint = "is it the right directory? if it was ingested with prefix=NAME, say so here too";
-                exceptions::NotFoundError::new_err((message, hint))
-            }
-            _ => PyKeyboardInterrupt::new_err(message),
-        }
-    }
-}
-
-impl IntoPython for ExportError {
-    fn into_python(self) -> PyErr {
-        let message = said(&self);
-        match self {
-            Self::Store(error) => error.into_python(),
-            Self::Query(error) => error.into_python(),
-            Self::Cancelled => PyKeyboardInterrupt::new_err(message),
-            _ => exceptions::ExportError::new_err(message),
-        }
-    }
-}
-
-impl IntoPython for TemplatesError {
-    fn into_python(self) -> PyErr {
-        let message = self.to_string();
-        match self {
-            Self::Io { source, .. } => std::io::Error::new(source.kind(), message).into(),
-            _ => exceptions::PromptError::new_err(message),
-        }
-    }
+    std::io::ErrorKind::Other
 }
 
 /// That something is not there.
 pub fn not_found(message: &str) -> PyErr {
-    exceptions::NotFoundError::new_err(in_python(message))
-}
-
-fn said(error: &impl std::fmt::Display) -> String {
-    in_python(&error.to_string())
-}
-
-/// Text of the library that speaks of options of the command line, with the arguments of Python instead.
-pub fn in_python(text: &str) -> String {
-    /// Options whose value is a word.
-    const CHOICES: [&str; 6] = ["align", "across", "batch", "on_error", "placement", "table"];
-    let text = text
-        .replace("attnkit query list STORE --columns help", "store.columns()")
-        .replace("`attnkit query average`", "Store.average");
-    let mut parts = text.split("--");
-    let mut translated = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        // Not every pair of hyphens is an option: names of files and videos may have them.
-        if !(translated.is_empty() || translated.ends_with([' ', '`', '(', '\n'])) {
-            translated.push_str("--");
-            translated.push_str(part);
-            continue;
-        }
-        let end = part.find(|c: char| !c.is_ascii_lowercase() && c != '-').unwrap_or(part.len());
-        let (name, rest) = (part[..end].replace('-', "_"), &part[end..]);
-        if name.is_empty() {
-            translated += "--";
-        }
-        translated += &name;
-        let has_value = rest.strip_prefix(' ').is_some_and(|value| {
-            CHOICES.contains(&name.as_str()) || value.starts_with(|c: char| c == '"' || c.is_ascii_uppercase())
-        });
-        if has_value {
-            translated.push('=');
-        }
-        translated += if has_value { &rest[1..] } else { rest };
-    }
-    translated.replace("=FxHxW", "=(frames, height, width)").replace("=HxW", "=(height, width)")
+    let exception = exceptions::NotFoundError::new_err((message.to_owned(),));
+    Python::attach(|py| exception.value(py).setattr("kind", ErrorKind::NotFound.name()))
+        .map_or_else(|failed| failed, |()| exception)
 }
 
 /// Warns that something of a store is left out.

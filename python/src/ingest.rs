@@ -16,7 +16,8 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::array::Floats;
-use crate::error::{IntoPython, OrRaise, choice, in_python, parsed};
+use crate::error::{OrRaise, choice, parsed};
+use crate::spelling::Arguments;
 use crate::work::{self, Watch};
 
 /// What can be chosen of an ingest: a mapping with every key.
@@ -166,10 +167,10 @@ pub fn watch(
 /// Says of what is left out and odd what arguments Python has for it.
 fn translate(quarantined: &mut [Quarantined], warnings: &mut [Remark]) {
     for left in quarantined {
-        left.error = in_python(&left.error);
+        left.spell(&Arguments);
     }
     for warning in warnings {
-        warning.message = in_python(&warning.message);
+        warning.spell(&Arguments);
     }
 }
 
@@ -228,8 +229,7 @@ impl StoreWriter {
         work::detached(py, || {
             let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
             let writer = writer.as_mut().ok_or_else(|| PyValueError::new_err("the writer is closed"))?;
-            let array = StepArray::new(&shape, values, None)
-                .map_err(|problem| ingest::WriteError::from(problem).into_python())?;
+            let array = StepArray::new(&shape, values, None).map_err(ingest::WriteError::from).or_raise()?;
             writer.append(token, weight, step, &array, &metadata).or_raise()
         })?
     }

@@ -12,6 +12,7 @@ mod ingest;
 mod prompt;
 mod question;
 mod source;
+mod spelling;
 mod store;
 mod work;
 

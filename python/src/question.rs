@@ -9,7 +9,7 @@ use attnkit::store;
 use pyo3::prelude::*;
 
 use crate::answer::Answer;
-use crate::error::{OrRaise, choice, in_python, parsed};
+use crate::error::{OrRaise, choice, parsed};
 use crate::store::Store;
 use crate::work;
 
@@ -88,10 +88,10 @@ impl Kind {
         match self {
             Self::List(list) => list.explain(store),
             Self::Sql(sql) => sql.explain(store),
-            Self::Average(average, _) => Ok(in_python(&average.explain(store)?.to_string())),
-            Self::Evolution(evolution) => Ok(in_python(&evolution.explain(store)?.to_string())),
-            Self::Map(map) => Ok(in_python(&map.explain(store)?.to_string())),
-            Self::Compare(compare, form) => Ok(in_python(&compare.explain(store, *form)?.to_string())),
+            Self::Average(average, _) => Ok(average.explain(store)?.to_string()),
+            Self::Evolution(evolution) => Ok(evolution.explain(store)?.to_string()),
+            Self::Map(map) => Ok(map.explain(store)?.to_string()),
+            Self::Compare(compare, form) => Ok(compare.explain(store, *form)?.to_string()),
         }
     }
 }

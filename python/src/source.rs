@@ -5,11 +5,10 @@ use std::path::PathBuf;
 use attnkit::dump::{Batch, ReadOptions};
 use attnkit::grid::{self, VideoSize};
 use attnkit::source::{self, Over, Stack};
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::array::values_to_numpy;
-use crate::error::{OrRaise, in_python, parsed};
+use crate::error::{OrRaise, parsed};
 use crate::work;
 
 /// A store or a dump, opened for reading.
@@ -111,7 +110,6 @@ impl Source {
 #[pyfunction]
 pub fn infer_grid(spatial: usize, frames: i64, height: i64, width: i64) -> PyResult<(usize, usize, usize)> {
     let video = VideoSize { frames: Some(frames), height: Some(height), width: Some(width) };
-    let grid =
-        grid::infer_grid(spatial, video).map_err(|error| PyValueError::new_err(in_python(&error.to_string())))?;
+    let grid = grid::infer_grid(spatial, video).or_raise()?;
     Ok((grid.frames, grid.height, grid.width))
 }

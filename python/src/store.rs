@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::answer::Answer;
 use crate::array::bytes_to_numpy;
-use crate::error::{OrRaise, choice, in_python, parsed, warn_of_damage};
+use crate::error::{OrRaise, choice, parsed, warn_of_damage};
 use crate::question::Asked;
 use crate::work::{self, Watch};
 
@@ -107,14 +107,7 @@ impl Store {
             report.with_something_compared(&options)
         };
         let report = work::run(py, progress.as_ref(), verify)?;
-        let mut report = report.or_raise()?;
-        for fault in &mut report.faults {
-            fault.error = in_python(&fault.error);
-        }
-        for lacking in &mut report.lacking {
-            lacking.reason = in_python(&lacking.reason);
-        }
-        Ok(serde_json::to_string(&report).unwrap_or_default())
+        Ok(serde_json::to_string(&report.or_raise()?).unwrap_or_default())
     }
 
     /// Writes it back as a dump. Returns the report as JSON.

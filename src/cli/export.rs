@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum, ValueHint};
 
 use super::progress::Bar;
-use super::{Failure, Global, say, say_left_out, show, units};
+use super::{Failure, Global, interrupt, say, say_left_out, show, units};
 use crate::export::{self, ExportOptions, Format, Layout};
 use crate::query::Filter;
 use crate::store::Store;
@@ -61,6 +61,7 @@ pub(super) fn run(args: &ExportArgs, global: &Global) -> Result<ExitCode, Failur
         FormatArg::Npy => Format::Npy,
         FormatArg::NpyGzip => Format::NpyGzip,
     };
+    interrupt::listen();
     let progress = Bar::of_steps("export", global.quiet);
     let filter = args.condition.as_deref().map(Filter::parse).transpose()?;
     let options = ExportOptions { layout, format, filter };

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueHint};
 
 use super::{Failure, Global, say_left_out, show, units};
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 
 /// Remove from a store what no commit names: old versions of changed videos, and what an interrupted ingest left.
 #[derive(Debug, Args)]
@@ -28,16 +28,7 @@ pub(super) struct GcArgs {
 
 pub(super) fn run(args: &GcArgs, global: &Global) -> Result<ExitCode, Failure> {
     let store = Store::open(&args.store)?.as_single_writer(args.single_writer);
-    let garbage = if args.dry_run {
-        store.garbage()?
-    } else {
-        store.gc().map_err(|error| match error {
-            StoreError::Busy { .. } => {
-                Failure::with_hint(error, "what it is writing now is not garbage; try again later")
-            }
-            other => other.into(),
-        })?
-    };
+    let garbage = if args.dry_run { store.garbage()? } else { store.gc()? };
     let verb = if args.dry_run { "would remove" } else { "removed" };
     if !global.quiet {
         for item in &garbage {

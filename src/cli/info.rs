@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::spelling::Typed;
 use super::{Failure, print, show, table, units};
 use crate::contents::{Contents, Kind, SeriesContents};
 use crate::dump::DumpError;
@@ -34,13 +35,15 @@ pub(super) struct InfoArgs {
 }
 
 pub(super) fn run(args: &InfoArgs) -> Result<ExitCode, Failure> {
-    let contents = match Store::open(&args.path) {
+    let mut contents = match Store::open(&args.path) {
         Ok(store) => Contents::of_store(&store)?,
         Err(StoreError::NotAStore { .. }) => Contents::of_dump(&args.path).map_err(|error: DumpError| {
             Failure::with_hint(error, "give a store, or the directory that holds the attention maps")
         })?,
         Err(error) => return Err(error.into()),
     };
+    let typed = Typed { store: Some(args.path.clone()) };
+    contents.problems.iter_mut().for_each(|problem| problem.spell(&typed));
     let code = match contents.kind {
         Kind::Store if !contents.problems.is_empty() => ExitCode::from(3),
         _ => ExitCode::SUCCESS,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum, ValueHint};
 
 use super::progress::Bar;
+use super::spelling::Typed;
 use super::{Failure, Global, check_outside, interrupt, show, units};
 use crate::dtype::Dtype;
 use crate::dump::{Batch, is_dump};
@@ -18,6 +19,7 @@ use crate::ingest::{
 };
 use crate::output::write_whole;
 use crate::progress::{Amount, Progress};
+use crate::remedy::with_remedy;
 use crate::store::{Codec, StoreError};
 
 /// Warnings printed one by one.
@@ -205,9 +207,7 @@ impl IngestArgs {
         };
         let mut remarks = Vec::new();
         if let Some(path) = &self.settings {
-            let settings = read_settings(path).map_err(|error| {
-                Failure::usage(error, "the documented block starts with `attention_analysis_settings:`")
-            })?;
+            let settings = read_settings(path)?;
             settings.apply(&mut options);
             remarks.extend(settings.remarks.iter().map(|remark| format!("{}: {remark}", path.display())));
         }
@@ -227,6 +227,7 @@ impl IngestArgs {
 
 pub(super) fn run(args: &IngestArgs, global: &Global) -> Result<ExitCode, Failure> {
     let (options, remarks) = args.options(global)?;
+    let typed = Typed { store: Some(args.store.clone()) };
     let progress = Follower::new(args, global);
     for remark in remarks {
         progress.bar.note(&format!("warning: {remark}"));
@@ -241,9 +242,11 @@ pub(super) fn run(args: &IngestArgs, global: &Global) -> Result<ExitCode, Failur
         write_whole(path, b"{}\n").map_err(|error| Failure::usage(error, "name a file that can be written"))?;
     }
     if args.dry_run {
-        let outcome =
-            ingest::dry_run(&args.dumps, &args.store, &options, &progress).map_err(|error| explain(error, args))?;
+        let outcome = ingest::dry_run(&args.dumps, &args.store, &options, &progress);
         progress.bar.finish();
+        let mut outcome = outcome.map_err(|error| explain(error, args))?;
+        outcome.quarantined.iter_mut().for_each(|left| left.spell(&typed));
+        outcome.warnings.iter_mut().for_each(|warning| warning.spell(&typed));
         show(&describe_dry_run(&outcome))?;
         return write_report(args, &outcome).map(|()| exit_code(outcome.quarantined.is_empty()));
     }
@@ -254,11 +257,10 @@ pub(super) fn run(args: &IngestArgs, global: &Global) -> Result<ExitCode, Failur
     } else {
         ingest::run(&args.dumps, &args.store, &options, &progress)
     };
-    let report = report.map_err(|error| {
-        progress.bar.finish();
-        explain(error, args)
-    })?;
     progress.bar.finish();
+    let mut report = report.map_err(|error| explain(error, args))?;
+    report.quarantined.iter_mut().for_each(|left| left.spell(&typed));
+    report.warnings.iter_mut().for_each(|warning| warning.spell(&typed));
     if !global.quiet {
         show(&describe(&report, args))?;
     }
@@ -304,67 +306,34 @@ fn write_report(args: &IngestArgs, report: &impl serde::Serialize) -> Result<(),
     write_whole(path, text.as_bytes()).map_err(|error| Failure::with_hint(error, "the ingest itself is done"))
 }
 
-/// What to try next.
+/// A failure, with what the arguments tell of what to try.
 fn explain(error: IngestError, args: &IngestArgs) -> Failure {
     let store = args.store.display();
-    match &error {
-        IngestError::Cancelled => {
-            Failure { code: interrupt::EXIT_CODE, ..Failure::with_hint(error, "run the same command again to go on") }
-        }
-        IngestError::Prompts(_) => Failure::usage(error, "docs/prompts.md describes what --prompts reads"),
-        IngestError::Tokenizer(_) => Failure::usage(error, "name the tokenizer.json of the model's tokenizer"),
-        IngestError::NothingFound { path } => {
-            let hint = format!("`attnkit info {}` shows what is recognised there", path.display());
-            Failure::with_hint(error, hint)
-        }
-        IngestError::NothingUnderstood { .. } => Failure::with_hint(
-            error,
-            "expected files such as prompt_000_vid001/token_flower/step_000.npy with step_000_metadata.json beside \
-             them",
-        ),
-        IngestError::IsStore { path } => {
-            let hint = format!(
-                "`attnkit info {0}` shows what is in it, `attnkit query` asks it; `attnkit export {0} --out DUMP` \
-                 makes a dump of it",
-                path.display()
-            );
-            Failure::with_hint(error, hint)
-        }
-        IngestError::NothingSelected { .. } => {
-            Failure::usage(error, "quote globs so that the shell leaves them alone, and use * for any text")
-        }
-        IngestError::Glob { .. } => {
-            Failure::usage(error, "* stands for any text, ? for one character, [ab] for either")
-        }
+    let hint: String = match &error {
+        IngestError::Prompts(_) => "docs/prompts.md describes what --prompts reads".into(),
         IngestError::Dump(_) if args.dumps.iter().any(|dump| !dump.exists()) => {
-            Failure::with_hint(error, "give the directory that holds the attention maps, or a parent of it")
+            "give the directory that holds the attention maps, or a parent of it".into()
         }
         IngestError::Dump(_) if args.on_error == OnErrorArg::Fail => {
-            Failure::with_hint(error, "without `--on-error fail`, such files are left out and named")
+            "without `--on-error fail`, such files are left out and named".into()
         }
-        IngestError::Dump(_) => Failure::with_hint(error, "give directories with attention maps in them or below them"),
-        IngestError::Store(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::StorageFull => {
-            Failure::with_hint(
-                error,
-                format!(
-                    "make room and run the same command again: it goes on where it stopped; `attnkit gc {store}` \
-                     removes what is incomplete"
-                ),
-            )
-        }
+        IngestError::Dump(_) => "give directories with attention maps in them or below them".into(),
         IngestError::Store(StoreError::NotAStore { path, .. }) if is_dump(path) => {
-            let hint = "it is a dump: give it before --store, and after --store a directory that does not exist yet";
-            Failure::with_hint(error, hint)
+            "it is a dump: give it before --store, and after --store a directory that does not exist yet".into()
         }
-        IngestError::Store(StoreError::NotAStore { .. }) => {
-            Failure::with_hint(error, "name a directory that does not exist yet")
+        IngestError::Store(StoreError::NotAStore { .. }) => "name a directory that does not exist yet".into(),
+        IngestError::Store(_) => {
+            format!("`attnkit verify {store}` checks what is there; committed videos are never modified")
         }
-        IngestError::Store(_) => Failure::with_hint(
-            error,
-            format!("`attnkit verify {store}` checks what is there; committed videos are never modified"),
-        ),
-        _ => error.into(),
+        _ => String::new(),
+    };
+    let is_of_prompts = matches!(error, IngestError::Prompts(_));
+    let mut failure = Failure::of(error, Some(&args.store));
+    if is_of_prompts {
+        failure.code = 2;
     }
+    failure.hint = failure.hint.or((!hint.is_empty()).then_some(hint));
+    failure
 }
 
 fn describe(report: &Report, args: &IngestArgs) -> String {
@@ -490,12 +459,14 @@ impl Observer for Follower {
             Event::Committed { video_id } => tracing::debug!("committed {video_id}"),
             // Errors are said even if quiet.
             Event::Quarantined(left) => {
-                self.bar.note_always(&format!("left out: {}: {}", left.path.display(), left.error));
+                let error = with_remedy(&left.error, left.remedy.as_ref(), &Typed { store: None });
+                self.bar.note_always(&format!("left out: {}: {error}", left.path.display()));
             }
             Event::Warning(warning) => match self.warnings.fetch_add(1, Ordering::Relaxed) {
                 WARNINGS_SHOWN => self.bar.note("more warnings: --report FILE.json lists them all"),
                 n if n < WARNINGS_SHOWN => {
-                    self.bar.note(&format!("warning: {}: {}", warning.path.display(), warning.message));
+                    let message = with_remedy(&warning.message, warning.remedy.as_ref(), &Typed { store: None });
+                    self.bar.note(&format!("warning: {}: {message}", warning.path.display()));
                 }
                 _ => {}
             },

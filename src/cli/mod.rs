@@ -15,6 +15,7 @@ mod progress;
 mod prompt;
 mod query;
 mod repair;
+mod spelling;
 mod table;
 mod units;
 mod verify;
@@ -26,12 +27,11 @@ use std::process::ExitCode;
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
+use self::spelling::Typed;
 use crate::dump::is_dump;
-use crate::export::ExportError;
-use crate::output::{OutputError, visible, visible_lines};
-use crate::query::QueryError;
+use crate::error::{Error, ErrorKind, LayerError};
+use crate::output::{visible, visible_lines};
 use crate::store::{Store, StoreError};
-use crate::verify::VerifyError;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -112,6 +112,24 @@ impl Failure {
         Self { message: error.to_string(), hint: Some(hint.into()), code: 1 }
     }
 
+    /// Of an error; what to try is of this store, if it is known.
+    fn of(error: impl Into<Error>, store: Option<&Path>) -> Self {
+        let error = error.into();
+        let code = match error.kind() {
+            ErrorKind::Cancelled => interrupt::EXIT_CODE,
+            ErrorKind::Question | ErrorKind::Argument => 2,
+            _ => 1,
+        };
+        let hint = match error.downcast_ref() {
+            Some(StoreError::NotAStore { path, .. }) if is_dump(path) => Some(format!(
+                "it is a dump: `attnkit ingest {} --store maps.store` makes a store of it, to be asked and checked",
+                path.display()
+            )),
+            _ => error.remedy().map(|remedy| remedy.spelled(&Typed { store: store.map(Path::to_owned) })),
+        };
+        Self { message: error.to_string(), hint, code }
+    }
+
     /// Prints it, and gives its exit code.
     fn say(self) -> ExitCode {
         // Lines that are set in belong to the message: a prompt, and where it is wrong.
@@ -128,36 +146,21 @@ impl Failure {
     }
 }
 
-impl<E: std::error::Error + 'static> From<E> for Failure {
+impl<E: Into<Error>> From<E> for Failure {
     fn from(error: E) -> Self {
-        let (hint, code) = advice(&error);
-        Self { message: error.to_string(), hint, code }
+        Self::of(error, None)
     }
 }
 
-/// What to try next after an error that knows it, and the exit code.
-fn advice(error: &(dyn std::error::Error + 'static)) -> (Option<String>, u8) {
-    if let Some(error) = error.downcast_ref::<QueryError>() {
-        return (error.hint(), if error.is_usage() { 2 } else { 1 });
+impl LayerError for serde_json::Error {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::File
     }
-    if let Some(StoreError::NotAStore { path, .. }) = error.downcast_ref::<StoreError>()
-        && is_dump(path)
-    {
-        let hint = format!(
-            "it is a dump: `attnkit ingest {} --store maps.store` makes a store of it, to be asked and checked",
-            path.display()
-        );
-        return (Some(hint), 1);
-    }
-    match error.downcast_ref::<OutputError>() {
-        Some(OutputError::Query(error)) => advice(error),
-        Some(OutputError::Unfit { hint, .. }) => (Some(hint.clone()), 2),
-        Some(OutputError::Link { .. }) => (Some("name the file itself, or remove the link".into()), 1),
-        Some(OutputError::InTheWay { .. }) => (Some("remove it, or name another file".into()), 1),
-        _ => match (error.downcast_ref::<ExportError>(), error.downcast_ref::<VerifyError>()) {
-            (Some(ExportError::Query(error)), _) | (_, Some(VerifyError::Query(error))) => advice(error),
-            _ => (None, 1),
-        },
+}
+
+impl LayerError for rayon::ThreadPoolBuildError {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::File
     }
 }
 

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 
 use super::progress::Bar;
+use super::spelling::{Typed, typed};
 use super::{Failure, Global, check_outside, print, say, say_left_out, show, units};
 use crate::kernel::{FramePlacement, Reducer};
 use crate::metrics::Metric;
@@ -617,7 +618,7 @@ impl Target {
         }
         let width = if terminal { units::terminal_width() } else { None };
         let rows = if terminal && args.limit.is_none() { ROWS_ON_TERMINAL } else { usize::MAX };
-        Ok(Self { path: args.output.clone(), format, style: TableStyle { width, rows, advice: true } })
+        Ok(Self { path: args.output.clone(), format, style: TableStyle { width, rows, advice: Some(typed) } })
     }
 
     /// Refuses formats that are for maps, before anything is read.
@@ -631,7 +632,7 @@ impl Target {
 
     fn write(&self, answer: Answer, global: &Global) -> Result<(), Failure> {
         if !global.quiet {
-            answer.notes.iter().for_each(|note| say(&format!("note: {note}")));
+            answer.notes.iter().for_each(|note| say(&format!("note: {}", note.spelled(&Typed { store: None }))));
         }
         let Some(path) = &self.path else {
             let text = output::to_text(&answer, self.format, self.style)?;
@@ -665,7 +666,7 @@ fn maps_target(path: &Path) -> Result<Target, Failure> {
     Ok(Target {
         path: Some(path.to_owned()),
         format,
-        style: TableStyle { width: None, rows: usize::MAX, advice: true },
+        style: TableStyle { width: None, rows: usize::MAX, advice: Some(typed) },
     })
 }
 

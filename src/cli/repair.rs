@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use clap::{Args, ValueHint};
 
 use super::progress::Bar;
+use super::spelling::Typed;
 use super::verify::describe;
-use super::{Failure, Global, print, show, units};
+use super::{Failure, Global, interrupt, print, show, units};
 use crate::repair::{self, RepairOptions};
 
 /// Mend a damaged store: write anew what `attnkit verify` finds damaged, and nothing else.
@@ -45,6 +46,7 @@ pub(super) struct RepairArgs {
 }
 
 pub(super) fn run(args: &RepairArgs, global: &Global) -> Result<ExitCode, Failure> {
+    interrupt::listen();
     let progress = Bar::of_steps("repair", global.quiet);
     let options = RepairOptions {
         dumps: args.from.clone(),
@@ -53,8 +55,10 @@ pub(super) fn run(args: &RepairArgs, global: &Global) -> Result<ExitCode, Failur
         single_writer: args.single_writer,
         threads: global.threads.map_or(0, usize::from),
     };
-    let report = repair::run(&args.store, &options, &progress)?;
+    let mut report = repair::run(&args.store, &options, &progress)?;
     progress.finish();
+    let typed = Typed { store: Some(args.store.clone()) };
+    report.quarantined.iter_mut().for_each(|file| file.spell(&typed));
     let code = if report.left.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     if args.json {
         print(&(serde_json::to_string_pretty(&report)? + "\n"))?;

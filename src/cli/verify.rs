@@ -52,9 +52,7 @@ pub(super) fn run(args: &VerifyArgs, global: &Global) -> Result<ExitCode, Failur
     let options = VerifyOptions { against: args.against.clone(), prefix: args.prefix.clone(), filter, videos: None };
     let report = verify::run(&store, &options, &progress)?;
     progress.finish();
-    let report = report.with_something_compared(&options).map_err(|error| {
-        Failure::with_hint(error, "is it the right directory? if it was ingested with --prefix NAME, say so here too")
-    })?;
+    let report = report.with_something_compared(&options)?;
     let code = match (report.faults.is_empty(), report.lacking.is_empty()) {
         (false, _) => ExitCode::FAILURE,
         (true, false) => ExitCode::from(3),

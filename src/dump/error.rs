@@ -7,6 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::torch::TorchError;
 use crate::dtype::SourceDtype;
+use crate::error::{ErrorKind, LayerError};
+use crate::remedy::{OptionName, Remedy};
 
 /// A problem with one file or directory of a dump.
 #[derive(Debug, thiserror::Error)]
@@ -23,17 +25,24 @@ pub struct DumpError {
 struct Told {
     path: PathBuf,
     problem: String,
+    remedy: Option<Remedy>,
 }
 
 impl Serialize for DumpError {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        Told { path: self.path.clone(), problem: self.problem.to_string() }.serialize(serializer)
+        let (problem, remedy) = (self.problem.to_string(), self.problem.remedy());
+        Told { path: self.path.clone(), problem, remedy }.serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for DumpError {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Told::deserialize(deserializer).map(|Told { path, problem }| Problem::Remark(problem).at(path))
+        let Told { path, problem, remedy } = Told::deserialize(deserializer)?;
+        let problem = match remedy {
+            Some(remedy) => Problem::refused(problem, remedy),
+            None => Problem::Remark(problem),
+        };
+        Ok(problem.at(path))
     }
 }
 
@@ -73,7 +82,7 @@ pub enum Problem {
         shape: Vec<usize>,
     },
     /// More than is allowed for one file.
-    #[error("holds {found} bytes once read; the limit is {limit} (raise it with --max-step-bytes if that is right)")]
+    #[error("holds {found} bytes once read; the limit is {limit}")]
     TooLarge {
         /// Bytes found or promised.
         found: u128,
@@ -115,9 +124,7 @@ pub enum Problem {
         bytes: usize,
     },
     /// An npz archive of several arrays that may be meant.
-    #[error(
-        "holds several arrays that can be a step: {names}; which one is meant is not guessed: choose with --array NAME"
-    )]
+    #[error("holds several arrays that can be a step: {names}; which one is meant is not guessed")]
     NpzSeveral {
         /// Their names.
         names: String,
@@ -140,10 +147,7 @@ pub enum Problem {
         found: Vec<usize>,
     },
     /// Five axes, and a batch of more than one.
-    #[error(
-        "shape {found:?} has a batch axis of {batch} (axis 1); which one is meant is not guessed: choose with --batch \
-         INDEX or --batch mean"
-    )]
+    #[error("shape {found:?} has a batch axis of {batch} (axis 1); which one is meant is not guessed")]
     BatchAxis {
         /// The shape found.
         found: Vec<usize>,
@@ -151,7 +155,7 @@ pub enum Problem {
         batch: usize,
     },
     /// The chosen index is not in the batch.
-    #[error("--batch {index} is out of range: the batch axis has size {batch} (0 to {})", batch - 1)]
+    #[error("batch {index} is out of range: the batch axis has size {batch} (0 to {})", batch - 1)]
     BatchIndex {
         /// The index asked for.
         index: usize,
@@ -258,12 +262,55 @@ pub enum Problem {
         /// How many parts it has.
         files: usize,
     },
+    /// What could be read, but is not taken as things are.
+    #[error("{found}")]
+    Refused {
+        /// Why.
+        found: String,
+        /// What to try.
+        remedy: Remedy,
+    },
     /// A remark in words: for warnings.
     #[error("{0}")]
     Remark(String),
 }
 
+impl LayerError for DumpError {
+    fn kind(&self) -> ErrorKind {
+        match &self.problem {
+            Problem::Io(error) if error.kind() == io::ErrorKind::NotFound => ErrorKind::NotFound,
+            _ => ErrorKind::Dump,
+        }
+    }
+
+    fn remedy(&self) -> Option<Remedy> {
+        self.problem.remedy()
+    }
+}
+
 impl Problem {
+    /// Why it is not taken, and what to try.
+    pub(crate) fn refused(found: impl Into<String>, remedy: Remedy) -> Self {
+        Self::Refused { found: found.into(), remedy }
+    }
+
+    /// What to try next, if that can be told.
+    #[must_use]
+    pub fn remedy(&self) -> Option<Remedy> {
+        Some(match self {
+            Self::TooLarge { .. } => {
+                Remedy::of("raise it with {} if that is right", [OptionName::MaxStepBytes.unsaid()])
+            }
+            Self::NpzSeveral { .. } => Remedy::of("choose with {}", [OptionName::Array.any()]),
+            Self::BatchAxis { .. } => {
+                Remedy::of("choose with {} or {}", [OptionName::Batch.any(), OptionName::Batch.is("mean")])
+            }
+            Self::Refused { remedy, .. } => remedy.clone(),
+            Self::OfSplit { problem, .. } => return problem.remedy(),
+            _ => return None,
+        })
+    }
+
     /// Why an entry of a directory is not there, or cannot be looked at.
     pub(super) fn of_entry(path: &Path, error: std::io::Error) -> Self {
         match std::fs::read_link(path) {

@@ -73,7 +73,7 @@ impl<R: Read + Seek> Npz<R> {
         let chosen = match (wanted, named("attention"), &steps[..]) {
             (Some(wanted), ..) => named(wanted).ok_or_else(|| {
                 let names = list(arrays.iter().map(|(name, ..)| name.as_str()).collect());
-                unusable(&format!("it has no array `{wanted}` (--array); there are {names}"))
+                unusable(&format!("it has no array `{wanted}`; there are {names}"))
             })?,
             (None, Some(attention), _) => attention,
             (None, None, [only]) => *only,

@@ -14,8 +14,10 @@ use super::series::{SeriesInput, SeriesPlan, SeriesTarget, StepPlan, StepSource}
 use crate::dump::{
     Problem, ReadOptions, Series, StepFiles, StepMetadata, StepPeek, StepReader, is_word, read_step_metadata, same_name,
 };
+use crate::error::LayerError;
 use crate::grid::{Grid, GridError};
 use crate::json::Json;
+use crate::remedy::{Note, OptionName, Remedy};
 use crate::shape::AxisNumbers;
 use crate::store::{Recipe, SeriesLayout, StepRow};
 
@@ -251,8 +253,9 @@ impl Candidates {
         let source_grid = self.source_grid(found.shape.spatial, found_grid, options, findings);
         let recipe = options.recipe();
         if recipe.downsample > 1 && source_grid.is_none() {
-            let remark = "cannot be downsampled: its grid is not known (name it with --grid FxHxW)".to_owned();
-            findings.problems.push(Problem::Remark(remark).at(&self.series.dir));
+            let remedy = Remedy::of("name it with {}", [OptionName::Grid.any()]);
+            let problem = Problem::refused("cannot be downsampled: its grid is not known", remedy);
+            findings.problems.push(problem.at(&self.series.dir));
             return self.keep();
         }
         if let Some(uneven) =
@@ -285,31 +288,35 @@ impl Candidates {
         }
         let carried = || self.stored.values().filter(|row| !self.steps.contains_key(&row.step));
         if let Some((row, difference)) = carried().find_map(|row| Some((row, of_other_run(row)?))) {
-            let remark = format!(
+            let found = format!(
                 "the store holds step {} of this word, which is not in the dump now and is of another run \
-                 ({difference}); ingest with --prefix NAME to keep both, or with --replace to drop what is gone",
+                 ({difference})",
                 row.step
             );
-            findings.problems.push(Problem::Remark(remark).at(&self.series.dir));
+            let tries = [OptionName::Prefix.any(), OptionName::Replace.on()];
+            let remedy = Remedy::of("ingest with {} to keep both, or with {} to drop what is gone", tries);
+            findings.problems.push(Problem::refused(found, remedy).at(&self.series.dir));
             return self.keep();
         }
         let differs = |row: &&StepRow| self.rewrite || is_other(row);
         if let Some(row) = carried().find(differs) {
-            let remark = format!(
+            let found = format!(
                 "the store holds steps of this word ({} {}) that are not in the dump now, or not in this form, and \
-                 cannot be written as {dtype} {shape} with these settings; ingest with --prefix NAME to keep both, or \
-                 with --replace to drop them",
+                 cannot be written as {dtype} {shape} with these settings",
                 row.dtype, row.shape
             );
-            findings.problems.push(Problem::Remark(remark).at(&self.series.dir));
+            let tries = [OptionName::Prefix.any(), OptionName::Replace.on()];
+            let remedy = Remedy::of("ingest with {} to keep both, or with {} to drop them", tries);
+            findings.problems.push(Problem::refused(found, remedy).at(&self.series.dir));
             return self.keep();
         }
         let steps = self.step_plans();
         let arrays = self.arrays();
         if arrays.len() > 1 {
             let named = arrays.into_iter().collect::<Vec<_>>().join(", ");
-            let remark = format!("its steps are arrays of several names: {named}; --array NAME takes one of them");
-            findings.remarks.push(Remark::new(&self.series.dir, remark));
+            let found = format!("its steps are arrays of several names: {named}");
+            let note = Note::new(found, Remedy::of("{} takes one of them", [OptionName::Array.any()]));
+            findings.remarks.push(Remark::new(&self.series.dir, note));
         }
         let layout = SeriesLayout { shape, dtype, steps: steps.len(), codec: options.codec, rollups: options.rollups };
         let input =
@@ -454,10 +461,11 @@ impl Candidates {
         match options.grid {
             Some(grid) if grid.spatial() == spatial => return Some(grid),
             Some(grid) => {
-                let message =
-                    format!("--grid {grid} has {} positions, the maps have {spatial}; it is not used", grid.spatial());
+                let remedy = format!("{{}} has {} positions, the maps have {spatial}", grid.spatial());
+                let remedy = Remedy::of(&remedy, [OptionName::Grid.is(grid.to_string())]);
+                let note = Note::new("the grid that was named is not used", remedy);
                 let path = self.steps.values().next().and_then(of_metadata);
-                findings.remark_once(&path.unwrap_or_default(), vec![message]);
+                findings.remark_once(&path.unwrap_or_default(), [note]);
             }
             None => {}
         }
@@ -465,7 +473,10 @@ impl Candidates {
             let Err(error) = candidate.metadata.grid(spatial) else { continue };
             // Where others tell it, silence is nothing odd.
             if of_most.is_none() || !matches!(error, GridError::UnknownSize { .. }) {
-                findings.remark_once(&of_metadata(candidate).unwrap_or_default(), vec![error.to_string()]);
+                findings.remark_once(
+                    &of_metadata(candidate).unwrap_or_default(),
+                    [Note { text: error.to_string(), remedy: error.remedy() }],
+                );
             }
         }
         of_most

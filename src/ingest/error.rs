@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 
 use super::job::MessageError;
 use crate::dump::{DumpError, Problem};
+use crate::error::{ErrorKind, LayerError};
 use crate::grid::Grid;
 use crate::prompt::{BatchPromptsError, TokenizerError};
+use crate::remedy::{CommandName, Remedy};
 use crate::store::StoreError;
 
 /// Why an ingest stopped. What was committed before stays committed.
@@ -43,7 +45,7 @@ pub enum IngestError {
         path: PathBuf,
     },
     /// The filters leave nothing.
-    #[error("nothing is selected by --videos and --tokens; there are videos {videos}; words {words}")]
+    #[error("nothing is selected by these globs of videos and tokens; there are videos {videos}; words {words}")]
     NothingSelected {
         /// Some of the videos found.
         videos: String,
@@ -99,6 +101,73 @@ pub enum AcceptError {
     /// It is what a job of another kind leaves.
     #[error("this is not what a job of this kind leaves")]
     Other,
+}
+
+impl LayerError for IngestError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Dump(error) => error.kind(),
+            Self::Store(error) => error.kind(),
+            Self::NothingFound { .. } => ErrorKind::NotFound,
+            Self::NothingUnderstood { .. } | Self::IsStore { .. } => ErrorKind::Dump,
+            Self::NothingSelected { .. } | Self::Glob { .. } | Self::Tokenizer(_) | Self::Threads { .. } => {
+                ErrorKind::Argument
+            }
+            Self::Prompts(error) => error.kind(),
+            Self::Message(_) | Self::Accept(_) => ErrorKind::Argument,
+            Self::Cancelled => ErrorKind::Cancelled,
+        }
+    }
+
+    fn remedy(&self) -> Option<Remedy> {
+        Some(match self {
+            Self::Dump(error) => return error.remedy(),
+            Self::Store(error) => return error.remedy(),
+            Self::Prompts(error) => return error.remedy(),
+            Self::NothingFound { path } => {
+                Remedy::of("{} shows what is recognised there", [CommandName::Info.at(path)])
+            }
+            Self::NothingUnderstood { .. } => {
+                "expected files such as prompt_000_vid001/token_flower/step_000.npy with step_000_metadata.json \
+                 beside them"
+                    .into()
+            }
+            Self::IsStore { path } => Remedy::of(
+                "{} shows what is in it, {} asks it; {} makes a dump of it",
+                [CommandName::Info.at(path), CommandName::Query.here(), CommandName::Export.at(path)],
+            ),
+            Self::NothingSelected { .. } => {
+                "quote globs so that the shell leaves them alone, and use * for any text".into()
+            }
+            Self::Glob { .. } => "* stands for any text, ? for one character, [ab] for either".into(),
+            Self::Tokenizer(error) => return error.remedy(),
+            Self::Cancelled => "run the same command again to go on".into(),
+            Self::Message(_) | Self::Accept(_) | Self::Threads { .. } => return None,
+        })
+    }
+}
+
+impl LayerError for MessageError {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::Argument
+    }
+}
+
+impl LayerError for AcceptError {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::Argument
+    }
+}
+
+impl LayerError for WriteError {
+    fn kind(&self) -> ErrorKind {
+        if let Self::Store(error) = self { error.kind() } else { ErrorKind::Write }
+    }
+
+    /// What an ingest would try, such as to choose from a batch, a writer has no options for.
+    fn remedy(&self) -> Option<Remedy> {
+        if let Self::Store(error) = self { error.remedy() } else { None }
+    }
 }
 
 /// Why a step was not written. The store is as it was.

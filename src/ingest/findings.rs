@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::report::Remark;
 use crate::dump::DumpError;
+use crate::remedy::Note;
 
 /// What planning noticed.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -21,11 +22,11 @@ pub(super) struct Findings {
 
 impl Findings {
     /// Notes remarks on a file, each text once in a directory: what is odd about one step is so about all of them.
-    pub fn remark_once(&mut self, path: &Path, remarks: Vec<String>) {
-        for message in remarks {
-            let known = |remark: &Remark| remark.path.parent() == path.parent() && remark.message == message;
+    pub fn remark_once(&mut self, path: &Path, remarks: impl IntoIterator<Item: Into<Note>>) {
+        for note in remarks.into_iter().map(Into::into) {
+            let known = |remark: &Remark| remark.path.parent() == path.parent() && remark.message == note.text;
             if !self.remarks.iter().any(known) {
-                self.remarks.push(Remark::new(path, message));
+                self.remarks.push(Remark::new(path, note));
             }
         }
     }

@@ -15,6 +15,7 @@ use super::recognise::{Same, batch_of, compare, origin, other_video, update_sour
 use super::report::Remark;
 use crate::dump::{Problem, Series, StepFiles, Video, read_summary};
 use crate::json::{Json, Object};
+use crate::remedy::{Note, OptionName, Remedy};
 use crate::store::{Heads, Recipe, StepRow, Store, StoreError, VideoIndex};
 
 /// A video to plan: compared with its committed state, words that are new or changed are found. This is the only task
@@ -226,12 +227,10 @@ impl VideoPlan {
 
     /// Leaves a video as it is in the store, since the dump's is another one of the same id.
     fn refuse(&mut self, video: &Video, video_id: &str, elsewhere: &Path) {
-        let remark = format!(
-            "video {video_id} is in the store already, with other contents, {}; \
-             keep both with --prefix NAME, or replace it with --replace",
-            origin(elsewhere)
-        );
-        self.findings.problems.push(Problem::Remark(remark).at(&video.dir));
+        let found = format!("video {video_id} is in the store already, with other contents, {}", origin(elsewhere));
+        let tries = [OptionName::Prefix.any(), OptionName::Replace.on()];
+        let remedy = Remedy::of("keep both with {}, or replace it with {}", tries);
+        self.findings.problems.push(Problem::refused(found, remedy).at(&video.dir));
         self.findings.done = (video.series.iter().map(|series| series.steps.len() as u64).sum(), video.bytes());
     }
 
@@ -286,15 +285,15 @@ impl VideoPlan {
             }
         }
         if rewrite && !options.replace {
-            let remark = format!(
-                "the store has this word with other settings ({}) and keeps it as it is: use another store, or \
-                 --replace to write it anew",
+            let found = format!(
+                "the store has this word with other settings ({}) and keeps it as it is",
                 stored_recipe.map(|stored| stored.differences(&recipe)).unwrap_or_default()
             );
+            let remedy = Remedy::of("use another store, or {} to write it anew", [OptionName::Replace.on()]);
             if fresh.is_empty() {
-                self.findings.remarks.push(Remark::new(&series.dir, remark));
+                self.findings.remarks.push(Remark::new(&series.dir, Note::new(found, remedy)));
             } else {
-                self.findings.problems.push(Problem::Remark(remark).at(&series.dir));
+                self.findings.problems.push(Problem::refused(found, remedy).at(&series.dir));
             }
             self.findings.skipped += (files.len() - fresh.len()) as u64;
             files.clear();

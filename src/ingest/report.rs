@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dump::DumpError;
 use crate::progress::{Amount, Progress, Silent, Unit};
+use crate::remedy::{Note, Remedy, Spelling, with_remedy};
 use crate::store::StepRow;
 
 /// What happened.
@@ -130,6 +131,9 @@ pub struct Quarantined {
     pub path: PathBuf,
     /// What was found and what was expected.
     pub error: String,
+    /// What to try, if that can be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<Remedy>,
 }
 
 /// Something odd about a file that was used.
@@ -140,17 +144,33 @@ pub struct Remark {
     pub path: PathBuf,
     /// The remark.
     pub message: String,
+    /// What to try, if that can be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<Remedy>,
 }
 
 impl From<&DumpError> for Quarantined {
     fn from(error: &DumpError) -> Self {
-        Self { path: error.path.clone(), error: error.problem.to_string() }
+        Self { path: error.path.clone(), error: error.problem.to_string(), remedy: error.problem.remedy() }
+    }
+}
+
+impl Quarantined {
+    /// Says what to try in the text, as a face writes it.
+    pub fn spell(&mut self, by: &dyn Spelling) {
+        self.error = with_remedy(&self.error, self.remedy.take().as_ref(), by);
     }
 }
 
 impl Remark {
-    pub(super) fn new(path: &Path, message: impl Into<String>) -> Self {
-        Self { path: path.to_owned(), message: message.into() }
+    pub(super) fn new(path: &Path, note: impl Into<Note>) -> Self {
+        let Note { text, remedy } = note.into();
+        Self { path: path.to_owned(), message: text, remedy }
+    }
+
+    /// Says what to try in the text, as a face writes it.
+    pub fn spell(&mut self, by: &dyn Spelling) {
+        self.message = with_remedy(&self.message, self.remedy.take().as_ref(), by);
     }
 }
 

@@ -6,6 +6,8 @@ use serde_json::{Map, Value};
 
 use super::IngestOptions;
 use crate::bounded;
+use crate::error::{ErrorKind, LayerError};
+use crate::remedy::Remedy;
 
 /// The most bytes of a file of settings.
 const FILE_BYTES: u64 = 16 << 20;
@@ -29,6 +31,16 @@ pub struct SettingsError {
     pub path: PathBuf,
     /// What was found and what was expected.
     pub found: String,
+}
+
+impl LayerError for SettingsError {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::Argument
+    }
+
+    fn remedy(&self) -> Option<Remedy> {
+        Some("the documented block starts with `attention_analysis_settings:`".into())
+    }
 }
 
 /// Settings read from a file.

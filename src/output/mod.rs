@@ -24,7 +24,9 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use polars::prelude::{CompatLevel, CsvWriter, DataFrame, IpcWriter, JsonFormat, JsonWriter, PlSmallStr, SerWriter};
 
+use crate::error::{ErrorKind, LayerError};
 use crate::query::{Answer, QueryError, caught};
+use crate::remedy::Remedy;
 
 #[cfg(feature = "render")]
 pub use png::picture;
@@ -125,7 +127,7 @@ pub enum OutputError {
         /// What does not fit.
         found: String,
         /// What to try.
-        hint: String,
+        remedy: Remedy,
     },
     /// The table could not be encoded.
     #[error("{}: {source}", path.display())]
@@ -154,6 +156,28 @@ pub enum OutputError {
     Query(#[from] QueryError),
 }
 
+impl LayerError for OutputError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Write { .. } => ErrorKind::File,
+            Self::InTheWay { .. } => ErrorKind::Exists,
+            Self::Unfit { .. } => ErrorKind::Argument,
+            Self::Encode { .. } | Self::Link { .. } => ErrorKind::Unwritable,
+            Self::Query(error) => error.kind(),
+        }
+    }
+
+    fn remedy(&self) -> Option<Remedy> {
+        Some(match self {
+            Self::Unfit { remedy, .. } => remedy.clone(),
+            Self::Link { .. } => "name the file itself, or remove the link".into(),
+            Self::InTheWay { .. } => "remove it, or name another file".into(),
+            Self::Query(error) => return error.remedy(),
+            Self::Write { .. } | Self::Encode { .. } => return None,
+        })
+    }
+}
+
 impl OutputError {
     fn write(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
@@ -170,14 +194,14 @@ impl OutputError {
 }
 
 /// How tables for people are drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub struct TableStyle {
     /// Characters of a line; `None`: as many as it takes.
     pub width: Option<usize>,
     /// Rows to show.
     pub rows: usize,
-    /// Whether to say which options of the command line show more.
-    pub advice: bool,
+    /// How advice on what shows more is written; `None`: there is none.
+    pub advice: Option<fn(&Remedy) -> String>,
 }
 
 /// Names of the columns that people want to see: all, or the most telling of an answer with statistics.
@@ -210,11 +234,11 @@ pub fn write_file(answer: &Answer, format: Format, path: &Path) -> Result<Vec<Pa
         Format::Png => {
             return Err(OutputError::Unfit {
                 found: "this build of attnkit draws no pictures: build it with the feature `render`".into(),
-                hint: "write it as npy".into(),
+                remedy: "write it as npy".into(),
             });
         }
         _ => {
-            let style = TableStyle { width: None, rows: usize::MAX, advice: false };
+            let style = TableStyle { width: None, rows: usize::MAX, advice: None };
             replace(path, |file| encode(answer, format, style, file).map_err(|error| error.at(path)))?;
         }
     }
@@ -411,6 +435,6 @@ fn directory_of(path: &Path) -> &Path {
 fn maps_of(answer: &Answer, format: Format) -> Result<&crate::query::Maps, OutputError> {
     answer.maps.as_ref().ok_or_else(|| OutputError::Unfit {
         found: format!("{} holds maps, and this answer is a table", format.name()),
-        hint: "write it as csv, json, jsonl, parquet or arrow".into(),
+        remedy: "write it as csv, json, jsonl, parquet or arrow".into(),
     })
 }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::text::with_integers;
 use super::{Format, OutputError, Staged, maps_of};
 use crate::query::Answer;
+use crate::remedy::{OptionName, Remedy};
 
 /// Writes `[map, frames, height, width]` float32 (`[frames, height, width]` for an answer that is a single map), and a
 /// `.json`.
@@ -20,25 +21,25 @@ pub(super) fn write(answer: &Answer, path: &Path) -> Result<Vec<PathBuf>, Output
     if sidecar == path {
         return Err(OutputError::Unfit {
             found: format!("{}: the rows beside the array would have the same name", path.display()),
-            hint: "name the array .npy".into(),
+            remedy: "name the array .npy".into(),
         });
     }
     if sidecar.exists() && !belongs_to(&sidecar, &name) {
         return Err(OutputError::InTheWay { path: sidecar });
     }
     if maps.maps.is_empty() {
-        return Err(OutputError::Unfit { found: "there are no maps to write".into(), hint: "select some".into() });
+        return Err(OutputError::Unfit { found: "there are no maps to write".into(), remedy: "select some".into() });
     }
     let shape = maps.common_shape().ok_or_else(|| OutputError::Unfit {
         found: "the maps have different shapes, so they are no array".into(),
-        hint: "select those of one shape with --where, or write parquet".into(),
+        remedy: Remedy::of("select those of one shape with {}, or write parquet", [OptionName::Where.unsaid()]),
     })?;
     let single = answer.is_single_map && maps.maps.len() == 1;
     let stacked: Vec<usize> = if single { shape.to_vec() } else { [&[maps.maps.len()], shape].concat() };
     let values = maps.stacked();
     let view = ArrayView::from_shape(stacked.clone(), &values).map_err(|error| OutputError::Unfit {
         found: format!("the maps do not make an array of {stacked:?}: {error}"),
-        hint: "write parquet".into(),
+        remedy: "write parquet".into(),
     })?;
     let mut axes: Vec<&str> = if single { Vec::new() } else { vec!["map"] };
     axes.extend(if shape.len() == 3 { ["frame", "height", "width"].as_slice() } else { &["spatial"] });

@@ -17,7 +17,7 @@ pub fn picture(answer: &Answer) -> Result<Picture, OutputError> {
     let Some(shape) = shape else {
         return Err(OutputError::Unfit {
             found: format!("a picture is of one map; the answer has {}", maps.maps.len()),
-            hint: "ask for one with `query map`, or write all as npy or zarr".into(),
+            remedy: "ask for a single one, or write all as npy or zarr".into(),
         });
     };
     let grid = match shape[..] {
@@ -30,6 +30,6 @@ pub fn picture(answer: &Answer) -> Result<Picture, OutputError> {
 pub(super) fn write(answer: &Answer, path: &Path) -> Result<(), OutputError> {
     let encoded = picture(answer)?
         .to_png()
-        .map_err(|error| OutputError::Unfit { found: error.to_string(), hint: "write it as npy".into() })?;
+        .map_err(|error| OutputError::Unfit { found: error.to_string(), remedy: "write it as npy".into() })?;
     write_whole(path, &encoded)
 }

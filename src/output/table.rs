@@ -6,6 +6,7 @@ use polars::prelude::{AnyValue, Column};
 use super::TableStyle;
 use super::text::{cell, visible};
 use crate::query::Answer;
+use crate::remedy::{OptionName, Remedy};
 
 /// What of the many statistics is shown.
 const TELLING: [&str; 17] = [
@@ -27,6 +28,11 @@ const TELLING: [&str; 17] = [
     "centroid_shift_last",
     "timestep",
 ];
+
+/// What to do about what is not shown, for whoever wants to be told.
+fn advice(style: &TableStyle, remedy: &Remedy) -> String {
+    style.advice.map(|spelled| spelled(remedy)).unwrap_or_default()
+}
 
 /// Draws the answer's rows: the most telling columns, as many as fit into the width.
 pub(super) fn draw(answer: &Answer, style: TableStyle) -> String {
@@ -58,7 +64,8 @@ pub(super) fn draw(answer: &Answer, style: TableStyle) -> String {
     }
     let mut lines = vec![table.trim_fmt()];
     if rows > style.rows {
-        let advice = if style.advice { " (--limit shows more or fewer, -o FILE keeps all)" } else { "" };
+        let tries = [OptionName::Limit.unsaid(), OptionName::Output.any()];
+        let advice = advice(&style, &Remedy::of(" ({} shows more or fewer, {} keeps all)", tries));
         lines.push(format!("… {rows} rows in all{advice}"));
     }
     let hidden: Vec<&str> = answer
@@ -69,7 +76,8 @@ pub(super) fn draw(answer: &Answer, style: TableStyle) -> String {
         .filter(|name| !fitting.iter().any(|&index| shown[index].name() == name))
         .collect();
     if !hidden.is_empty() {
-        let advice = if style.advice { " (--columns chooses, other formats have all)" } else { "" };
+        let remedy = Remedy::of(" ({} chooses, other formats have all)", [OptionName::Columns.unsaid()]);
+        let advice = advice(&style, &remedy);
         let line = format!("… {} more columns{advice}: {}", hidden.len(), hidden.join(" "));
         lines.push(match style.width {
             Some(width) if line.chars().count() > width => {

@@ -14,6 +14,7 @@ use zarrs::filesystem::FilesystemStore;
 use super::text::cell;
 use super::{Format, OutputError, maps_of};
 use crate::query::Answer;
+use crate::remedy::{OptionName, Remedy};
 
 /// A chunk holds about this much.
 const CHUNK_BYTES: usize = 8 << 20;
@@ -37,11 +38,11 @@ enum Labels {
 pub(super) fn write(answer: &Answer, path: &Path) -> Result<(), OutputError> {
     let maps = maps_of(answer, Format::Zarr)?;
     if maps.maps.is_empty() {
-        return Err(OutputError::Unfit { found: "there are no maps to write".into(), hint: "select some".into() });
+        return Err(OutputError::Unfit { found: "there are no maps to write".into(), remedy: "select some".into() });
     }
     let shape = maps.common_shape().ok_or_else(|| OutputError::Unfit {
         found: "the maps have different shapes, so they are no array".into(),
-        hint: "select those of one shape with --where, or write parquet".into(),
+        remedy: Remedy::of("select those of one shape with {}, or write parquet", [OptionName::Where.unsaid()]),
     })?;
     // A single map has its keys as coordinates without a dimension.
     let is_single = answer.is_single_map && answer.table.height() == 1;

@@ -14,7 +14,9 @@ use super::parse::PromptError;
 use super::template::Template;
 use super::{as_name, collapse_spaces, comparable, places, prompt_id};
 use crate::bounded;
+use crate::error::{ErrorKind, LayerError};
 use crate::json::Json;
+use crate::remedy::{CommandName, Remedy};
 
 /// Prompts that are looked up by their texts; further ones are found by their numbers alone.
 const TEXTS: u64 = 1_000_000;
@@ -106,6 +108,12 @@ pub enum BatchPromptsError {
         /// What was found.
         found: String,
     },
+    /// A table.
+    #[error("{}: a CSV cannot be read", path.display())]
+    Csv {
+        /// The file.
+        path: PathBuf,
+    },
     /// There are no prompts in it.
     #[error("{}: there is no prompt in it; expected templates, one a line, or the JSON of prompt \
         variations", path.display())]
@@ -123,6 +131,17 @@ pub enum BatchPromptsError {
         /// What is wrong with it.
         source: PromptError,
     },
+}
+
+impl LayerError for BatchPromptsError {
+    fn kind(&self) -> ErrorKind {
+        if matches!(self, Self::Io { .. }) { ErrorKind::File } else { ErrorKind::Argument }
+    }
+
+    fn remedy(&self) -> Option<Remedy> {
+        let expand = || Remedy::of("{} writes what can be", [CommandName::Expand.here()]);
+        matches!(self, Self::Csv { .. }).then(expand)
+    }
 }
 
 impl BatchPrompt {
@@ -155,7 +174,7 @@ impl BatchPrompt {
 
 impl BatchPrompts {
     /// Reads templates, one a line, or, from a file whose name ends in `.json`, variations: the generator's
-    /// `prompt_variations.json` or `batch_metadata.json`, or what `attnkit prompt expand --format json` printed.
+    /// `prompt_variations.json` or `batch_metadata.json`, or what is expanded as JSON.
     ///
     /// # Errors
     /// If the file cannot be read, or holds no prompts, or a template in it does not parse.
@@ -163,9 +182,7 @@ impl BatchPrompts {
         let (mut prompts, text) = Self::open(path)?;
         let ends_in = |ending: &str| path.extension().is_some_and(|own| own.eq_ignore_ascii_case(ending));
         if ends_in("csv") {
-            return Err(
-                prompts.unfit("a CSV cannot be read (`attnkit prompt expand --format json` writes what can be)".into())
-            );
+            return Err(BatchPromptsError::Csv { path: path.to_owned() });
         }
         if ends_in("json") {
             let json = Json::parse(text.as_bytes()).map_err(|found| prompts.unfit(format!("not JSON: {found}")))?;
@@ -632,7 +649,8 @@ mod tests {
             error("t.json", r#"[{"id": "prompt_000", "text": "a"}, {"id": "prompt_000", "text": "b"}]"#)
                 .contains("two prompts of the id prompt_000")
         );
-        assert!(error("t.csv", "a").contains("--format json"));
+        let of_csv = read("t.csv", "a").unwrap_err();
+        assert!(of_csv.remedy().unwrap().tries().eq([&CommandName::Expand.here()]), "{of_csv}");
         let of_bytes = |name, bytes: &[u8]| read(name, bytes).unwrap_err().to_string();
         assert!(
             of_bytes("t.txt", b"\xff\xfea\0").contains("UTF-16") && of_bytes("t.json", b"a\xff").contains("not UTF-8")

@@ -38,6 +38,9 @@ use std::path::PathBuf;
 
 use unicode_normalization::UnicodeNormalization;
 
+use crate::error::{ErrorKind, LayerError};
+use crate::remedy::Remedy;
+
 /// Why a tokenizer cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {found}", path.display())]
@@ -46,6 +49,16 @@ pub struct TokenizerError {
     pub path: PathBuf,
     /// What is wrong.
     pub found: String,
+}
+
+impl LayerError for TokenizerError {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::Argument
+    }
+
+    fn remedy(&self) -> Option<Remedy> {
+        Some("name the tokenizer.json of the model's tokenizer".into())
+    }
 }
 
 /// A prompt as generators send it to the model: without line breaks, and with one space where there were several.

@@ -11,6 +11,7 @@ use super::parse::PromptError;
 use super::prompt_id;
 use super::template::Template;
 use crate::bounded;
+use crate::error::{ErrorKind, LayerError};
 
 /// Templates in order.
 #[derive(Debug, Clone)]
@@ -67,6 +68,12 @@ pub enum TemplatesError {
         /// Where they were looked for.
         name: String,
     },
+}
+
+impl LayerError for TemplatesError {
+    fn kind(&self) -> ErrorKind {
+        if matches!(self, Self::Io { .. }) { ErrorKind::File } else { ErrorKind::Prompt }
+    }
 }
 
 impl Templates {

@@ -15,6 +15,7 @@ use super::plan::Group;
 use super::run::ReadCount;
 use crate::grid::Grid;
 use crate::kernel::{MapMeasure, MapMeasurer, Sums};
+use crate::remedy::Note;
 use crate::shape::{AxisNumbers, StepShape};
 use crate::store::{HeadRow, StoreError, heads_batch};
 
@@ -32,7 +33,7 @@ pub struct Answer {
     /// Names of the columns that tell the rows' maps apart.
     pub keys: Vec<String>,
     /// What the user should know, once.
-    pub notes: Vec<String>,
+    pub notes: Vec<Note>,
     /// What was read of arrays.
     pub read: ReadCount,
 }

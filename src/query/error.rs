@@ -5,8 +5,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use polars::error::{PolarsError, PolarsResult};
 
 use super::exact::overflow;
+use crate::error::{ErrorKind, LayerError};
 use crate::kernel::Unlike;
 use crate::progress::Cancelled;
+use crate::remedy::{CommandName, OptionName, Remedy};
 use crate::store::StoreError;
 use crate::suggest::near;
 
@@ -35,6 +37,8 @@ pub enum QueryError {
         condition: String,
         /// What is wrong with it.
         found: String,
+        /// What to try.
+        remedy: Remedy,
     },
     /// A SQL statement that cannot be run.
     #[error("the SQL cannot be run: {found}")]
@@ -48,7 +52,7 @@ pub enum QueryError {
         /// What is wrong with it.
         found: String,
         /// What to try.
-        hint: String,
+        remedy: Remedy,
     },
     /// No map is selected.
     #[error("no map matches{}", condition.as_ref().map(|condition| format!(" `{condition}`")).unwrap_or_default())]
@@ -56,7 +60,7 @@ pub enum QueryError {
         /// The condition.
         condition: Option<String>,
         /// What there is to select.
-        hint: String,
+        remedy: Remedy,
     },
     /// Maps of different grids that would have to be one.
     #[error("maps of different grids cannot be taken together: {}", grids.join("; "))]
@@ -109,51 +113,52 @@ impl From<PolarsError> for QueryError {
     }
 }
 
-impl QueryError {
-    /// What to try next, if that can be told.
-    #[must_use]
-    pub fn hint(&self) -> Option<String> {
+impl LayerError for QueryError {
+    fn kind(&self) -> ErrorKind {
         match self {
-            Self::UnknownColumn { .. } => Some(
-                "text is quoted with '…', names of columns with nothing or \"…\"; the columns: \
-                 attnkit query list STORE --columns help"
-                    .into(),
-            ),
-            Self::Condition { .. } => Some(
-                "an example: --where \"token IN ('flower', 'tree') AND step < 10 AND block BETWEEN 10 AND 20 \
-                 AND entropy < 6\""
-                    .into(),
-            ),
-            Self::Sql { .. } => Some(
-                "the tables are `steps` and `heads`; an example: \
-                 \"SELECT token, avg(entropy) FROM heads GROUP BY token\""
-                    .into(),
-            ),
-            Self::Question { hint, .. } | Self::NothingSelected { hint, .. } => Some(hint.clone()),
-            Self::UnequalGrids { .. } => {
-                Some("select maps of one grid, such as --where \"frames = 15 AND height = 30 AND width = 53\"".into())
-            }
-            Self::Overflow { .. } => Some("compute with floats: CAST(column AS DOUBLE)".into()),
-            Self::Tables(_) => Some("`attnkit verify STORE` names the file that cannot be read, if it is one".into()),
-            Self::Store(_) | Self::Unlike(_) | Self::Cancelled | Self::NotAnAnswer { .. } => None,
+            Self::Store(error) => error.kind(),
+            Self::Tables(_) => ErrorKind::Store,
+            Self::UnknownColumn { .. }
+            | Self::Condition { .. }
+            | Self::Sql { .. }
+            | Self::Question { .. }
+            | Self::Overflow { .. } => ErrorKind::Question,
+            Self::UnequalGrids { .. } | Self::Unlike(_) => ErrorKind::Unanswerable,
+            Self::NothingSelected { .. } => ErrorKind::NothingSelected,
+            Self::NotAnAnswer { .. } => ErrorKind::Argument,
+            Self::Cancelled => ErrorKind::Cancelled,
         }
     }
 
-    /// Whether it is the question that is wrong, not the store.
-    #[must_use]
-    pub const fn is_usage(&self) -> bool {
-        matches!(
-            self,
-            Self::UnknownColumn { .. }
-                | Self::Condition { .. }
-                | Self::Sql { .. }
-                | Self::Question { .. }
-                | Self::Overflow { .. }
-        )
+    fn remedy(&self) -> Option<Remedy> {
+        Some(match self {
+            Self::UnknownColumn { .. } => Remedy::of(
+                "text is quoted with '…', names of columns with nothing or \"…\"; the columns: {}",
+                [CommandName::Columns.here()],
+            ),
+            Self::Sql { .. } => "the tables are `steps` and `heads`; an example: \
+                 \"SELECT token, avg(entropy) FROM heads GROUP BY token\""
+                .into(),
+            Self::Condition { remedy, .. } | Self::Question { remedy, .. } | Self::NothingSelected { remedy, .. } => {
+                remedy.clone()
+            }
+            Self::UnequalGrids { .. } => Remedy::of(
+                "select maps of one grid, such as {}",
+                [OptionName::Where.is("frames = 15 AND height = 30 AND width = 53")],
+            ),
+            Self::Overflow { .. } => "compute with floats: CAST(column AS DOUBLE)".into(),
+            Self::Tables(_) => {
+                Remedy::of("{} names the file that cannot be read, if it is one", [CommandName::Verify.here()])
+            }
+            Self::Store(error) => return error.remedy(),
+            Self::Unlike(_) | Self::Cancelled | Self::NotAnAnswer { .. } => return None,
+        })
     }
+}
 
-    pub(super) fn question(found: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::Question { found: found.into(), hint: hint.into() }
+impl QueryError {
+    pub(super) fn question(found: impl Into<String>, remedy: impl Into<Remedy>) -> Self {
+        Self::Question { found: found.into(), remedy: remedy.into() }
     }
 
     /// For a column that is not among `known`.

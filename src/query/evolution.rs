@@ -19,6 +19,7 @@ use super::selection::{SelectedStep, Selection};
 use super::task::Reduction;
 use crate::metrics::{Measured, Metric};
 use crate::progress::{Meter, Progress};
+use crate::remedy::{Note, OptionName, Remedy};
 use crate::store::Store;
 
 /// What is told of the change between two steps' maps.
@@ -126,17 +127,18 @@ impl Evolution {
     }
 
     /// What to say of series whose steps are not of the same maps, or that end before the word does.
-    fn notes(&self, store: &Store, words: &[&[SelectedStep]]) -> Result<Vec<String>, QueryError> {
-        let mut notes = Vec::new();
+    fn notes(&self, store: &Store, words: &[&[SelectedStep]]) -> Result<Vec<Note>, QueryError> {
+        let mut notes: Vec<Note> = Vec::new();
         let is_uneven = |steps: &&&[SelectedStep]| steps.windows(2).any(|pair| pair[0].maps != pair[1].maps);
         let uneven = words.iter().filter(is_uneven).count();
         if uneven > 0 {
-            notes.push(format!(
+            let text = format!(
                 "in {uneven} of {} series the condition selects other blocks and heads at some steps: what is measured \
-                 against the step before and the last is of other maps, too; numbers of blocks and heads in --where \
-                 keep them fixed",
+                 against the step before and the last is of other maps, too",
                 words.len()
-            ));
+            );
+            let remedy = "numbers of blocks and heads in {} keep them fixed";
+            notes.push(Note::new(text, Remedy::of(remedy, [OptionName::Where.unsaid()])));
         }
         if self.filter.text().is_some() {
             let ends = last_steps(store)?;
@@ -151,7 +153,7 @@ impl Evolution {
                     first[0].video_id,
                     end(first).unwrap_or_default(),
                     ends.get(&first[0].array).copied().unwrap_or_default()
-                ));
+                ).into());
             }
         }
         Ok(notes)

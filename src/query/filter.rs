@@ -13,6 +13,7 @@ use super::catalog::{BOTH, HEADS, STEPS, type_name};
 use super::dialect::for_polars;
 use super::error::{QueryError, caught, plain};
 use super::exact::{conjuncts, exact};
+use crate::remedy::{CommandName, OptionName, Remedy};
 
 /// Columns that say where in a step array a map is.
 pub(super) const PLACE: [&str; 3] = ["token_index", "block", "head"];
@@ -46,18 +47,22 @@ impl Filter {
     /// # Errors
     /// If it cannot be parsed, names an unknown column, compares what cannot be compared, or is no condition.
     pub fn parse(sql: &str) -> Result<Self, QueryError> {
-        let failed = |found: String| QueryError::Condition { condition: sql.to_owned(), found };
+        let refused = |found: String, remedy| QueryError::Condition { condition: sql.to_owned(), found, remedy };
+        let failed = |found: String| {
+            let example = "token IN ('flower', 'tree') AND step < 10 AND block BETWEEN 10 AND 20 AND entropy < 6";
+            refused(found, Remedy::of("an example: {}", [OptionName::Where.is(example)]))
+        };
         let readable = for_polars(sql).map_err(failed)?;
         let whole = sql_expr(&readable).map_err(|error| failed(plain(&error.to_string())))?;
         let mut pieces = Vec::new();
         conjuncts(whole, &mut pieces);
         if pieces.iter().flat_map(IntoIterator::into_iter).any(|expr| matches!(expr, Expr::SubPlan(..))) {
-            return Err(failed("it has a SELECT in it; `attnkit query sql` takes whole statements".to_owned()));
+            let remedy = Remedy::of("{} takes whole statements", [CommandName::Sql.here()]);
+            return Err(refused("it has a SELECT in it".to_owned(), remedy));
         }
         if pieces.iter().flat_map(IntoIterator::into_iter).any(is_aggregate) {
-            let found =
-                "it has an aggregate such as avg(); compute that with `attnkit query sql` and put in the number";
-            return Err(failed(found.to_owned()));
+            let remedy = Remedy::of("compute that with {} and put in the number", [CommandName::Sql.here()]);
+            return Err(refused("it has an aggregate such as avg()".to_owned(), remedy));
         }
         let mut conditions: Vec<Condition> = pieces.into_iter().map(Condition::new).collect();
         let unknown = conditions.iter().flat_map(|condition| &condition.columns).find(|name| !BOTH.contains(name));

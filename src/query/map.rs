@@ -14,6 +14,7 @@ use super::task::Reduction;
 use crate::grid::{Grid, VideoSize, infer_grid};
 use crate::kernel::{FramePlacement, Pooling, resample};
 use crate::progress::Progress;
+use crate::remedy::{CommandName, OptionName, Remedy};
 use crate::store::{Store, series_of};
 
 /// Values of a resampled map, at the most.
@@ -38,17 +39,20 @@ impl SpatialMap {
     fn plan(&self, store: &Store) -> Result<(Plan, Option<Pooling>), QueryError> {
         let selection = Selection::find(store, &self.filter)?;
         let steps = &selection.steps;
-        let one = |what: &str, option: &str, names: BTreeSet<&str>| match names.len() {
+        let one = |what: &str, option: OptionName, names: BTreeSet<&str>| match names.len() {
             ..=1 => Ok(()),
             count => Err(QueryError::question(
                 format!("a map is of one {what}; {count} are selected: {}", few(&names)),
-                format!("choose one with {option}, or average over all with `attnkit query average`"),
+                Remedy::of(
+                    "choose one with {}, or average over all with {}",
+                    [option.any(), CommandName::Average.here()],
+                ),
             )),
         };
-        one("video", "--video ID", steps.iter().map(|step| &*step.video_id).collect())?;
-        one("word", "--token WORD", steps.iter().map(|step| &*step.token).collect())?;
+        one("video", OptionName::Video, steps.iter().map(|step| &*step.video_id).collect())?;
+        one("word", OptionName::Token, steps.iter().map(|step| &*step.token).collect())?;
         let numbers: Vec<String> = steps.iter().map(|step| step.step.to_string()).collect();
-        one("step", "--step N", numbers.iter().map(String::as_str).collect())?;
+        one("step", OptionName::Step, numbers.iter().map(String::as_str).collect())?;
         let pooling = selection.steps.first().map(|step| pooling_of(store, &step.array)).transpose()?.flatten();
         let plan = Plan::new(store, &selection, &[Key::Video, Key::Token, Key::TokenIndex, Key::Step], self.reduction)?;
         Ok((plan, pooling))
@@ -97,11 +101,14 @@ impl SpatialMap {
                     "{} latent frames cannot be placed in {} frames as a causal VAE decodes them",
                     grid.frames, target.frames
                 ),
-                format!(
-                    "such a video has {} (WAN, 4 to a latent frame) or {} (LTX, 8), or any other whole number of them \
-                     to one; --placement even stretches them",
-                    4 * (grid.frames - 1) + 1,
-                    8 * (grid.frames - 1) + 1
+                Remedy::of(
+                    &format!(
+                        "such a video has {} (WAN, 4 to a latent frame) or {} (LTX, 8), or any other whole number of \
+                         them to one; {{}} stretches them",
+                        4 * (grid.frames - 1) + 1,
+                        8 * (grid.frames - 1) + 1
+                    ),
+                    [OptionName::Placement.is("even")],
                 ),
             ));
         }
@@ -109,7 +116,10 @@ impl SpatialMap {
         if values.is_none_or(|values| values > LARGEST_MAP) {
             return Err(QueryError::question(
                 format!("a map of {target} would have more than {LARGEST_MAP} values"),
-                "ask for a smaller --size or fewer --frames",
+                Remedy::of(
+                    "ask for a smaller {} or fewer {}",
+                    [OptionName::Size.unsaid(), OptionName::Frames.unsaid()],
+                ),
             ));
         }
         resampled(answer, grid, target, self.placement, pooling.filter(|_| self.size.is_some()))
@@ -126,7 +136,10 @@ impl SpatialMap {
         infer_grid(spatial, video).map_err(|error| {
             QueryError::question(
                 format!("the grid of these {spatial} positions is not known: {error}"),
-                "give the size of the whole video with --size HxW and --frames N, or ingest again with --grid FxHxW",
+                Remedy::of(
+                    "give the size of the whole video with {} and {}, or ingest again with {}",
+                    [OptionName::Size.any(), OptionName::Frames.any(), OptionName::Grid.any()],
+                ),
             )
         })
     }

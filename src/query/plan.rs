@@ -18,6 +18,7 @@ use super::selection::{Maps, SelectedStep, Selection};
 use super::task::{Piece, Placed, Reduction, Task};
 use crate::dtype::Dtype;
 use crate::grid::Grid;
+use crate::remedy::{CommandName, Note, OptionName, Remedy};
 use crate::shape::StepShape;
 use crate::store::{ArrayKind, Store, StoreError, series_of};
 
@@ -51,7 +52,7 @@ pub struct Plan {
     pub(super) tasks: Vec<Task>,
     pub(super) explain: Explain,
     /// What the user should know, once.
-    pub notes: Vec<String>,
+    pub notes: Vec<Note>,
 }
 
 impl Plan {
@@ -91,7 +92,7 @@ impl Plan {
         for series in selection.steps.chunk_by(|a, b| a.array == b.array) {
             planner.add_series(series)?;
         }
-        let mut notes = planner.absent_axes(selection);
+        let mut notes: Vec<Note> = planner.absent_axes(selection).into_iter().map(Note::from).collect();
         if !planner.of_unknown_grids.is_empty() {
             notes.push(unknown_grids(&planner.of_unknown_grids.iter().map(|video| &**video).collect()));
         }
@@ -365,11 +366,13 @@ impl Planner<'_> {
 }
 
 /// What to say where maps of several videos are taken together position by position, and their grids are not known.
-pub(super) fn unknown_grids(videos: &BTreeSet<&str>) -> String {
-    format!(
+pub(super) fn unknown_grids(videos: &BTreeSet<&str>) -> Note {
+    let text = format!(
         "the grids of {} videos are not known ({}): their maps are taken together position by position, which is right \
-         only if their grids are the same (name it with `attnkit ingest --grid FxHxW --replace`)",
+         only if their grids are the same",
         videos.len(),
         few(videos)
-    )
+    );
+    let tries = [CommandName::Ingest.here(), OptionName::Grid.any(), OptionName::Replace.on()];
+    Note::new(text, Remedy::of("{} with {} and {} names it", tries))
 }

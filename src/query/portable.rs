@@ -14,6 +14,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::answer::{Answer, Maps};
 use super::error::{QueryError, caught};
 use super::run::ReadCount;
+use crate::remedy::Note;
 
 /// What the bytes begin with; the digit is the version of what follows.
 const MARK: &[u8; 8] = b"attnans1";
@@ -30,7 +31,7 @@ struct Description {
     is_single_map: bool,
     is_summarised: bool,
     keys: Vec<String>,
-    notes: Vec<String>,
+    notes: Vec<Note>,
     chunks_read: u64,
     bytes_read: u64,
 }
@@ -164,7 +165,7 @@ mod tests {
             is_single_map: true,
             is_summarised: true,
             keys: vec!["seed".into()],
-            notes: vec!["a note".into()],
+            notes: vec![Note::new("a note", "do something")],
             read: ReadCount { chunks: u64::MAX, bytes: 3 },
         }
     }

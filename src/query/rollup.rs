@@ -35,7 +35,7 @@ pub(super) fn choose(
     } else if reduction.skipna {
         "a rollup does not leave out non-finite values"
     } else if !reduction.rollups {
-        "--no-rollups"
+        "they are not wanted"
     } else if !has_rollups() {
         "the store was made without rollups"
     } else if let Some(kind) = rollups.iter().copied().find(fits) {
@@ -146,7 +146,7 @@ mod tests {
         assert_eq!(refused(usual, true), None);
         assert_eq!(refused(usual, false), Some("the store was made without rollups"));
         assert_eq!(refused(Reduction { reducer: Reducer::Max, ..usual }, true), Some("a rollup holds means only"));
-        assert_eq!(refused(Reduction { rollups: false, ..usual }, true), Some("--no-rollups"));
+        assert_eq!(refused(Reduction { rollups: false, ..usual }, true), Some("they are not wanted"));
         let skipna = Reduction { skipna: true, ..usual };
         assert_eq!(refused(skipna, true), Some("a rollup does not leave out non-finite values"));
         let averaged = StepShape { blocks: 1, heads: 1, ..SHAPE };

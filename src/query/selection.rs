@@ -118,7 +118,7 @@ impl Selection {
         if selected.is_empty() {
             let condition = filter.text().map(str::to_owned);
             let hints = filter.several_hint().into_iter().chain([whats_there(&catalog)?]);
-            return Err(QueryError::NothingSelected { condition, hint: hints.collect::<Vec<_>>().join("; ") });
+            return Err(QueryError::NothingSelected { condition, remedy: hints.collect::<Vec<_>>().join("; ").into() });
         }
         Ok(Self { steps: selected })
     }

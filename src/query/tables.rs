@@ -15,6 +15,7 @@ use super::exact::{exact_plan, filtered, overflow};
 use super::filter::Filter;
 use super::selection::{join, whats_there};
 use super::unknown::unknown_groups;
+use crate::remedy::{Note, OptionName, Remedy};
 use crate::store::Store;
 
 /// A table of the store.
@@ -61,7 +62,10 @@ impl List {
         if let Some(unknown) = asked.find(|name| !available.contains(name)) {
             if HEADS.contains(unknown) {
                 let found = format!("`{unknown}` is a column of `heads`; rows of `steps` have none");
-                return Err(QueryError::question(found, "list rows of heads with --table heads"));
+                return Err(QueryError::question(
+                    found,
+                    Remedy::of("list rows of heads with {}", [OptionName::Table.is("heads")]),
+                ));
             }
             return Err(QueryError::unknown_column(unknown, available.iter_names().map(PlSmallStr::as_str)));
         }
@@ -128,7 +132,7 @@ impl List {
         if answer.table.height() == 0 && self.arrange.limit != Some(0) {
             let asked = self.filter.text().map(|text| format!(" matches `{text}`")).unwrap_or_default();
             let hints = self.filter.several_hint().into_iter().chain([whats_there(&Catalog::open(store)?)?]);
-            answer.notes.push(format!("no row{asked}; {}", hints.collect::<Vec<_>>().join("; ")));
+            answer.notes.push(format!("no row{asked}; {}", hints.collect::<Vec<_>>().join("; ")).into());
         }
         Ok(answer)
     }
@@ -241,7 +245,7 @@ impl Sql {
                 notes.push("LIMIT without ORDER BY keeps any groups, others each time".into());
             }
         }
-        Ok(Answer { notes, ..Answer::of_table(table) })
+        Ok(Answer { notes: notes.into_iter().map(Note::from).collect(), ..Answer::of_table(table) })
     }
 }
 

@@ -3,6 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::error::{ErrorKind, LayerError};
+use crate::remedy::{CommandName, OptionName, Remedy};
+
 /// EIO: what a disk answers for a sector that it cannot read.
 const BAD_SECTOR: i32 = 5;
 
@@ -67,8 +70,8 @@ pub enum StoreError {
         found: String,
     },
     /// The file system has no locks, and nobody promised to be the only writer.
-    #[error("{}: this file system has no locks ({source}), so that two writers could overwrite each other's commits; \
-        if nobody else writes into this store, say so with --single-writer", path.display())]
+    #[error("{}: this file system has no locks ({source}), so that two writers could overwrite each other's commits",
+        path.display())]
     NoLocks {
         /// The lock's file.
         path: PathBuf,
@@ -87,6 +90,30 @@ pub enum StoreError {
         /// The store.
         path: PathBuf,
     },
+}
+
+impl LayerError for StoreError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotAStore { .. } => ErrorKind::NotAStore,
+            Self::Busy { .. } => ErrorKind::Busy,
+            _ => ErrorKind::Store,
+        }
+    }
+
+    fn remedy(&self) -> Option<Remedy> {
+        Some(match self {
+            Self::NoLocks { .. } => {
+                Remedy::of("if nobody else writes into this store, say so with {}", [OptionName::SingleWriter.on()])
+            }
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => Remedy::of(
+                "make room and run the same command again: it goes on where it stopped; {} removes what is incomplete",
+                [CommandName::Gc.here()],
+            ),
+            Self::Busy { .. } => "what it is writing now is not garbage; try again later".into(),
+            _ => return None,
+        })
+    }
 }
 
 impl StoreError {

@@ -28,6 +28,32 @@ fn modules_know_those_that_the_table_names_and_no_others() {
     }
 }
 
+/// What the library says can be shown by any face: options and commands are values in it (`remedy`).
+#[test]
+fn no_message_of_the_library_is_a_command_line() {
+    let mut said = Vec::new();
+    walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut |path, text| {
+        if path.components().any(|part| part.as_os_str() == "cli") {
+            return;
+        }
+        let is_option = |words: &str| words.split("--").skip(1).any(|word| word.starts_with(char::is_alphabetic));
+        let is_command = |words: &str| words.contains("`attnkit ") || words.contains("attnkit query");
+        let lines = text.lines().map(str::trim).filter(|line| !line.starts_with("//"));
+        let found = lines.filter(|line| is_option(line) || is_command(line));
+        said.extend(found.map(|words| format!("{}: {words}", path.display())));
+    });
+    assert!(said.is_empty(), "{said:#?}");
+}
+
+/// Visits every file of code below a directory: its path, and what stands before its tests.
+fn walk(path: &Path, visit: &mut dyn FnMut(&Path, &str)) {
+    if path.is_dir() {
+        return fs::read_dir(path).unwrap().for_each(|entry| walk(&entry.unwrap().path(), visit));
+    }
+    let text = fs::read_to_string(path).unwrap();
+    visit(path, text.split("\nmod tests {").next().unwrap());
+}
+
 /// The words of the first row, and what each further module is said to know.
 fn documented(page: &str) -> (Names, BTreeMap<String, Names>) {
     let rows: Vec<[Names; 2]> = page
@@ -71,15 +97,12 @@ fn imported(src: &Path) -> BTreeMap<String, Names> {
 }
 
 fn look(path: &Path, known: &mut Names) {
-    if path.is_dir() {
-        return fs::read_dir(path).unwrap().for_each(|entry| look(&entry.unwrap().path(), known));
-    }
-    let text = fs::read_to_string(path).unwrap();
-    let of_product = text.split("\nmod tests {").next().unwrap();
-    for line in of_product.lines().filter(|line| !line.trim_start().starts_with("//")) {
-        for behind in line.split("crate::").skip(1) {
-            assert!(!behind.starts_with('{'), "{}: one line for each module, please", path.display());
-            known.insert(behind.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect());
+    walk(path, &mut |path, text| {
+        for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            for behind in line.split("crate::").skip(1) {
+                assert!(!behind.starts_with('{'), "{}: one line for each module, please", path.display());
+                known.insert(behind.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect());
+            }
         }
-    }
+    });
 }

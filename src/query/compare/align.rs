@@ -6,37 +6,21 @@ use super::{Across, Align, Compare};
 use crate::query::error::{QueryError, few};
 use crate::query::key::KeyValue;
 use crate::query::selection::SelectedStep;
+use crate::remedy::{Note, OptionName, Remedy};
 
 impl Compare {
     /// Leaves out the steps of which it is not known on which side they are: what is unknown is not equal.
     pub(super) fn leave_out_unknown(
         &self,
         steps: &mut Vec<SelectedStep>,
-        notes: &mut Vec<String>,
+        notes: &mut Vec<Note>,
     ) -> Result<(), QueryError> {
-        let (is_known, column, hint): (fn(&SelectedStep) -> bool, _, _) = match self.across {
-            Across::Prompt => (|step| step.prompt.is_some(), "prompt", "the dump's metadata has no prompt"),
-            Across::Seed => (
-                |step| step.seed.is_some(),
-                "seed",
-                "the dump's metadata has no seed, or one that is no integer of 64 bits",
-            ),
-            Across::Weight => (
-                |step| step.weight.is_some(),
-                "weight",
-                "no weight is known of these words: ingest again with --prompts FILE, which changes nothing else, or \
-                 name token directories as in token_flower:2.5",
-            ),
-            Across::Block => (
-                |step| step.numbers.block(step.shape, 0).is_some(),
-                "block",
-                "blocks are averaged in the dump: there is one map of all of them",
-            ),
-            Across::Head => (
-                |step| step.numbers.head(step.shape, 0).is_some(),
-                "head",
-                "heads are averaged in the dump: there is one map of all of them",
-            ),
+        let (is_known, column): (fn(&SelectedStep) -> bool, _) = match self.across {
+            Across::Prompt => (|step| step.prompt.is_some(), "prompt"),
+            Across::Seed => (|step| step.seed.is_some(), "seed"),
+            Across::Weight => (|step| step.weight.is_some(), "weight"),
+            Across::Block => (|step| step.numbers.block(step.shape, 0).is_some(), "block"),
+            Across::Head => (|step| step.numbers.head(step.shape, 0).is_some(), "head"),
             Across::Video | Across::Token | Across::Step => return Ok(()),
         };
         let unknown: BTreeSet<&str> = steps.iter().filter(|step| !is_known(step)).map(|step| &*step.video_id).collect();
@@ -53,15 +37,29 @@ impl Compare {
         steps.retain(is_known);
         if steps.is_empty() {
             let condition = Some(format!("{column} IS NOT NULL"));
-            return Err(QueryError::NothingSelected { condition, hint: hint.into() });
+            return Err(QueryError::NothingSelected { condition, remedy: self.why_unknown() });
         }
-        notes.push(note);
+        notes.push(note.into());
         Ok(())
+    }
+
+    /// Why of no step it is known on which side it is.
+    fn why_unknown(&self) -> Remedy {
+        match self.across {
+            Across::Prompt => "the dump's metadata has no prompt".into(),
+            Across::Seed => "the dump's metadata has no seed, or one that is no integer of 64 bits".into(),
+            Across::Weight => Remedy::of(
+                "no weight is known of these words: ingest again with {}, which changes nothing else, or name token \
+                 directories as in token_flower:2.5",
+                [OptionName::Prompts.any()],
+            ),
+            other => format!("{0}s are averaged in the dump: there is one map of all of them", other.name()).into(),
+        }
     }
 
     /// Keeps the steps that are compared, relabelled so that those compared with each other have one number, and
     /// ordered so that all sides of a step come together.
-    pub(super) fn align(&self, steps: &mut Vec<SelectedStep>, notes: &mut Vec<String>) -> Result<(), QueryError> {
+    pub(super) fn align(&self, steps: &mut Vec<SelectedStep>, notes: &mut Vec<Note>) -> Result<(), QueryError> {
         match self.align {
             _ if self.across == Across::Step => {}
             Align::Step | Align::Mean => {}
@@ -86,11 +84,7 @@ impl Compare {
 
     /// For each timestep of the side that has the fewest, the steps of every video nearest to it, under that side's
     /// number. Of a timestep that is visited several times, the visits are paired in their order.
-    fn nearest_in_time(
-        &self,
-        steps: &[SelectedStep],
-        notes: &mut Vec<String>,
-    ) -> Result<Vec<SelectedStep>, QueryError> {
+    fn nearest_in_time(&self, steps: &[SelectedStep], notes: &mut Vec<Note>) -> Result<Vec<SelectedStep>, QueryError> {
         let side = |step: &SelectedStep| match self.across {
             Across::Prompt => step.prompt.clone().map_or(KeyValue::Null, KeyValue::Text),
             Across::Seed => step.seed.map_or(KeyValue::Null, KeyValue::Int),
@@ -110,29 +104,34 @@ impl Compare {
         let Some(reference) = schedules.iter().min_by_key(of_fewest) else {
             let reasons = unusable.iter().map(|(reason, videos)| format!("{reason} ({})", few(videos)));
             let reasons = reasons.collect::<Vec<_>>().join("; ");
-            return Err(QueryError::question(
-                format!("nothing can be paired by timestep: {reasons}"),
-                "pair steps by number with --align step, or compare --align last or mean",
-            ));
+            let tries = [OptionName::Align.is("step"), OptionName::Align.is("last")];
+            let remedy = Remedy::of("pair steps by number with {}, or compare {} or mean", tries);
+            return Err(QueryError::question(format!("nothing can be paired by timestep: {reasons}"), remedy));
         };
         let all = steps.iter().map(|step| &step.video_id).collect::<HashSet<_>>().len();
         for (reason, videos) in &unusable {
-            notes.push(format!(
-                "left out of --align timestep: {} of {all} videos, whose {reason} ({})",
-                videos.len(),
-                few(videos)
-            ));
+            notes.push(
+                format!(
+                    "left out of the alignment by timestep: {} of {all} videos, whose {reason} ({})",
+                    videos.len(),
+                    few(videos)
+                )
+                .into(),
+            );
         }
         let own = side(reference.times[0].0);
         let others =
             schedules.iter().filter(|schedule| side(schedule.times[0].0) == own && !schedule.has_times_of(reference));
         let others: BTreeSet<&str> = others.map(|schedule| &*schedule.times[0].0.video_id).collect();
         if !others.is_empty() {
-            notes.push(format!(
-                "timesteps are those of {}; {} on the same side have others, and their nearest steps are taken",
-                reference.times[0].0.video_id,
-                few(&others)
-            ));
+            notes.push(
+                format!(
+                    "timesteps are those of {}; {} on the same side have others, and their nearest steps are taken",
+                    reference.times[0].0.video_id,
+                    few(&others)
+                )
+                .into(),
+            );
         }
         let repeated: BTreeSet<&str> = schedules
             .iter()
@@ -148,7 +147,7 @@ impl Compare {
                  first",
                 reference.times[0].0.video_id,
                 few(&repeated)
-            ));
+            ).into());
         }
         let mut aligned: Vec<SelectedStep> = Vec::new();
         let mut stretched: BTreeSet<&str> = BTreeSet::new();
@@ -170,14 +169,17 @@ impl Compare {
                  them, and left out",
                 reference.times.len(),
                 reference.times[0].0.video_id
-            ));
+            ).into());
         }
         if !stretched.is_empty() {
-            notes.push(format!(
-                "a step of {} is the nearest to several timesteps of {}, and is compared at each of them",
-                few(&stretched),
-                reference.times[0].0.video_id
-            ));
+            notes.push(
+                format!(
+                    "a step of {} is the nearest to several timesteps of {}, and is compared at each of them",
+                    few(&stretched),
+                    reference.times[0].0.video_id
+                )
+                .into(),
+            );
         }
         Ok(aligned)
     }

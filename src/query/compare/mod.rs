@@ -18,6 +18,7 @@ use crate::query::plan::{Plan, unknown_grids};
 use crate::query::run::Reduced;
 use crate::query::selection::Selection;
 use crate::query::task::Reduction;
+use crate::remedy::{Note, OptionName, Remedy};
 
 use self::differences::Differences;
 use self::table::Row;
@@ -160,7 +161,10 @@ impl Compare {
         if self.across != Across::Token && words.len() > 1 {
             return Err(QueryError::question(
                 format!("{} words are selected: {}", words.len(), few(&words)),
-                "choose one with --token WORD, or compare them with --across token",
+                Remedy::of(
+                    "choose one with {}, or compare them with {}",
+                    [OptionName::Token.any(), OptionName::Across.is("token")],
+                ),
             ));
         }
         let mut notes = Vec::new();
@@ -180,10 +184,11 @@ impl Compare {
         let name = self.across.name();
         if sides.len() < 2 {
             let only = sides.first().map_or_else(|| "none".to_owned(), ToString::to_string);
-            notes.insert(0, format!("there is only one {name} to compare: {only}"));
+            let told: Vec<String> = notes.into_iter().map(|note: Note| note.text).collect();
+            let only = [vec![format!("there is only one {name} to compare: {only}")], told].concat();
             return Err(QueryError::question(
-                notes.join("; "),
-                "select more with --where, or compare across something else",
+                only.join("; "),
+                Remedy::of("select more with {}, or compare across something else", [OptionName::Where.unsaid()]),
             ));
         }
         let pairs = self.pairs(&sides, form)?;
@@ -193,10 +198,10 @@ impl Compare {
         }
         let lonely = awaited.values().filter(|groups| **groups < sides.len()).count();
         if lonely > 0 {
-            notes.push(format!(
-                "steps that are not in every {name}: {lonely}; there, only those that have them are \
-                compared (--align timestep, last or mean matches others)"
-            ));
+            let text =
+                format!("steps that are not in every {name}: {lonely}; there, only those that have them are compared");
+            let remedy = Remedy::of("{}, last or mean matches others", [OptionName::Align.is("timestep")]);
+            notes.push(Note::new(text, remedy));
         }
         let of_unknown_grids: BTreeSet<&str> =
             selection.steps.iter().filter(|step| step.grid.is_none()).map(|step| &*step.video_id).collect();

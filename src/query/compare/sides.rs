@@ -10,6 +10,7 @@ use super::Across;
 use crate::prompt::parse_weighted;
 use crate::query::key::KeyValue;
 use crate::query::selection::{Maps, SelectedStep};
+use crate::remedy::{Note, OptionName, Remedy};
 use crate::shape::AxisNumbers;
 
 /// Names that are given of what there are several of.
@@ -113,7 +114,7 @@ type Sides = BTreeMap<KeyValue, Side>;
 
 /// What to say of the sides: in what they differ beside what is asked, and of how many videos each is a mean.
 /// `by_step`: they are compared step by step, else over all steps or the last ones.
-pub(super) fn notes(across: Across, steps: &[SelectedStep], by_step: bool) -> Vec<String> {
+pub(super) fn notes(across: Across, steps: &[SelectedStep], by_step: bool) -> Vec<Note> {
     let units: Vec<Sides> = units(across, steps, by_step).into_values().filter(|sides| sides.len() > 1).collect();
     let is_asked = |ways: &[Across]| ways.contains(&across);
     let mut found = Vec::new();
@@ -142,26 +143,28 @@ pub(super) fn notes(across: Across, steps: &[SelectedStep], by_step: bool) -> Ve
     let mut notes = Vec::new();
     let differing: Vec<&str> = found.iter().filter_map(Difference::text).collect();
     if !differing.is_empty() {
-        notes.push(format!(
-            "the sides differ in more than the {}, and what is compared is that, too: {}; --where can keep it fixed",
+        let text = format!(
+            "the sides differ in more than the {}, and what is compared is that, too: {}",
             across.name(),
             differing.join("; ")
-        ));
+        );
+        notes.push(Note::new(text, Remedy::of("{} can keep it fixed", [OptionName::Where.unsaid()])));
     }
     let unknown: Vec<&str> = found.iter().filter_map(Difference::unknown).collect();
     if !unknown.is_empty() {
-        notes.push(format!("whether the sides differ in {} is not known", unknown.join(" and ")));
+        notes.push(format!("whether the sides differ in {} is not known", unknown.join(" and ")).into());
     }
     let most = units.iter().flat_map(BTreeMap::values).max_by_key(|side| side.videos.known.len());
     if let Some(most) = most.filter(|side| side.videos.known.len() > 1) {
         let mut kinds = vec![most.texts.count("text"), most.seeds.count("seed")];
         kinds.extend((most.weights.known.len() > 1).then(|| most.weights.count("weight")));
-        notes.push(format!(
-            "each side is one mean map, taken over up to {} videos ({}) before it is compared: within each video, \
-             asked one by one with --video, it may be otherwise",
+        let text = format!(
+            "each side is one mean map, taken over up to {} videos ({}) before it is compared",
             most.videos.known.len(),
             kinds.join(", ")
-        ));
+        );
+        let remedy = "within each video, asked one by one with {}, it may be otherwise";
+        notes.push(Note::new(text, Remedy::of(remedy, [OptionName::Video.unsaid()])));
     }
     notes
 }
