@@ -28,7 +28,7 @@ pub(crate) fn run(dump: &Path, word: &str) -> Result<(), Box<dyn Error>> {
         word.replace('\'', "''")
     );
     let answer = Sql { statement }.run(&Store::open(path)?)?;
-    let style = TableStyle { width: None, rows: 5, advice: false };
+    let style = TableStyle { width: None, rows: 5, advice: None };
     print!("{}", String::from_utf8(to_text(&answer, Format::Table, style)?)?);
     Ok(())
 }

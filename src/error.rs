@@ -69,6 +69,9 @@ impl ErrorKind {
     }
 }
 
+/// What was found: words, or the error of somebody else's library, which stays the source.
+pub type Cause = Box<dyn StdError + Send + Sync>;
+
 /// An error of one layer of this library.
 pub trait LayerError: StdError + Send + Sync + 'static {
     /// What kind of mistake it is.
@@ -144,5 +147,22 @@ impl<E: LayerError> From<E> for Error {
 impl LayerError for std::io::Error {
     fn kind(&self) -> ErrorKind {
         ErrorKind::File
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::StoreError;
+
+    #[test]
+    fn what_another_library_said_stays_the_source() {
+        let said = serde_json::from_str::<u8>("x").unwrap_err();
+        let error = Error::from(StoreError::Damaged { path: "zarr.json".into(), found: said.into() });
+        assert!(error.source().unwrap().is::<serde_json::Error>(), "{error}");
+        assert_eq!((error.kind(), error.kind().name()), (ErrorKind::Store, "store"));
+        assert_eq!(error.to_string(), "zarr.json: damaged: expected value at line 1 column 1");
+        let error = error.with_remedy("restore it");
+        assert_eq!(error.remedy().unwrap().to_string(), "restore it");
     }
 }

@@ -27,6 +27,7 @@ const TOKEN_PREFIX: &str = "token_";
 
 /// How video directories are laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Layout {
     /// `prompt_000_vid001/`, as documented.
@@ -38,6 +39,7 @@ pub enum Layout {
 
 /// How step files are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Format {
     /// `.npy`
     #[default]
@@ -45,6 +47,7 @@ pub enum Format {
     Npy,
     /// `.npy.gz`
     #[serde(rename = "npy.gz")]
+    #[cfg_attr(feature = "cli", value(name = "npy.gz"))]
     NpyGzip,
 }
 

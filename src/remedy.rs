@@ -230,7 +230,9 @@ impl Remedy {
         let mut tries = tries.into_iter();
         let mut parts = Vec::new();
         for (index, words) in words.split("{}").enumerate() {
-            parts.extend(tries.next().filter(|_| index > 0).map(Part::Try));
+            if index > 0 {
+                parts.extend(tries.next().map(Part::Try));
+            }
             parts.extend((!words.is_empty()).then_some(Part::Words(words.into())));
         }
         Self { parts }
@@ -249,7 +251,7 @@ impl Remedy {
     pub fn spelled(&self, by: &dyn Spelling) -> String {
         let part = |part: &Part| match part {
             Part::Words(words) => words.clone(),
-            Part::Try(one) => by.spell(one).into(),
+            Part::Try(one) => by.spell(one),
         };
         self.parts.iter().map(part).collect()
     }

@@ -99,8 +99,8 @@ impl From<IngestError> for RepairError {
 /// video is committed whole, as by an ingest. Its progress counts steps verified.
 ///
 /// # Errors
-/// If the store or a dump cannot be read at all, or the store not be written; and [`RepairError::Cancelled`]. What could
-/// not be mended is in [`RepairReport::left`].
+/// If the store or a dump cannot be read at all, or the store not be written; and [`RepairError::Cancelled`]. What
+/// could not be mended is in [`RepairReport::left`].
 pub fn run(path: &Path, options: &RepairOptions, progress: &dyn Progress) -> Result<RepairReport, RepairError> {
     let start = Instant::now();
     let (store, root) = Store::open_to_mend(path)?;

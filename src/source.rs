@@ -602,7 +602,8 @@ impl<'a> WordReader<'a> {
                     Over { heads: true, .. } => ArrayKind::MeanHead,
                     Over { .. } => ArrayKind::Attention,
                 };
-                let damaged = |found: String| StoreError::Damaged { path: snapshot.store().place(), found };
+                let damaged =
+                    |found: String| StoreError::Damaged { path: snapshot.store().place(), found: found.into() };
                 let first = rows.first().ok_or_else(|| damaged("a word without rows".into()))?;
                 let there = snapshot.has_array(&format!("{}/{}", first.series_path(), wanted.name()));
                 let kind = if there { wanted } else { ArrayKind::Attention };
@@ -627,7 +628,7 @@ impl<'a> WordReader<'a> {
                 if bytes.len() != shape.len() * dtype.size() {
                     let found =
                         format!("the row of step {} says {}; the array has steps of others", row.step, row.shape);
-                    return Err(StoreError::Damaged { path: PathBuf::from(&row.array), found }.into());
+                    return Err(StoreError::Damaged { path: PathBuf::from(&row.array), found: found.into() }.into());
                 }
                 Ok(visit(Values::from_ne_bytes(*dtype, &bytes), shape))
             }

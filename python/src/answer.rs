@@ -142,7 +142,7 @@ impl Answer {
     /// As text: `table`, `csv`, `json` or `jsonl`.
     fn to_text(&self, format: &str, rows: usize, width: usize) -> PyResult<String> {
         let format: Format = parsed("format", format)?;
-        let style = TableStyle { width: Some(width), rows, advice: false };
+        let style = TableStyle { width: Some(width), rows, advice: None };
         let text = output::to_text(&self.answer, format, style).or_raise()?;
         Ok(String::from_utf8_lossy(&text).into_owned())
     }

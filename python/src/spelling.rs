@@ -28,6 +28,7 @@ impl Spelling for Arguments {
                 let path = path.as_ref().map(|path| path.display().to_string());
                 command(*name, path.as_deref())
             }
+            other => Remedy::of("{}", [other.clone()]).to_string(),
         }
     }
 }

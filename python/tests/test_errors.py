@@ -137,6 +137,15 @@ def test_an_error_is_of_its_class_and_of_the_builtin_one(
     assert (type(again), str(again), again.hint) == (kind, str(error), error.hint)
 
 
+def test_an_error_says_its_kind_and_what_to_try(tmp_path: Path) -> None:
+    with pytest.raises(attnkit.NotFoundError) as caught:
+        attnkit.ingest(tmp_path, tmp_path / "maps.store")
+    error = pickle.loads(pickle.dumps(caught.value))
+    assert error.kind == "not_found" and error.remedy == error.hint == f"`attnkit info {tmp_path}` shows what is " + (
+        "recognised there"
+    )
+
+
 # Hints.
 
 

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum, ValueHint};
+use clap::{Args, ValueHint};
 
 use super::progress::Bar;
+use super::shared::{ConditionArg, StoreArg};
 use super::{Failure, Global, interrupt, say, say_left_out, show, units};
 use crate::export::{self, ExportOptions, Format, Layout};
-use crate::query::Filter;
 use crate::store::Store;
 
 /// Write a store back as a dump: step files, metadata and summaries in `OUT/attention_maps`.
@@ -21,50 +21,27 @@ Examples:
   attnkit export maps.store --out restored --layout nested --format npy.gz
   attnkit export maps.store --out flowers --where \"token = 'flower' AND step < 10\"")]
 pub(super) struct ExportArgs {
-    /// The store
-    #[arg(value_hint = ValueHint::DirPath, value_parser = super::path())]
-    store: PathBuf,
+    #[command(flatten)]
+    at: StoreArg,
     /// A new or empty directory
     #[arg(long, value_hint = ValueHint::DirPath, value_parser = super::path())]
     out: PathBuf,
     /// Directories as `prompt_000_vid001` (flat) or `prompt_000/vid001` (nested)
     #[arg(long, value_enum, default_value = "flat")]
-    layout: LayoutArg,
-    /// Only steps of which at least one map matches this SQL condition, as in `attnkit query`
-    #[arg(long = "where", value_name = "SQL")]
-    condition: Option<String>,
+    layout: Layout,
+    #[command(flatten)]
+    condition: ConditionArg,
     /// Format of the step files
     #[arg(long, value_enum, default_value = "npy")]
-    format: FormatArg,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum LayoutArg {
-    Flat,
-    Nested,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum FormatArg {
-    Npy,
-    #[value(name = "npy.gz")]
-    NpyGzip,
+    format: Format,
 }
 
 pub(super) fn run(args: &ExportArgs, global: &Global) -> Result<ExitCode, Failure> {
-    let store = Store::open(&args.store)?;
-    let layout = match args.layout {
-        LayoutArg::Flat => Layout::Flat,
-        LayoutArg::Nested => Layout::Nested,
-    };
-    let format = match args.format {
-        FormatArg::Npy => Format::Npy,
-        FormatArg::NpyGzip => Format::NpyGzip,
-    };
+    let store = Store::open(&args.at.store)?;
     interrupt::listen();
     let progress = Bar::of_steps("export", global.quiet);
-    let filter = args.condition.as_deref().map(Filter::parse).transpose()?;
-    let options = ExportOptions { layout, format, filter };
+    let filter = args.condition.filter()?;
+    let options = ExportOptions { layout: args.layout, format: args.format, filter };
     let report = export::run(&store, &args.out, &options, &progress)?;
     progress.finish();
     if !global.quiet {

@@ -1,10 +1,10 @@
 //! `attnkit gc`.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, ValueHint};
+use clap::Args;
 
+use super::shared::{SingleWriterArg, StoreArg};
 use super::{Failure, Global, say_left_out, show, units};
 use crate::store::Store;
 
@@ -15,19 +15,17 @@ Examples:
   attnkit gc maps.store --dry-run
   attnkit gc maps.store")]
 pub(super) struct GcArgs {
-    /// The store
-    #[arg(value_hint = ValueHint::DirPath, value_parser = super::path())]
-    store: PathBuf,
-    /// Nobody else writes into the store: do without locks on file systems that have none
-    #[arg(long)]
-    single_writer: bool,
+    #[command(flatten)]
+    at: StoreArg,
+    #[command(flatten)]
+    writer: SingleWriterArg,
     /// Only say what would be removed
     #[arg(long)]
     dry_run: bool,
 }
 
 pub(super) fn run(args: &GcArgs, global: &Global) -> Result<ExitCode, Failure> {
-    let store = Store::open(&args.store)?.as_single_writer(args.single_writer);
+    let store = Store::open(&args.at.store)?.as_single_writer(args.writer.single_writer);
     let garbage = if args.dry_run { store.garbage()? } else { store.gc()? };
     let verb = if args.dry_run { "would remove" } else { "removed" };
     if !global.quiet {

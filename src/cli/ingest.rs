@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum, ValueHint};
 
 use super::progress::Bar;
+use super::shared::SingleWriterArg;
 use super::spelling::Typed;
 use super::{Failure, Global, check_outside, interrupt, show, units};
 use crate::dtype::Dtype;
@@ -67,7 +68,7 @@ pub(super) struct IngestArgs {
     store: PathBuf,
     /// How arrays are compressed
     #[arg(long, value_enum, default_value = "balanced")]
-    codec: CodecArg,
+    codec: Codec,
     /// Which means (over blocks, heads and both) are stored beside the maps
     #[arg(long, value_enum, default_value = "all")]
     rollups: RollupsArg,
@@ -115,12 +116,11 @@ pub(super) struct IngestArgs {
     /// Replace what is in the store from another directory or with other settings
     #[arg(long)]
     replace: bool,
-    /// Nobody else writes into the store: do without locks on file systems that have none
-    #[arg(long)]
-    single_writer: bool,
+    #[command(flatten)]
+    writer: SingleWriterArg,
     /// What to do with a file that cannot be used
     #[arg(long, value_enum, default_value = "quarantine")]
-    on_error: OnErrorArg,
+    on_error: OnError,
     /// Refuse step files that hold more than this once decompressed
     #[arg(long, value_name = "BYTES", default_value_t = IngestOptions::default().max_step_bytes)]
     max_step_bytes: u64,
@@ -144,14 +144,6 @@ pub(super) struct IngestArgs {
     report: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum CodecArg {
-    Fast,
-    Balanced,
-    Small,
-    None,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
 enum RollupsArg {
     All,
@@ -171,21 +163,10 @@ enum AxisArg {
     Heads,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
-enum OnErrorArg {
-    Quarantine,
-    Fail,
-}
-
 impl IngestArgs {
     fn options(&self, global: &Global) -> Result<(IngestOptions, Vec<String>), Failure> {
         let mut options = IngestOptions {
-            codec: match self.codec {
-                CodecArg::Fast => Codec::Fast,
-                CodecArg::Balanced => Codec::Balanced,
-                CodecArg::Small => Codec::Small,
-                CodecArg::None => Codec::None,
-            },
+            codec: self.codec,
             rollups: self.rollups == RollupsArg::All,
             videos: self.videos.clone(),
             tokens: self.tokens.clone(),
@@ -194,14 +175,11 @@ impl IngestArgs {
             grid: self.grid,
             prefix: self.prefix.clone(),
             replace: self.replace,
-            single_writer: self.single_writer,
+            single_writer: self.writer.single_writer,
             prompts: self.prompts.clone(),
             tokenizer: self.tokenizer.clone(),
             threads: global.threads.map_or(0, usize::from),
-            on_error: match self.on_error {
-                OnErrorArg::Quarantine => OnError::Quarantine,
-                OnErrorArg::Fail => OnError::Fail,
-            },
+            on_error: self.on_error,
             max_step_bytes: self.max_step_bytes,
             ..IngestOptions::default()
         };
@@ -314,7 +292,7 @@ fn explain(error: IngestError, args: &IngestArgs) -> Failure {
         IngestError::Dump(_) if args.dumps.iter().any(|dump| !dump.exists()) => {
             "give the directory that holds the attention maps, or a parent of it".into()
         }
-        IngestError::Dump(_) if args.on_error == OnErrorArg::Fail => {
+        IngestError::Dump(_) if args.on_error == OnError::Fail => {
             "without `--on-error fail`, such files are left out and named".into()
         }
         IngestError::Dump(_) => "give directories with attention maps in them or below them".into(),

@@ -15,6 +15,7 @@ mod progress;
 mod prompt;
 mod query;
 mod repair;
+mod shared;
 mod spelling;
 mod table;
 mod units;

@@ -15,7 +15,7 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// The progress of one long piece of work. Ctrl-C stops it, where that is listened to.
 pub(super) struct Bar {
-    bar: ProgressBar,
+    shown: ProgressBar,
     unit: Unit,
     /// Less to do is not worth a bar.
     least: u64,
@@ -61,7 +61,7 @@ impl Bar {
     /// Of what waits for something, and says now and then what it has.
     pub fn of_waiting(what: &'static str, quiet: bool) -> Self {
         let bar = Self::new(what, quiet, "{spinner} {prefix}: {msg}", Unit::Bytes);
-        bar.bar.enable_steady_tick(Duration::from_millis(200));
+        bar.shown.enable_steady_tick(Duration::from_millis(200));
         bar
     }
 
@@ -74,15 +74,15 @@ impl Bar {
         let terminal = std::io::stderr().is_terminal();
         let target = if quiet || !terminal { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-        let bar = ProgressBar::with_draw_target(None, target).with_style(style).with_prefix(what);
+        let shown = ProgressBar::with_draw_target(None, target).with_style(style).with_prefix(what);
         let now = Instant::now();
         let lines = (!quiet && !terminal).then(|| Mutex::new(Lines { what, start: now, last: now }));
-        Self { bar, unit, least: 0, steps: AtomicU64::new(0), lines, quiet }
+        Self { shown, unit, least: 0, steps: AtomicU64::new(0), lines, quiet }
     }
 
     /// Says something else than before: in its place on a terminal, as a line now and then in a pipe.
     pub fn say(&self, message: &str) {
-        self.bar.set_message(message.to_owned());
+        self.shown.set_message(message.to_owned());
         if let Some(lines) = &self.lines {
             Lines::now_and_then(lines, |_| message.to_owned());
         }
@@ -97,11 +97,11 @@ impl Bar {
 
     /// Prints a line without disturbing the bar.
     pub fn note_always(&self, line: &str) {
-        self.bar.suspend(|| say(line));
+        self.shown.suspend(|| say(line));
     }
 
     pub fn finish(&self) {
-        self.bar.finish_and_clear();
+        self.shown.finish_and_clear();
     }
 }
 
@@ -114,16 +114,16 @@ impl Progress for Bar {
         if unit != self.unit || all < self.least {
             return;
         }
-        self.bar.set_length(all);
+        self.shown.set_length(all);
         // Amounts overtake each other.
-        self.bar.inc(done.saturating_sub(self.bar.position()));
+        self.shown.inc(done.saturating_sub(self.shown.position()));
         let steps = || match self.steps.load(Ordering::Relaxed) {
             0 => String::new(),
             steps => units::count(steps, "step"),
         };
         let Some(lines) = &self.lines else {
-            if !self.bar.is_hidden() {
-                self.bar.set_message(steps());
+            if !self.shown.is_hidden() {
+                self.shown.set_message(steps());
             }
             return;
         };

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueHint};
 
 use super::progress::Bar;
+use super::shared::{SingleWriterArg, StoreArg};
 use super::spelling::Typed;
 use super::verify::describe;
 use super::{Failure, Global, interrupt, print, show, units};
@@ -25,9 +26,8 @@ Examples:
   attnkit repair maps.store                           what its own values tell, where the dump is gone
   attnkit gc maps.store                               afterwards: remove what was damaged")]
 pub(super) struct RepairArgs {
-    /// The store
-    #[arg(value_hint = ValueHint::DirPath, value_parser = super::path())]
-    store: PathBuf,
+    #[command(flatten)]
+    at: StoreArg,
     /// Read damaged values from this dump; may be given several times
     #[arg(long, value_name = "DUMP", value_hint = ValueHint::DirPath, value_parser = super::path())]
     from: Vec<PathBuf>,
@@ -37,9 +37,8 @@ pub(super) struct RepairArgs {
     /// The file of prompts the dump was ingested with
     #[arg(long, value_name = "FILE", requires = "from", value_hint = ValueHint::FilePath, value_parser = super::path())]
     prompts: Option<PathBuf>,
-    /// Nobody else writes into the store: do without locks on file systems that have none
-    #[arg(long)]
-    single_writer: bool,
+    #[command(flatten)]
+    writer: SingleWriterArg,
     /// The result as JSON
     #[arg(long)]
     json: bool,
@@ -52,12 +51,12 @@ pub(super) fn run(args: &RepairArgs, global: &Global) -> Result<ExitCode, Failur
         dumps: args.from.clone(),
         prefix: args.prefix.clone(),
         prompts: args.prompts.clone(),
-        single_writer: args.single_writer,
+        single_writer: args.writer.single_writer,
         threads: global.threads.map_or(0, usize::from),
     };
-    let mut report = repair::run(&args.store, &options, &progress)?;
+    let mut report = repair::run(&args.at.store, &options, &progress)?;
     progress.finish();
-    let typed = Typed { store: Some(args.store.clone()) };
+    let typed = Typed { store: Some(args.at.store.clone()) };
     report.quarantined.iter_mut().for_each(|file| file.spell(&typed));
     let code = if report.left.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     if args.json {

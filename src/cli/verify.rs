@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::{Args, ValueHint};
 
 use super::progress::Bar;
+use super::shared::{ConditionArg, StoreArg};
 use super::{Failure, Global, print, show, units};
-use crate::query::Filter;
 use crate::store::{Fault, Store};
 use crate::verify::{self, VerifyOptions, VerifyReport};
 
@@ -28,27 +28,25 @@ Examples:
   attnkit verify maps.store --against outputs/my_batch    before the dump is deleted
   attnkit verify maps.store --where \"video_id = 'prompt_000_vid001' AND step < 10\"")]
 pub(super) struct VerifyArgs {
-    /// The store
-    #[arg(value_hint = ValueHint::DirPath, value_parser = super::path())]
-    store: PathBuf,
+    #[command(flatten)]
+    at: StoreArg,
     /// Compare every value with this dump, bit for bit; may be given several times
     #[arg(long, value_name = "DUMP", value_hint = ValueHint::DirPath, value_parser = super::path())]
     against: Vec<PathBuf>,
     /// The prefix the dump was ingested with
     #[arg(long, value_name = "NAME", requires = "against")]
     prefix: Option<String>,
-    /// Only steps of which at least one map matches this SQL condition, as in `attnkit query`
-    #[arg(long = "where", value_name = "SQL")]
-    condition: Option<String>,
+    #[command(flatten)]
+    condition: ConditionArg,
     /// The result as JSON
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(args: &VerifyArgs, global: &Global) -> Result<ExitCode, Failure> {
-    let store = Store::open(&args.store)?;
+    let store = Store::open(&args.at.store)?;
     let progress = Bar::of_steps("verify", global.quiet);
-    let filter = args.condition.as_deref().map(Filter::parse).transpose()?;
+    let filter = args.condition.filter()?;
     let options = VerifyOptions { against: args.against.clone(), prefix: args.prefix.clone(), filter, videos: None };
     let report = verify::run(&store, &options, &progress)?;
     progress.finish();
@@ -96,7 +94,7 @@ pub(super) fn run(args: &VerifyArgs, global: &Global) -> Result<ExitCode, Failur
             ));
         }
         if report.faults.iter().any(|fault| !fault.in_dump && !fault.is_unfinished()) {
-            let store = args.store.display();
+            let store = args.at.store.display();
             lines.push(format!("the store is damaged: `attnkit repair {store} --from DUMP` mends it from the dump"));
         }
         if report.faults.iter().any(|fault| fault.in_dump) {

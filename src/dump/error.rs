@@ -155,7 +155,7 @@ pub enum Problem {
         batch: usize,
     },
     /// The chosen index is not in the batch.
-    #[error("batch {index} is out of range: the batch axis has size {batch} (0 to {})", batch - 1)]
+    #[error("the batch axis has size {batch}, and no element {index}")]
     BatchIndex {
         /// The index asked for.
         index: usize,
@@ -305,6 +305,10 @@ impl Problem {
             Self::BatchAxis { .. } => {
                 Remedy::of("choose with {} or {}", [OptionName::Batch.any(), OptionName::Batch.is("mean")])
             }
+            Self::BatchIndex { index, batch } => Remedy::of(
+                &format!("{{}} is out of range: choose from 0 to {}", batch.saturating_sub(1)),
+                [OptionName::Batch.is(index.to_string())],
+            ),
             Self::Refused { remedy, .. } => remedy.clone(),
             Self::OfSplit { problem, .. } => return problem.remedy(),
             _ => return None,

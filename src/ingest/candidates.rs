@@ -254,9 +254,7 @@ impl Candidates {
         let recipe = options.recipe();
         if recipe.downsample > 1 && source_grid.is_none() {
             let remedy = Remedy::of("name it with {}", [OptionName::Grid.any()]);
-            let problem = Problem::refused("cannot be downsampled: its grid is not known", remedy);
-            findings.problems.push(problem.at(&self.series.dir));
-            return self.keep();
+            return self.refuse("cannot be downsampled: its grid is not known", remedy, findings);
         }
         if let Some(uneven) =
             source_grid.filter(|grid| grid.height % recipe.downsample + grid.width % recipe.downsample > 0)
@@ -295,8 +293,7 @@ impl Candidates {
             );
             let tries = [OptionName::Prefix.any(), OptionName::Replace.on()];
             let remedy = Remedy::of("ingest with {} to keep both, or with {} to drop what is gone", tries);
-            findings.problems.push(Problem::refused(found, remedy).at(&self.series.dir));
-            return self.keep();
+            return self.refuse(found, remedy, findings);
         }
         let differs = |row: &&StepRow| self.rewrite || is_other(row);
         if let Some(row) = carried().find(differs) {
@@ -307,8 +304,7 @@ impl Candidates {
             );
             let tries = [OptionName::Prefix.any(), OptionName::Replace.on()];
             let remedy = Remedy::of("ingest with {} to keep both, or with {} to drop them", tries);
-            findings.problems.push(Problem::refused(found, remedy).at(&self.series.dir));
-            return self.keep();
+            return self.refuse(found, remedy, findings);
         }
         let steps = self.step_plans();
         let arrays = self.arrays();
@@ -334,6 +330,11 @@ impl Candidates {
     }
 
     /// Leaves the word as it is in the store; if its statistics were lost, by writing it anew from there.
+    fn refuse(&mut self, found: impl Into<String>, remedy: Remedy, findings: &mut Findings) -> Decision {
+        findings.problems.push(Problem::refused(found, remedy).at(&self.series.dir));
+        self.keep()
+    }
+
     fn keep(&mut self) -> Decision {
         self.steps.clear();
         let Some(row) = self.stored.values().next().filter(|_| self.lost_heads) else { return Decision::Keep };
@@ -463,7 +464,7 @@ impl Candidates {
             Some(grid) => {
                 let remedy = format!("{{}} has {} positions, the maps have {spatial}", grid.spatial());
                 let remedy = Remedy::of(&remedy, [OptionName::Grid.is(grid.to_string())]);
-                let note = Note::new("the grid that was named is not used", remedy);
+                let note = Note::new("the grid that was named does not fit: it is not used", remedy);
                 let path = self.steps.values().next().and_then(of_metadata);
                 findings.remark_once(&path.unwrap_or_default(), [note]);
             }

@@ -197,7 +197,7 @@ impl WrittenWord {
             }
         });
         let heads = concat_batches(&heads_schema(), &heads.collect::<Vec<_>>()).map_err(|error: ArrowError| {
-            StoreError::Damaged { path: store.place().join(&target.path), found: error.to_string() }
+            StoreError::Damaged { path: store.place().join(&target.path), found: error.into() }
         })?;
         let known = committed.previous.as_ref().and_then(|index| index.record.metadata.get(&target.token));
         let carried = self.as_before.iter().filter_map(|step| Some((*step, known?.get(step)?.clone())));

@@ -14,6 +14,7 @@ use crate::store::{Codec, Recipe};
 
 /// What is done with a file that cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum OnError {
     /// Leave it out, say so, and go on.
     #[default]

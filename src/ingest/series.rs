@@ -243,8 +243,7 @@ impl<'a> SeriesWriter<'a> {
             self.arrays.into_iter().map(|(_, array)| array.finish()).sum::<Result<u64, _>>()?
         };
         let heads = heads_batch(&self.target.video_id, &self.target.token, &self.heads);
-        let damaged =
-            |error: ArrowError| StoreError::Damaged { path: self.generation.place(), found: error.to_string() };
+        let damaged = |error: ArrowError| StoreError::Damaged { path: self.generation.place(), found: error.into() };
         Ok((heads.map_err(damaged)?, bytes))
     }
 

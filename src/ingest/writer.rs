@@ -257,7 +257,7 @@ impl StoreWriter {
 
     fn lost_statistics(&self) -> WriteError {
         let found = format!("the statistics of video {} are lost: give the video another id", self.video_id);
-        StoreError::Damaged { path: self.store.place(), found }.into()
+        StoreError::Damaged { path: self.store.place(), found: found.into() }.into()
     }
 
     fn recipe(&self) -> Recipe {
@@ -324,7 +324,7 @@ impl StoreWriter {
         let carried: Vec<StepRow> =
             stored.iter().map(|row| StepRow { array: generation.attention(), ..row.clone() }).collect();
         let last_shard = stored.len() / layout.steps_per_shard();
-        let damaged = |error: ArrowError| StoreError::Damaged { path: generation.place(), found: error.to_string() };
+        let damaged = |error: ArrowError| StoreError::Damaged { path: generation.place(), found: error.into() };
         let mut writer = SeriesWriter::begin(target, generation.clone(), last_shard)?.in_parallel();
         if let Some(old) = &old {
             writer.take_over(old, &old_layout)?;

@@ -38,7 +38,7 @@ use std::path::PathBuf;
 
 use unicode_normalization::UnicodeNormalization;
 
-use crate::error::{ErrorKind, LayerError};
+use crate::error::{Cause, ErrorKind, LayerError};
 use crate::remedy::Remedy;
 
 /// Why a tokenizer cannot be used.
@@ -47,8 +47,9 @@ use crate::remedy::Remedy;
 pub struct TokenizerError {
     /// The tokenizer's file.
     pub path: PathBuf,
-    /// What is wrong.
-    pub found: String,
+    /// What is wrong: in words, or what the tokenizer's library says.
+    #[source]
+    pub found: Cause,
 }
 
 impl LayerError for TokenizerError {

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::expand::Variation;
 use super::{TokenizerError, collapse_spaces, places};
 use crate::bounded;
+use crate::error::Cause;
 
 /// The most bytes of a `tokenizer.json`; those of large multilingual models have 35 MB.
 const FILE_BYTES: u64 = 256 << 20;
@@ -85,18 +86,19 @@ impl Tokenizer {
     /// # Errors
     /// If the file cannot be read or is not one.
     pub fn open(path: &Path) -> Result<Self, TokenizerError> {
-        let failed = |found: String| TokenizerError { path: path.to_owned(), found };
-        let bytes = bounded::read(path, FILE_BYTES).map_err(|error| failed(error.to_string()))?;
-        check_growth(&bytes).map_err(failed)?;
+        let failed = |found: Cause| TokenizerError { path: path.to_owned(), found };
+        let bytes = bounded::read(path, FILE_BYTES).map_err(|error| failed(error.into()))?;
+        check_growth(&bytes).map_err(|found| failed(found.into()))?;
         let inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| {
-            failed(format!(
+            let found = format!(
                 "not a tokenizer.json: {error}; `AutoTokenizer.from_pretrained(…).save_pretrained(DIR)` writes one"
-            ))
+            );
+            failed(found.into())
         })?;
         let mut tokenizer = Self { path: path.to_owned(), inner };
         // Positions are those of the prompt, however long and without what models are fed beyond it.
         tokenizer.inner.with_padding(None);
-        tokenizer.inner.with_truncation(None).map_err(|error| failed(error.to_string()))?;
+        tokenizer.inner.with_truncation(None).map_err(failed)?;
         Ok(tokenizer)
     }
 
@@ -177,18 +179,14 @@ impl Tokenizer {
     }
 
     fn encode(&self, text: &str, special: bool) -> Result<Encoded, TokenizerError> {
-        let failed = |found: String| TokenizerError { path: self.path.clone(), found };
+        let failed = |found: Cause| TokenizerError { path: self.path.clone(), found };
         if text.len() > TEXT_BYTES {
-            return Err(failed(format!(
-                "a text of {} bytes is to be cut; it cuts {TEXT_BYTES} at the most",
-                text.len()
-            )));
+            let found = format!("a text of {} bytes is to be cut; it cuts {TEXT_BYTES} at the most", text.len());
+            return Err(failed(found.into()));
         }
         // What a description asks for may be what the library never expected.
         let encoded = panic::catch_unwind(AssertUnwindSafe(|| self.inner.encode(text, special)));
-        encoded
-            .map_err(|_| failed("the tokenizer that it describes cannot be run".into()))?
-            .map_err(|error| failed(error.to_string()))
+        encoded.map_err(|_| failed("the tokenizer that it describes cannot be run".into()))?.map_err(failed)
     }
 }
 

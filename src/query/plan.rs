@@ -207,7 +207,7 @@ impl Planner<'_> {
         {
             return Err(StoreError::Damaged {
                 path: self.store.place().join(&*path),
-                found: format!("{chunks} chunks of {chunk_len} values do not make a step of {}", first.shape),
+                found: format!("{chunks} chunks of {chunk_len} values do not make a step of {}", first.shape).into(),
             }
             .into());
         }

@@ -213,7 +213,7 @@ fn read_steps(frame: &DataFrame) -> Result<Vec<SelectedStep>, QueryError> {
     let damaged = |row: usize, what: &str| {
         QueryError::Store(crate::store::StoreError::Damaged {
             path: array.get(row).unwrap_or_default().into(),
-            found: format!("the table `steps` gives it {what}"),
+            found: format!("the table `steps` gives it {what}").into(),
         })
     };
     (0..frame.height())

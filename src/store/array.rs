@@ -11,6 +11,7 @@ use super::codec::{ChunkCodec, options};
 use super::storage::{Contents, Storage, join};
 use super::{StoreError, layout, part};
 use crate::dtype::Dtype;
+use crate::error::Cause;
 
 /// The most inner chunks in a shard.
 const MAX_SLOTS: u64 = 1 << 24;
@@ -196,7 +197,7 @@ impl StoredArray {
         }
     }
 
-    fn failed(&self, found: impl ToString) -> StoreError {
+    fn failed(&self, found: impl Into<Cause>) -> StoreError {
         StoreError::array(self.storage.place(&self.path), found)
     }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::error::{ErrorKind, LayerError};
+use crate::error::{Cause, ErrorKind, LayerError};
 use crate::remedy::{CommandName, OptionName, Remedy};
 
 /// EIO: what a disk answers for a sector that it cannot read.
@@ -50,8 +50,9 @@ pub enum StoreError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What was found.
-        found: String,
+        /// What was found: in words, or what a library says.
+        #[source]
+        found: Cause,
     },
     /// Parquet could not be read or written.
     #[error("{}: {source}", path.display())]
@@ -67,7 +68,8 @@ pub enum StoreError {
         /// The array.
         path: PathBuf,
         /// What the library says.
-        found: String,
+        #[source]
+        found: Cause,
     },
     /// The file system has no locks, and nobody promised to be the only writer.
     #[error("{}: this file system has no locks ({source}), so that two writers could overwrite each other's commits",
@@ -140,11 +142,11 @@ impl StoreError {
         move |source| Self::Io { path: path.as_ref().to_owned(), source }
     }
 
-    pub(super) fn damaged(path: impl AsRef<Path>, found: impl ToString) -> Self {
-        Self::Damaged { path: path.as_ref().to_owned(), found: found.to_string() }
+    pub(super) fn damaged(path: impl AsRef<Path>, found: impl Into<Cause>) -> Self {
+        Self::Damaged { path: path.as_ref().to_owned(), found: found.into() }
     }
 
-    pub(super) fn array(path: impl AsRef<Path>, found: impl ToString) -> Self {
-        Self::Array { path: path.as_ref().to_owned(), found: found.to_string() }
+    pub(super) fn array(path: impl AsRef<Path>, found: impl Into<Cause>) -> Self {
+        Self::Array { path: path.as_ref().to_owned(), found: found.into() }
     }
 }

@@ -18,6 +18,7 @@ const BLOSC_BLOCK_BYTES: usize = 256 << 10;
 
 /// How arrays are compressed. Every codec is lossless.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Codec {
     /// Blosc with lz4: the fastest to read and write.

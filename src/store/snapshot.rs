@@ -20,6 +20,9 @@ const COMMIT_WAIT: std::time::Duration = std::time::Duration::from_millis(20);
 /// Arrays that stay open.
 const OPEN_ARRAYS: usize = 32;
 
+/// Open arrays by their paths, the oldest first.
+type OpenArrays = VecDeque<(String, Arc<StoredArray>)>;
+
 /// A consistent state of a store. Cheap to clone; its clones are the same state.
 ///
 /// What is looked at is pinned when it is looked at first: of each video, everything that is read is of one commit.
@@ -28,7 +31,7 @@ pub struct Snapshot {
     store: Store,
     pinned: Arc<Mutex<Pinned>>,
     /// The arrays that were opened last.
-    arrays: Arc<Mutex<VecDeque<(String, Arc<StoredArray>)>>>,
+    arrays: Arc<Mutex<OpenArrays>>,
 }
 
 #[derive(Debug, Default)]

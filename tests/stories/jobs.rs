@@ -122,7 +122,9 @@ fn two_ingests_whose_jobs_run_in_other_processes_lose_nothing() {
     let place = Place::new();
     let words = ["flower", "tree"];
     for video in 0..3 {
-        words.iter().for_each(|token| drop(place.word(&format!("prompt_{video:03}_vid001"), token).steps(0..3)));
+        for token in &words {
+            drop(place.word(&format!("prompt_{video:03}_vid001"), token).steps(0..3));
+        }
     }
     let messages = words.map(|token| place.path("messages").join(token));
     let mut ingests = [0, 1].map(|one| {
