@@ -18,7 +18,7 @@
 //! let dump = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/variants/torch");
 //! let report = ingest::run(&[dump], dir.path().join("store"), &IngestOptions::default(), &Silent)?;
 //! assert_eq!((report.ingested, report.skipped, report.quarantined.len()), (6, 0, 0));
-//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # Ok::<(), attnkit::Error>(())
 //! ```
 //!
 //! # Open
@@ -35,7 +35,7 @@
 //! assert_eq!(source.videos()?, ["prompt_000_vid001"]);
 //! assert_eq!(source.tokens("prompt_000_vid001")?, ["circle", "square"]);
 //! assert_eq!(source.steps("prompt_000_vid001", "circle")?, [0, 4, 9]);
-//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # Ok::<(), attnkit::Error>(())
 //! ```
 //!
 //! # Read
@@ -85,7 +85,7 @@
 //! let maps = answer.maps.expect("averages are maps");
 //! assert_eq!((maps.maps.len(), maps.common_shape()), (2, Some([4, 12, 12].as_slice()))); // of two steps
 //! # }
-//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # Ok::<(), attnkit::Error>(())
 //! ```
 //!
 //! # Write
@@ -104,7 +104,7 @@
 //!     let maps = Array4::<f32>::from_elem((2, 3, 24, 1), 1.0 / 24.0);
 //!     assert!(writer.append("flower", None, step, &StepArray::try_from(maps)?, &StepMetadata::default())?);
 //! }
-//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # Ok::<(), attnkit::Error>(())
 //! ```
 //!
 //! # Check
@@ -128,7 +128,7 @@
 //! let report = verify::run(&Store::open(path)?, &options, &Silent)?;
 //! assert_eq!((report.compared, report.faults.len()), (6, 0));
 //! # }
-//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # Ok::<(), attnkit::Error>(())
 //! ```
 //!
 //! # Cargo features

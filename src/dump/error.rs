@@ -275,6 +275,16 @@ pub enum Problem {
     Remark(String),
 }
 
+impl LayerError for Problem {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::Dump
+    }
+
+    fn remedy(&self) -> Option<Remedy> {
+        self.remedy()
+    }
+}
+
 impl LayerError for DumpError {
     fn kind(&self) -> ErrorKind {
         match &self.problem {

@@ -19,7 +19,7 @@
 //! let answer = Average::new(filter).run(&store, &Silent)?;
 //! assert_eq!(answer.table.height(), 2); // a map for each of two steps
 //! assert_eq!(answer.maps.unwrap().common_shape(), Some([4, 12, 12].as_slice()));
-//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # Ok::<(), attnkit::Error>(())
 //! ```
 
 mod answer;

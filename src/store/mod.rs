@@ -17,7 +17,7 @@
 //! assert_eq!(video.rows.len(), 6); // two words, three steps
 //! let attention = store.open_array(&video.rows[0].array)?;
 //! assert_eq!(attention.shape(), [3, 6, 4, 576, 1]);
-//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # Ok::<(), attnkit::Error>(())
 //! ```
 
 mod array;

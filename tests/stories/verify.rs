@@ -9,8 +9,16 @@ use crate::support::{
     Place, Random, SHAPE, Word, copy_tree, files, fixture, gzip, list, make_fifo, npy_f16, npy_parts, tree,
     write_summary,
 };
+use attnkit::dump::ReadOptions;
+use attnkit::error::{Error, ErrorKind};
+use attnkit::export::{self, ExportOptions};
+use attnkit::ingest::{self, IngestOptions, Observer};
+use attnkit::progress::Progress;
+use attnkit::query::{Average, Filter};
+use attnkit::repair::{self, RepairOptions};
 use attnkit::store::{STORE_VERSION, Store, StoreError};
-use attnkit::verify::VerifyOptions;
+use attnkit::verify::{self, VerifyOptions};
+use attnkit::{Source, estimate};
 use half::f16;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -662,4 +670,43 @@ proptest! {
         prop_assert_eq!(npy_parts(step), npy_parts(&file));
         prop_assert_eq!(place.check(&[place.dump()]).faults, vec![]);
     }
+}
+
+/// Wants all work to stop.
+struct Stopped;
+
+impl Progress for Stopped {
+    fn is_cancelled(&self) -> bool {
+        true
+    }
+}
+
+impl Observer for Stopped {}
+
+#[test]
+fn all_long_work_can_be_stopped_and_says_what_stays() {
+    let place = small_store();
+    let (dump, path, options) = (place.dump(), place.store(), IngestOptions::default());
+    let store = Store::open(&path).unwrap();
+    let source = Source::open(&dump, ReadOptions::default()).unwrap();
+    let stopped: [(Error, &str); 8] = [
+        (verify::run(&store, &VerifyOptions::default(), &Stopped).unwrap_err().into(), "everything was verified"),
+        (repair::run(&path, &RepairOptions::default(), &Stopped).unwrap_err().into(), "the same repair goes on"),
+        (
+            export::run(&store, &place.path("out"), &ExportOptions::default(), &Stopped).unwrap_err().into(),
+            "the same export goes on",
+        ),
+        (source.load(VIDEO, "flower", None, &Stopped).unwrap_err().into(), "everything was read"),
+        (Average::new(Filter::all()).run(&store, &Stopped).unwrap_err().into(), "the answer was complete"),
+        (estimate::measure(&dump, &Stopped).unwrap_err().into(), "committed before stays"),
+        (ingest::dry_run(&[&dump], &path, &options, &Stopped).unwrap_err().into(), "committed before stays"),
+        (
+            ingest::run(&[&dump], place.path("b.store"), &options, &Stopped).unwrap_err().into(),
+            "committed before stays",
+        ),
+    ];
+    for (error, stays) in stopped {
+        assert!(error.kind() == ErrorKind::Cancelled && error.to_string().contains(stays), "{error}");
+    }
+    place.assert_sound();
 }
