@@ -503,21 +503,16 @@ impl Word<'_> {
                 }
             };
             checked.bytes += bytes.len() as u64;
-            let expected: &[f32] = match (kind, &measures) {
-                (ArrayKind::Attention, _) => {
-                    let values = Values::from_ne_bytes(row.dtype, &bytes).into_owned();
-                    if values.len() == row.shape.len() {
-                        let measured = with_values!(&values, values => measurer.measure(values));
-                        measures = Some((values, measured));
-                    }
-                    continue;
+            if *kind == ArrayKind::Attention {
+                let values = Values::from_ne_bytes(row.dtype, &bytes).into_owned();
+                if values.len() == row.shape.len() {
+                    let measured = with_values!(&values, values => measurer.measure(values));
+                    measures = Some((values, measured));
                 }
-                (ArrayKind::MeanHead, Some((_, measures))) => &measures.mean_head,
-                (ArrayKind::MeanBlock, Some((_, measures))) => &measures.mean_block,
-                (ArrayKind::Mean, Some((_, measures))) => &measures.mean,
-                (_, None) => continue,
-            };
-            if bytemuck::cast_slice::<f32, u8>(expected) != bytes {
+                continue;
+            }
+            let measured = measures.as_ref().and_then(|(_, measures)| kind.measured(measures));
+            if measured.is_some_and(|expected| *bytemuck::cast_slice::<f32, u8>(expected) != bytes) {
                 checked.faults.push(fault(
                     row,
                     Some(row.step),

@@ -222,11 +222,9 @@ impl<'a> SeriesWriter<'a> {
             .get_or_insert_with(|| StepMeasurer::new(layout.shape, *grid))
             .measure(of_type));
         self.each(|kind, array| {
-            let (bytes, size) = match kind {
-                ArrayKind::Attention => (values.bytes(), values.dtype().size()),
-                ArrayKind::MeanHead => (bytemuck::cast_slice(&measures.mean_head), size_of::<f32>()),
-                ArrayKind::MeanBlock => (bytemuck::cast_slice(&measures.mean_block), size_of::<f32>()),
-                ArrayKind::Mean => (bytemuck::cast_slice(&measures.mean), size_of::<f32>()),
+            let (bytes, size) = match kind.measured(&measures) {
+                None => (values.bytes(), values.dtype().size()),
+                Some(mean) => (bytemuck::cast_slice(mean), size_of::<f32>()),
             };
             bytes.chunks(layout.chunk_len(kind) * size).try_for_each(|chunk| array.push(chunk))
         })?;

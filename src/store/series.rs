@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::dtype::Dtype;
+use crate::kernel::StepMeasures;
 use crate::shape::{AxisNumbers, StepShape};
 
 /// Inner chunks hold whole heads up to this.
@@ -102,6 +103,35 @@ impl ArrayKind {
         match self {
             Self::Attention => dtype,
             _ => Dtype::Float32,
+        }
+    }
+
+    /// The array that is a mean over these axes.
+    #[must_use]
+    pub const fn mean_over(blocks: bool, heads: bool) -> Self {
+        match (blocks, heads) {
+            (false, false) => Self::Attention,
+            (false, true) => Self::MeanHead,
+            (true, false) => Self::MeanBlock,
+            (true, true) => Self::Mean,
+        }
+    }
+
+    /// The shape of one step of it, for step arrays of `shape`: of size 1 along the axes that it is a mean over.
+    #[must_use]
+    pub const fn step_shape(self, shape: StepShape) -> StepShape {
+        let blocks = if matches!(self, Self::MeanBlock | Self::Mean) { 1 } else { shape.blocks };
+        let heads = if matches!(self, Self::MeanHead | Self::Mean) { 1 } else { shape.heads };
+        StepShape { blocks, heads, ..shape }
+    }
+
+    /// What was measured of it in a step; `None` of `attention`, which is the step itself.
+    pub(crate) fn measured(self, measures: &StepMeasures) -> Option<&[f32]> {
+        match self {
+            Self::Attention => None,
+            Self::MeanHead => Some(&measures.mean_head),
+            Self::MeanBlock => Some(&measures.mean_block),
+            Self::Mean => Some(&measures.mean),
         }
     }
 

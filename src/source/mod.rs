@@ -1,0 +1,365 @@
+//! Step arrays from wherever they are: a store, or a dump as it is. One way to list, load and average them, for those
+//! who look at data before they have ingested it. Questions with conditions and metrics are [`query`](crate::query)'s,
+//! and need a store.
+
+mod array;
+mod dumped;
+mod error;
+mod many;
+mod origin;
+mod stored;
+
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+pub use array::Array;
+use dumped::Dumped;
+pub use error::SourceError;
+use many::{Folded, Rest};
+use origin::{Origin, Word, read};
+
+use crate::dump::{Dump, ReadOptions, composed};
+use crate::grid::Grid;
+use crate::json::Object;
+use crate::kernel::Accumulator;
+use crate::progress::{Meter, Progress, Unit};
+use crate::shape::StepShape;
+use crate::store::Store;
+use crate::values::Values;
+
+/// Steps of a word that are named one by one.
+const FEW_STEPS: usize = 12;
+
+/// A store or a dump.
+#[derive(Debug)]
+pub struct Source {
+    path: PathBuf,
+    origin: Box<dyn Origin>,
+}
+
+/// Which axes a mean is taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Over {
+    /// Denoising steps.
+    pub steps: bool,
+    /// Transformer blocks.
+    pub blocks: bool,
+    /// Attention heads.
+    pub heads: bool,
+}
+
+/// Step arrays, one behind the other.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stack {
+    /// `[step, block, head, spatial, token]`; a mean has size 1 where it was taken.
+    pub shape: [usize; 5],
+    /// The values, C order.
+    pub values: Values<'static>,
+}
+
+impl Source {
+    /// Opens a store, or finds the dump below a directory.
+    ///
+    /// # Errors
+    /// If `path` is neither, or cannot be read.
+    pub fn open(path: impl AsRef<Path>, options: ReadOptions) -> Result<Self, SourceError> {
+        let path = path.as_ref().to_owned();
+        if path.join("zarr.json").exists() {
+            let store = Store::open(&path)?;
+            return Ok(Self { path, origin: Box::new(store) });
+        }
+        let neither = |found| Err(SourceError::Neither { path: path.clone(), found });
+        match path.metadata() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return neither("nothing"),
+            Ok(metadata) if !metadata.is_dir() => return neither("a file"),
+            _ => {}
+        }
+        let dump = Dump::find(&[&path])?;
+        if dump.videos.is_empty() && dump.problems.is_empty() {
+            return neither("no attention maps");
+        }
+        Ok(Self { path, origin: Box::new(Dumped::new(dump, options)) })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Ids of the videos, sorted.
+    ///
+    /// # Errors
+    /// If a store's index cannot be read.
+    pub fn videos(&self) -> Result<Vec<String>, SourceError> {
+        self.origin.videos()
+    }
+
+    /// The tracked words of a video, sorted.
+    ///
+    /// # Errors
+    /// If there is no such video.
+    pub fn tokens(&self, video: &str) -> Result<Vec<String>, SourceError> {
+        self.origin.tokens(video)?.ok_or_else(|| self.no_video(video))
+    }
+
+    /// The steps of a word, ascending.
+    ///
+    /// # Errors
+    /// If there is no such video or word.
+    pub fn steps(&self, video: &str, token: &str) -> Result<Vec<i32>, SourceError> {
+        Ok(self.word(video, token)?.steps())
+    }
+
+    /// The metadata of a step, with the keys of its JSON file; of a step that is split into files, as that of the
+    /// whole.
+    ///
+    /// # Errors
+    /// If there is no such step, or its metadata cannot be read.
+    pub fn metadata(&self, video: &str, token: &str, step: i32) -> Result<Object, SourceError> {
+        let word = self.word(video, token)?;
+        word.metadata(place_of(&*word, step)?)
+    }
+
+    /// The `summary.json` of a video, if it has one.
+    ///
+    /// # Errors
+    /// If there is no such video, or the summary cannot be read.
+    pub fn summary(&self, video: &str) -> Result<Option<Object>, SourceError> {
+        self.tokens(video)?;
+        self.origin.summary(video)
+    }
+
+    /// The shape of a word's step arrays: of the first that can be read. `None` if none can.
+    ///
+    /// # Errors
+    /// If there is no such video or word.
+    pub fn shape(&self, video: &str, token: &str) -> Result<Option<StepShape>, SourceError> {
+        Ok(self.word(video, token)?.shape())
+    }
+
+    /// The grid that a word's positions unflatten to, where it is known.
+    ///
+    /// # Errors
+    /// If there is no such video or word.
+    pub fn grid(&self, video: &str, token: &str) -> Result<Option<Grid>, SourceError> {
+        Ok(self.word(video, token)?.grid())
+    }
+
+    /// The array of one step.
+    ///
+    /// # Errors
+    /// If it is not there, or damaged.
+    pub fn step(&self, video: &str, token: &str, step: i32) -> Result<Array, SourceError> {
+        let word = self.word(video, token)?;
+        read(&mut *word.reader(Over::default())?, place_of(&*word, step)?, Array::of)
+    }
+
+    /// The arrays of some steps (`None`: all), in the order given and the type that they are stored in; bfloat16 as
+    /// float32.
+    ///
+    /// # Errors
+    /// If something is not there or damaged, or the steps are not of one shape and type.
+    pub fn load(
+        &self,
+        video: &str,
+        token: &str,
+        steps: Option<&[i32]>,
+        progress: &dyn Progress,
+    ) -> Result<Stack, SourceError> {
+        let word = self.word(video, token)?;
+        let (numbers, places) = places_of(&*word, steps)?;
+        let mut reader = word.reader(Over::default())?;
+        let all = Meter::new(progress, Unit::Steps, places.len() as u64);
+        let (first, shape) = read(&mut *reader, places[0], |values, shape| (values.into_owned(), shape))?;
+        all.add(1)?;
+        let rest = Rest { reader: &*reader, numbers: &numbers, places: &places, shape, all: &all };
+        let values = match first {
+            first if places.len() == 1 => first,
+            Values::Float16(first) => Values::Float16(rest.stack(&first)?.into()),
+            Values::Float32(first) => Values::Float32(rest.stack(&first)?.into()),
+            Values::Float64(first) => Values::Float64(rest.stack(&first)?.into()),
+        };
+        let [blocks, heads, spatial, tokens] = shape.axes();
+        Ok(Stack { shape: [places.len(), blocks, heads, spatial, tokens], values })
+    }
+
+    /// The mean of some steps (`None`: all) over steps, blocks and heads as asked, float32. Sums accumulate in float64.
+    /// Only a few steps are held at a time; a store's rollups are read where they answer.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load); steps may differ in type.
+    pub fn mean(
+        &self,
+        video: &str,
+        token: &str,
+        steps: Option<&[i32]>,
+        over: Over,
+        progress: &dyn Progress,
+    ) -> Result<Stack, SourceError> {
+        let word = self.word(video, token)?;
+        let (numbers, places) = places_of(&*word, steps)?;
+        let all = Meter::new(progress, Unit::Steps, places.len() as u64);
+        let reader = word.reader(over)?;
+        let mut values = Vec::new();
+        let mut found: Option<Folded> = None;
+        // A window at a time, merged in order: the same bits whatever the number of threads.
+        let numbered: Vec<(i32, usize)> = numbers.into_iter().zip(places).collect();
+        for window in numbered.chunks(rayon::current_num_threads() * 2) {
+            let folded: Vec<Folded> = window
+                .par_iter()
+                .map_init(
+                    || reader.another(),
+                    |reader, &(step, place)| {
+                        let fold = |values: Values<'_>, shape| Folded::of(step, &values, shape, over);
+                        let folded = read(&mut **reader, place, fold)?;
+                        all.add(1)?;
+                        Ok(folded)
+                    },
+                )
+                .collect::<Result<_, SourceError>>()?;
+            for mut step in folded {
+                if !over.steps {
+                    values.extend(std::mem::take(&mut step.maps).into_iter().flat_map(Accumulator::finish));
+                }
+                match &mut found {
+                    None => found = Some(step),
+                    Some(first) => first.merge(step)?,
+                }
+            }
+        }
+        let Some(found) = found else { return Err(SourceError::Cancelled) };
+        values.extend(found.maps.into_iter().flat_map(Accumulator::finish));
+        let StepShape { blocks, heads, spatial, tokens } = found.kept;
+        let steps = if over.steps { 1 } else { numbered.len() };
+        Ok(Stack { shape: [steps, blocks, heads, spatial, tokens], values: Values::Float32(values.into()) })
+    }
+
+    fn no_video(&self, video: &str) -> SourceError {
+        SourceError::NotFound {
+            what: format!("video `{video}`"),
+            place: self.path.display().to_string(),
+            known: few(&self.videos().unwrap_or_default()),
+        }
+    }
+
+    fn word(&self, video: &str, token: &str) -> Result<Box<dyn Word + '_>, SourceError> {
+        let composed_token = composed(token);
+        let is_word = |own: &str| own == token || composed(own) == composed_token;
+        match self.origin.word(video, &is_word)? {
+            Some(word) => Ok(word),
+            None => Err(SourceError::NotFound {
+                what: format!("word `{token}`"),
+                place: format!("video `{video}`"),
+                known: few(&self.tokens(video)?),
+            }),
+        }
+    }
+}
+
+/// Where a step is among those of a word.
+fn place_of(word: &dyn Word, step: i32) -> Result<usize, SourceError> {
+    let steps = word.steps();
+    steps.binary_search(&step).map_err(|_| match word.problem_of(step) {
+        Some(problem) => SourceError::Unusable { step, problem },
+        None => SourceError::NotFound {
+            what: format!("step {step}"),
+            place: "this word".into(),
+            known: match &steps[..] {
+                [] => "none".into(),
+                [first, .., last] if steps.len() > FEW_STEPS => {
+                    format!("{} steps from {first} to {last}", steps.len())
+                }
+                few => few.iter().map(i32::to_string).collect::<Vec<_>>().join(", "),
+            },
+        },
+    })
+}
+
+/// Numbers and places of the steps asked for (`None`: all): at least one.
+fn places_of(word: &dyn Word, steps: Option<&[i32]>) -> Result<(Vec<i32>, Vec<usize>), SourceError> {
+    let numbers = steps.map_or_else(|| word.steps(), <[i32]>::to_vec);
+    if numbers.is_empty() {
+        return Err(SourceError::NotFound {
+            what: "step".to_owned(),
+            place: "what is asked for".to_owned(),
+            known: few(&word.steps().iter().map(i32::to_string).collect::<Vec<_>>()),
+        });
+    }
+    let places = numbers.iter().map(|&step| place_of(word, step)).collect::<Result<_, _>>()?;
+    Ok((numbers, places))
+}
+
+/// A list for people: not more than they would read.
+fn few(names: &[String]) -> String {
+    const MOST: usize = 8;
+    match names.len() {
+        0 => "none".into(),
+        1..=MOST => names.join(", "),
+        all => format!("{} and {} more", names[..MOST].join(", "), all - MOST),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ingest::{self, IngestOptions};
+    use crate::progress::Silent;
+
+    const VARIANTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/variants");
+
+    struct Stopped;
+
+    impl Progress for Stopped {
+        fn is_cancelled(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn a_dump_and_its_store_give_the_same_arrays_and_means() {
+        for variant in ["gzip", "torch", "split"] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = Path::new(VARIANTS).join(variant);
+            ingest::run(&[&path], dir.path().join("store"), &IngestOptions::default(), &Silent).unwrap();
+            let dump = Source::open(&path, ReadOptions::default()).unwrap();
+            let store = Source::open(dir.path().join("store"), ReadOptions::default()).unwrap();
+            assert_eq!(dump.videos().unwrap(), store.videos().unwrap());
+            for video in &dump.videos().unwrap() {
+                assert_eq!(dump.summary(video).unwrap(), store.summary(video).unwrap());
+                for token in &dump.tokens(video).unwrap() {
+                    let of = |source: &Source| source.load(video, token, None, &Silent).unwrap();
+                    assert_eq!(of(&dump), of(&store));
+                    assert_eq!(dump.grid(video, token).unwrap(), store.grid(video, token).unwrap());
+                    let step = dump.steps(video, token).unwrap()[0];
+                    let metadata = |source: &Source| source.metadata(video, token, step).unwrap();
+                    assert_eq!(metadata(&dump)["prompt"], metadata(&store)["prompt"]);
+                    for over in [
+                        Over { blocks: true, ..Over::default() },
+                        Over { heads: true, ..Over::default() },
+                        Over { blocks: true, heads: true, steps: false },
+                    ] {
+                        let of = |source: &Source| source.mean(video, token, None, over, &Silent).unwrap();
+                        assert_eq!(of(&dump), of(&store), "{over:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_said_with_what_is() {
+        let dump = Source::open(Path::new(VARIANTS).join("gzip"), ReadOptions::default()).unwrap();
+        let said = |error: SourceError| error.to_string();
+        assert!(said(dump.tokens("nope").unwrap_err()).contains("prompt_000_vid001"));
+        assert!(said(dump.steps("prompt_000_vid001", "nope").unwrap_err()).contains("circle"));
+        let missing = dump.load("prompt_000_vid001", "circle", Some(&[7]), &Silent).unwrap_err();
+        assert!(said(missing).contains("there are 0, "));
+        let empty = tempfile::tempdir().unwrap();
+        let nothing = Source::open(empty.path(), ReadOptions::default()).unwrap_err();
+        assert!(matches!(nothing, SourceError::Neither { .. }));
+        let stopped = dump.load("prompt_000_vid001", "circle", None, &Stopped);
+        assert!(matches!(stopped, Err(SourceError::Cancelled)));
+    }
+}

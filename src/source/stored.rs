@@ -1,0 +1,100 @@
+//! A store as a source. What it holds is looked up anew for each question: a generator may be writing.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::origin::{Origin, StepsReader, Word};
+use super::{Over, SourceError};
+use crate::dump::DumpError;
+use crate::grid::Grid;
+use crate::json::Object;
+use crate::shape::StepShape;
+use crate::store::{ArrayKind, Snapshot, StepRow, Store, StoreError, StoredArray, VideoIndex};
+use crate::values::Values;
+
+impl Origin for Store {
+    fn videos(&self) -> Result<Vec<String>, SourceError> {
+        Ok(self.snapshot().videos()?)
+    }
+
+    fn tokens(&self, video: &str) -> Result<Option<Vec<String>>, SourceError> {
+        let words = |index: VideoIndex| index.series().filter_map(|rows| Some(rows.first()?.token.clone())).collect();
+        Ok(self.snapshot().read_video(video)?.map(words))
+    }
+
+    fn summary(&self, video: &str) -> Result<Option<Object>, SourceError> {
+        Ok(self.snapshot().read_video(video)?.and_then(|index| index.record.summary))
+    }
+
+    fn word(&self, video: &str, is_word: &dyn Fn(&str) -> bool) -> Result<Option<Box<dyn Word + '_>>, SourceError> {
+        let snapshot = self.snapshot();
+        let Some(mut index) = snapshot.read_video(video)? else { return Ok(None) };
+        index.rows.retain(|row| is_word(&row.token));
+        let Some(first) = index.rows.first().cloned() else { return Ok(None) };
+        Ok(Some(Box::new(StoredWord { snapshot, index, first })))
+    }
+}
+
+/// A word of a store, as it is committed.
+struct StoredWord {
+    snapshot: Snapshot,
+    /// With the rows of this word alone.
+    index: VideoIndex,
+    first: StepRow,
+}
+
+impl Word for StoredWord {
+    fn steps(&self) -> Vec<i32> {
+        self.index.rows.iter().map(|row| row.step).collect()
+    }
+
+    fn problem_of(&self, _: i32) -> Option<Arc<DumpError>> {
+        None
+    }
+
+    fn metadata(&self, place: usize) -> Result<Object, SourceError> {
+        Ok(self.index.metadata_of(&self.index.rows[place]))
+    }
+
+    fn shape(&self) -> Option<StepShape> {
+        Some(self.first.shape)
+    }
+
+    fn grid(&self) -> Option<Grid> {
+        self.first.grid
+    }
+
+    fn reader(&self, over: Over) -> Result<Box<dyn StepsReader + '_>, SourceError> {
+        let (series, wanted) = (self.first.series_path(), ArrayKind::mean_over(over.blocks, over.heads));
+        let is_there = self.snapshot.has_array(&format!("{series}/{}", wanted.name()));
+        let kind = if is_there { wanted } else { ArrayKind::Attention };
+        let array = self.snapshot.open_series(series, kind, self.first.shape, self.first.dtype)?;
+        Ok(Box::new(StoredSteps { rows: &self.index.rows, array, kind }))
+    }
+}
+
+/// Reads an array of a word.
+#[derive(Clone)]
+struct StoredSteps<'a> {
+    rows: &'a [StepRow],
+    array: Arc<StoredArray>,
+    kind: ArrayKind,
+}
+
+impl StepsReader for StoredSteps<'_> {
+    fn read(&mut self, place: usize, visit: &mut dyn FnMut(Values<'_>, StepShape)) -> Result<(), SourceError> {
+        let row = &self.rows[place];
+        let (shape, dtype) = (self.kind.step_shape(row.shape), self.kind.dtype(row.dtype));
+        let bytes = self.array.read_step(row.row.into())?;
+        if bytes.len() != shape.len() * dtype.size() {
+            let found = format!("the row of step {} says {}; the array has steps of others", row.step, row.shape);
+            return Err(StoreError::Damaged { path: PathBuf::from(&row.array), found: found.into() }.into());
+        }
+        visit(Values::from_ne_bytes(dtype, &bytes), shape);
+        Ok(())
+    }
+
+    fn another(&self) -> Box<dyn StepsReader + '_> {
+        Box::new(self.clone())
+    }
+}
