@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::QueryError;
 use super::answer::{Answer, Maps, Statistics, axes, key_columns, shape_columns};
+use super::catalog::of_one_state;
 use super::explain::Explain;
 use super::filter::Filter;
 use super::key::Key;
@@ -12,7 +13,7 @@ use super::selection::Selection;
 use super::task::Reduction;
 use crate::grid::Grid;
 use crate::progress::Progress;
-use crate::store::Store;
+use crate::store::{Snapshot, Store};
 
 /// What can be reduced over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -84,14 +85,14 @@ impl Average {
         Self { filter, over: vec![Dimension::Block, Dimension::Head], reduction: Reduction::default(), values: true }
     }
 
-    fn plan(&self, store: &Store) -> Result<Plan, QueryError> {
-        let mut selection = Selection::find(store, &self.filter)?;
+    fn plan(&self, snapshot: &Snapshot) -> Result<Plan, QueryError> {
+        let mut selection = Selection::find(snapshot, &self.filter)?;
         let keys = Dimension::keys_without(&self.over);
         if keys.contains(&Key::Step) && !keys.contains(&Key::Video) {
             // A group is finished when the last video has come: step by step, only those of one step are open.
             selection.steps.sort_by_key(|step| step.step);
         }
-        Plan::new(store, &selection, &keys, self.reduction)
+        Plan::new(snapshot, &selection, &keys, self.reduction)
     }
 
     /// What answering will do.
@@ -99,7 +100,8 @@ impl Average {
     /// # Errors
     /// If the store cannot be read, nothing is selected, or maps of different grids would have to be averaged.
     pub fn explain(&self, store: &Store) -> Result<Explain, QueryError> {
-        let mut explain = self.plan(store)?.explain(store)?;
+        let (plan, snapshot) = of_one_state(store, |snapshot| self.plan(snapshot))?;
+        let mut explain = plan.explain(&snapshot)?;
         explain.then.push("measure each map".into());
         Ok(explain)
     }
@@ -109,14 +111,15 @@ impl Average {
     /// # Errors
     /// As [`explain`](Self::explain), or if an array is damaged.
     pub fn run(&self, store: &Store, progress: &dyn Progress) -> Result<Answer, QueryError> {
-        answer_maps(&self.plan(store)?, store, self.values, progress)
+        let (plan, snapshot) = of_one_state(store, |snapshot| self.plan(snapshot))?;
+        answer_maps(&plan, &snapshot, self.values, progress)
     }
 }
 
 /// Runs a plan; its groups are the rows of the answer.
 pub(super) fn answer_maps(
     plan: &Plan,
-    store: &Store,
+    snapshot: &Snapshot,
     with_values: bool,
     progress: &dyn Progress,
 ) -> Result<Answer, QueryError> {
@@ -137,7 +140,7 @@ pub(super) fn answer_maps(
         maps.values = vec![0.0; start];
     }
     let mut statistics = Statistics::with_room(order.len());
-    let read = plan.run(store, &plan.meter(progress), |reduced| {
+    let read = plan.run(snapshot, &plan.meter(progress), |reduced| {
         let of: Vec<(&[f32], Option<Grid>)> =
             reduced.iter().map(|reduced| (reduced.values.as_slice(), plan.groups[reduced.group].grid)).collect();
         statistics.put(reduced.iter().map(|reduced| rank[reduced.group]), Statistics::measure(&of));

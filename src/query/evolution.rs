@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::answer::{Answer, Statistics, key_columns, shape_columns};
-use super::catalog::Catalog;
+use super::catalog::{Catalog, of_one_state};
 use super::error::{QueryError, caught};
 use super::explain::Explain;
 use super::filter::Filter;
@@ -20,7 +20,7 @@ use super::task::Reduction;
 use crate::metrics::{Measured, Metric};
 use crate::progress::{Meter, Progress};
 use crate::remedy::{Note, OptionName, Remedy};
-use crate::store::Store;
+use crate::store::{Snapshot, Store};
 
 /// What is told of the change between two steps' maps.
 const CHANGES: [(&str, Metric); 3] =
@@ -73,8 +73,15 @@ impl Evolution {
         [Some(Key::Video), Some(Key::Token), Some(Key::TokenIndex), by, Some(Key::Step)].into_iter().flatten().collect()
     }
 
-    fn plan(&self, store: &Store, steps: Vec<SelectedStep>) -> Result<Plan, QueryError> {
-        Plan::new(store, &Selection { steps }, &self.keys(), self.reduction)
+    fn plan(&self, snapshot: &Snapshot, steps: Vec<SelectedStep>) -> Result<Plan, QueryError> {
+        Plan::new(snapshot, &Selection { steps }, &self.keys(), self.reduction)
+    }
+
+    /// The steps that are followed, and the plan of all.
+    fn selected(&self, snapshot: &Snapshot) -> Result<(Selection, Plan), QueryError> {
+        let selection = Selection::find(snapshot, &self.filter)?;
+        let plan = self.plan(snapshot, selection.steps.clone())?;
+        Ok((selection, plan))
     }
 
     /// What answering will do.
@@ -82,8 +89,8 @@ impl Evolution {
     /// # Errors
     /// If the store cannot be read, or nothing is selected.
     pub fn explain(&self, store: &Store) -> Result<Explain, QueryError> {
-        let selection = Selection::find(store, &self.filter)?;
-        let mut explain = self.plan(store, selection.steps)?.explain(store)?;
+        let ((_, plan), snapshot) = of_one_state(store, |snapshot| self.selected(snapshot))?;
+        let mut explain = plan.explain(&snapshot)?;
         explain.then.push("read the last step of each word once more, to compare with".into());
         explain.then.push("measure each map, and its change against the step before and the last".into());
         Ok(explain)
@@ -95,12 +102,11 @@ impl Evolution {
     /// # Errors
     /// As [`explain`](Self::explain), or if an array is damaged.
     pub fn run(&self, store: &Store, progress: &dyn Progress) -> Result<Answer, QueryError> {
-        let selection = Selection::find(store, &self.filter)?;
-        let whole = self.plan(store, selection.steps.clone())?;
+        let ((selection, whole), snapshot) = of_one_state(store, |snapshot| self.selected(snapshot))?;
         let meter = whole.meter(progress);
         let words: Vec<&[SelectedStep]> = selection.steps.chunk_by(|a, b| a.array == b.array).collect();
         let series: Vec<(Vec<Entry>, ReadCount)> =
-            words.par_iter().map(|steps| self.series(store, steps, &meter)).collect::<Result<_, _>>()?;
+            words.par_iter().map(|steps| self.series(&snapshot, steps, &meter)).collect::<Result<_, _>>()?;
         let mut read = ReadCount::default();
         let mut entries = Vec::new();
         for (of_word, count) in series {
@@ -141,7 +147,7 @@ impl Evolution {
             notes.push(Note::new(text, Remedy::of(remedy, [OptionName::Where.unsaid()])));
         }
         if self.filter.text().is_some() {
-            let ends = last_steps(store)?;
+            let (ends, _) = of_one_state(store, last_steps)?;
             let end = |steps: &[SelectedStep]| steps.iter().map(|step| step.step).max();
             let cut: Vec<_> = words.iter().filter(|steps| end(steps) < ends.get(&steps[0].array).copied()).collect();
             if let Some(first) = cut.first() {
@@ -162,22 +168,22 @@ impl Evolution {
     /// The series of one word.
     fn series(
         &self,
-        store: &Store,
+        snapshot: &Snapshot,
         steps: &[SelectedStep],
         meter: &Meter<'_>,
     ) -> Result<(Vec<Entry>, ReadCount), QueryError> {
-        let plan = self.plan(store, steps.to_vec())?;
+        let plan = self.plan(snapshot, steps.to_vec())?;
         let Some(end) = steps.iter().max_by_key(|step| step.step) else { return Ok(Default::default()) };
-        let end = self.plan(store, vec![end.clone()])?;
+        let end = self.plan(snapshot, vec![end.clone()])?;
         let without_step = |group: &Group| group.key[..group.key.len() - 1].to_vec();
         let mut last: HashMap<Vec<KeyValue>, Vec<f32>> = HashMap::new();
-        let mut read = end.run(store, &meter.beside(), |reduced| {
+        let mut read = end.run(snapshot, &meter.beside(), |reduced| {
             last.extend(reduced.into_iter().map(|reduced| (without_step(&end.groups[reduced.group]), reduced.values)));
             Ok(())
         })?;
         let mut before: HashMap<Vec<KeyValue>, Vec<f32>> = HashMap::new();
         let mut entries: Vec<Entry> = Vec::new();
-        let more = plan.run(store, meter, |mut reduced: Vec<Reduced>| {
+        let more = plan.run(snapshot, meter, |mut reduced: Vec<Reduced>| {
             reduced.sort_by(|a, b| plan.groups[a.group].key.last().cmp(&plan.groups[b.group].key.last()));
             // The map before each: one of this batch, or the latest of an earlier one.
             let mut previous: Vec<Option<&[f32]>> = Vec::with_capacity(reduced.len());
@@ -243,8 +249,8 @@ impl Evolution {
 }
 
 /// The last step of each word, by its array.
-fn last_steps(store: &Store) -> Result<HashMap<Arc<str>, i32>, QueryError> {
-    let steps = Catalog::open(store)?.steps()?.group_by([col("array")]).agg([col("step").max()]);
+fn last_steps(snapshot: &Snapshot) -> Result<HashMap<Arc<str>, i32>, QueryError> {
+    let steps = Catalog::open(snapshot)?.steps()?.group_by([col("array")]).agg([col("step").max()]);
     let ends = caught(|| steps.collect())?;
     let (arrays, steps) = (ends.column("array")?.str()?, ends.column("step")?.i32()?);
     Ok(arrays.iter().zip(steps.iter()).filter_map(|(array, step)| Some((array?.into(), step?))).collect())

@@ -9,7 +9,7 @@ use super::QueryError;
 use super::selection::Selection;
 use super::task::Task;
 use crate::dtype::Dtype;
-use crate::store::{ArrayKind, Store};
+use crate::store::{ArrayKind, Snapshot};
 
 /// A plan in numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -74,12 +74,12 @@ impl Explain {
     }
 
     /// Looks up the stored size of every chunk that will be read.
-    pub(super) fn measure(&mut self, store: &Store, tasks: &[Task]) -> Result<(), QueryError> {
+    pub(super) fn measure(&mut self, snapshot: &Snapshot, tasks: &[Task]) -> Result<(), QueryError> {
         let mut by_kind: BTreeMap<(String, Dtype), u64> = BTreeMap::new();
         let first_pass = tasks.iter().filter(|task| task.positions.start == 0).collect::<Vec<_>>();
         for tasks in first_pass.chunk_by(|a, b| a.array == b.array) {
             let Some(first) = tasks.first() else { continue };
-            let array = store.snapshot().open_array(&first.array)?;
+            let array = snapshot.open_array(&first.array)?;
             let name = first.array.rsplit('/').next().unwrap_or_default().to_owned();
             for piece in tasks.iter().flat_map(|task| &task.pieces) {
                 *by_kind.entry((name.clone(), first.dtype)).or_default() +=

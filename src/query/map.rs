@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::answer::{Answer, Maps, Statistics, axes, shape_columns};
 use super::average::answer_maps;
+use super::catalog::of_one_state;
 use super::error::{QueryError, few};
 use super::explain::Explain;
 use super::filter::Filter;
@@ -15,7 +16,7 @@ use crate::grid::{Grid, VideoSize, infer_grid};
 use crate::kernel::{FramePlacement, Pooling, resample};
 use crate::progress::Progress;
 use crate::remedy::{CommandName, OptionName, Remedy};
-use crate::store::{Store, series_of};
+use crate::store::{Snapshot, Store, series_of};
 
 /// Values of a resampled map, at the most.
 const LARGEST_MAP: usize = 1 << 30;
@@ -36,8 +37,8 @@ pub struct SpatialMap {
 }
 
 impl SpatialMap {
-    fn plan(&self, store: &Store) -> Result<(Plan, Option<Pooling>), QueryError> {
-        let selection = Selection::find(store, &self.filter)?;
+    fn plan(&self, snapshot: &Snapshot) -> Result<(Plan, Option<Pooling>), QueryError> {
+        let selection = Selection::find(snapshot, &self.filter)?;
         let steps = &selection.steps;
         let one = |what: &str, option: OptionName, names: BTreeSet<&str>| match names.len() {
             ..=1 => Ok(()),
@@ -53,8 +54,9 @@ impl SpatialMap {
         one("word", OptionName::Token, steps.iter().map(|step| &*step.token).collect())?;
         let numbers: Vec<String> = steps.iter().map(|step| step.step.to_string()).collect();
         one("step", OptionName::Step, numbers.iter().map(String::as_str).collect())?;
-        let pooling = selection.steps.first().map(|step| pooling_of(store, &step.array)).transpose()?.flatten();
-        let plan = Plan::new(store, &selection, &[Key::Video, Key::Token, Key::TokenIndex, Key::Step], self.reduction)?;
+        let pooling = selection.steps.first().map(|step| pooling_of(snapshot, &step.array)).transpose()?.flatten();
+        let plan =
+            Plan::new(snapshot, &selection, &[Key::Video, Key::Token, Key::TokenIndex, Key::Step], self.reduction)?;
         Ok((plan, pooling))
     }
 
@@ -63,7 +65,8 @@ impl SpatialMap {
     /// # Errors
     /// If the store cannot be read, or not one step of one word is selected.
     pub fn explain(&self, store: &Store) -> Result<Explain, QueryError> {
-        let mut explain = self.plan(store)?.0.explain(store)?;
+        let ((plan, _), snapshot) = of_one_state(store, |snapshot| self.plan(snapshot))?;
+        let mut explain = plan.explain(&snapshot)?;
         if self.size.is_some() || self.frames.is_some() {
             explain.then.push("resample to the size asked for".into());
         }
@@ -76,8 +79,8 @@ impl SpatialMap {
     /// As [`explain`](Self::explain); if the grid is not known and the size asked for does not tell it; or if an array
     /// is damaged.
     pub fn run(&self, store: &Store, progress: &dyn Progress) -> Result<Answer, QueryError> {
-        let (plan, pooling) = self.plan(store)?;
-        let answer = Answer { is_single_map: true, ..answer_maps(&plan, store, true, progress)? };
+        let ((plan, pooling), snapshot) = of_one_state(store, |snapshot| self.plan(snapshot))?;
+        let answer = Answer { is_single_map: true, ..answer_maps(&plan, &snapshot, true, progress)? };
         if self.size.is_none() && self.frames.is_none() {
             return Ok(answer);
         }
@@ -146,8 +149,8 @@ impl SpatialMap {
 }
 
 /// How the maps of a word were pooled when they were ingested, if they were.
-fn pooling_of(store: &Store, array: &str) -> Result<Option<Pooling>, QueryError> {
-    let attributes = store.snapshot().generation(series_of(array))?.attributes()?;
+fn pooling_of(snapshot: &Snapshot, array: &str) -> Result<Option<Pooling>, QueryError> {
+    let attributes = snapshot.generation(series_of(array))?.attributes()?;
     let lossy = &attributes["lossy"];
     let size = |value: &serde_json::Value| usize::try_from(value.as_u64()?).ok();
     let grid = &lossy["downsampled_from"];

@@ -60,4 +60,4 @@ pub use plan::{Group, Plan};
 pub use run::ReadCount;
 pub use selection::StepSet;
 pub use tables::{List, Sql, TableName, columns};
-pub use task::{OpenArrays, Partial, Piece, Placed, Reduction, Task};
+pub use task::{Partial, Piece, Placed, Reduction, Task};

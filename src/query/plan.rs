@@ -20,7 +20,7 @@ use crate::dtype::Dtype;
 use crate::grid::Grid;
 use crate::remedy::{CommandName, Note, OptionName, Remedy};
 use crate::shape::StepShape;
-use crate::store::{ArrayKind, Store, StoreError, series_of};
+use crate::store::{ArrayKind, Snapshot, StoreError, series_of};
 
 /// All values of a median are held at once, for as many positions as fit into this.
 const MEDIAN_BYTES: usize = 256 << 20;
@@ -58,24 +58,24 @@ pub struct Plan {
 impl Plan {
     /// Plans the reduction of the selected maps to one for each distinct value of `keys`.
     pub(super) fn new(
-        store: &Store,
+        snapshot: &Snapshot,
         selection: &Selection,
         keys: &[Key],
         reduction: Reduction,
     ) -> Result<Self, QueryError> {
-        Self::within(store, selection, keys, reduction, MEDIAN_BYTES)
+        Self::within(snapshot, selection, keys, reduction, MEDIAN_BYTES)
     }
 
     /// The same, with medians holding at most so many bytes of values.
     pub(super) fn within(
-        store: &Store,
+        snapshot: &Snapshot,
         selection: &Selection,
         keys: &[Key],
         reduction: Reduction,
         median_bytes: usize,
     ) -> Result<Self, QueryError> {
         let mut planner = Planner {
-            store,
+            snapshot,
             keys,
             reduction,
             groups: Vec::new(),
@@ -126,9 +126,9 @@ impl Plan {
     ///
     /// # Errors
     /// If an array that will be read is not there.
-    pub fn explain(&self, store: &Store) -> Result<Explain, QueryError> {
+    pub fn explain(&self, snapshot: &Snapshot) -> Result<Explain, QueryError> {
         let mut explain = self.explain.clone();
-        explain.measure(store, &self.tasks)?;
+        explain.measure(snapshot, &self.tasks)?;
         Ok(explain)
     }
 
@@ -154,7 +154,7 @@ struct Pattern {
 type PatternName = (StepShape, ArrayKind, Option<Arc<[bool]>>);
 
 struct Planner<'a> {
-    store: &'a Store,
+    snapshot: &'a Snapshot,
     keys: &'a [Key],
     reduction: Reduction,
     groups: Vec<Group>,
@@ -181,7 +181,7 @@ impl Planner<'_> {
     /// The tasks of steps of one array.
     fn add_series(&mut self, series: &[SelectedStep]) -> Result<(), QueryError> {
         let Some(first) = series.first() else { return Ok(()) };
-        let has_rollups = || self.store.snapshot().has_array(&rollup_path(&first.array, ArrayKind::Mean));
+        let has_rollups = || self.snapshot.has_array(&rollup_path(&first.array, ArrayKind::Mean));
         let (kind, refused) = choose(series, self.keys, self.reduction, has_rollups);
         self.explain.no_rollup.extend(refused);
         let dtype = kind.dtype(first.dtype);
@@ -193,8 +193,7 @@ impl Planner<'_> {
         let (chunks, chunk_len) = match self.chunks.get(&path) {
             Some(known) => *known,
             None => {
-                let array =
-                    self.store.snapshot().open_series(series_of(&first.array), kind, first.shape, first.dtype)?;
+                let array = self.snapshot.open_series(series_of(&first.array), kind, first.shape, first.dtype)?;
                 *self.chunks.entry(path.clone()).or_insert(array.chunks_of_step()?)
             }
         };
@@ -206,7 +205,7 @@ impl Planner<'_> {
             || chunks * chunk_len != kind.step_axes(first.shape).iter().product::<usize>()
         {
             return Err(StoreError::Damaged {
-                path: self.store.place().join(&*path),
+                path: self.snapshot.store().place().join(&*path),
                 found: format!("{chunks} chunks of {chunk_len} values do not make a step of {}", first.shape).into(),
             }
             .into());

@@ -7,10 +7,10 @@ use rayon::prelude::*;
 
 use super::QueryError;
 use super::plan::Plan;
-use super::task::{OpenArrays, Partial};
+use super::task::Partial;
 use crate::kernel::{Accumulator, Unlike};
 use crate::progress::{Meter, Progress, Unit};
-use crate::store::Store;
+use crate::store::Snapshot;
 
 /// Tasks of a window, for each thread: what waits for its turn to be merged stays below this many partials.
 const WINDOW: usize = 4;
@@ -42,11 +42,10 @@ impl Plan {
     /// Runs all tasks. `take` gets the reduced maps as they are finished, always in the same order.
     pub(super) fn run(
         &self,
-        store: &Store,
+        snapshot: &Snapshot,
         meter: &Meter<'_>,
         mut take: impl FnMut(Vec<Reduced>) -> Result<(), QueryError>,
     ) -> Result<ReadCount, QueryError> {
-        let arrays = OpenArrays::new(store);
         let mut growing: Vec<Growing> = (0..self.groups.len()).map(|_| Growing::default()).collect();
         let window = rayon::current_num_threads() * WINDOW;
         let mut read = ReadCount::default();
@@ -54,7 +53,7 @@ impl Plan {
             let partials: Vec<Partial> = tasks
                 .par_iter()
                 .map(|task| {
-                    let partial = task.run(&arrays)?;
+                    let partial = task.run(snapshot)?;
                     meter.add(task.decoded_bytes())?;
                     Ok(partial)
                 })
@@ -123,20 +122,21 @@ mod tests {
     use crate::ingest::{self, IngestOptions};
     use crate::kernel::Reducer;
     use crate::progress::Silent;
+    use crate::store::Store;
 
-    fn store(dir: &std::path::Path) -> Store {
+    fn store(dir: &std::path::Path) -> Snapshot {
         let dump = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/variants/gzip");
         ingest::run(&[dump], dir.join("store"), &IngestOptions::default(), &Silent).unwrap();
-        Store::open(dir.join("store")).unwrap()
+        Store::open(dir.join("store")).unwrap().snapshot()
     }
 
-    fn plan(store: &Store, keys: &[Key], reducer: Reducer, median_bytes: usize) -> Plan {
+    fn plan(store: &Snapshot, keys: &[Key], reducer: Reducer, median_bytes: usize) -> Plan {
         let selection = Selection::find(store, &Filter::parse("head <> 2").unwrap()).unwrap();
         let reduction = Reduction { reducer, rollups: false, ..Reduction::default() };
         Plan::within(store, &selection, keys, reduction, median_bytes).unwrap()
     }
 
-    fn maps(plan: &Plan, store: &Store) -> Vec<Vec<u32>> {
+    fn maps(plan: &Plan, store: &Snapshot) -> Vec<Vec<u32>> {
         let mut maps = vec![Vec::new(); plan.groups.len()];
         let take = |reduced: Vec<Reduced>| {
             for one in reduced {
@@ -157,11 +157,10 @@ mod tests {
         for reducer in [Reducer::Mean, Reducer::Max, Reducer::Sum, Reducer::Median] {
             let plan = plan(&store, &[Key::Token, Key::Head], reducer, usize::MAX);
             let expected = maps(&plan, &store);
-            let arrays = OpenArrays::new(&store);
             let run = |task: &Task| {
                 let sent: Task = serde_json::from_str(&serde_json::to_string(task).unwrap()).unwrap();
                 assert_eq!(&sent, task);
-                sent.run(&arrays).unwrap()
+                sent.run(&store).unwrap()
             };
             let whole = plan.tasks.iter().map(run).rev().reduce(|mut a, b| {
                 a.merge(b).unwrap();

@@ -9,14 +9,14 @@ use polars::prelude::{
     MaintainOrderJoin, PlSmallStr, col,
 };
 
-use super::catalog::{Catalog, STEP_KEY};
+use super::catalog::{Catalog, STEP_KEY, of_one_state};
 use super::error::{QueryError, caught, few};
 use super::exact::filtered;
 use super::filter::{Filter, PLACE};
 use crate::dtype::Dtype;
 use crate::grid::Grid;
 use crate::shape::{AxisNumbers, StepShape};
-use crate::store::{StepPlace, StepRow, Store, StoredAs};
+use crate::store::{Snapshot, StepPlace, StepRow, Store, StoredAs};
 
 /// Columns of `steps` that selected steps are read from.
 const COLUMNS: [&str; 20] = [
@@ -98,8 +98,8 @@ impl Selection {
     ///
     /// # Errors
     /// If the tables cannot be read, or nothing is selected.
-    pub fn find(store: &Store, filter: &Filter) -> Result<Self, QueryError> {
-        let catalog = Catalog::open(store)?;
+    pub fn find(snapshot: &Snapshot, filter: &Filter) -> Result<Self, QueryError> {
+        let catalog = Catalog::open(snapshot)?;
         let mut columns: Vec<&str> = COLUMNS.to_vec();
         for name in filter.steps_columns() {
             if !columns.contains(&name) {
@@ -181,7 +181,8 @@ impl StepSet {
     /// # Errors
     /// If the tables cannot be read, or nothing is selected.
     pub fn find(store: &Store, filter: &Filter) -> Result<Self, QueryError> {
-        let steps = Selection::find(store, filter)?.steps;
+        let (selection, _) = of_one_state(store, |snapshot| Selection::find(snapshot, filter))?;
+        let steps = selection.steps;
         Ok(Self(steps.into_iter().map(|step| (step.video_id, step.token, step.step)).collect()))
     }
 

@@ -8,7 +8,7 @@ use polars::sql::SQLContext;
 use serde::{Deserialize, Serialize};
 
 use super::answer::{Answer, Arrange, check_distinct, sorted};
-use super::catalog::{BOTH, Catalog, HEADS, SEED_DIGITS, STEP_KEY, STEPS, type_name};
+use super::catalog::{BOTH, Catalog, HEADS, SEED_DIGITS, STEP_KEY, STEPS, of_one_state, type_name};
 use super::dialect::{aliases, first_word, for_polars, words};
 use super::error::{QueryError, caught, plain};
 use super::exact::{exact_plan, filtered, overflow};
@@ -16,7 +16,7 @@ use super::filter::Filter;
 use super::selection::{join, whats_there};
 use super::unknown::unknown_groups;
 use crate::remedy::{Note, OptionName, Remedy};
-use crate::store::Store;
+use crate::store::{Snapshot, Store};
 
 /// A table of the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -43,7 +43,7 @@ pub struct List {
 }
 
 impl List {
-    fn plan(&self, store: &Store) -> Result<LazyFrame, QueryError> {
+    fn plan(&self, snapshot: &Snapshot) -> Result<LazyFrame, QueryError> {
         let own = match self.table {
             TableName::Steps => &*STEPS,
             TableName::Heads => &*HEADS,
@@ -69,7 +69,7 @@ impl List {
             }
             return Err(QueryError::unknown_column(unknown, available.iter_names().map(PlSmallStr::as_str)));
         }
-        let catalog = Catalog::open(store)?;
+        let catalog = Catalog::open(snapshot)?;
         let mut rows = match self.table {
             TableName::Steps => self.steps(&catalog)?,
             TableName::Heads => {
@@ -119,7 +119,7 @@ impl List {
     /// # Errors
     /// If a column is not known, or the tables cannot be read.
     pub fn explain(&self, store: &Store) -> Result<String, QueryError> {
-        Ok(self.plan(store)?.explain(true)? + "\n")
+        Ok(of_one_state(store, |snapshot| Ok(self.plan(snapshot)?.explain(true)?))?.0 + "\n")
     }
 
     /// The rows.
@@ -127,11 +127,15 @@ impl List {
     /// # Errors
     /// As [`explain`](Self::explain).
     pub fn run(&self, store: &Store) -> Result<Answer, QueryError> {
-        let plan = self.plan(store)?;
+        of_one_state(store, |snapshot| self.rows(snapshot)).map(|(answer, _)| answer)
+    }
+
+    fn rows(&self, snapshot: &Snapshot) -> Result<Answer, QueryError> {
+        let plan = self.plan(snapshot)?;
         let mut answer = Answer::of_table(caught(|| plan.collect())?);
         if answer.table.height() == 0 && self.arrange.limit != Some(0) {
             let asked = self.filter.text().map(|text| format!(" matches `{text}`")).unwrap_or_default();
-            let hints = self.filter.several_hint().into_iter().chain([whats_there(&Catalog::open(store)?)?]);
+            let hints = self.filter.several_hint().into_iter().chain([whats_there(&Catalog::open(snapshot)?)?]);
             answer.notes.push(format!("no row{asked}; {}", hints.collect::<Vec<_>>().join("; ")).into());
         }
         Ok(answer)
@@ -185,7 +189,7 @@ const READING: [&str; 6] = ["SELECT", "WITH", "FROM", "SHOW", "EXPLAIN", "("];
 const DESCRIBING: [&str; 2] = ["DESCRIBE", "DESC"];
 
 impl Sql {
-    fn plan(&self, store: &Store) -> Result<LazyFrame, QueryError> {
+    fn plan(&self, snapshot: &Snapshot) -> Result<LazyFrame, QueryError> {
         let statement = self.statement.as_str();
         let first = first_word(statement);
         if first.as_deref().is_none_or(|first| !READING.contains(&first)) {
@@ -194,7 +198,7 @@ impl Sql {
                 found: format!("it begins with `{first}`; the store is only read, with SELECT"),
             });
         }
-        let catalog = Catalog::open(store)?;
+        let catalog = Catalog::open(snapshot)?;
         let mut context = SQLContext::new();
         context.register("steps", without_nan(catalog.steps()?, &STEPS));
         if first.as_deref() == Some("SHOW") || statement.to_lowercase().contains("heads") {
@@ -210,7 +214,8 @@ impl Sql {
     /// # Errors
     /// If the statement cannot be run, or the tables cannot be read.
     pub fn explain(&self, store: &Store) -> Result<String, QueryError> {
-        Ok(self.plan(store)?.explain(true).map_err(|error| explain_sql(&error))? + "\n")
+        let explain = |snapshot: &Snapshot| self.plan(snapshot)?.explain(true).map_err(|error| explain_sql(&error));
+        Ok(of_one_state(store, explain)?.0 + "\n")
     }
 
     /// Its rows.
@@ -223,7 +228,11 @@ impl Sql {
         {
             return described(&table.to_lowercase());
         }
-        let plan = self.plan(store)?;
+        of_one_state(store, |snapshot| self.rows(snapshot)).map(|(answer, _)| answer)
+    }
+
+    fn rows(&self, snapshot: &Snapshot) -> Result<Answer, QueryError> {
+        let plan = self.plan(snapshot)?;
         let mut notes = caught(|| unknown_groups(&plan.logical_plan)).map_err(|error| explain_sql(&error))?;
         let mut table = with_decimals(caught(|| plan.collect()).map_err(|error| explain_sql(&error))?)?;
         let said = words(&self.statement);

@@ -5,17 +5,14 @@
 use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::dtype::Dtype;
 use crate::kernel::{Accumulator, Element, Reducer, Unlike};
-use crate::store::{Store, StoreError, StoredArray};
+use crate::store::{Snapshot, StoreError};
 use crate::values::{Values, with_values};
-
-/// Arrays that stay open.
-const OPEN_ARRAYS: usize = 16;
 
 /// How maps are reduced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,8 +126,8 @@ impl Task {
     ///
     /// # Errors
     /// If a chunk is missing or damaged.
-    pub fn run(&self, arrays: &OpenArrays<'_>) -> Result<Partial, StoreError> {
-        let array = arrays.open(&self.array)?;
+    pub fn run(&self, snapshot: &Snapshot) -> Result<Partial, StoreError> {
+        let array = snapshot.open_array(&self.array)?;
         let mut partial = Partial { positions: self.positions.clone(), groups: Vec::new() };
         let mut place_of: HashMap<u32, usize> = HashMap::new();
         let mut scratch = Scratch::default();
@@ -200,34 +197,4 @@ pub(super) fn in_chunk(placed: &[Placed], chunk: u32, maps_per_chunk: usize) -> 
     let from = placed.partition_point(|placed| (placed.map as usize) < first);
     let to = placed.partition_point(|placed| (placed.map as usize) < first + maps_per_chunk);
     &placed[from..to]
-}
-
-/// The arrays that tasks read, each opened once for tasks that follow each other.
-pub struct OpenArrays<'a> {
-    store: &'a Store,
-    open: Mutex<Vec<(Arc<str>, Arc<StoredArray>)>>,
-}
-
-impl<'a> OpenArrays<'a> {
-    /// Arrays of a store.
-    #[must_use]
-    pub fn new(store: &'a Store) -> Self {
-        Self { store, open: Mutex::default() }
-    }
-
-    fn open(&self, path: &Arc<str>) -> Result<Arc<StoredArray>, StoreError> {
-        let known = |open: &[(Arc<str>, Arc<StoredArray>)]| {
-            open.iter().find(|(own, _)| own == path).map(|(_, array)| array.clone())
-        };
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(array) = known(&open) {
-            return Ok(array);
-        }
-        let array = self.store.snapshot().open_array(path)?;
-        if open.len() == OPEN_ARRAYS {
-            open.remove(0);
-        }
-        open.push((path.clone(), array.clone()));
-        Ok(array)
-    }
 }

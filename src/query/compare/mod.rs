@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde::{Deserialize, Serialize};
 
 use crate::query::answer::Answer;
+use crate::query::catalog::of_one_state;
 use crate::query::error::{QueryError, few};
 use crate::query::explain::Explain;
 use crate::query::filter::Filter;
@@ -24,7 +25,7 @@ use self::differences::Differences;
 use self::table::Row;
 use crate::metrics::Metric;
 use crate::progress::Progress;
-use crate::store::Store;
+use crate::store::{Snapshot, Store};
 
 /// What distinguishes the two sides of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,8 +156,8 @@ impl Compare {
         self.across != Across::Step && matches!(self.align, Align::Step | Align::Timestep)
     }
 
-    fn plan(&self, store: &Store, form: Form) -> Result<Planned, QueryError> {
-        let mut selection = Selection::find(store, &self.filter)?;
+    fn plan(&self, snapshot: &Snapshot, form: Form) -> Result<Planned, QueryError> {
+        let mut selection = Selection::find(snapshot, &self.filter)?;
         let words: BTreeSet<&str> = selection.steps.iter().map(|step| &*step.token).collect();
         if self.across != Across::Token && words.len() > 1 {
             return Err(QueryError::question(
@@ -177,7 +178,7 @@ impl Compare {
         let last_steps = is_by_end.then(|| sides::only_steps(self.across, &selection.steps));
         let keys: Vec<Key> =
             [Some(self.across.key()), self.by_step().then_some(Key::Step)].into_iter().flatten().collect();
-        let mut plan = Plan::new(store, &selection, &keys, self.reduction)?;
+        let mut plan = Plan::new(snapshot, &selection, &keys, self.reduction)?;
         Self::check_grids(&plan)?;
         let sides: Vec<KeyValue> =
             plan.groups.iter().map(|group| group.key[0].clone()).collect::<BTreeSet<_>>().into_iter().collect();
@@ -273,8 +274,8 @@ impl Compare {
     /// # Errors
     /// If the store cannot be read, nothing or a single side is selected, or grids differ.
     pub fn explain(&self, store: &Store, form: Form) -> Result<Explain, QueryError> {
-        let planned = self.plan(store, form)?;
-        let mut explain = planned.plan.explain(store)?;
+        let (planned, snapshot) = of_one_state(store, |snapshot| self.plan(snapshot, form))?;
+        let mut explain = planned.plan.explain(&snapshot)?;
         let metrics: Vec<String> = self.metrics.iter().map(ToString::to_string).collect();
         explain.then.push(format!(
             "compare {} pairs of {} {}s at {} aligned steps by {}",
@@ -292,12 +293,12 @@ impl Compare {
     /// # Errors
     /// As [`explain`](Self::explain), or if an array is damaged.
     pub fn run(&self, store: &Store, form: Form, progress: &dyn Progress) -> Result<Answer, QueryError> {
-        let planned = self.plan(store, form)?;
+        let (planned, snapshot) = of_one_state(store, |snapshot| self.plan(snapshot, form))?;
         let mut rows: Vec<Row> = Vec::new();
         let mut differences = Differences::default();
         let mut pending: BTreeMap<Option<i32>, Vec<Reduced>> = BTreeMap::new();
         let mut awaited = planned.awaited.clone();
-        let read = planned.plan.run(store, &planned.plan.meter(progress), |reduced| {
+        let read = planned.plan.run(&snapshot, &planned.plan.meter(progress), |reduced| {
             for one in reduced {
                 let step = Self::step_of(&planned.plan.groups[one.group].key);
                 pending.entry(step).or_default().push(one);
