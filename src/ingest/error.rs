@@ -14,7 +14,7 @@ use crate::store::StoreError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IngestError {
-    /// A given dump directory cannot be read, or (with [`OnError::Fail`]) a file cannot be used.
+    /// A given dump directory cannot be read, or (with [`OnError::Fail`](super::OnError::Fail)) a file cannot be used.
     #[error(transparent)]
     Dump(#[from] DumpError),
     /// The store cannot be read or written: a full disk, for one.
@@ -72,7 +72,7 @@ pub enum IngestError {
     /// What a job has left is not this ingest's.
     #[error(transparent)]
     Accept(#[from] AcceptError),
-    /// Stopped by its [`Observer`].
+    /// Stopped by its [`Observer`](super::Observer).
     #[error("stopped; what was committed before stays in the store, and the next ingest goes on from there")]
     Cancelled,
     /// The threads could not be started.

@@ -114,15 +114,17 @@ impl Growing {
 
 #[cfg(test)]
 mod tests {
+    use super::super::catalog::of_one_state;
     use super::super::filter::Filter;
     use super::super::key::Key;
     use super::super::selection::Selection;
     use super::super::task::{Reduction, Task};
     use super::*;
+    use crate::dtype::Dtype;
     use crate::ingest::{self, IngestOptions};
     use crate::kernel::Reducer;
     use crate::progress::Silent;
-    use crate::store::Store;
+    use crate::store::{Store, StoreError};
 
     fn store(dir: &std::path::Path) -> Snapshot {
         let dump = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/variants/gzip");
@@ -184,5 +186,53 @@ mod tests {
             assert!(in_ranges.explain.median_passes > 1);
             assert_eq!(maps(&at_once, &store), maps(&in_ranges, &store));
         }
+    }
+
+    /// What is read is of the state that was planned on, or the question ends: never a hole.
+    #[test]
+    fn a_question_whose_store_has_moved_on_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let snapshot = store(dir.path());
+        let (early, late) = [&[Key::Token, Key::Step][..], &[Key::Token]]
+            .map(|keys| plan(&snapshot, keys, Reducer::Mean, usize::MAX))
+            .into();
+        let expected = maps(&early, &snapshot);
+        let dump = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/variants/gzip");
+        let options =
+            IngestOptions { replace: true, dtype: Some(Dtype::Float16), every: 2, ..IngestOptions::default() };
+        ingest::run(&[dump], dir.path().join("store"), &options, &Silent).unwrap();
+        // What the new commit replaced is there until it is cleaned up.
+        assert_eq!(maps(&early, &snapshot), expected);
+        assert!(!snapshot.store().gc().unwrap().is_empty());
+        for plan in [&early, &late] {
+            let ran = plan.run(&snapshot.store().snapshot(), &plan.meter(&Silent), |_| Ok(()));
+            assert!(matches!(ran, Err(QueryError::Store(StoreError::MovedOn { .. }))), "{ran:?}");
+        }
+        // Whoever asks anew is told of what is there now.
+        let (found, _) = of_one_state(snapshot.store(), |now| Selection::find(now, &Filter::default())).unwrap();
+        assert!(found.steps.iter().all(|step| step.step % 2 == 0));
+    }
+
+    #[test]
+    fn a_question_is_planned_again_where_the_store_moves_on_under_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path()).store().clone();
+        let dump = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/variants/gzip");
+        let (mut attempts, mut every) = (0, 1);
+        let mut read = |until: usize| {
+            of_one_state(&store, |snapshot| {
+                let parts = snapshot.parts()?;
+                attempts += 1;
+                if attempts < until {
+                    every = 3 - every;
+                    let options = IngestOptions { replace: true, every, ..IngestOptions::default() };
+                    ingest::run(&[dump], dir.path().join("store"), &options, &Silent).unwrap();
+                }
+                Ok((snapshot.heads_of(&parts)?.len(), attempts))
+            })
+        };
+        assert_eq!(read(3).unwrap().0, (1, 3));
+        let never = read(usize::MAX).map(|(read, _)| read);
+        assert!(matches!(never, Err(QueryError::Store(StoreError::MovedOn { .. }))), "{never:?}");
     }
 }

@@ -2,7 +2,7 @@
 //! specification.
 //!
 //! A [`Store`] is written; whoever reads takes a [`Snapshot`] of it. Where its files lie, only a
-//! [`Storage`](storage::Storage) knows.
+//! [`Storage`] knows.
 //!
 //! ```
 //! use attnkit::ingest::{self, IngestOptions};
