@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::storage::{Local, Storage, split};
+use super::storage::{EntryKind, Local, Storage, split};
 use super::{
     NOT_A_PART, PartFiles, Snapshot, Store, StoreError, UNFINISHED, VideoIndex, decode_name, document_hash, layout,
     part, plain_group, root_document,
@@ -62,7 +62,8 @@ impl Store {
         let videos = self.snapshot().read_index()?.into_iter().filter(|video| !video.rows.is_empty());
         let groups = videos.map(|video| self.video_key(&video.record.video_id));
         for group in std::iter::once(layout::MAPS.to_owned()).chain(groups) {
-            let is_there = self.storage.list(&group).is_ok();
+            // What a link leads to is not the store's.
+            let is_there = self.storage.entry(&group)?.is_some_and(|entry| entry.kind == EntryKind::Directory);
             if is_there && check_plain_group(&*self.storage, &group).is_some() {
                 self.storage.put(&layout::document(&group), &plain_group())?;
             }

@@ -265,3 +265,31 @@ fn a_place_with_other_things_in_it_is_no_room_for_a_store() {
     }
     assert!(matches!(Store::open_on(Arc::new(Memory::new())), Err(StoreError::NotAStore { .. })));
 }
+
+#[test]
+fn documents_are_mended_in_place() {
+    for (store, storage, _dir) in stores() {
+        commit(&store, &[1.0]);
+        for document in ["maps/zarr.json", "maps/v/zarr.json"] {
+            let written = storage.get(document).unwrap();
+            storage.put(document, b"{}").unwrap();
+            store.mend_documents().unwrap();
+            assert_eq!(storage.get(document).unwrap(), written);
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn nothing_is_mended_behind_a_link() {
+    let dir = tempfile::tempdir().unwrap();
+    let (place, outside) = (dir.path().join("store"), dir.path().join("outside"));
+    let store = Store::create(&place).unwrap();
+    commit(&store, &[1.0]);
+    std::fs::rename(place.join("maps/v"), &outside).unwrap();
+    std::fs::write(outside.join("zarr.json"), "another's").unwrap();
+    std::os::unix::fs::symlink(&outside, place.join("maps/v")).unwrap();
+    store.mend_documents().unwrap();
+    assert_eq!(std::fs::read(outside.join("zarr.json")).unwrap(), b"another's");
+    assert!(store.create_generation(VIDEO, "word").is_err());
+}
