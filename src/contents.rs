@@ -107,8 +107,7 @@ impl Contents {
     /// # Errors
     /// If its index cannot be read.
     pub fn of_store(store: &Store) -> Result<Self, StoreError> {
-        let snapshot = store.snapshot();
-        let index = snapshot.read_index()?;
+        let (index, snapshot) = store.of_one_state(Snapshot::read_index)?;
         let problems = Mutex::new(Vec::new());
         // What of a word cannot be read is no reason to say nothing of the others.
         let described = |rows: &[StepRow]| {

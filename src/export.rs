@@ -237,8 +237,7 @@ pub fn run(
     let root = out.join("attention_maps");
     let chosen = filter.as_ref().map(|filter| StepSet::find(store, filter)).transpose()?;
     let is_chosen = |row: &&StepRow| chosen.as_ref().is_none_or(|chosen| chosen.contains(row));
-    let snapshot = store.snapshot();
-    let mut index = snapshot.read_index()?;
+    let (mut index, snapshot) = store.of_one_state(Snapshot::read_index)?;
     if chosen.is_some() {
         index.retain(|video| video.rows.iter().any(|row| is_chosen(&row)));
     }

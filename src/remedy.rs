@@ -172,6 +172,21 @@ names! {
 }
 
 impl OptionName {
+    /// What stands for its value where the reader knows it. (Of grids and sizes, each face has its own.)
+    #[must_use]
+    pub const fn placeholder(self) -> &'static str {
+        match self {
+            Self::Batch => "INDEX",
+            Self::Prompts | Self::Output => "FILE",
+            Self::Token => "WORD",
+            Self::Video => "ID",
+            Self::Step | Self::Frames | Self::Limit => "N",
+            Self::MaxStepBytes => "BYTES",
+            Self::Where => "SQL",
+            _ => "NAME",
+        }
+    }
+
     /// Set to what the reader knows.
     #[must_use]
     pub const fn any(self) -> Try {

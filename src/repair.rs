@@ -10,7 +10,7 @@ use crate::error::{ErrorKind, LayerError};
 use crate::ingest::{self, Damage, IngestError, IngestOptions, PartOf, Quarantined};
 use crate::progress::Progress;
 use crate::remedy::Remedy;
-use crate::store::{Fault, Store, StoreError, VideoIndex};
+use crate::store::{Fault, Snapshot, Store, StoreError, VideoIndex};
 use crate::verify::{self, VerifyError, VerifyOptions};
 
 /// How a store is mended.
@@ -112,7 +112,7 @@ pub fn run(path: &Path, options: &RepairOptions, progress: &dyn Progress) -> Res
         return Ok(report);
     }
     store.mend_documents()?;
-    let index = store.snapshot().read_index()?;
+    let (index, _) = store.of_one_state(Snapshot::read_index)?;
     let damage = damage(&store, &index, &report.found);
     if !damage.is_empty() {
         let settings = IngestOptions {

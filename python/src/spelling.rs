@@ -38,14 +38,7 @@ const fn placeholder(name: OptionName) -> &'static str {
     match name {
         OptionName::Grid => "(frames, height, width)",
         OptionName::Size => "(height, width)",
-        OptionName::Batch => "INDEX",
-        OptionName::Prompts | OptionName::Output => "FILE",
-        OptionName::Token => "WORD",
-        OptionName::Video => "ID",
-        OptionName::Step | OptionName::Frames | OptionName::Limit => "N",
-        OptionName::MaxStepBytes => "BYTES",
-        OptionName::Where => "SQL",
-        _ => "NAME",
+        _ => name.placeholder(),
     }
 }
 

@@ -42,14 +42,7 @@ const fn placeholder(name: OptionName) -> &'static str {
     match name {
         OptionName::Grid => "FxHxW",
         OptionName::Size => "HxW",
-        OptionName::Batch => "INDEX",
-        OptionName::Prompts => "FILE",
-        OptionName::Token => "WORD",
-        OptionName::Video => "ID",
-        OptionName::Step | OptionName::Frames | OptionName::Limit => "N",
-        OptionName::MaxStepBytes => "BYTES",
-        OptionName::Where => "SQL",
-        _ => "NAME",
+        _ => name.placeholder(),
     }
 }
 

@@ -88,11 +88,7 @@ fn files(steps: &[StepPlan]) -> impl Iterator<Item = &StepPlan> {
 }
 
 fn bytes_of(steps: &[StepPlan]) -> u64 {
-    let bytes = |step: &StepPlan| match &step.source {
-        StepSource::Files { files, .. } => files.bytes(),
-        StepSource::Stored { .. } => 0,
-    };
-    steps.iter().map(bytes).sum()
+    steps.iter().map(|step| step.source.bytes()).sum()
 }
 
 /// What was looked at so far, and what of it was compressed.
@@ -147,7 +143,7 @@ impl Looked {
         let store = Store::create(dir.path()).ok()?;
         let mut target = task.target.clone();
         target.layout.steps = 1;
-        target.path = format!("{}/sample", store.video_dir(&target.video_id));
+        target.path = format!("{}/sample", store.video_key(&target.video_id));
         let layout = target.layout;
         let sample =
             ShardTask { target, input: task.input.clone(), shard: 0, steps: vec![step.clone()], unchanged_in: None };

@@ -14,7 +14,7 @@ use super::prompts::Prompts;
 use super::report::{Event, Observer, Report};
 use super::run::{Ingest, Next, Pass};
 use super::select::{Selected, find, found_in, select};
-use super::series::{StepPlan, StepSource};
+use super::series::StepPlan;
 use crate::dump::{Dump, Video};
 use crate::store::Store;
 
@@ -107,10 +107,7 @@ fn driven(
     observer.event(found_in(&selected));
     let mut ingest = machine(store, selected, damage, options, prompts)?.with_jobs(threads);
     let on_step = |plan: &StepPlan| {
-        let bytes = match &plan.source {
-            StepSource::Files { files, .. } => files.bytes(),
-            StepSource::Stored { .. } => 0,
-        };
+        let bytes = plan.source.bytes();
         observer.event(Event::Steps { steps: u64::from(bytes > 0), bytes });
     };
     let on_step = &on_step;

@@ -77,7 +77,7 @@ impl PlanTask {
         for candidates in &mut plan.to_write {
             candidates.settle(&mut plan.findings);
         }
-        plan.dir = store.map_or_else(String::new, |store| store.video_dir(id));
+        plan.dir = store.map_or_else(String::new, |store| store.video_key(id));
         plan.series = committed.rows().iter().map(|row| row.series_path().to_owned()).collect();
         plan.with_heads = committed.heads.iter().flat_map(Heads::keys).cloned().collect();
         plan.base = committed.generation;

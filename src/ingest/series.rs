@@ -99,6 +99,16 @@ pub enum StepSource {
     },
 }
 
+impl StepSource {
+    /// Bytes of its files.
+    pub(super) fn bytes(&self) -> u64 {
+        match self {
+            Self::Files { files, .. } => files.bytes(),
+            Self::Stored { .. } => 0,
+        }
+    }
+}
+
 impl SeriesTarget {
     /// A row with what the series tells, for the step at `row` on the step axis.
     pub(super) fn row(&self, step: i32, row: usize) -> StepRow {

@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize};
 
 use super::QueryError;
 use super::answer::{Answer, Maps, Statistics, axes, key_columns, shape_columns};
-use super::catalog::of_one_state;
 use super::explain::Explain;
 use super::filter::Filter;
 use super::key::Key;
@@ -100,7 +99,7 @@ impl Average {
     /// # Errors
     /// If the store cannot be read, nothing is selected, or maps of different grids would have to be averaged.
     pub fn explain(&self, store: &Store) -> Result<Explain, QueryError> {
-        let (plan, snapshot) = of_one_state(store, |snapshot| self.plan(snapshot))?;
+        let (plan, snapshot) = store.of_one_state(|snapshot| self.plan(snapshot))?;
         let mut explain = plan.explain(&snapshot)?;
         explain.then.push("measure each map".into());
         Ok(explain)
@@ -111,7 +110,7 @@ impl Average {
     /// # Errors
     /// As [`explain`](Self::explain), or if an array is damaged.
     pub fn run(&self, store: &Store, progress: &dyn Progress) -> Result<Answer, QueryError> {
-        let (plan, snapshot) = of_one_state(store, |snapshot| self.plan(snapshot))?;
+        let (plan, snapshot) = store.of_one_state(|snapshot| self.plan(snapshot))?;
         answer_maps(&plan, &snapshot, self.values, progress)
     }
 }

@@ -9,28 +9,7 @@ use super::QueryError;
 use super::frame::to_polars;
 use super::scan::PartScan;
 use crate::dump::CALENDAR;
-use crate::store::{Part, Snapshot, Store, heads_schema, steps_schema};
-
-/// How often a question is begun anew because a video was committed anew meanwhile.
-const ATTEMPTS: usize = 10;
-
-/// What is read of one consistent state of a store, and that state. Where a video was committed anew while it was
-/// read, it is read again, of the state that is there now.
-pub(super) fn of_one_state<T>(
-    store: &Store,
-    mut read: impl FnMut(&Snapshot) -> Result<T, QueryError>,
-) -> Result<(T, Snapshot), QueryError> {
-    let mut attempts = 1;
-    loop {
-        let snapshot = store.snapshot();
-        match read(&snapshot).map_err(|error| (error, snapshot.moved_on())) {
-            Ok(read) => return Ok((read, snapshot)),
-            Err((_, Some(moved_on))) if attempts == ATTEMPTS => return Err(moved_on.into()),
-            Err((_, Some(_))) => attempts += 1,
-            Err((error, None)) => return Err(error),
-        }
-    }
-}
+use crate::store::{Part, Snapshot, heads_schema, steps_schema};
 
 /// Digits of a seed in the tables.
 pub(super) const SEED_DIGITS: usize = 20;

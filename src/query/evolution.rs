@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::answer::{Answer, Statistics, key_columns, shape_columns};
-use super::catalog::{Catalog, of_one_state};
+use super::catalog::Catalog;
 use super::error::{QueryError, caught};
 use super::explain::Explain;
 use super::filter::Filter;
@@ -89,7 +89,7 @@ impl Evolution {
     /// # Errors
     /// If the store cannot be read, or nothing is selected.
     pub fn explain(&self, store: &Store) -> Result<Explain, QueryError> {
-        let ((_, plan), snapshot) = of_one_state(store, |snapshot| self.selected(snapshot))?;
+        let ((_, plan), snapshot) = store.of_one_state(|snapshot| self.selected(snapshot))?;
         let mut explain = plan.explain(&snapshot)?;
         explain.then.push("read the last step of each word once more, to compare with".into());
         explain.then.push("measure each map, and its change against the step before and the last".into());
@@ -102,7 +102,7 @@ impl Evolution {
     /// # Errors
     /// As [`explain`](Self::explain), or if an array is damaged.
     pub fn run(&self, store: &Store, progress: &dyn Progress) -> Result<Answer, QueryError> {
-        let ((selection, whole), snapshot) = of_one_state(store, |snapshot| self.selected(snapshot))?;
+        let ((selection, whole), snapshot) = store.of_one_state(|snapshot| self.selected(snapshot))?;
         let meter = whole.meter(progress);
         let words: Vec<&[SelectedStep]> = selection.steps.chunk_by(|a, b| a.array == b.array).collect();
         let series: Vec<(Vec<Entry>, ReadCount)> =
@@ -147,7 +147,7 @@ impl Evolution {
             notes.push(Note::new(text, Remedy::of(remedy, [OptionName::Where.unsaid()])));
         }
         if self.filter.text().is_some() {
-            let (ends, _) = of_one_state(store, last_steps)?;
+            let (ends, _) = store.of_one_state(last_steps)?;
             let end = |steps: &[SelectedStep]| steps.iter().map(|step| step.step).max();
             let cut: Vec<_> = words.iter().filter(|steps| end(steps) < ends.get(&steps[0].array).copied()).collect();
             if let Some(first) = cut.first() {

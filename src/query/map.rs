@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use super::answer::{Answer, Maps, Statistics, axes, shape_columns};
 use super::average::answer_maps;
-use super::catalog::of_one_state;
 use super::error::{QueryError, few};
 use super::explain::Explain;
 use super::filter::Filter;
@@ -65,7 +64,7 @@ impl SpatialMap {
     /// # Errors
     /// If the store cannot be read, or not one step of one word is selected.
     pub fn explain(&self, store: &Store) -> Result<Explain, QueryError> {
-        let ((plan, _), snapshot) = of_one_state(store, |snapshot| self.plan(snapshot))?;
+        let ((plan, _), snapshot) = store.of_one_state(|snapshot| self.plan(snapshot))?;
         let mut explain = plan.explain(&snapshot)?;
         if self.size.is_some() || self.frames.is_some() {
             explain.then.push("resample to the size asked for".into());
@@ -79,7 +78,7 @@ impl SpatialMap {
     /// As [`explain`](Self::explain); if the grid is not known and the size asked for does not tell it; or if an array
     /// is damaged.
     pub fn run(&self, store: &Store, progress: &dyn Progress) -> Result<Answer, QueryError> {
-        let ((plan, pooling), snapshot) = of_one_state(store, |snapshot| self.plan(snapshot))?;
+        let ((plan, pooling), snapshot) = store.of_one_state(|snapshot| self.plan(snapshot))?;
         let answer = Answer { is_single_map: true, ..answer_maps(&plan, &snapshot, true, progress)? };
         if self.size.is_none() && self.frames.is_none() {
             return Ok(answer);

@@ -267,13 +267,8 @@ impl Planner<'_> {
         if let Some(known) = self.patterns.get(&name) {
             return known.clone();
         }
-        let StepShape { blocks, heads, tokens, .. } = step.shape;
-        let (of_blocks, of_heads) = match kind {
-            ArrayKind::Attention => (blocks, heads),
-            ArrayKind::MeanHead => (blocks, 1),
-            ArrayKind::MeanBlock => (1, heads),
-            ArrayKind::Mean => (1, 1),
-        };
+        let StepShape { heads, tokens, .. } = step.shape;
+        let StepShape { blocks: of_blocks, heads: of_heads, .. } = kind.step_shape(step.shape);
         let chosen = |place: Place| match &name.2 {
             None => true,
             Some(chosen) => chosen[(place.block * heads + place.head) * tokens + place.token],

@@ -49,25 +49,18 @@ pub(super) fn choose(
 /// Whether a choice of maps takes all or none along the axes that a rollup averages.
 fn is_whole(chosen: &[bool], shape: StepShape, kind: ArrayKind) -> bool {
     let StepShape { blocks, heads, tokens, .. } = shape;
+    let mean = kind.step_shape(shape);
     let at = |block: usize, head: usize, token: usize| chosen[(block * heads + head) * tokens + token];
-    let same = |block: usize, head: usize, token: usize| match kind {
-        ArrayKind::Attention => true,
-        ArrayKind::MeanHead => at(block, head, token) == at(block, 0, token),
-        ArrayKind::MeanBlock => at(block, head, token) == at(0, head, token),
-        ArrayKind::Mean => at(block, head, token) == at(0, 0, token),
+    let same = |block: usize, head: usize, token: usize| {
+        at(block, head, token) == at(block.min(mean.blocks - 1), head.min(mean.heads - 1), token)
     };
     (0..blocks).all(|block| (0..heads).all(|head| (0..tokens).all(|token| same(block, head, token))))
 }
 
 /// Maps that a value of an array stands for.
 pub(super) fn weight(kind: ArrayKind, shape: StepShape) -> u32 {
-    let maps = match kind {
-        ArrayKind::Attention => 1,
-        ArrayKind::MeanHead => shape.heads,
-        ArrayKind::MeanBlock => shape.blocks,
-        ArrayKind::Mean => shape.blocks * shape.heads,
-    };
-    u32::try_from(maps).unwrap_or(u32::MAX)
+    let mean = kind.step_shape(shape);
+    u32::try_from((shape.blocks / mean.blocks) * (shape.heads / mean.heads)).unwrap_or(u32::MAX)
 }
 
 pub(super) fn rollup_path(attention: &str, kind: ArrayKind) -> String {

@@ -114,7 +114,6 @@ impl Growing {
 
 #[cfg(test)]
 mod tests {
-    use super::super::catalog::of_one_state;
     use super::super::filter::Filter;
     use super::super::key::Key;
     use super::super::selection::Selection;
@@ -209,7 +208,7 @@ mod tests {
             assert!(matches!(ran, Err(QueryError::Store(StoreError::MovedOn { .. }))), "{ran:?}");
         }
         // Whoever asks anew is told of what is there now.
-        let (found, _) = of_one_state(snapshot.store(), |now| Selection::find(now, &Filter::default())).unwrap();
+        let (found, _) = snapshot.store().of_one_state(|now| Selection::find(now, &Filter::default())).unwrap();
         assert!(found.steps.iter().all(|step| step.step % 2 == 0));
     }
 
@@ -220,7 +219,7 @@ mod tests {
         let dump = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/variants/gzip");
         let (mut attempts, mut every) = (0, 1);
         let mut read = |until: usize| {
-            of_one_state(&store, |snapshot| {
+            store.of_one_state(|snapshot| {
                 let parts = snapshot.parts()?;
                 attempts += 1;
                 if attempts < until {

@@ -9,7 +9,7 @@ use polars::prelude::{
     MaintainOrderJoin, PlSmallStr, col,
 };
 
-use super::catalog::{Catalog, STEP_KEY, of_one_state};
+use super::catalog::{Catalog, STEP_KEY};
 use super::error::{QueryError, caught, few};
 use super::exact::filtered;
 use super::filter::{Filter, PLACE};
@@ -181,7 +181,7 @@ impl StepSet {
     /// # Errors
     /// If the tables cannot be read, or nothing is selected.
     pub fn find(store: &Store, filter: &Filter) -> Result<Self, QueryError> {
-        let (selection, _) = of_one_state(store, |snapshot| Selection::find(snapshot, filter))?;
+        let (selection, _) = store.of_one_state(|snapshot| Selection::find(snapshot, filter))?;
         let steps = selection.steps;
         Ok(Self(steps.into_iter().map(|step| (step.video_id, step.token, step.step)).collect()))
     }

@@ -8,7 +8,7 @@ use polars::sql::SQLContext;
 use serde::{Deserialize, Serialize};
 
 use super::answer::{Answer, Arrange, check_distinct, sorted};
-use super::catalog::{BOTH, Catalog, HEADS, SEED_DIGITS, STEP_KEY, STEPS, of_one_state, type_name};
+use super::catalog::{BOTH, Catalog, HEADS, SEED_DIGITS, STEP_KEY, STEPS, type_name};
 use super::dialect::{aliases, first_word, for_polars, words};
 use super::error::{QueryError, caught, plain};
 use super::exact::{exact_plan, filtered, overflow};
@@ -119,7 +119,8 @@ impl List {
     /// # Errors
     /// If a column is not known, or the tables cannot be read.
     pub fn explain(&self, store: &Store) -> Result<String, QueryError> {
-        Ok(of_one_state(store, |snapshot| Ok(self.plan(snapshot)?.explain(true)?))?.0 + "\n")
+        Ok(store.of_one_state(|snapshot| -> Result<_, QueryError> { Ok(self.plan(snapshot)?.explain(true)?) })?.0
+            + "\n")
     }
 
     /// The rows.
@@ -127,7 +128,7 @@ impl List {
     /// # Errors
     /// As [`explain`](Self::explain).
     pub fn run(&self, store: &Store) -> Result<Answer, QueryError> {
-        of_one_state(store, |snapshot| self.rows(snapshot)).map(|(answer, _)| answer)
+        store.of_one_state(|snapshot| self.rows(snapshot)).map(|(answer, _)| answer)
     }
 
     fn rows(&self, snapshot: &Snapshot) -> Result<Answer, QueryError> {
@@ -215,7 +216,7 @@ impl Sql {
     /// If the statement cannot be run, or the tables cannot be read.
     pub fn explain(&self, store: &Store) -> Result<String, QueryError> {
         let explain = |snapshot: &Snapshot| self.plan(snapshot)?.explain(true).map_err(|error| explain_sql(&error));
-        Ok(of_one_state(store, explain)?.0 + "\n")
+        Ok(store.of_one_state(explain)?.0 + "\n")
     }
 
     /// Its rows.
@@ -228,7 +229,7 @@ impl Sql {
         {
             return described(&table.to_lowercase());
         }
-        of_one_state(store, |snapshot| self.rows(snapshot)).map(|(answer, _)| answer)
+        store.of_one_state(|snapshot| self.rows(snapshot)).map(|(answer, _)| answer)
     }
 
     fn rows(&self, snapshot: &Snapshot) -> Result<Answer, QueryError> {

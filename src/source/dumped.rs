@@ -51,9 +51,9 @@ impl Origin for Dumped {
         Ok(self.videos.get(video).map(words))
     }
 
-    fn summary(&self, video: &str) -> Result<Option<Object>, SourceError> {
-        let summary = self.videos.get(video).and_then(|found| found.video.summary.as_deref());
-        Ok(summary.map(read_summary).transpose()?.map(|read| read.0))
+    fn summary(&self, video: &str) -> Result<Option<Option<Object>>, SourceError> {
+        let Some(found) = self.videos.get(video) else { return Ok(None) };
+        Ok(Some(found.video.summary.as_deref().map(read_summary).transpose()?.map(|read| read.0)))
     }
 
     fn word(&self, video: &str, is_word: &dyn Fn(&str) -> bool) -> Result<Option<Box<dyn Word + '_>>, SourceError> {

@@ -127,8 +127,7 @@ impl Source {
     /// # Errors
     /// If there is no such video, or the summary cannot be read.
     pub fn summary(&self, video: &str) -> Result<Option<Object>, SourceError> {
-        self.tokens(video)?;
-        self.origin.summary(video)
+        self.origin.summary(video)?.ok_or_else(|| self.no_video(video))
     }
 
     /// The shape of a word's step arrays: of the first that can be read. `None` if none can.

@@ -18,8 +18,8 @@ pub(super) trait Origin: Debug + Send + Sync {
     /// The words of a video, sorted; `None`: there is no such video.
     fn tokens(&self, video: &str) -> Result<Option<Vec<String>>, SourceError>;
 
-    /// The summary of a video that is there, if it has one.
-    fn summary(&self, video: &str) -> Result<Option<Object>, SourceError>;
+    /// The summary of a video, if it has one; `None`: there is no such video.
+    fn summary(&self, video: &str) -> Result<Option<Option<Object>>, SourceError>;
 
     /// A word of a video, by a condition on its spelling.
     fn word(&self, video: &str, is_word: &dyn Fn(&str) -> bool) -> Result<Option<Box<dyn Word + '_>>, SourceError>;

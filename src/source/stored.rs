@@ -14,7 +14,7 @@ use crate::values::Values;
 
 impl Origin for Store {
     fn videos(&self) -> Result<Vec<String>, SourceError> {
-        Ok(self.snapshot().videos()?)
+        Ok(self.of_one_state(Snapshot::videos)?.0)
     }
 
     fn tokens(&self, video: &str) -> Result<Option<Vec<String>>, SourceError> {
@@ -22,8 +22,8 @@ impl Origin for Store {
         Ok(self.snapshot().read_video(video)?.map(words))
     }
 
-    fn summary(&self, video: &str) -> Result<Option<Object>, SourceError> {
-        Ok(self.snapshot().read_video(video)?.and_then(|index| index.record.summary))
+    fn summary(&self, video: &str) -> Result<Option<Option<Object>>, SourceError> {
+        Ok(self.snapshot().read_video(video)?.map(|index| index.record.summary))
     }
 
     fn word(&self, video: &str, is_word: &dyn Fn(&str) -> bool) -> Result<Option<Box<dyn Word + '_>>, SourceError> {

@@ -53,9 +53,9 @@ impl StoredArray {
     /// If there is none, its document is damaged, or the store has moved on.
     pub(super) fn open(storage: Arc<dyn Storage>, path: &str) -> Result<Self, StoreError> {
         let document = layout::document(path);
-        let text = storage.get(&document).map_err(|error| match moved_on(&*storage, path) {
-            Some(moved) if error.is_not_found() => moved,
-            _ => error,
+        let text = storage.get(&document).map_err(|error| {
+            let moved_on = if error.is_not_found() { moved_on(&*storage, path) } else { None };
+            moved_on.unwrap_or(error)
         })?;
         let place = storage.place(&document);
         let metadata: Value = serde_json::from_slice(&text).map_err(|error| StoreError::damaged(&place, error))?;

@@ -59,7 +59,8 @@ impl Store {
 
     /// Writes the documents that hold nothing of their own anew where they are damaged.
     pub(crate) fn mend_documents(&self) -> Result<(), StoreError> {
-        let videos = self.snapshot().read_index()?.into_iter().filter(|video| !video.rows.is_empty());
+        let (index, _) = self.of_one_state(Snapshot::read_index)?;
+        let videos = index.into_iter().filter(|video| !video.rows.is_empty());
         let groups = videos.map(|video| self.video_key(&video.record.video_id));
         for group in std::iter::once(layout::MAPS.to_owned()).chain(groups) {
             // What a link leads to is not the store's.

@@ -19,7 +19,7 @@ use parquet::file::metadata::ParquetMetaDataReader;
 use parquet::file::reader::{ChunkReader, Length};
 
 use super::StoreError;
-use super::part::{GENERATION_KEY, PartFile, check_sizes, guarded};
+use super::part::{GENERATION_KEY, PartFile, check_sizes, guarded, value_of};
 use super::storage::Storage;
 
 /// A part of which columns are read: what is read is of one commit, whatever takes the file's place meanwhile.
@@ -47,9 +47,8 @@ impl PartColumns {
     }
 
     /// The commit that it is of.
-    pub fn generation(&self) -> Option<&String> {
-        let mut keys = self.metadata.metadata().file_metadata().key_value_metadata().into_iter().flatten();
-        keys.find(|pair| pair.key == GENERATION_KEY)?.value.as_ref()
+    pub fn generation(&self) -> Option<String> {
+        value_of(self.metadata.metadata(), GENERATION_KEY)
     }
 
     /// Number of its rows.

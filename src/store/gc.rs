@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use super::storage::{Entry, EntryKind, Lock, join, split};
-use super::{Store, StoreError, layout, part};
+use super::{Snapshot, Store, StoreError, layout, part};
 
 /// Something in a store that no commit names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,12 +21,7 @@ impl Store {
     /// # Errors
     /// If the store cannot be read.
     pub fn garbage(&self) -> Result<Vec<Garbage>, StoreError> {
-        let mut garbage = Vec::new();
-        for key in self.unnamed()? {
-            garbage.push(Garbage { path: self.storage.place(&key), bytes: self.storage.bytes_below(&key)? });
-        }
-        garbage.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(garbage)
+        Ok(self.unnamed()?.into_iter().map(|(_, garbage)| garbage).collect())
     }
 
     /// Removes what no commit names; first finishes commits that were interrupted. Returns what was removed.
@@ -41,19 +36,14 @@ impl Store {
                 self.mend(&staged.record.video_id)?;
             }
         }
-        let mut removed = Vec::new();
-        for key in self.unnamed()? {
-            removed.push(Garbage { path: self.storage.place(&key), bytes: self.storage.bytes_below(&key)? });
-            self.storage.delete(&key)?;
-        }
-        removed.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(removed)
+        let unnamed = self.unnamed()?;
+        unnamed.iter().try_for_each(|(key, _)| self.storage.delete(key))?;
+        Ok(unnamed.into_iter().map(|(_, garbage)| garbage).collect())
     }
 
-    /// Keys of what no commit names.
-    fn unnamed(&self) -> Result<Vec<String>, StoreError> {
-        let snapshot = self.snapshot();
-        let index = snapshot.read_index()?;
+    /// What no commit names, with its key, sorted by path.
+    fn unnamed(&self) -> Result<Vec<(String, Garbage)>, StoreError> {
+        let (index, _) = self.of_one_state(Snapshot::read_index)?;
         let named: HashSet<&str> =
             index.iter().flat_map(|video| &video.rows).map(super::StepRow::series_path).collect();
         let read: HashSet<String> = index.iter().map(|video| self.video_key(&video.record.video_id)).collect();
@@ -85,6 +75,12 @@ impl Store {
         let staged = below(layout::STEPS)?.into_iter().filter(|(_, entry)| is_hidden(entry));
         let heads = below(layout::HEADS)?.into_iter().filter(|(_, entry)| is_of_no_video(entry));
         unnamed.extend(in_root.chain(staged).chain(heads).map(|(key, _)| key));
+        let garbage = |key: String| {
+            let bytes = self.storage.bytes_below(&key)?;
+            Ok((key.clone(), Garbage { path: self.storage.place(&key), bytes }))
+        };
+        let mut unnamed = unnamed.into_iter().map(garbage).collect::<Result<Vec<_>, StoreError>>()?;
+        unnamed.sort_by(|(_, a), (_, b)| a.path.cmp(&b.path));
         Ok(unnamed)
     }
 }

@@ -287,11 +287,6 @@ impl Store {
         }
     }
 
-    /// Directory of a video's arrays, below the store.
-    pub(crate) fn video_dir(&self, video_id: &str) -> String {
-        self.video_key(video_id)
-    }
-
     /// A place for a word's arrays that whoever writes them has chosen. It may be there already.
     pub(crate) fn ensure_generation(&self, path: &str) -> Result<Generation, StoreError> {
         let generation = self.generation_at(path)?;
@@ -328,13 +323,9 @@ impl Store {
     /// leave the store.
     fn check_directories(&self) -> Result<(), StoreError> {
         for directory in [layout::MAPS, layout::INDEX, layout::STEPS, layout::HEADS, layout::WRITERS] {
-            let kind = match self.storage.entry(directory)?.map(|entry| entry.kind) {
-                None | Some(EntryKind::Directory) => continue,
-                Some(EntryKind::Link) => "a link",
-                Some(EntryKind::File | EntryKind::Other) => "a file",
-            };
-            let found = format!("{kind}, where a directory of the store should be; put the directory itself there");
-            return Err(StoreError::damaged(self.storage.place(directory), found));
+            if let Some(odd) = self.storage.entry(directory)?.and_then(|entry| entry.kind.in_place_of_directory()) {
+                return Err(StoreError::damaged(self.storage.place(directory), odd));
+            }
         }
         Ok(())
     }
@@ -373,7 +364,7 @@ impl Store {
     }
 
     /// Where the arrays of a video are.
-    fn video_key(&self, video_id: &str) -> String {
+    pub(crate) fn video_key(&self, video_id: &str) -> String {
         self.named(layout::video(video_id))
     }
 

@@ -328,7 +328,7 @@ pub(super) fn read_heads_part(storage: &dyn Storage, key: &str) -> Result<(Strin
 pub(super) fn part_generation(storage: &dyn Storage, key: &str) -> Result<Option<String>, StoreError> {
     let contents = match storage.open(key) {
         Err(error) if error.is_not_found() => return Ok(None),
-        other => PartFile::Large(other?),
+        other => PartFile(other?),
     };
     let path = &*storage.place(key);
     guarded(path, || {
@@ -340,36 +340,27 @@ pub(super) fn part_generation(storage: &dyn Storage, key: &str) -> Result<Option
 
 /// The file of a part. Of a small one, all is read when it is opened: thousands of them may be looked at together, and
 /// so many files cannot be held open.
-pub(super) enum PartFile {
-    Small(Bytes),
-    Large(Box<dyn Contents>),
-}
+pub(super) struct PartFile(Box<dyn Contents>);
 
 impl PartFile {
     pub fn open(storage: &dyn Storage, key: &str) -> Result<Self, StoreError> {
         let contents = storage.open(key)?;
         if contents.len() > SMALL {
-            Ok(Self::Large(contents))
-        } else {
-            contents.read(0, contents.len()).map(Self::Small).map_err(StoreError::io(storage.place(key)))
+            return Ok(Self(contents));
         }
+        let all = contents.read(0, contents.len()).map_err(StoreError::io(storage.place(key)))?;
+        Ok(Self(Box::new(all)))
     }
 
     /// A range of its bytes.
     pub fn read(&self, start: u64, bytes: u64) -> io::Result<Bytes> {
-        match self {
-            Self::Small(contents) => Contents::read(contents, start, bytes),
-            Self::Large(contents) => contents.read(start, bytes),
-        }
+        self.0.read(start, bytes)
     }
 }
 
 impl Length for PartFile {
     fn len(&self) -> u64 {
-        match self {
-            Self::Small(contents) => contents.len() as u64,
-            Self::Large(contents) => contents.len(),
-        }
+        self.0.len()
     }
 }
 
@@ -387,7 +378,7 @@ impl ChunkReader for PartFile {
 }
 
 /// What a footer has under a key.
-fn value_of(metadata: &ParquetMetaData, key: &str) -> Option<String> {
+pub(super) fn value_of(metadata: &ParquetMetaData, key: &str) -> Option<String> {
     let mut pairs = metadata.file_metadata().key_value_metadata().into_iter().flatten();
     pairs.find(|pair| pair.key == key)?.value.clone()
 }

@@ -3,11 +3,12 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use rayon::prelude::*;
 
 use super::part::{self, Heads, VideoIndex};
+use super::sound::lock;
 use super::storage::{Storage, join};
 use super::{ArrayKind, Generation, NOT_A_PART, PartFiles, Store, StoreError, StoredArray, UNFINISHED, layout};
 use crate::dtype::Dtype;
@@ -17,10 +18,12 @@ use crate::shape::StepShape;
 /// How often it is looked whether a commit that is under way has ended, and what is waited in between.
 const COMMIT_ATTEMPTS: usize = 5;
 const COMMIT_WAIT: std::time::Duration = std::time::Duration::from_millis(20);
+/// How often what is read is begun anew because a video was committed anew meanwhile.
+const READ_ATTEMPTS: usize = 10;
 /// Arrays that stay open.
 const OPEN_ARRAYS: usize = 32;
 
-/// Open arrays by their paths, the oldest first.
+/// Open arrays by their paths, the newest first.
 type OpenArrays = VecDeque<(String, Arc<StoredArray>)>;
 
 /// A consistent state of a store. Cheap to clone; its clones are the same state.
@@ -60,6 +63,24 @@ impl Store {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         Snapshot { store: self.clone(), pinned: Arc::default(), arrays: Arc::default() }
+    }
+
+    /// What is read of one consistent state, and that state. Where a video was committed anew while it was read, it is
+    /// read again, of the state that is there now.
+    pub(crate) fn of_one_state<T, E: From<StoreError>>(
+        &self,
+        mut read: impl FnMut(&Snapshot) -> Result<T, E>,
+    ) -> Result<(T, Snapshot), E> {
+        let mut attempts = 1;
+        loop {
+            let snapshot = self.snapshot();
+            match read(&snapshot).map_err(|error| (error, snapshot.moved_on())) {
+                Ok(read) => return Ok((read, snapshot)),
+                Err((_, Some(moved_on))) if attempts == READ_ATTEMPTS => return Err(moved_on.into()),
+                Err((_, Some(_))) => attempts += 1,
+                Err((error, None)) => return Err(error),
+            }
+        }
     }
 }
 
@@ -207,7 +228,7 @@ impl Snapshot {
     ) -> Result<super::PartColumns, StoreError> {
         let columns = super::PartColumns::open(self.storage(), &part.key, table);
         match columns.map_err(|error| self.if_gone(&part.key, error))? {
-            columns if columns.generation() == Some(&part.generation) => Ok(columns),
+            columns if columns.generation().as_ref() == Some(&part.generation) => Ok(columns),
             _ => Err(self.has_moved_on(&part.key)),
         }
     }
@@ -280,14 +301,20 @@ impl Snapshot {
     /// Ids of the committed videos by the directory that they were read from. Parts that cannot be read are left out.
     pub(crate) fn sources(&self) -> HashMap<PathBuf, String> {
         let of = |video: VideoIndex| Some((video.source_dir()?.to_owned(), video.record.video_id));
-        self.read_index().unwrap_or_default().into_iter().filter_map(of).collect()
+        self.readable().into_iter().filter_map(of).collect()
     }
 
     /// The spelling of each committed word, by its composed form. Parts that cannot be read are left out.
     pub(crate) fn spellings(&self) -> HashMap<String, String> {
-        let rows = self.read_index().unwrap_or_default().into_iter().flat_map(|video| video.rows);
+        let rows = self.readable().into_iter().flat_map(|video| video.rows);
         let words = rows.map(|row| row.token).filter(|token| !token.is_ascii());
         words.map(|token| (composed(&token), token)).collect()
+    }
+
+    /// The videos whose parts can be read, each as it is committed now.
+    pub(super) fn readable(&self) -> Vec<VideoIndex> {
+        let parts = self.parts().unwrap_or_default();
+        parts.par_iter().filter_map(|part| part::read_steps_part(self.storage(), &part.key).ok()).collect()
     }
 
     /// Reads a `steps` part of the commit that is pinned, or pins it.
@@ -323,9 +350,4 @@ impl Snapshot {
     fn pinned(&self) -> MutexGuard<'_, Pinned> {
         lock(&self.pinned)
     }
-}
-
-/// Nothing panics while it holds a lock.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -10,7 +10,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde::{Deserialize, Serialize};
 
 use crate::query::answer::Answer;
-use crate::query::catalog::of_one_state;
 use crate::query::error::{QueryError, few};
 use crate::query::explain::Explain;
 use crate::query::filter::Filter;
@@ -274,7 +273,7 @@ impl Compare {
     /// # Errors
     /// If the store cannot be read, nothing or a single side is selected, or grids differ.
     pub fn explain(&self, store: &Store, form: Form) -> Result<Explain, QueryError> {
-        let (planned, snapshot) = of_one_state(store, |snapshot| self.plan(snapshot, form))?;
+        let (planned, snapshot) = store.of_one_state(|snapshot| self.plan(snapshot, form))?;
         let mut explain = planned.plan.explain(&snapshot)?;
         let metrics: Vec<String> = self.metrics.iter().map(ToString::to_string).collect();
         explain.then.push(format!(
@@ -293,7 +292,7 @@ impl Compare {
     /// # Errors
     /// As [`explain`](Self::explain), or if an array is damaged.
     pub fn run(&self, store: &Store, form: Form, progress: &dyn Progress) -> Result<Answer, QueryError> {
-        let (planned, snapshot) = of_one_state(store, |snapshot| self.plan(snapshot, form))?;
+        let (planned, snapshot) = store.of_one_state(|snapshot| self.plan(snapshot, form))?;
         let mut rows: Vec<Row> = Vec::new();
         let mut differences = Differences::default();
         let mut pending: BTreeMap<Option<i32>, Vec<Reduced>> = BTreeMap::new();

@@ -161,7 +161,7 @@ pub trait Contents: Send + Sync {
 
 /// A file that is being written.
 pub trait Upload: io::Write + Send {
-    /// Ends it: it is whole and durable then. Returns its bytes.
+    /// Ends it: it is whole and durable then.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -192,6 +192,18 @@ pub enum EntryKind {
     Link,
     /// A pipe, a socket or a device, which no store has either.
     Other,
+}
+
+impl EntryKind {
+    /// What is said of it in the place of one of the store's directories; nothing of a directory.
+    pub(super) fn in_place_of_directory(self) -> Option<String> {
+        let kind = match self {
+            Self::Directory => return None,
+            Self::Link => "a link",
+            Self::File | Self::Other => "a file",
+        };
+        Some(format!("{kind}, where a directory of the store should be; put the directory itself there"))
+    }
 }
 
 /// What is announced to others.

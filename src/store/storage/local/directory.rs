@@ -44,15 +44,6 @@ impl From<rustix::io::Errno> for Refused {
     }
 }
 
-/// What is said of a link or a file in the place of a directory.
-pub fn in_place_of_directory(path: &Path, found: &fs::Metadata) -> StoreError {
-    let kind = if found.is_symlink() { "a link" } else { "a file" };
-    StoreError::damaged(
-        path,
-        format!("{kind}, where a directory of the store should be; put the directory itself there"),
-    )
-}
-
 /// What is where a file should be; `None`: a file.
 fn odd_kind(found: &fs::Metadata) -> Option<&'static str> {
     match found {

@@ -83,11 +83,12 @@ impl Storage for Local {
         make_directories(parent)?;
         match fs::create_dir(&path) {
             Ok(()) => sync_directory(parent).map(|()| true),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match fs::symlink_metadata(&path) {
-                Ok(found) if found.is_dir() => sync_directory(parent).map(|()| false),
-                Ok(found) => Err(directory::in_place_of_directory(&path, &found)),
-                Err(error) => Err(StoreError::io(&path)(error)),
-            },
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                match self.entry(directory)?.and_then(|entry| entry.kind.in_place_of_directory()) {
+                    Some(odd) => Err(StoreError::damaged(&path, odd)),
+                    None => sync_directory(parent).map(|()| false),
+                }
+            }
             Err(error) => Err(StoreError::io(&path)(error)),
         }
     }
