@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use attnkit::progress::Silent;
-use attnkit::query::{Across, Answer, Average, Compare, Filter, Form, List, QueryError, Reduction, TableName};
+use attnkit::query::{Across, Answer, Arrange, Average, Compare, Filter, List, QueryError, Reduction, TableName};
 use attnkit::store::Store;
 
 const ROUNDS: usize = 5;
@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn ask(store: &Store, question: &str, about: &str) -> Result<Answer, Box<dyn std::error::Error>> {
-    let of_video = || Filter::all().and_text("video_id", about);
+    let of_video = || Filter { video: Some(about.to_owned()), ..Filter::all() };
     let average = |filter: Filter, rollups: bool| -> Result<Answer, QueryError> {
         let reduction = Reduction { rollups, ..Reduction::default() };
         Average { reduction, ..Average::new(filter) }.run(store, &Silent)
@@ -35,17 +35,18 @@ fn ask(store: &Store, question: &str, about: &str) -> Result<Answer, Box<dyn std
     Ok(match question {
         "mean" => average(of_video(), true)?,
         "mean-no-rollups" => average(of_video(), false)?,
-        "one-head" => average(of_video().and_int("block", 7).and_int("head", 3), true)?,
+        "one-head" => average(Filter { block: Some(7), head: Some(3), ..of_video() }, true)?,
         "compare" => Compare {
             metrics: vec!["cosine".parse()?],
             reduction: Reduction { rollups: false, ..Reduction::default() },
             ..Compare::new(Filter::all(), Across::Video)
         }
-        .run(store, Form::Pairs, &Silent)?,
+        .run(store, &Silent)?,
         "filter" => {
             let columns = ["video_id", "token", "step", "block", "head", "entropy"].map(str::to_owned).to_vec();
             let filter = Filter::parse(about)?;
-            List { table: TableName::Heads, filter, columns: Some(columns), ..List::default() }.run(store)?
+            let arrange = Arrange { columns: Some(columns), ..Arrange::default() };
+            List { table: TableName::Heads, filter, arrange }.run(store)?
         }
         _ => return Err(USAGE.into()),
     })

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use attnkit::Store;
 use attnkit::output::{Format, write_file};
 use attnkit::progress::Silent;
-use attnkit::query::{Across, Align, Compare, Filter, Form};
+use attnkit::query::{Across, Align, Compare, Filter};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -23,9 +23,9 @@ pub(crate) fn run(store: &Path, word: &str, dir: &Path) -> Result<PathBuf, Box<d
     let question = Compare {
         metrics: vec!["cosine".parse()?, "centroid".parse()?],
         align: Align::Mean, // of the means over all steps
-        ..Compare::new(Filter::all().and_text("token", word), Across::Prompt)
+        ..Compare::new(Filter { token: Some(word.to_owned()), ..Filter::all() }, Across::Prompt)
     };
-    let answer = question.run(&Store::open(store)?, Form::Pairs, &Silent)?;
+    let answer = question.run(&Store::open(store)?, &Silent)?;
     for note in &answer.notes {
         eprintln!("{note}"); // in what the prompts' videos differ beside the prompt
     }

@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// Prints, for each video and step, how concentrated the mean map is and how like that of the last step.
 pub(crate) fn run(store: &Path, word: &str) -> Result<(), Box<dyn Error>> {
     let store = Store::open(store)?;
-    let filter = Filter::all().and_text("token", word);
+    let filter = Filter { token: Some(word.to_owned()), ..Filter::all() };
     let table = Evolution::new(filter).run(&store, &Silent)?.table;
     let (videos, steps) = (table.column("video_id")?.str()?, table.column("step")?.i32()?);
     let (top5, alike) = (table.column("top5")?.f64()?, table.column("cosine_last")?.f64()?);

@@ -27,7 +27,7 @@ pub(crate) fn run(dump: &Path, word: &str) -> Result<(), Box<dyn Error>> {
          GROUP BY block, head ORDER BY top5 DESC LIMIT 5",
         word.replace('\'', "''")
     );
-    let answer = Sql { statement }.run(&Store::open(path)?)?;
+    let answer = Sql::new(statement).run(&Store::open(path)?)?;
     let style = TableStyle { width: None, rows: 5, advice: None };
     print!("{}", String::from_utf8(to_text(&answer, Format::Table, style)?)?);
     Ok(())

@@ -181,7 +181,7 @@ impl Marker {
             generations: document_hash(generations.join(" ").as_bytes()),
             layout: format!("{:?}", options.layout),
             format: format!("{:?}", options.format),
-            condition: options.filter.as_ref().and_then(|filter| filter.text().map(str::to_owned)),
+            condition: options.filter.as_ref().and_then(Filter::text),
         }
     }
 

@@ -159,6 +159,7 @@ pub mod grid;
 pub mod ingest;
 pub mod json;
 pub mod kernel;
+pub mod message;
 pub mod metrics;
 #[cfg(feature = "query")]
 pub mod output;

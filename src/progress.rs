@@ -71,27 +71,19 @@ pub(crate) struct Meter<'a> {
     unit: Unit,
     all: u64,
     done: AtomicU64,
-    is_counted: bool,
 }
 
 impl<'a> Meter<'a> {
     /// Nothing of `all` is done.
     pub fn new(progress: &'a dyn Progress, unit: Unit, all: u64) -> Self {
         progress.reached(Amount { done: 0, all, unit });
-        Self { progress, unit, all, done: AtomicU64::new(0), is_counted: true }
-    }
-
-    /// For work that is done beside what is counted: it is stopped with it.
-    pub fn beside(&self) -> Self {
-        Self { progress: self.progress, unit: self.unit, all: 0, done: AtomicU64::new(0), is_counted: false }
+        Self { progress, unit, all, done: AtomicU64::new(0) }
     }
 
     /// So much more is done. An error if nothing more is to be.
     pub fn add(&self, more: u64) -> Result<(), Cancelled> {
-        if self.is_counted {
-            let done = self.done.fetch_add(more, Ordering::Relaxed) + more;
-            self.progress.reached(Amount { done, all: self.all, unit: self.unit });
-        }
+        let done = self.done.fetch_add(more, Ordering::Relaxed) + more;
+        self.progress.reached(Amount { done, all: self.all, unit: self.unit });
         self.check()
     }
 
@@ -123,10 +115,7 @@ mod tests {
     fn a_meter_says_what_is_done_until_it_is_told_to_stop() {
         let noted = Noted(Mutex::default());
         let meter = Meter::new(&noted, Unit::Steps, 5);
-        assert_eq!((meter.add(2), meter.beside().add(9), meter.add(1)), (Ok(()), Ok(()), Err(Cancelled)));
-        assert_eq!(
-            (meter.beside().check(), noted.0.into_inner().unwrap()),
-            (Err(Cancelled), vec![(0, 5), (2, 5), (3, 5)])
-        );
+        assert_eq!((meter.add(2), meter.add(1)), (Ok(()), Err(Cancelled)));
+        assert_eq!((meter.check(), noted.0.into_inner().unwrap()), (Err(Cancelled), vec![(0, 5), (2, 5), (3, 5)]));
     }
 }

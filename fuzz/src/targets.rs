@@ -539,7 +539,7 @@ fn ask(store: &Store) {
 pub fn condition(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let Ok(filter) = attnkit::query::Filter::parse(text) else { return };
-    assert_eq!(filter.text(), Some(text));
+    assert_eq!(filter.text().as_deref(), Some(text));
     on_place(|place| {
         let store = Store::open(&place.store).expect("a store");
         let _ = attnkit::query::StepSet::find(&store, &filter);

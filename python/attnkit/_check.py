@@ -114,6 +114,19 @@ def names(names: str | Iterable[str]) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
 
 
+def question(name: str, fields: Mapping[str, Any]) -> str:
+    """A question as JSON, by its fields; what is None is left out."""
+    said = {field: value for field, value in fields.items() if value is not None}
+    return json.dumps({"question": name, **said}, default=_plain)
+
+
+def _plain(value: object) -> Any:
+    """Numbers of numpy as those of Python."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{value!r} is not what a question can ask for")
+
+
 def as_json(name: str, values: Mapping[str, Any]) -> str:
     """A JSON object, which has no NaN and no infinity."""
     for key, value in values.items():

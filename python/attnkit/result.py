@@ -55,10 +55,9 @@ class Result:
         What one should know of the answer.
     """
 
-    def __init__(self, answer: _native.Answer, keys: list[str] | None = None, square: bool = False) -> None:
+    def __init__(self, answer: _native.Answer) -> None:
         self._answer = answer
-        self._square = square
-        self.keys = answer.keys if keys is None else keys
+        self.keys = answer.keys
         self.notes = answer.notes
 
     # The table.
@@ -160,7 +159,7 @@ class Result:
             listed = ", ".join(" x ".join(map(str, shape)) for shape in sorted(shapes))
             raise ValueError(f"the maps have different shapes ({listed}); use `maps`, or select those of one shape")
         shape = shapes.pop() if shapes else (0,)
-        if self._answer.is_single_map and len(places) == 1:
+        if self._answer.kind == "map" and len(places) == 1:
             return values.reshape(shape)
         return values.reshape(len(places), *shape)
 
@@ -190,14 +189,14 @@ class Result:
             if not keys:
                 return xarray.Dataset({name: ("row", self[name]) for name in others}, attrs=attributes)
             levels, places = _levels(keys)
-            if self._square:
+            if self._answer.kind == "matrix":
                 # The other columns are those that the rows are compared with.
                 values = np.stack([_spread(self[name], levels, places) for name in others], axis=-1)
                 return xarray.DataArray(values, {**levels, "b": levels["a"]}, ["metric", "a", "b"], "value", attributes)
             variables = {name: (list(keys), _spread(self[name], levels, places)) for name in others}
             return _without_token_index(xarray.Dataset(variables, coords=levels, attrs=attributes))
         maps = self.to_numpy()
-        single = self._answer.is_single_map and len(self) == 1
+        single = self._answer.kind == "map" and len(self) == 1
         axes = maps.shape if single else maps.shape[1:]
         names = ["frame", "height", "width"] if len(axes) == 3 else ["spatial"]
         positions = {name: np.arange(size) for name, size in zip(names, axes)}
@@ -244,7 +243,7 @@ class Result:
             If there are several maps, or none.
         """
         maps = self.maps
-        if len(maps) != 1 and not (maps and self._answer.is_single_map):
+        if len(maps) != 1 and not (maps and self._answer.kind == "map"):
             raise ValueError(f"a picture is of one map; there are {len(maps)}")
         return _picture(np.stack(maps), vmin, vmax)
 

@@ -166,7 +166,7 @@ class Store:
     @staticmethod
     def columns() -> Result:
         """Table, name and type of every column."""
-        return Result(_native.columns(), ["table", "column"])
+        return Result(_native.columns())
 
     @asks(Selected)
     def list(
@@ -194,10 +194,7 @@ class Store:
             Keep the first rows.
         """
         maps = selected(where, more, "rows are of maps as they are")
-        names = None if columns is None else _check.names(columns)
-        rows = _check.positive("limit", limit, least=0)
-        keys = ["video_id", "token", "step", *(["token_index", "block", "head"] if table == "heads" else [])]
-        return self._answer(_native.Question.list(maps, table, names, _sort(sort), rows), keys=keys)
+        return self._ask("list", filter=maps, table=table, arrange=_arranged(sort, limit, columns))
 
     def sql(self, statement: str) -> Result:
         """Rows of a SELECT over the tables `steps` and `heads`, in the dialect of Polars.
@@ -211,7 +208,7 @@ class Store:
         --------
         >>> store.sql("SELECT token, avg(gini) FROM heads GROUP BY token")  # doctest: +SKIP
         """
-        return self._answer(_native.Question.sql(statement))
+        return self._ask("sql", statement=statement)
 
     # Maps.
 
@@ -253,9 +250,14 @@ class Store:
         --------
         >>> store.average(over=["block", "head", "step"], where="top5 > 0.3").to_xarray()  # doctest: +SKIP
         """
-        rows = _check.positive("limit", limit, least=0)
-        question = _native.Question.average(asked(where, more), _check.names(over), values, _sort(sort), rows)
-        return self._answer(question, "average", progress)
+        return self._ask(
+            "average",
+            progress,
+            **asked(where, more),
+            over=_check.names(over),
+            values=values,
+            arrange=_arranged(sort, limit),
+        )
 
     @asks(OfOneMap)
     def map(
@@ -293,8 +295,8 @@ class Store:
         """
         maps = asked(where, {"video": video, "token": token, "step": step, **more})
         pixels = _check.sizes("size", size, "height, width")
-        question = _native.Question.map(maps, pixels, _check.positive("frames", frames), placement)
-        return self._answer(question, "map", progress)
+        shown = _check.positive("frames", frames)
+        return self._ask("map", progress, **maps, size=pixels, frames=shown, placement=placement)
 
     @asks(Asked)
     def evolution(
@@ -322,7 +324,7 @@ class Store:
             (`…_previous`) and the last one (`…_last`): cosine similarity, Jensen-Shannon divergence in nats, shift of
             the centroid in grid cells.
         """
-        return self._answer(_native.Question.evolution(asked(where, more), by), "evolution", progress)
+        return self._ask("evolution", progress, **asked(where, more), by=by)
 
     @asks(Asked)
     def compare(
@@ -330,7 +332,7 @@ class Store:
         across: Across,
         where: str | Where | None = None,
         *,
-        metric: str | Sequence[str] = ("cosine", "js", "iou@0.8", "centroid", "mass_ratio"),
+        metric: str | Sequence[str] | None = None,
         align: Literal["step", "timestep", "last", "mean"] = "step",
         against: str | float | None = None,
         form: Literal["pairs", "matrix", "maps"] = "pairs",
@@ -344,9 +346,9 @@ class Store:
         across : str
             What distinguishes the two sides.
         **more : see `Where`
-        metric : str or sequence of str
+        metric : str or sequence of str, optional
             Any of `cosine`, `pearson`, `spearman`, `js`, `kl`, `iou@0.8`, `topk@0.1`, `emd`, `ssim`, `l2`, `centroid`,
-            `mass_ratio`.
+            `mass_ratio`; default: `cosine`, `js`, `iou@0.8`, `centroid` and `mass_ratio`.
         align : str
             Which steps are compared: of the same number, nearest in the scheduler's timestep, the last of each side, or
             the means over all.
@@ -364,25 +366,21 @@ class Store:
             Of pairs: `a`, `b`, `step`, `metric`, `value`, and `n` maps of both sides (across weights also `slope` and
             `trend`). As xarray, a matrix has the dimensions `metric`, `a` and `b`.
         """
-        reference = None if against is None else str(against)
-        question = _native.Question.compare(asked(where, more), across, align, _check.names(metric), reference, form)
-        if form == "matrix":
-            return self._answer(question, "compare", progress, ["metric", "a"], square=True)
-        # Where steps are not told apart, the column is empty.
-        told_apart = ["a", "b", "step"] if align in ("step", "timestep") and across != "step" else ["a", "b"]
-        return self._answer(question, "compare", progress, [*told_apart, "metric"] if form == "pairs" else told_apart)
+        return self._ask(
+            "compare",
+            progress,
+            **asked(where, more),
+            across=across,
+            align=align,
+            metrics=None if metric is None else _check.names(metric),
+            against=None if against is None else str(against),
+            form=form,
+        )
 
-    def _answer(
-        self,
-        question: _native.Question,
-        what: str = "",
-        progress: Progress = False,
-        keys: Sequence[str] | None = None,
-        square: bool = False,
-    ) -> Result:
-        with following(progress, what) as report:
-            answer = question.ask(self._native, report)
-        return Result(answer, None if keys is None else [*keys] if {*keys} <= {*answer.columns} else [], square)
+    def _ask(self, question: Question, progress: Progress = False, **fields: Any) -> Result:
+        asked = _native.Question(_check.question(question, fields))
+        with following(progress, question) as report:
+            return Result(asked.ask(self._native, report))
 
     def explain(self, question: Question, **arguments: Any) -> str:
         """What a question would read and do, without doing it.
@@ -478,7 +476,7 @@ class Store:
         """
         maps = selected(where, more, "verify takes whole steps")
         with following(progress, "verify", "step") as report:
-            done = self._native.verify(maps, _check.paths(against), prefix, report)
+            done = self._native.verify(json.dumps(maps), _check.paths(against), prefix, report)
         return VerifyReport(**json.loads(done))
 
     @asks(Selected)
@@ -520,7 +518,7 @@ class Store:
         """
         maps = selected(where, more, "export takes whole steps")
         with following(progress, "export", "step") as report:
-            done = self._native.export(maps, _check.path(to), layout, format, report)
+            done = self._native.export(json.dumps(maps), _check.path(to), layout, format, report)
         return ExportReport(**json.loads(done))
 
     def gc(self, *, dry_run: bool = False, single_writer: bool = False) -> GcReport:
@@ -551,11 +549,14 @@ class _Explained(Store):
     def __init__(self, path: str, native: _native.Store) -> None:
         self._path, self._native = path, native
 
-    def _answer(self, question: _native.Question, *_: Any, **__: Any) -> Any:
-        return question.explain(self._native).rstrip("\n")
+    def _ask(self, question: Question, _: Progress = False, **fields: Any) -> Any:
+        return _native.Question(_check.question(question, fields)).explain(self._native).rstrip("\n")
 
 
-def _sort(sort: Sort) -> list[tuple[str, bool]]:
-    """(column, whether it descends)"""
-    columns = [] if sort is None else _check.names(sort)
-    return [(column.removesuffix(":desc"), column.endswith(":desc")) for column in columns]
+def _arranged(sort: Sort, limit: SupportsIndex | None, columns: str | Sequence[str] | None = None) -> dict[str, Any]:
+    """How an answer is ordered and cut."""
+    return {
+        "sort": [] if sort is None else _check.names(sort),
+        "limit": _check.positive("limit", limit, least=0),
+        "columns": None if columns is None else _check.names(columns),
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, fields
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound=Callable[..., Any])
 Reducer = Literal["mean", "sum", "max", "min", "std", "median"]
 
-#: What is passed on where nothing is said.
-DEFAULTS: Mapping[str, Any] = {"reducer": "mean", "skipna": False, "rollups": True}
+#: What holds where nothing is said of how maps become one.
+DEFAULTS: Mapping[str, Any] = json.loads(_native.usual_reduction())
 
 
 class _OfSteps(TypedDict, total=False):
@@ -103,7 +104,7 @@ class Where:
         for name in ("step", "block", "head"):
             # Numbers of numpy are plain ones from here on.
             object.__setattr__(self, name, _check.one_number(name, getattr(self, name)))
-        _native.check(self._asked())
+        _native.Question(_check.question("average", self._asked())).check()
 
     def narrow(self, where: str | Where | None = None, **more: Unpack[Asked]) -> Where:
         """This and more: both must hold.
@@ -134,10 +135,13 @@ class Where:
         named = [(field.name, getattr(self, field.name)) for field in fields(self)]
         return [(name, value) for name, value in named if value is not None]
 
-    def _asked(self) -> dict[str, Any]:
-        """As native code takes it: with every key."""
-        told = dict(self._said())
-        return {field.name: told.get(field.name, DEFAULTS.get(field.name)) for field in fields(self)}
+    def _asked(self) -> dict[str, dict[str, Any]]:
+        """As a question has it: what is not said is left out."""
+        said = self._said()
+        return {
+            "filter": {name: value for name, value in said if name not in DEFAULTS},
+            "reduction": {name: value for name, value in said if name in DEFAULTS},
+        }
 
     def __repr__(self) -> str:
         said = [repr(value) if name == "where" else f"{name}={value!r}" for name, value in self._said()]
@@ -149,19 +153,19 @@ def asks(shared: type) -> Callable[[Function], Function]:
     return takes(shared, Where.__doc__, DEFAULTS)
 
 
-def asked(where: str | Where | None, more: Mapping[str, Any]) -> dict[str, Any]:
-    """What a question asks, checked, as native code takes it."""
+def asked(where: str | Where | None, more: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What a question asks, checked: its fields `filter` and `reduction`."""
     whole = where.narrow(**more) if isinstance(where, Where) else Where(where, **more)
     return whole._asked()
 
 
 def selected(where: str | Where | None, more: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """The same where maps are taken as they are: nothing can be said of how they become one."""
+    """The field `filter` alone, where maps are taken as they are: nothing can be said of how they become one."""
     if isinstance(where, Where):
         for name in DEFAULTS:
             if getattr(where, name) is not None:
                 raise ValueError(f"{name}: {where!r} says how maps become one; {what}")
-    return asked(where, more)
+    return asked(where, more)["filter"]
 
 
 def _in_parentheses(condition: str) -> str:

@@ -106,9 +106,10 @@ impl Answer {
         self.answer.read.bytes
     }
 
+    /// What its rows are: `rows`, `maps`, `map`, `series`, `pairs`, `matrix` or `differences`.
     #[getter]
-    fn is_single_map(&self) -> bool {
-        self.answer.is_single_map
+    fn kind(&self) -> &'static str {
+        self.answer.kind.name()
     }
 
     /// The values of all maps, one behind the other; `None` if the answer has no maps.

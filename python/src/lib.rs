@@ -30,7 +30,7 @@ mod _native {
     #[pymodule_export]
     use super::prompt::Templates;
     #[pymodule_export]
-    use super::question::{Question, check};
+    use super::question::{Question, usual_reduction};
     #[pymodule_export]
     use super::source::{Source, infer_grid};
     #[pymodule_export]

@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::answer::Answer;
 use crate::array::bytes_to_numpy;
 use crate::error::{OrRaise, choice, parsed, warn_of_damage};
-use crate::question::Asked;
+use crate::question::filter_of;
 use crate::work::{self, Watch};
 
 /// A store, opened for reading.
@@ -95,12 +95,12 @@ impl Store {
     fn verify(
         &self,
         py: Python<'_>,
-        asked: Asked,
+        filter: &str,
         against: Vec<PathBuf>,
         prefix: Option<String>,
         progress: Option<Bound<'_, PyAny>>,
     ) -> PyResult<String> {
-        let filter = asked.is_asked().then(|| asked.filter()).transpose()?;
+        let filter = filter_of(filter)?;
         let options = VerifyOptions { against, prefix, filter, videos: None };
         let verify = |watch: &Watch| {
             let report = verify::run(&self.store, &options, watch)?;
@@ -114,13 +114,13 @@ impl Store {
     fn export(
         &self,
         py: Python<'_>,
-        asked: Asked,
+        filter: &str,
         to: PathBuf,
         layout: &str,
         format: &str,
         progress: Option<Bound<'_, PyAny>>,
     ) -> PyResult<String> {
-        let filter = asked.is_asked().then(|| asked.filter()).transpose()?;
+        let filter = filter_of(filter)?;
         let options = ExportOptions { layout: choice("layout", layout)?, format: choice("format", format)?, filter };
         let export = |watch: &Watch| export::run(&self.store, &to, &options, watch);
         let report = work::run(py, progress.as_ref(), export)?;

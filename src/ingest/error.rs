@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::job::MessageError;
 use crate::dump::{DumpError, Problem};
 use crate::error::{ErrorKind, LayerError};
 use crate::grid::Grid;
+use crate::message::MessageError;
 use crate::prompt::{BatchPromptsError, TokenizerError};
 use crate::remedy::{CommandName, Remedy};
 use crate::store::StoreError;
@@ -144,12 +144,6 @@ impl LayerError for IngestError {
             Self::Cancelled => "run the same command again to go on".into(),
             Self::Message(_) | Self::Accept(_) | Self::Threads { .. } => return None,
         })
-    }
-}
-
-impl LayerError for MessageError {
-    fn kind(&self) -> ErrorKind {
-        ErrorKind::Argument
     }
 }
 

@@ -6,11 +6,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::xxh3_128;
 
 use super::commit::{CommitOutcome, CommitTask};
 use super::options::IngestOptions;
@@ -19,10 +18,8 @@ use super::prompts::Prompts;
 use super::series::StepPlan;
 use super::task::{Fragment, ShardTask};
 use super::{IngestError, lock};
+use crate::message::{Kind, MessageError};
 use crate::store::{Store, heads_schema};
-
-/// The version of jobs and of what they leave, as bytes.
-const VERSION: u32 = 1;
 
 /// Where a store is, and how it may be written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,10 +112,11 @@ impl Job {
     /// # Errors
     /// If a path in it is not Unicode.
     pub fn to_bytes(&self) -> Result<Vec<u8>, MessageError> {
-        match self {
-            Self::Commit(_, _, task) => to_bytes(Kind::Job, self, &task.tables().collect::<Vec<_>>()),
-            _ => to_bytes(Kind::Job, self, &[]),
-        }
+        let tables = match self {
+            Self::Commit(_, _, task) => task.tables().collect(),
+            _ => Vec::new(),
+        };
+        Kind::Job.to_bytes(self, &stream_of(&tables).map_err(|error| Kind::Job.unsendable(error))?)
     }
 
     /// Of bytes.
@@ -126,10 +124,10 @@ impl Job {
     /// # Errors
     /// If these are no job's, or one of another version of attnkit, or damaged.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, MessageError> {
-        let (mut job, tables) = from_bytes(Kind::Job, bytes)?;
+        let (mut job, tables) = Kind::Job.of_bytes(bytes)?;
         match &mut job {
-            Self::Commit(_, _, task) => give(tables, task.tables_mut())?,
-            _ => give(tables, [])?,
+            Self::Commit(_, _, task) => give(Kind::Job, tables, task.tables_mut())?,
+            _ => give(Kind::Job, tables, [])?,
         }
         Ok(job)
     }
@@ -147,10 +145,11 @@ impl Done {
     /// # Errors
     /// If a path in it is not Unicode.
     pub fn to_bytes(&self) -> Result<Vec<u8>, MessageError> {
-        match self {
-            Self::Shard(_, fragment) => to_bytes(Kind::Done, self, &[&fragment.heads]),
-            _ => to_bytes(Kind::Done, self, &[]),
-        }
+        let tables = match self {
+            Self::Shard(_, fragment) => vec![&fragment.heads],
+            _ => Vec::new(),
+        };
+        Kind::Done.to_bytes(self, &stream_of(&tables).map_err(|error| Kind::Done.unsendable(error))?)
     }
 
     /// Of bytes. What was wrong with a file is there in words.
@@ -158,10 +157,10 @@ impl Done {
     /// # Errors
     /// If these are not what a job leaves, or of another version of attnkit, or damaged.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, MessageError> {
-        let (mut done, tables) = from_bytes(Kind::Done, bytes)?;
+        let (mut done, tables) = Kind::Done.of_bytes(bytes)?;
         match &mut done {
-            Self::Shard(_, fragment) => give(tables, [&mut fragment.heads])?,
-            _ => give(tables, [])?,
+            Self::Shard(_, fragment) => give(Kind::Done, tables, [&mut fragment.heads])?,
+            _ => give(Kind::Done, tables, [])?,
         }
         Ok(done)
     }
@@ -215,135 +214,38 @@ impl Worker {
     }
 }
 
-/// Why bytes are no job, or not what one leaves.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum MessageError {
-    /// They are something else.
-    #[error("these bytes are {found}; expected {expected}")]
-    Other {
-        /// What they are.
-        found: &'static str,
-        /// What was expected.
-        expected: &'static str,
-    },
-    /// They are of another version of attnkit.
-    #[error("{what} of version {found}; this attnkit reads version {expected}: all processes must run the same one")]
-    Version {
-        /// What they are.
-        what: &'static str,
-        /// Their version.
-        found: u32,
-        /// The version that is known.
-        expected: u32,
-    },
-    /// They are not as they were written.
-    #[error("{what} is damaged: {found}")]
-    Damaged {
-        /// What they are.
-        what: &'static str,
-        /// What is wrong.
-        found: String,
-    },
-    /// It cannot be written as bytes.
-    #[error("{what} cannot be sent: {found}")]
-    Unsendable {
-        /// What it is.
-        what: &'static str,
-        /// What the library says.
-        found: String,
-    },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Kind {
-    Job,
-    Done,
-}
-
-impl Kind {
-    const ALL: [Self; 2] = [Self::Job, Self::Done];
-
-    const fn magic(self) -> &'static [u8; 8] {
-        match self {
-            Self::Job => b"attn.job",
-            Self::Done => b"attn.did",
-        }
-    }
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Job => "a job of an ingest",
-            Self::Done => "what a job of an ingest leaves",
-        }
-    }
-
-    fn damaged(self, found: impl ToString) -> MessageError {
-        MessageError::Damaged { what: self.name(), found: found.to_string() }
-    }
-}
-
-/// Eight bytes that say what it is, the version, a hash of all behind it, the length of the JSON, the JSON, and tables
-/// of `heads` as an Arrow stream.
-fn to_bytes(kind: Kind, value: &impl Serialize, tables: &[&RecordBatch]) -> Result<Vec<u8>, MessageError> {
-    let unsendable = |found: String| MessageError::Unsendable { what: kind.name(), found };
-    let json = serde_json::to_vec(value).map_err(|error| unsendable(error.to_string()))?;
-    let mut rest = (json.len() as u64).to_le_bytes().to_vec();
-    rest.extend(json);
+/// Statistics of maps, as an Arrow stream; no bytes if there are none.
+fn stream_of(tables: &[&RecordBatch]) -> Result<Vec<u8>, ArrowError> {
+    let mut bytes = Vec::new();
     if !tables.is_empty() {
-        let mut writer = StreamWriter::try_new(&mut rest, &heads_schema()).map_err(|e| unsendable(e.to_string()))?;
-        let written = tables.iter().try_for_each(|table| writer.write(table)).and_then(|()| writer.finish());
-        written.map_err(|error| unsendable(error.to_string()))?;
+        let mut writer = StreamWriter::try_new(&mut bytes, &heads_schema())?;
+        tables.iter().try_for_each(|table| writer.write(table))?;
+        writer.finish()?;
     }
-    Ok([kind.magic().as_slice(), &VERSION.to_le_bytes(), &xxh3_128(&rest).to_le_bytes(), &rest].concat())
+    Ok(bytes)
 }
 
-fn from_bytes<T: DeserializeOwned>(kind: Kind, bytes: &[u8]) -> Result<(T, Vec<RecordBatch>), MessageError> {
-    let Some((magic, rest)) = bytes.split_first_chunk::<8>() else {
-        return Err(MessageError::Other { found: "too few", expected: kind.name() });
-    };
-    match Kind::ALL.into_iter().find(|kind| kind.magic() == magic) {
-        Some(found) if found == kind => {}
-        Some(found) => return Err(MessageError::Other { found: found.name(), expected: kind.name() }),
-        None => return Err(MessageError::Other { found: "something else", expected: kind.name() }),
-    }
-    let cut_off = || kind.damaged("it is cut off");
-    let (version, rest) = rest.split_first_chunk::<4>().ok_or_else(cut_off)?;
-    let found = u32::from_le_bytes(*version);
-    if found != VERSION {
-        return Err(MessageError::Version { what: kind.name(), found, expected: VERSION });
-    }
-    let (hash, rest) = rest.split_first_chunk::<16>().ok_or_else(cut_off)?;
-    if xxh3_128(rest) != u128::from_le_bytes(*hash) {
-        return Err(kind.damaged("it has not the hash that it says"));
-    }
-    let (length, rest) = rest.split_first_chunk::<8>().ok_or_else(cut_off)?;
-    let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
-    let (json, tables) = rest.split_at_checked(length).ok_or_else(cut_off)?;
-    let value = serde_json::from_slice(json).map_err(|error| kind.damaged(error))?;
-    if tables.is_empty() {
-        return Ok((value, Vec::new()));
-    }
-    let reader = StreamReader::try_new(tables, None).map_err(|error| kind.damaged(error))?;
-    if reader.schema() != heads_schema() {
-        return Err(kind.damaged("its tables have other columns"));
-    }
-    let tables = reader.collect::<Result<_, _>>().map_err(|error| kind.damaged(error))?;
-    Ok((value, tables))
-}
-
-/// Puts tables where they belong: as many as there are places.
+/// The tables of a stream, each for its place: as many as there are places.
 fn give<'a>(
-    tables: Vec<RecordBatch>,
+    kind: Kind,
+    stream: &[u8],
     places: impl IntoIterator<Item = &'a mut RecordBatch>,
 ) -> Result<(), MessageError> {
+    let mut tables = Vec::new();
+    if !stream.is_empty() {
+        let reader = StreamReader::try_new(stream, None).map_err(|error| kind.damaged(error))?;
+        if reader.schema() != heads_schema() {
+            return Err(kind.damaged("its tables have other columns"));
+        }
+        tables = reader.collect::<Result<_, _>>().map_err(|error| kind.damaged(error))?;
+    }
     let mut tables = tables.into_iter();
     for place in places {
-        *place = tables.next().ok_or_else(|| Kind::Done.damaged("a table is missing"))?;
+        *place = tables.next().ok_or_else(|| kind.damaged("a table is missing"))?;
     }
     match tables.next() {
         None => Ok(()),
-        Some(_) => Err(Kind::Done.damaged("it has a table too many")),
+        Some(_) => Err(kind.damaged("it has a table too many")),
     }
 }
 

@@ -33,7 +33,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub use commit::{CommitOutcome, CommitTask};
 pub(crate) use damage::Damage;
 pub use error::{AcceptError, IngestError, WriteError};
-pub use job::{Done, Job, MessageError, StoreAddress, Ticket, Worker};
+pub use job::{Done, Job, StoreAddress, Ticket, Worker};
 pub use options::{IngestOptions, OnError, WatchOptions};
 pub use plan::{PlanTask, VideoPlan};
 use report::Counted;

@@ -12,6 +12,7 @@ const TILE: usize = 1024;
 
 /// How many maps become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Reducer {
     /// Σ x / n
@@ -197,6 +198,59 @@ impl Accumulator {
         }
         self.maps += others;
         Ok(())
+    }
+
+    /// By what it reduces, and whether values that are not finite are left out.
+    #[must_use]
+    pub const fn manner(&self) -> (Reducer, bool) {
+        (self.reducer, self.counts.is_some())
+    }
+
+    /// Positions of each map.
+    #[must_use]
+    pub const fn positions(&self) -> usize {
+        self.positions
+    }
+
+    /// Appends what was folded, as [`read_from`](Self::read_from) reads it: the maps that went in, the counts if there
+    /// are any, and the state, little-endian. How it was folded is not among it.
+    pub fn write_to(&self, bytes: &mut Vec<u8>) {
+        bytes.extend(self.maps.to_le_bytes());
+        bytes.extend(self.counts.iter().flatten().flat_map(|count| count.to_le_bytes()));
+        let mut put = |values: &[f64]| bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+        match &self.state {
+            State::Sums(values) | State::Extremes(values) => put(values),
+            State::Moments { means, squares } => [means, squares].into_iter().for_each(|values| put(values)),
+            State::Values(values) => bytes.extend(values.iter().flat_map(|value| value.to_le_bytes())),
+        }
+    }
+
+    /// What [`write_to`](Self::write_to) wrote of one that was made with these arguments, and the bytes behind it;
+    /// `None` if they are too few.
+    #[must_use]
+    pub fn read_from(bytes: &[u8], reducer: Reducer, skipna: bool, positions: usize) -> Option<(Self, &[u8])> {
+        fn take<const N: usize, T>(bytes: &mut &[u8], count: usize, of: fn([u8; N]) -> T) -> Option<Vec<T>> {
+            let (values, rest) = bytes.split_at_checked(count.checked_mul(N)?)?;
+            *bytes = rest;
+            Some(values.as_chunks::<N>().0.iter().map(|value| of(*value)).collect())
+        }
+        let (maps, mut rest) = bytes.split_first_chunk::<8>()?;
+        let maps = u64::from_le_bytes(*maps);
+        let rest = &mut rest;
+        let counts = if skipna { Some(take(rest, positions, u32::from_le_bytes)?) } else { None };
+        let state = match reducer {
+            Reducer::Mean | Reducer::Sum => State::Sums(take(rest, positions, f64::from_le_bytes)?),
+            Reducer::Max | Reducer::Min => State::Extremes(take(rest, positions, f64::from_le_bytes)?),
+            Reducer::Std => State::Moments {
+                means: take(rest, positions, f64::from_le_bytes)?,
+                squares: take(rest, positions, f64::from_le_bytes)?,
+            },
+            Reducer::Median => {
+                let values = usize::try_from(maps).ok()?.checked_mul(positions)?;
+                State::Values(take(rest, values, f32::from_le_bytes)?)
+            }
+        };
+        Some((Self { reducer, positions, maps, counts, state }, rest))
     }
 
     fn described(&self) -> String {

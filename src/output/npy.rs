@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::text::with_integers;
 use super::{Format, OutputError, Staged, maps_of};
-use crate::query::Answer;
+use crate::query::{Answer, AnswerKind};
 use crate::remedy::{OptionName, Remedy};
 
 /// Writes `[map, frames, height, width]` float32 (`[frames, height, width]` for an answer that is a single map), and a
@@ -34,7 +34,7 @@ pub(super) fn write(answer: &Answer, path: &Path) -> Result<Vec<PathBuf>, Output
         found: "the maps have different shapes, so they are no array".into(),
         remedy: Remedy::of("select those of one shape with {}, or write parquet", [OptionName::Where.unsaid()]),
     })?;
-    let single = answer.is_single_map && maps.maps.len() == 1;
+    let single = answer.kind == AnswerKind::Map && maps.maps.len() == 1;
     let stacked: Vec<usize> = if single { shape.to_vec() } else { [&[maps.maps.len()], shape].concat() };
     let values = maps.stacked();
     let view = ArrayView::from_shape(stacked.clone(), &values).map_err(|error| OutputError::Unfit {

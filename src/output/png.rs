@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{Format, OutputError, maps_of, write_whole};
 use crate::grid::Grid;
-use crate::query::Answer;
+use crate::query::{Answer, AnswerKind};
 use crate::render::{Picture, heatmap};
 
 /// The picture of an answer that is one map, or one for each piece of a word.
@@ -13,7 +13,7 @@ use crate::render::{Picture, heatmap};
 /// If the answer has no maps, or others.
 pub fn picture(answer: &Answer) -> Result<Picture, OutputError> {
     let maps = maps_of(answer, Format::Png)?;
-    let shape = maps.common_shape().filter(|_| answer.is_single_map || maps.maps.len() == 1);
+    let shape = maps.common_shape().filter(|_| answer.kind == AnswerKind::Map || maps.maps.len() == 1);
     let Some(shape) = shape else {
         return Err(OutputError::Unfit {
             found: format!("a picture is of one map; the answer has {}", maps.maps.len()),

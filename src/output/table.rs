@@ -162,7 +162,7 @@ fn rank(name: &str) -> usize {
 
 fn is_shown(answer: &Answer, column: &Column) -> bool {
     let name = column.name().as_str();
-    if !answer.is_summarised {
+    if answer.is_chosen || !answer.kind.is_wide() {
         return true;
     }
     if answer.keys.iter().any(|key| key == name) {

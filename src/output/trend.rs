@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use polars::prelude::{Column, DataFrame, PolarsResult};
 
 use super::text::{cell, column, number};
-use crate::query::{Answer, QueryError};
+use crate::query::{Answer, AnswerKind, QueryError};
 
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 /// The statistics of a series that are drawn, as far as they are there.
@@ -17,15 +17,7 @@ const DRAWN: [&str; 7] = ["mean", "entropy_norm", "top5", "spread", "cosine_prev
 /// If the table is not that of an evolution.
 pub fn trends(answer: &Answer) -> Result<Answer, QueryError> {
     let table = of_table(&answer.table, &answer.keys)?;
-    Ok(Answer {
-        table,
-        keys: Vec::new(),
-        maps: None,
-        is_single_map: false,
-        is_summarised: false,
-        notes: answer.notes.clone(),
-        read: answer.read,
-    })
+    Ok(Answer { table, keys: Vec::new(), kind: AnswerKind::Rows, ..answer.clone() })
 }
 
 fn of_table(table: &DataFrame, keys: &[String]) -> PolarsResult<DataFrame> {

@@ -13,7 +13,7 @@ use zarrs::filesystem::FilesystemStore;
 
 use super::text::cell;
 use super::{Format, OutputError, maps_of};
-use crate::query::Answer;
+use crate::query::{Answer, AnswerKind};
 use crate::remedy::{OptionName, Remedy};
 
 /// A chunk holds about this much.
@@ -45,7 +45,7 @@ pub(super) fn write(answer: &Answer, path: &Path) -> Result<(), OutputError> {
         remedy: Remedy::of("select those of one shape with {}, or write parquet", [OptionName::Where.unsaid()]),
     })?;
     // A single map has its keys as coordinates without a dimension.
-    let is_single = answer.is_single_map && answer.table.height() == 1;
+    let is_single = answer.kind == AnswerKind::Map && answer.table.height() == 1;
     let (axes, order) = if is_single { (Vec::new(), vec![0]) } else { axes(answer) };
     let scalars: Vec<&Column> =
         keys(answer).into_iter().filter(|column| is_single || is_of_one_piece(column)).collect();

@@ -1,5 +1,7 @@
 //! Answers: a table, and for map-valued questions the maps behind its rows.
 
+use std::str::FromStr;
+
 use arrow::array::AsArray;
 use arrow::datatypes::{Float64Type, Int32Type};
 use polars::prelude::{
@@ -7,12 +9,13 @@ use polars::prelude::{
     PlSmallStr, Schema, Series, SortMultipleOptions, col, lit,
 };
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::QueryError;
 use super::catalog::{HEADS, SEED_DIGITS};
 use super::key::{Key, KeyValue};
-use super::plan::Group;
-use super::run::ReadCount;
+use super::merge::ReadCount;
+use super::work::Group;
 use crate::grid::Grid;
 use crate::kernel::{MapMeasure, MapMeasurer, Sums};
 use crate::remedy::Note;
@@ -26,16 +29,61 @@ pub struct Answer {
     pub table: DataFrame,
     /// For map-valued questions: the map of each row.
     pub maps: Option<Maps>,
-    /// Whether a single map was asked for, rather than one for each of a number of groups.
-    pub is_single_map: bool,
-    /// Whether a table for people shows only the most telling of its columns.
-    pub is_summarised: bool,
-    /// Names of the columns that tell the rows' maps apart.
+    /// What its rows are.
+    pub kind: AnswerKind,
+    /// Whether columns were chosen: then a table for people shows all of them.
+    pub is_chosen: bool,
+    /// Names of the columns that tell the rows apart; none where it is not known which do. Where columns were chosen,
+    /// those that are left.
     pub keys: Vec<String>,
     /// What the user should know, once.
     pub notes: Vec<Note>,
     /// What was read of arrays.
     pub read: ReadCount,
+    /// Of a comparison, if they were asked for beside its numbers: the difference maps.
+    pub differences: Option<Box<Answer>>,
+}
+
+/// What the rows of an answer are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AnswerKind {
+    /// Rows of a table, or what SQL makes of them.
+    Rows,
+    /// A map for each group.
+    Maps,
+    /// The map that was asked for; one for each token position if the word has several.
+    Map,
+    /// The steps of series.
+    Series,
+    /// One number for each pair, step and metric.
+    Pairs,
+    /// For each metric a square table: `metric`, `a`, and a column for each side that it is compared with.
+    Matrix,
+    /// A difference map for each pair and step.
+    Differences,
+}
+
+impl AnswerKind {
+    /// Its name, as JSON has it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rows => "rows",
+            Self::Maps => "maps",
+            Self::Map => "map",
+            Self::Series => "series",
+            Self::Pairs => "pairs",
+            Self::Matrix => "matrix",
+            Self::Differences => "differences",
+        }
+    }
+
+    /// Whether its rows have more columns than people want to see at once.
+    #[must_use]
+    pub const fn is_wide(self) -> bool {
+        matches!(self, Self::Maps | Self::Map | Self::Series | Self::Differences)
+    }
 }
 
 /// Maps one behind the other.
@@ -75,25 +123,69 @@ impl Maps {
 }
 
 /// How an answer is ordered and cut.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Arrange {
-    /// Columns to sort by, the first one first, and whether descending.
-    pub sort: Vec<(String, bool)>,
+    /// Columns to sort by, the first one first.
+    pub sort: Vec<Sort>,
     /// Rows to keep.
     pub limit: Option<usize>,
+    /// Columns to keep, in this order; `None`: all.
+    pub columns: Option<Vec<String>>,
+}
+
+/// A column to sort by. What is null or NaN comes last.
+///
+/// Written and read (also by serde) as its name, with `:desc` behind it if it descends: `entropy:desc`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Sort {
+    /// Its name.
+    pub column: String,
+    /// Whether the highest values come first.
+    pub descending: bool,
+}
+
+impl FromStr for Sort {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (column, descending) = match text.rsplit_once(':').map(|(column, order)| (column, order.trim())) {
+            None => (text, false),
+            Some((column, "asc")) => (column, false),
+            Some((column, "desc")) => (column, true),
+            Some((_, other)) => return Err(format!("`{other}` is neither asc nor desc")),
+        };
+        Ok(Self { column: column.trim().to_owned(), descending })
+    }
+}
+
+impl TryFrom<String> for Sort {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Sort> for String {
+    fn from(sort: Sort) -> Self {
+        if sort.descending { sort.column + ":desc" } else { sort.column + ":asc" }
+    }
 }
 
 impl Answer {
     /// An answer without maps.
-    pub(super) const fn of_table(table: DataFrame) -> Self {
+    pub(super) fn of_table(kind: AnswerKind, table: DataFrame, keys: &[&str]) -> Self {
         Self {
             table,
             maps: None,
-            is_single_map: false,
-            is_summarised: false,
-            keys: Vec::new(),
+            kind,
+            is_chosen: false,
+            keys: keys.iter().map(|key| (*key).to_owned()).collect(),
             notes: Vec::new(),
-            read: ReadCount { chunks: 0, bytes: 0 },
+            read: ReadCount::default(),
+            differences: None,
         }
     }
 
@@ -109,22 +201,30 @@ impl Answer {
         check_distinct(columns.iter().map(String::as_str))?;
         self.table = self.table.select(columns.iter().map(String::as_str))?;
         self.keys.retain(|key| columns.contains(key));
-        self.is_summarised = false;
+        self.is_chosen = true;
         Ok(self)
     }
 
-    /// Sorts and cuts the rows, and the maps with them.
+    /// Sorts and cuts the rows, and the maps with them, and keeps the columns that are wanted.
     ///
     /// # Errors
     /// If there is no such column.
-    pub fn arrange(mut self, arrange: &Arrange) -> Result<Self, QueryError> {
+    pub fn arrange(self, arrange: &Arrange) -> Result<Self, QueryError> {
+        let ordered = self.ordered(arrange)?;
+        match &arrange.columns {
+            Some(columns) => ordered.select(columns),
+            None => Ok(ordered),
+        }
+    }
+
+    fn ordered(mut self, arrange: &Arrange) -> Result<Self, QueryError> {
         const ROW: &str = "attnkit_row";
         if arrange.sort.is_empty() && arrange.limit.is_none_or(|limit| limit >= self.table.height()) {
             return Ok(self);
         }
         let known = || self.table.get_column_names().into_iter().map(PlSmallStr::as_str);
-        if let Some((column, _)) = arrange.sort.iter().find(|(column, _)| !known().any(|name| name == column)) {
-            return Err(QueryError::unknown_column(column, known()));
+        if let Some(unknown) = arrange.sort.iter().find(|sort| !known().any(|name| name == sort.column)) {
+            return Err(QueryError::unknown_column(&unknown.column, known()));
         }
         let mut rows = self.table.with_row_index(PlSmallStr::from_static(ROW), None)?.lazy();
         if !arrange.sort.is_empty() {
@@ -171,16 +271,16 @@ pub(super) fn check_distinct<'a>(columns: impl Iterator<Item = &'a str>) -> Resu
 }
 
 /// Rows in the order asked for: what is null or NaN comes last, equal rows in the order they had.
-pub(super) fn sorted(rows: LazyFrame, sort: &[(String, bool)], schema: &Schema) -> LazyFrame {
+pub(super) fn sorted(rows: LazyFrame, sort: &[Sort], schema: &Schema) -> LazyFrame {
     let by: Vec<Expr> = sort
         .iter()
-        .map(|(column, _)| match schema.get(column) {
+        .map(|Sort { column, .. }| match schema.get(column) {
             Some(DataType::Float64 | DataType::Float32) => col(PlSmallStr::from_str(column)).fill_nan(lit(NULL)),
             _ => col(PlSmallStr::from_str(column)),
         })
         .collect();
     let options = SortMultipleOptions::default()
-        .with_order_descending_multi(sort.iter().map(|(_, descending)| *descending).collect::<Vec<_>>())
+        .with_order_descending_multi(sort.iter().map(|sort| sort.descending).collect::<Vec<_>>())
         .with_nulls_last(true)
         .with_maintain_order(true);
     rows.sort_by_exprs(by, options)

@@ -1,15 +1,18 @@
 //! Averages (and sums, extremes, deviations, medians) over any of blocks, heads, steps, videos and words.
 
+use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 
 use super::QueryError;
-use super::answer::{Answer, Maps, Statistics, axes, key_columns, shape_columns};
+use super::answer::{Answer, AnswerKind, Arrange, Maps, Statistics, axes, key_columns, shape_columns};
 use super::explain::Explain;
 use super::filter::Filter;
 use super::key::Key;
-use super::plan::{Group, Plan};
+use super::merge::Reduced;
+use super::plan::{self, Assembly, Ending, Plan};
 use super::selection::Selection;
 use super::task::Reduction;
+use super::work::Group;
 use crate::grid::Grid;
 use crate::progress::Progress;
 use crate::store::{Snapshot, Store};
@@ -65,7 +68,8 @@ impl std::str::FromStr for Dimension {
 }
 
 /// A question for averages.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Average {
     /// The maps to average.
     pub filter: Filter,
@@ -75,94 +79,148 @@ pub struct Average {
     pub reduction: Reduction,
     /// Whether the maps are wanted, or only their statistics.
     pub values: bool,
+    /// Order, number and columns of the rows.
+    pub arrange: Arrange,
+}
+
+impl Default for Average {
+    /// Over blocks and heads of all maps.
+    fn default() -> Self {
+        Self {
+            filter: Filter::all(),
+            over: vec![Dimension::Block, Dimension::Head],
+            reduction: Reduction::default(),
+            values: true,
+            arrange: Arrange::default(),
+        }
+    }
 }
 
 impl Average {
-    /// Over blocks and heads of all maps.
+    /// Over blocks and heads of these maps.
     #[must_use]
     pub fn new(filter: Filter) -> Self {
-        Self { filter, over: vec![Dimension::Block, Dimension::Head], reduction: Reduction::default(), values: true }
+        Self { filter, ..Self::default() }
     }
 
-    fn plan(&self, snapshot: &Snapshot) -> Result<Plan, QueryError> {
+    /// What will be done to answer it on a state of a store.
+    ///
+    /// # Errors
+    /// If the store cannot be read, nothing is selected, or maps of different grids would have to be averaged.
+    pub fn plan(&self, snapshot: &Snapshot) -> Result<Plan, QueryError> {
         let mut selection = Selection::find(snapshot, &self.filter)?;
         let keys = Dimension::keys_without(&self.over);
         if keys.contains(&Key::Step) && !keys.contains(&Key::Video) {
             // A group is finished when the last video has come: step by step, only those of one step are open.
             selection.steps.sort_by_key(|step| step.step);
         }
-        Plan::new(snapshot, &selection, &keys, self.reduction)
+        let each = EachMap { with_values: self.values, kind: AnswerKind::Maps };
+        Ok(Plan::new(snapshot, &selection.steps, &keys, self.reduction, each)?.arranged(&self.arrange))
     }
 
     /// What answering will do.
     ///
     /// # Errors
-    /// If the store cannot be read, nothing is selected, or maps of different grids would have to be averaged.
+    /// As [`plan`](Self::plan).
     pub fn explain(&self, store: &Store) -> Result<Explain, QueryError> {
-        let (plan, snapshot) = store.of_one_state(|snapshot| self.plan(snapshot))?;
-        let mut explain = plan.explain(&snapshot)?;
-        explain.then.push("measure each map".into());
-        Ok(explain)
+        plan::explain(store, |snapshot| self.plan(snapshot))
     }
 
     /// One row, and one map if wanted, for each group; sorted by the groups' keys.
     ///
     /// # Errors
-    /// As [`explain`](Self::explain), or if an array is damaged.
+    /// As [`plan`](Self::plan), or if an array is damaged.
     pub fn run(&self, store: &Store, progress: &dyn Progress) -> Result<Answer, QueryError> {
-        let (plan, snapshot) = store.of_one_state(|snapshot| self.plan(snapshot))?;
-        answer_maps(&plan, &snapshot, self.values, progress)
+        plan::run(store, |snapshot| self.plan(snapshot), progress)
     }
 }
 
-/// Runs a plan; its groups are the rows of the answer.
-pub(super) fn answer_maps(
-    plan: &Plan,
-    snapshot: &Snapshot,
+/// Each group's map is a row of the answer.
+#[derive(Debug)]
+pub(super) struct EachMap {
+    pub with_values: bool,
+    pub kind: AnswerKind,
+}
+
+impl Ending for EachMap {
+    fn begin<'a>(&'a self, plan: &'a Plan) -> Box<dyn Assembly + 'a> {
+        Box::new(MapRows::new(plan, self))
+    }
+
+    fn explain(&self, _: &Plan) -> Vec<String> {
+        vec!["measure each map".into()]
+    }
+}
+
+/// The rows of the groups' maps, sorted by their keys.
+pub(super) struct MapRows<'a> {
+    keys: &'a [Key],
+    /// The groups in the order of the rows, and the row of each.
+    groups: Vec<&'a Group>,
+    row_of: Vec<usize>,
+    kind: AnswerKind,
     with_values: bool,
-    progress: &dyn Progress,
-) -> Result<Answer, QueryError> {
-    let mut order: Vec<usize> = (0..plan.groups.len()).collect();
-    order.sort_by(|&a, &b| plan.groups[a].key.cmp(&plan.groups[b].key));
-    let mut rank = vec![0; order.len()];
-    for (row, &group) in order.iter().enumerate() {
-        rank[group] = row;
+    maps: Maps,
+    statistics: Statistics,
+}
+
+impl<'a> MapRows<'a> {
+    pub fn new(plan: &'a Plan, each: &EachMap) -> Self {
+        let groups = plan.groups();
+        let mut order: Vec<usize> = (0..groups.len()).collect();
+        order.sort_by(|&a, &b| groups[a].key.cmp(&groups[b].key));
+        let mut row_of = vec![0; order.len()];
+        for (row, &group) in order.iter().enumerate() {
+            row_of[group] = row;
+        }
+        let mut maps = Maps::default();
+        let mut start = 0;
+        for &group in &order {
+            let Group { spatial, grid, .. } = groups[group];
+            maps.maps.push((start..start + spatial, axes(grid, spatial)));
+            start += spatial;
+        }
+        if each.with_values {
+            maps.values = vec![0.0; start];
+        }
+        Self {
+            keys: plan.keys(),
+            statistics: Statistics::with_room(order.len()),
+            groups: order.into_iter().map(|group| &groups[group]).collect(),
+            row_of,
+            kind: each.kind,
+            with_values: each.with_values,
+            maps,
+        }
     }
-    let mut maps = Maps::default();
-    let mut start = 0;
-    for &group in &order {
-        let Group { spatial, grid, .. } = plan.groups[group];
-        maps.maps.push((start..start + spatial, axes(grid, spatial)));
-        start += spatial;
+
+    pub fn answer(self) -> Result<Answer, QueryError> {
+        let mut columns = key_columns(self.keys, &self.groups);
+        let shapes: Vec<_> = self.groups.iter().map(|group| (group.maps, group.grid, group.spatial)).collect();
+        columns.extend(shape_columns(&shapes));
+        columns.extend(self.statistics.columns()?);
+        let table = DataFrame::new(self.groups.len(), columns)?;
+        let keys: Vec<&str> = self.keys.iter().map(|key| key.column()).collect();
+        Ok(Answer { maps: self.with_values.then_some(self.maps), ..Answer::of_table(self.kind, table, &keys) })
     }
-    if with_values {
-        maps.values = vec![0.0; start];
-    }
-    let mut statistics = Statistics::with_room(order.len());
-    let read = plan.run(snapshot, &plan.meter(progress), |reduced| {
+}
+
+impl Assembly for MapRows<'_> {
+    fn take(&mut self, reduced: Vec<Reduced>) -> Result<(), QueryError> {
+        let row_of = |one: &Reduced| self.row_of[one.group];
         let of: Vec<(&[f32], Option<Grid>)> =
-            reduced.iter().map(|reduced| (reduced.values.as_slice(), plan.groups[reduced.group].grid)).collect();
-        statistics.put(reduced.iter().map(|reduced| rank[reduced.group]), Statistics::measure(&of));
-        if with_values {
-            for reduced in &reduced {
-                let range = maps.maps[rank[reduced.group]].0.clone();
-                maps.values[range].copy_from_slice(&reduced.values);
+            reduced.iter().map(|one| (one.values.as_slice(), self.groups[row_of(one)].grid)).collect();
+        self.statistics.put(reduced.iter().map(row_of), Statistics::measure(&of));
+        if self.with_values {
+            for one in &reduced {
+                let range = self.maps.maps[self.row_of[one.group]].0.clone();
+                self.maps.values[range].copy_from_slice(&one.values);
             }
         }
         Ok(())
-    })?;
-    let groups: Vec<&Group> = order.iter().map(|&group| &plan.groups[group]).collect();
-    let mut columns = key_columns(&plan.keys, &groups);
-    columns
-        .extend(shape_columns(&groups.iter().map(|group| (group.maps, group.grid, group.spatial)).collect::<Vec<_>>()));
-    columns.extend(statistics.columns()?);
-    Ok(Answer {
-        table: polars::prelude::DataFrame::new(groups.len(), columns)?,
-        maps: with_values.then_some(maps),
-        is_single_map: false,
-        is_summarised: true,
-        keys: plan.keys.iter().map(|key| key.column().to_owned()).collect(),
-        notes: plan.notes.clone(),
-        read,
-    })
+    }
+
+    fn answer(self: Box<Self>) -> Result<Answer, QueryError> {
+        MapRows::answer(*self)
+    }
 }

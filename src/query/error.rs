@@ -7,6 +7,7 @@ use polars::error::{PolarsError, PolarsResult};
 use super::exact::overflow;
 use crate::error::{ErrorKind, LayerError};
 use crate::kernel::Unlike;
+use crate::message::MessageError;
 use crate::progress::Cancelled;
 use crate::remedy::{CommandName, OptionName, Remedy};
 use crate::store::StoreError;
@@ -54,6 +55,12 @@ pub enum QueryError {
         /// What to try.
         remedy: Remedy,
     },
+    /// What is no question at all.
+    #[error("{found}")]
+    NotAQuestion {
+        /// What is wrong with it.
+        found: String,
+    },
     /// No map is selected.
     #[error("no map matches{}", condition.as_ref().map(|condition| format!(" `{condition}`")).unwrap_or_default())]
     NothingSelected {
@@ -80,11 +87,22 @@ pub enum QueryError {
         /// The integer.
         found: String,
     },
-    /// Bytes that no answer was made into, or not these.
-    #[error("these bytes are no answer: {found}")]
-    NotAnAnswer {
-        /// What is wrong with them.
+    /// Bytes that are not what they should be, or of another version.
+    #[error(transparent)]
+    Message(#[from] MessageError),
+    /// What a task left cannot be taken: it is of another question, or there already.
+    #[error("this is not what a task of this question leaves: {found}")]
+    Foreign {
+        /// What is wrong with it.
         found: String,
+    },
+    /// An answer that not all tasks have been done for.
+    #[error("{missing} of {all} tasks have not been done")]
+    Unfinished {
+        /// Tasks, of the smallest grain, of which nothing was accepted.
+        missing: usize,
+        /// All of them.
+        all: usize,
     },
     /// The tables cannot be evaluated.
     #[error("the tables cannot be read: {0}")]
@@ -122,10 +140,11 @@ impl LayerError for QueryError {
             | Self::Condition { .. }
             | Self::Sql { .. }
             | Self::Question { .. }
+            | Self::NotAQuestion { .. }
             | Self::Overflow { .. } => ErrorKind::Question,
             Self::UnequalGrids { .. } | Self::Unlike(_) => ErrorKind::Unanswerable,
             Self::NothingSelected { .. } => ErrorKind::NothingSelected,
-            Self::NotAnAnswer { .. } => ErrorKind::Argument,
+            Self::Message(_) | Self::Foreign { .. } | Self::Unfinished { .. } => ErrorKind::Argument,
             Self::Cancelled => ErrorKind::Cancelled,
         }
     }
@@ -151,7 +170,14 @@ impl LayerError for QueryError {
                 Remedy::of("{} names the file that cannot be read, if it is one", [CommandName::Verify.here()])
             }
             Self::Store(error) => return error.remedy(),
-            Self::Unlike(_) | Self::Cancelled | Self::NotAnAnswer { .. } => return None,
+            Self::Unlike(_)
+            | Self::Cancelled
+            | Self::Message(_)
+            | Self::NotAQuestion { .. }
+            | Self::Foreign { .. }
+            | Self::Unfinished { .. } => {
+                return None;
+            }
         })
     }
 }

@@ -6,10 +6,10 @@ use std::fmt;
 use serde::Serialize;
 
 use super::QueryError;
-use super::selection::Selection;
-use super::task::Task;
+use super::plan::Plan;
+use super::selection::Selected;
 use crate::dtype::Dtype;
-use crate::store::{ArrayKind, Snapshot};
+use crate::store::ArrayKind;
 
 /// A plan in numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -28,7 +28,7 @@ pub struct Explain {
     pub no_rollup: BTreeSet<&'static str>,
     /// Maps of the result.
     pub groups: u64,
-    /// Pieces of work that can be done at the same time.
+    /// Tasks of the finest grain, which can be done at the same time.
     pub tasks: u64,
     /// Times that everything is read for medians; 0 without.
     pub median_passes: u64,
@@ -55,41 +55,45 @@ pub struct ArrayUse {
     pub passes: u64,
 }
 
-impl ArrayUse {
-    pub(super) fn new(kind: ArrayKind, dtype: Dtype) -> Self {
-        Self { array: kind.name(), dtype, arrays: 0, chunks: 0, decoded_bytes: 0, stored_bytes: 0, passes: 1 }
-    }
-}
-
 impl Explain {
-    /// Counts what is selected.
-    pub(super) fn select(&mut self, selection: &Selection) {
-        let videos: BTreeSet<&str> = selection.steps.iter().map(|step| &*step.video_id).collect();
-        let words: BTreeSet<(&str, &str)> =
-            selection.steps.iter().map(|step| (&*step.video_id, &*step.token)).collect();
-        self.videos = videos.len() as u64;
-        self.words = words.len() as u64;
-        self.steps = selection.steps.len() as u64;
-        self.maps = selection.maps();
-    }
-
-    /// Looks up the stored size of every chunk that will be read.
-    pub(super) fn measure(&mut self, snapshot: &Snapshot, tasks: &[Task]) -> Result<(), QueryError> {
-        let mut by_kind: BTreeMap<(String, Dtype), u64> = BTreeMap::new();
-        let first_pass = tasks.iter().filter(|task| task.positions.start == 0).collect::<Vec<_>>();
-        for tasks in first_pass.chunk_by(|a, b| a.array == b.array) {
-            let Some(first) = tasks.first() else { continue };
-            let array = snapshot.open_array(&first.array)?;
-            let name = first.array.rsplit('/').next().unwrap_or_default().to_owned();
-            for piece in tasks.iter().flat_map(|task| &task.pieces) {
-                *by_kind.entry((name.clone(), first.dtype)).or_default() +=
-                    array.stored_bytes(piece.row.into(), piece.chunk as usize)?;
+    /// A view of a plan. Of the store, the stored size of every chunk is looked up.
+    pub(super) fn of(plan: &Plan) -> Result<Self, QueryError> {
+        let work = &plan.work;
+        let passes = work.median_passes.max(1);
+        let mut arrays: BTreeMap<(ArrayKind, Dtype), ArrayUse> = BTreeMap::new();
+        let mut known: BTreeSet<&str> = BTreeSet::new();
+        for portion in work.portions.iter().filter(|portion| portion.positions.start == 0) {
+            let (kind, dtype) = (portion.kind, portion.dtype);
+            let uses = arrays.entry((kind, dtype)).or_insert_with(|| ArrayUse {
+                array: kind.name(),
+                dtype,
+                arrays: 0,
+                chunks: 0,
+                decoded_bytes: 0,
+                stored_bytes: 0,
+                passes,
+            });
+            let array = plan.snapshot.open_array(&portion.array)?;
+            uses.arrays += u64::from(known.insert(&portion.array));
+            uses.chunks += portion.pieces.len() as u64;
+            uses.decoded_bytes += portion.decoded_bytes();
+            for piece in &portion.pieces {
+                uses.stored_bytes += array.stored_bytes(piece.row.into(), piece.chunk as usize)?;
             }
         }
-        for uses in &mut self.arrays {
-            uses.stored_bytes = by_kind.get(&(uses.array.to_owned(), uses.dtype)).copied().unwrap_or(0);
-        }
-        Ok(())
+        let Selected { videos, words, steps, maps } = plan.selected;
+        Ok(Self {
+            videos,
+            words,
+            steps,
+            maps,
+            arrays: arrays.into_values().collect(),
+            no_rollup: work.no_rollup.clone(),
+            groups: work.groups.len() as u64,
+            tasks: work.portions.len() as u64,
+            median_passes: work.median_passes,
+            then: plan.ending.explain(plan),
+        })
     }
 }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use polars::prelude::{DataFrame, DataType, Expr, IntoLazy, NULL, PlSmallStr, PolarsError, col, lit};
 use polars::sql::sql_expr;
+use serde::{Deserialize, Serialize};
 use unicode_normalization::UnicodeNormalization;
 
 use super::catalog::{BOTH, HEADS, STEPS, type_name};
@@ -18,14 +19,37 @@ use crate::remedy::{CommandName, OptionName, Remedy};
 /// Columns that say where in a step array a map is.
 pub(super) const PLACE: [&str; 3] = ["token_index", "block", "head"];
 
-/// Which maps a question is about.
-#[derive(Debug, Clone, Default)]
+/// Which maps a question is about: those of which all that is given here is true.
+///
+/// As JSON: `{"where": "step < 10 AND entropy < 6", "token": "flower", "block": 12}`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Filter {
-    text: Option<String>,
-    /// Names that are asked for, each with its column.
-    names: Vec<(String, String)>,
-    conditions: Vec<Condition>,
+    /// A SQL condition (dialect of Polars) over the columns of both tables.
+    ///
+    /// A statistic that is undefined (NaN in the tables) is null here: no comparison with it is true.
+    #[serde(rename = "where", skip_serializing_if = "Option::is_none")]
+    pub condition: Option<String>,
+    /// This video, however the characters of its id are composed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub video: Option<String>,
+    /// This word, however its characters are composed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// This denoising step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<i64>,
+    /// This block.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub block: Option<i64>,
+    /// This head.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub head: Option<i64>,
 }
+
+/// What a filter asks, cut at its ANDs, in polars' words.
+#[derive(Debug, Clone)]
+pub(super) struct Conditions(Vec<Condition>);
 
 #[derive(Debug, Clone)]
 struct Condition {
@@ -40,78 +64,68 @@ impl Filter {
         Self::default()
     }
 
-    /// Reads a SQL condition (Polars SQL), such as `token = 'flower' AND step < 10 AND entropy < 6`.
-    ///
-    /// A statistic that is undefined (NaN in the tables) is null here: no comparison with it is true.
+    /// Reads a SQL condition, such as `token = 'flower' AND step < 10 AND entropy < 6`.
     ///
     /// # Errors
     /// If it cannot be parsed, names an unknown column, compares what cannot be compared, or is no condition.
     pub fn parse(sql: &str) -> Result<Self, QueryError> {
-        let refused = |found: String, remedy| QueryError::Condition { condition: sql.to_owned(), found, remedy };
-        let failed = |found: String| {
-            let example = "token IN ('flower', 'tree') AND step < 10 AND block BETWEEN 10 AND 20 AND entropy < 6";
-            refused(found, Remedy::of("an example: {}", [OptionName::Where.is(example)]))
-        };
-        let readable = for_polars(sql).map_err(failed)?;
-        let whole = sql_expr(&readable).map_err(|error| failed(plain(&error.to_string())))?;
-        let mut pieces = Vec::new();
-        conjuncts(whole, &mut pieces);
-        if pieces.iter().flat_map(IntoIterator::into_iter).any(|expr| matches!(expr, Expr::SubPlan(..))) {
-            let remedy = Remedy::of("{} takes whole statements", [CommandName::Sql.here()]);
-            return Err(refused("it has a SELECT in it".to_owned(), remedy));
-        }
-        if pieces.iter().flat_map(IntoIterator::into_iter).any(is_aggregate) {
-            let remedy = Remedy::of("compute that with {} and put in the number", [CommandName::Sql.here()]);
-            return Err(refused("it has an aggregate such as avg()".to_owned(), remedy));
-        }
-        let mut conditions: Vec<Condition> = pieces.into_iter().map(Condition::new).collect();
-        let unknown = conditions.iter().flat_map(|condition| &condition.columns).find(|name| !BOTH.contains(name));
-        if let Some(column) = unknown {
-            return Err(QueryError::unknown_column(column, BOTH.iter_names().map(PlSmallStr::as_str)));
-        }
-        for condition in &mut conditions {
-            let exact = caught(|| exact(condition.expr.clone(), &BOTH));
-            condition.expr = exact.map_err(|error| failed(condition.typed(&error)))?;
-            condition.check().map_err(failed)?;
-        }
-        Ok(Self { text: Some(sql.to_owned()), names: Vec::new(), conditions })
+        let filter = Self { condition: Some(sql.to_owned()), ..Self::default() };
+        filter.check()?;
+        Ok(filter)
     }
 
-    /// The same, and `column` equal to `value`, however its characters are composed.
+    /// Whether the condition can be used, as a question would find when it is asked.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn check(&self) -> Result<(), QueryError> {
+        self.conditions().map(drop)
+    }
+
+    /// Whether it leaves anything out, as far as it says.
     #[must_use]
-    pub fn and_text(mut self, column: &str, value: &str) -> Self {
-        self.names.push((column.to_owned(), value.to_owned()));
-        let spellings: BTreeSet<String> =
-            [value.to_owned(), value.nfc().collect(), value.nfd().collect()].into_iter().collect();
-        let is_one = spellings.into_iter().map(|spelling| col(column).eq(lit(spelling))).reduce(Expr::or);
-        let is_one = is_one.unwrap_or_else(|| col(column).eq(lit(value)));
-        self.and(is_one, format!("{column} = '{}'", value.replace('\'', "''")))
+    pub fn is_all(&self) -> bool {
+        *self == Self::default()
     }
 
-    /// The same, and `column` equal to `value`.
+    pub(super) fn conditions(&self) -> Result<Conditions, QueryError> {
+        let mut conditions = self.condition.as_deref().map_or_else(|| Ok(Vec::new()), parsed)?;
+        conditions.extend(self.names().map(|(column, name)| {
+            let spellings = BTreeSet::from([name.to_owned(), name.nfc().collect(), name.nfd().collect()]);
+            let is_one = spellings.into_iter().map(|spelling| col(column).eq(lit(spelling))).reduce(Expr::or);
+            Condition::new(is_one.unwrap_or_else(|| lit(false)))
+        }));
+        conditions.extend(self.numbers().map(|(column, number)| Condition::new(col(column).eq(lit(number)))));
+        Ok(Conditions(conditions))
+    }
+
+    /// All that it asks, as SQL; `None`: nothing.
     #[must_use]
-    pub fn and_int(self, column: &str, value: i64) -> Self {
-        self.and(col(column).eq(lit(value)), format!("{column} = {value}"))
+    pub fn text(&self) -> Option<String> {
+        let names = self.names().map(|(column, name)| format!("{column} = '{}'", name.replace('\'', "''")));
+        let named: Vec<String> =
+            names.chain(self.numbers().map(|(column, number)| format!("{column} = {number}"))).collect();
+        let condition = self.condition.as_ref();
+        let condition = condition.map(|text| if named.is_empty() { text.clone() } else { format!("({text})") });
+        let all: Vec<String> = condition.into_iter().chain(named).collect();
+        (!all.is_empty()).then(|| all.join(" AND "))
     }
 
-    fn and(mut self, expr: Expr, text: String) -> Self {
-        self.conditions.push(Condition::new(expr));
-        self.text = Some(match self.text {
-            Some(before) => format!("({before}) AND {text}"),
-            None => text,
-        });
-        self
+    /// Names that are asked for, each with its column.
+    fn names(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let names = [("video_id", &self.video), ("token", &self.token)];
+        names.into_iter().filter_map(|(column, name)| Some((column, name.as_deref()?)))
     }
 
-    /// The SQL text; `None`: all maps.
-    #[must_use]
-    pub fn text(&self) -> Option<&str> {
-        self.text.as_deref()
+    /// Numbers that are asked for, each with its column.
+    fn numbers(&self) -> impl Iterator<Item = (&'static str, i64)> {
+        let numbers = [("step", self.step), ("block", self.block), ("head", self.head)];
+        numbers.into_iter().filter_map(|(column, number)| Some((column, number?)))
     }
 
     /// What to try where nothing is found, if a name that is asked for looks like several.
     pub(super) fn several_hint(&self) -> Option<String> {
-        let (column, name) = self.names.iter().find(|(_, name)| name.contains(['*', '%', '?', ',']))?;
+        let (column, name) = self.names().find(|(_, name)| name.contains(['*', '%', '?', ',']))?;
         let several = if name.contains(',') {
             let quoted = name.split(',').map(|one| format!("'{}'", one.trim().replace('\'', "''")));
             format!("{column} IN ({})", quoted.collect::<Vec<_>>().join(", "))
@@ -120,36 +134,34 @@ impl Filter {
         };
         Some(format!("`{name}` is taken for one name; a condition selects several: {several}"))
     }
+}
 
-    /// Columns of `steps` that it asks about.
-    pub(super) fn steps_columns(&self) -> impl Iterator<Item = &str> {
-        self.conditions
-            .iter()
-            .flat_map(|condition| &condition.columns)
-            .map(String::as_str)
-            .filter(|name| STEPS.contains(name))
+impl Conditions {
+    /// Columns of `steps` that are asked about.
+    pub fn steps_columns(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().flat_map(|condition| &condition.columns).map(String::as_str).filter(|name| STEPS.contains(name))
     }
 
-    /// What it asks of rows of `steps` alone.
-    pub(super) fn of_steps(&self) -> Option<Expr> {
+    /// What is asked of rows of `steps` alone.
+    pub fn of_steps(&self) -> Option<Expr> {
         self.joined(|condition| condition.reach() == Reach::Steps)
     }
 
-    /// What it asks of maps, by their places alone; `None` if nothing is asked, or more than that.
-    pub(super) fn of_places(&self) -> Option<Expr> {
+    /// What is asked of maps, by their places alone; `None` if nothing is asked, or more than that.
+    pub fn of_places(&self) -> Option<Expr> {
         if self.asks_statistics() { None } else { self.joined(|condition| condition.reach() == Reach::Places) }
     }
 
-    /// What it asks of rows of `heads` alone.
-    pub(super) fn of_heads(&self) -> Option<Expr> {
+    /// What is asked of rows of `heads` alone.
+    pub fn of_heads(&self) -> Option<Expr> {
         let heads_alone = |condition: &Condition| {
             condition.reach() != Reach::Steps && condition.columns.iter().all(|name| HEADS.contains(name))
         };
         self.joined(heads_alone)
     }
 
-    /// What it asks of rows of `heads` together with those of `steps`.
-    pub(super) fn of_both(&self) -> Option<Expr> {
+    /// What is asked of rows of `heads` together with those of `steps`.
+    pub fn of_both(&self) -> Option<Expr> {
         let mixed = |condition: &Condition| {
             condition.reach() == Reach::Statistics && !condition.columns.iter().all(|name| HEADS.contains(name))
         };
@@ -157,22 +169,50 @@ impl Filter {
     }
 
     /// Whether rows of `heads` must be looked at.
-    pub(super) fn asks_statistics(&self) -> bool {
-        self.conditions.iter().any(|condition| condition.reach() == Reach::Statistics)
+    pub fn asks_statistics(&self) -> bool {
+        self.0.iter().any(|condition| condition.reach() == Reach::Statistics)
     }
 
-    /// Whether it tells maps of one step apart.
-    pub(super) fn asks_maps(&self) -> bool {
-        self.conditions.iter().any(|condition| condition.reach() != Reach::Steps)
+    /// Whether maps of one step are told apart.
+    pub fn asks_maps(&self) -> bool {
+        self.0.iter().any(|condition| condition.reach() != Reach::Steps)
     }
 
     fn joined(&self, wanted: impl Fn(&Condition) -> bool) -> Option<Expr> {
-        self.conditions
-            .iter()
-            .filter(|condition| wanted(condition))
-            .map(|condition| condition.expr.clone())
-            .reduce(Expr::and)
+        self.0.iter().filter(|condition| wanted(condition)).map(|condition| condition.expr.clone()).reduce(Expr::and)
     }
+}
+
+/// A SQL condition, cut at its ANDs.
+fn parsed(sql: &str) -> Result<Vec<Condition>, QueryError> {
+    let refused = |found: String, remedy| QueryError::Condition { condition: sql.to_owned(), found, remedy };
+    let failed = |found: String| {
+        let example = "token IN ('flower', 'tree') AND step < 10 AND block BETWEEN 10 AND 20 AND entropy < 6";
+        refused(found, Remedy::of("an example: {}", [OptionName::Where.is(example)]))
+    };
+    let readable = for_polars(sql).map_err(failed)?;
+    let whole = sql_expr(&readable).map_err(|error| failed(plain(&error.to_string())))?;
+    let mut pieces = Vec::new();
+    conjuncts(whole, &mut pieces);
+    if pieces.iter().flat_map(IntoIterator::into_iter).any(|expr| matches!(expr, Expr::SubPlan(..))) {
+        let remedy = Remedy::of("{} takes whole statements", [CommandName::Sql.here()]);
+        return Err(refused("it has a SELECT in it".to_owned(), remedy));
+    }
+    if pieces.iter().flat_map(IntoIterator::into_iter).any(is_aggregate) {
+        let remedy = Remedy::of("compute that with {} and put in the number", [CommandName::Sql.here()]);
+        return Err(refused("it has an aggregate such as avg()".to_owned(), remedy));
+    }
+    let mut conditions: Vec<Condition> = pieces.into_iter().map(Condition::new).collect();
+    let unknown = conditions.iter().flat_map(|condition| &condition.columns).find(|name| !BOTH.contains(name));
+    if let Some(column) = unknown {
+        return Err(QueryError::unknown_column(column, BOTH.iter_names().map(PlSmallStr::as_str)));
+    }
+    for condition in &mut conditions {
+        let exact = caught(|| exact(condition.expr.clone(), &BOTH));
+        condition.expr = exact.map_err(|error| failed(condition.typed(&error)))?;
+        condition.check().map_err(failed)?;
+    }
+    Ok(conditions)
 }
 
 /// What must be looked at to decide a condition.
@@ -253,7 +293,7 @@ mod tests {
     use super::*;
 
     fn reaches(sql: &str) -> Vec<Reach> {
-        Filter::parse(sql).unwrap().conditions.iter().map(Condition::reach).collect()
+        Filter::parse(sql).unwrap().conditions().unwrap().0.iter().map(Condition::reach).collect()
     }
 
     #[test]
@@ -261,8 +301,9 @@ mod tests {
         assert_eq!(reaches("token IN ('flower', 'tree') AND step < 10"), [Reach::Steps, Reach::Steps]);
         assert_eq!(reaches("block BETWEEN 10 AND 20 AND token = 'x'"), [Reach::Places, Reach::Places, Reach::Steps]);
         assert_eq!(reaches("entropy < 6 OR step = 3"), [Reach::Statistics]);
-        assert!(!Filter::parse("seed = 3").unwrap().asks_maps());
-        assert!(Filter::parse("top5 > 0.5").unwrap().asks_statistics());
+        let conditions = |sql: &str| Filter::parse(sql).unwrap().conditions().unwrap();
+        assert!(!conditions("seed = 3").asks_maps());
+        assert!(conditions("top5 > 0.5").asks_statistics());
     }
 
     #[test]

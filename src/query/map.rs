@@ -2,14 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use super::answer::{Answer, Maps, Statistics, axes, shape_columns};
-use super::average::answer_maps;
+use serde::{Deserialize, Serialize};
+
+use super::answer::{Answer, AnswerKind, Arrange, Maps, Statistics, axes, shape_columns};
+use super::average::{EachMap, MapRows};
 use super::error::{QueryError, few};
 use super::explain::Explain;
 use super::filter::Filter;
 use super::key::Key;
-use super::plan::Plan;
-use super::selection::Selection;
+use super::merge::Reduced;
+use super::plan::{self, Assembly, Ending, Plan};
+use super::selection::{SelectedStep, Selection};
 use super::task::Reduction;
 use crate::grid::{Grid, VideoSize, infer_grid};
 use crate::kernel::{FramePlacement, Pooling, resample};
@@ -21,7 +24,8 @@ use crate::store::{Snapshot, Store, series_of};
 const LARGEST_MAP: usize = 1 << 30;
 
 /// A question for the map of one step of one word.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct SpatialMap {
     /// The maps that are averaged: of one step of one word in one video.
     pub filter: Filter,
@@ -33,12 +37,18 @@ pub struct SpatialMap {
     pub frames: Option<usize>,
     /// Where latent frames lie among these.
     pub placement: FramePlacement,
+    /// Order, number and columns of the rows.
+    pub arrange: Arrange,
 }
 
 impl SpatialMap {
-    fn plan(&self, snapshot: &Snapshot) -> Result<(Plan, Option<Pooling>), QueryError> {
-        let selection = Selection::find(snapshot, &self.filter)?;
-        let steps = &selection.steps;
+    /// What will be done to answer it on a state of a store.
+    ///
+    /// # Errors
+    /// If the store cannot be read, or not one step of one word is selected; if the map cannot be of the size asked
+    /// for, or its grid is not known and the size does not tell it.
+    pub fn plan(&self, snapshot: &Snapshot) -> Result<Plan, QueryError> {
+        let Selection { steps } = Selection::find(snapshot, &self.filter)?;
         let one = |what: &str, option: OptionName, names: BTreeSet<&str>| match names.len() {
             ..=1 => Ok(()),
             count => Err(QueryError::question(
@@ -53,38 +63,41 @@ impl SpatialMap {
         one("word", OptionName::Token, steps.iter().map(|step| &*step.token).collect())?;
         let numbers: Vec<String> = steps.iter().map(|step| step.step.to_string()).collect();
         one("step", OptionName::Step, numbers.iter().map(String::as_str).collect())?;
-        let pooling = selection.steps.first().map(|step| pooling_of(snapshot, &step.array)).transpose()?.flatten();
-        let plan =
-            Plan::new(snapshot, &selection, &[Key::Video, Key::Token, Key::TokenIndex, Key::Step], self.reduction)?;
-        Ok((plan, pooling))
+        let resampling = steps.first().map(|step| self.resampling(snapshot, step)).transpose()?.flatten();
+        let keys = [Key::Video, Key::Token, Key::TokenIndex, Key::Step];
+        let ending = OneMap { each: EachMap { with_values: true, kind: AnswerKind::Map }, resampling };
+        Ok(Plan::new(snapshot, &steps, &keys, self.reduction, ending)?.arranged(&self.arrange))
     }
 
     /// What answering will do.
     ///
     /// # Errors
-    /// If the store cannot be read, or not one step of one word is selected.
+    /// As [`plan`](Self::plan).
     pub fn explain(&self, store: &Store) -> Result<Explain, QueryError> {
-        let ((plan, _), snapshot) = store.of_one_state(|snapshot| self.plan(snapshot))?;
-        let mut explain = plan.explain(&snapshot)?;
-        if self.size.is_some() || self.frames.is_some() {
-            explain.then.push("resample to the size asked for".into());
-        }
-        Ok(explain)
+        plan::explain(store, |snapshot| self.plan(snapshot))
     }
 
     /// One row with its map; one for each token position if the word has several.
     ///
     /// # Errors
-    /// As [`explain`](Self::explain); if the grid is not known and the size asked for does not tell it; or if an array
-    /// is damaged.
+    /// As [`plan`](Self::plan), or if an array is damaged.
     pub fn run(&self, store: &Store, progress: &dyn Progress) -> Result<Answer, QueryError> {
-        let ((plan, pooling), snapshot) = store.of_one_state(|snapshot| self.plan(snapshot))?;
-        let answer = Answer { is_single_map: true, ..answer_maps(&plan, &snapshot, true, progress)? };
+        plan::run(store, |snapshot| self.plan(snapshot), progress)
+    }
+
+    /// How the map is resampled, if it is.
+    fn resampling(&self, snapshot: &Snapshot, step: &SelectedStep) -> Result<Option<Resampling>, QueryError> {
         if self.size.is_none() && self.frames.is_none() {
-            return Ok(answer);
+            return Ok(None);
         }
-        let Some(group) = plan.groups.first() else { return Ok(answer) };
-        let grid = group.grid.map_or_else(|| self.grid_of(group.spatial), Ok)?;
+        let from = step.grid.map_or_else(|| self.grid_of(step.shape.spatial), Ok)?;
+        let to = self.target(from)?;
+        let pooling = pooling_of(snapshot, &step.array)?.filter(|_| self.size.is_some());
+        Ok(Some(Resampling { from, to, placement: self.placement, pooling }))
+    }
+
+    /// The grid that a map is resampled to.
+    fn target(&self, grid: Grid) -> Result<Grid, QueryError> {
         let target = Grid {
             frames: self.frames.unwrap_or(grid.frames),
             height: self.size.map_or(grid.height, |size| size.0),
@@ -124,7 +137,7 @@ impl SpatialMap {
                 ),
             ));
         }
-        resampled(answer, grid, target, self.placement, pooling.filter(|_| self.size.is_some()))
+        Ok(target)
     }
 
     /// The grid, where the dump did not tell it: from the size asked for, by the conventions of video models.
@@ -163,27 +176,71 @@ fn pooling_of(snapshot: &Snapshot, array: &str) -> Result<Option<Pooling>, Query
     Ok(pooling())
 }
 
-/// The answer with every map resampled, and measured anew.
-fn resampled(
-    mut answer: Answer,
+/// From one grid to another.
+#[derive(Debug)]
+struct Resampling {
     from: Grid,
     to: Grid,
     placement: FramePlacement,
+    /// How the maps were pooled when they were ingested, if they were.
     pooling: Option<Pooling>,
-) -> Result<Answer, QueryError> {
-    let old = answer.maps.take().unwrap_or_default();
-    let mut maps = Maps::default();
-    for index in 0..old.maps.len() {
-        let start = maps.values.len();
-        maps.values.extend(resample(old.get(index), from, to, placement, pooling));
-        maps.maps.push((start..maps.values.len(), axes(Some(to), to.spatial())));
+}
+
+impl Resampling {
+    /// The answer with every map resampled, and measured anew.
+    fn apply(&self, mut answer: Answer) -> Result<Answer, QueryError> {
+        let Self { from, to, placement, pooling } = *self;
+        let old = answer.maps.take().unwrap_or_default();
+        let mut maps = Maps::default();
+        for index in 0..old.maps.len() {
+            let start = maps.values.len();
+            maps.values.extend(resample(old.get(index), from, to, placement, pooling));
+            maps.maps.push((start..maps.values.len(), axes(Some(to), to.spatial())));
+        }
+        let shapes = vec![(0, Some(to), to.spatial()); old.maps.len()];
+        let of: Vec<(&[f32], Option<Grid>)> = (0..maps.maps.len()).map(|index| (maps.get(index), Some(to))).collect();
+        let shape = shape_columns(&shapes).into_iter().filter(|column| column.name() != "n");
+        for column in shape.chain(Statistics::measure(&of).columns()?) {
+            answer.table.with_column(column)?;
+        }
+        answer.maps = Some(maps);
+        Ok(answer)
     }
-    let shapes = vec![(0, Some(to), to.spatial()); old.maps.len()];
-    let of: Vec<(&[f32], Option<Grid>)> = (0..maps.maps.len()).map(|index| (maps.get(index), Some(to))).collect();
-    let shape = shape_columns(&shapes).into_iter().filter(|column| column.name() != "n");
-    for column in shape.chain(Statistics::measure(&of).columns()?) {
-        answer.table.with_column(column)?;
+}
+
+/// The map of the only group, and of each further token position.
+#[derive(Debug)]
+struct OneMap {
+    each: EachMap,
+    resampling: Option<Resampling>,
+}
+
+struct OneMapRows<'a> {
+    rows: MapRows<'a>,
+    resampling: Option<&'a Resampling>,
+}
+
+impl Ending for OneMap {
+    fn begin<'a>(&'a self, plan: &'a Plan) -> Box<dyn Assembly + 'a> {
+        Box::new(OneMapRows { rows: MapRows::new(plan, &self.each), resampling: self.resampling.as_ref() })
     }
-    answer.maps = Some(maps);
-    Ok(answer)
+
+    fn explain(&self, plan: &Plan) -> Vec<String> {
+        let resampled = self.resampling.as_ref().map(|resampling| format!("resample to {}", resampling.to));
+        resampled.into_iter().chain(self.each.explain(plan)).collect()
+    }
+}
+
+impl Assembly for OneMapRows<'_> {
+    fn take(&mut self, reduced: Vec<Reduced>) -> Result<(), QueryError> {
+        self.rows.take(reduced)
+    }
+
+    fn answer(self: Box<Self>) -> Result<Answer, QueryError> {
+        let answer = self.rows.answer()?;
+        match self.resampling {
+            Some(resampling) => resampling.apply(answer),
+            None => Ok(answer),
+        }
+    }
 }

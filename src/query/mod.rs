@@ -1,8 +1,10 @@
 //! Questions to a store: select maps with SQL conditions, reduce, measure, compare. Knows the store; knows nothing of
 //! dumps, ingest or output formats.
 //!
-//! A question is a value ([`Average`], [`Evolution`], [`SpatialMap`], [`Compare`], [`List`], [`Sql`]); running it
-//! against a store gives an [`Answer`].
+//! A question is a value ([`Average`], [`Evolution`], [`SpatialMap`], [`Compare`], [`List`], [`Sql`], or any of them as
+//! a [`Question`]); running it against a store gives an [`Answer`]. Whoever has other threads, processes or machines
+//! takes its [`Plan`], whose [`Task`]s and what they leave ([`Partial`]) are bytes both ways, and merges that
+//! ([`Merger`]).
 //!
 //! ```
 //! use attnkit::ingest::{self, IngestOptions};
@@ -36,17 +38,20 @@ mod filter;
 mod frame;
 mod key;
 mod map;
+mod merge;
 mod plan;
 mod portable;
+mod question;
 mod rollup;
-mod run;
 mod scan;
 mod selection;
 mod tables;
 mod task;
 mod unknown;
+mod wire;
+mod work;
 
-pub use answer::{Answer, Arrange, Maps};
+pub use answer::{Answer, AnswerKind, Arrange, Maps, Sort};
 pub use average::{Average, Dimension};
 pub use compare::{Across, Align, Compare, Form};
 pub use error::QueryError;
@@ -56,8 +61,10 @@ pub use explain::{ArrayUse, Explain};
 pub use filter::Filter;
 pub use key::{Key, KeyValue};
 pub use map::SpatialMap;
-pub use plan::{Group, Plan};
-pub use run::ReadCount;
+pub use merge::{Merger, ReadCount};
+pub use plan::Plan;
+pub use question::{Explanation, Question};
 pub use selection::StepSet;
 pub use tables::{List, Sql, TableName, columns};
-pub use task::{Partial, Piece, Placed, Reduction, Task};
+pub use task::{Grain, Partial, Reduction, Task};
+pub use work::Group;

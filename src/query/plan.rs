@@ -1,372 +1,195 @@
-//! The plan of a reduction: which groups of maps become one map each, which arrays are read for it, and the tasks that
-//! do it.
-//!
-//! Average, evolution, map and compare are all reductions; they differ in what tells groups apart and in what is made
-//! of the reduced maps. Planning reads tables only.
+//! A question that has been planned on one state of a store: its work, and what is made of the reduced maps.
 
-#![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)] // axes and counts of maps are far below 2^31
+use rayon::prelude::*;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use super::answer::{Answer, Arrange};
+use super::cut::Bounds;
+use super::error::QueryError;
+use super::explain::Explain;
+use super::key::Key;
+use super::merge::{Merger, Reduced};
+use super::selection::{Selected, SelectedStep};
+use super::task::{Folded, Grain, Reduction, Task};
+use super::work::{Group, Work};
+use crate::progress::{Meter, Progress, Unit};
+use crate::remedy::Note;
+use crate::store::{Snapshot, Store};
 
-use super::cut::{cut, in_ranges};
-use super::error::{QueryError, few};
-use super::explain::{ArrayUse, Explain};
-use super::key::{Key, KeyValue, Place};
-use super::rollup::{choose, rollup_path, weight};
-use super::selection::{Maps, SelectedStep, Selection};
-use super::task::{Piece, Placed, Reduction, Task};
-use crate::dtype::Dtype;
-use crate::grid::Grid;
-use crate::remedy::{CommandName, Note, OptionName, Remedy};
-use crate::shape::StepShape;
-use crate::store::{ArrayKind, Snapshot, StoreError, series_of};
+/// Portions of a window, for each thread: what waits for its turn to be merged stays below this many.
+const WINDOW: usize = 4;
 
-/// All values of a median are held at once, for as many positions as fit into this.
-const MEDIAN_BYTES: usize = 256 << 20;
-
-/// Maps that become one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Group {
-    /// Its values of the keys.
-    pub key: Vec<KeyValue>,
-    /// Maps that go in.
-    pub maps: u64,
-    /// Positions of each.
-    pub spatial: usize,
-    /// Their grid, if known.
-    pub grid: Option<Grid>,
-    /// The last task that it takes part in.
-    pub(super) last_task: usize,
-}
-
-/// A plan: groups and the tasks that reduce them, in an order that finishes groups early.
+/// What is done to answer a question, planned on one state of a store.
+///
+/// ```
+/// use attnkit::query::{Average, Filter, Grain, Partial, Question, Task};
+/// # use attnkit::ingest::{self, IngestOptions};
+/// # use attnkit::progress::Silent;
+/// # use attnkit::store::Store;
+/// # let dir = tempfile::tempdir()?;
+/// # let dump = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/variants/gzip");
+/// # let path = dir.path().join("store");
+/// # ingest::run(&[dump], &path, &IngestOptions::default(), &Silent)?;
+///
+/// let question = Question::from_json(r#"{"question": "average", "over": ["block", "head", "step"]}"#)?;
+/// let store = Store::open(&path)?;
+/// let plan = question.plan(&store.snapshot())?;
+/// let mut merger = plan.merger();
+/// for task in plan.tasks(Grain::Coarse) {
+///     // In another process, which opened the same store:
+///     let partial = Task::from_bytes(&task.to_bytes()?)?.run(&Store::open(&path)?.snapshot())?;
+///     merger.accept(Partial::from_bytes(&partial.to_bytes()?)?)?;
+/// }
+/// assert_eq!(merger.finish()?.maps, question.run(&store, &Silent)?.maps);
+/// # Ok::<(), attnkit::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Plan {
-    /// What tells groups apart.
-    pub keys: Vec<Key>,
-    /// The groups.
-    pub groups: Vec<Group>,
-    /// How they are reduced.
-    pub reduction: Reduction,
-    pub(super) tasks: Vec<Task>,
-    pub(super) explain: Explain,
-    /// What the user should know, once.
-    pub notes: Vec<Note>,
+    pub(super) snapshot: Snapshot,
+    pub(super) work: Work,
+    /// How much is selected.
+    pub(super) selected: Selected,
+    pub(super) ending: Box<dyn Ending>,
+    /// How the answer is ordered and cut.
+    pub(super) arrange: Arrange,
+}
+
+/// What a question makes of reduced maps.
+pub(super) trait Ending: std::fmt::Debug + Send + Sync {
+    /// Nothing is made yet.
+    fn begin<'a>(&'a self, plan: &'a Plan) -> Box<dyn Assembly + 'a>;
+
+    /// What it does, in words, one after the other.
+    fn explain(&self, plan: &Plan) -> Vec<String>;
+}
+
+/// An answer while its maps come.
+pub(super) trait Assembly: Send {
+    /// Takes groups as they are finished, always in the same order.
+    fn take(&mut self, reduced: Vec<Reduced>) -> Result<(), QueryError>;
+
+    /// The answer, but for what the plan knows.
+    fn answer(self: Box<Self>) -> Result<Answer, QueryError>;
 }
 
 impl Plan {
-    /// Plans the reduction of the selected maps to one for each distinct value of `keys`.
+    /// Plans the reduction of steps to one map for each distinct value of `keys`, and what is made of these.
     pub(super) fn new(
         snapshot: &Snapshot,
-        selection: &Selection,
+        steps: &[SelectedStep],
         keys: &[Key],
         reduction: Reduction,
+        ending: impl Ending + 'static,
     ) -> Result<Self, QueryError> {
-        Self::within(snapshot, selection, keys, reduction, MEDIAN_BYTES)
+        let work = Work::plan(snapshot, steps, keys, reduction, &Bounds::default())?;
+        Ok(Self::of(snapshot, work, Selected::of(steps), ending))
     }
 
-    /// The same, with medians holding at most so many bytes of values.
-    pub(super) fn within(
-        snapshot: &Snapshot,
-        selection: &Selection,
-        keys: &[Key],
-        reduction: Reduction,
-        median_bytes: usize,
-    ) -> Result<Self, QueryError> {
-        let mut planner = Planner {
-            snapshot,
-            keys,
-            reduction,
-            groups: Vec::new(),
-            by_key: HashMap::new(),
-            patterns: HashMap::new(),
-            is_unequal: false,
-            first_videos: Vec::new(),
-            of_unknown_grids: BTreeSet::new(),
-            chunks: HashMap::new(),
-            tasks: Vec::new(),
-            explain: Explain::default(),
-            kinds: BTreeMap::new(),
-        };
-        for series in selection.steps.chunk_by(|a, b| a.array == b.array) {
-            planner.add_series(series)?;
-        }
-        let mut notes: Vec<Note> = planner.absent_axes(selection).into_iter().map(Note::from).collect();
-        if !planner.of_unknown_grids.is_empty() {
-            notes.push(unknown_grids(&planner.of_unknown_grids.iter().map(|video| &**video).collect()));
-        }
-        planner.check_grids(selection)?;
-        if !reduction.reducer.is_mergeable() {
-            let (tasks, passes) = in_ranges(&planner.tasks, planner.groups.len(), median_bytes);
-            planner.tasks = tasks;
-            planner.explain.median_passes = passes;
-            planner.kinds.values_mut().for_each(|uses| uses.passes = passes.max(1));
-        }
-        planner.explain.select(selection);
-        planner.explain.groups = planner.groups.len() as u64;
-        planner.explain.tasks = planner.tasks.len() as u64;
-        planner.explain.arrays = planner.kinds.into_values().collect();
-        for (number, task) in planner.tasks.iter().enumerate() {
-            for group in task.groups() {
-                planner.groups[group as usize].last_task = number;
-            }
-        }
-        Ok(Self {
-            keys: keys.to_vec(),
-            groups: planner.groups,
-            reduction,
-            tasks: planner.tasks,
-            explain: planner.explain,
-            notes,
+    pub(super) fn of(snapshot: &Snapshot, work: Work, selected: Selected, ending: impl Ending + 'static) -> Self {
+        Self { snapshot: snapshot.clone(), work, selected, ending: Box::new(ending), arrange: Arrange::default() }
+    }
+
+    /// Without work: the tables answer by themselves.
+    pub(super) fn of_table(snapshot: &Snapshot, question: impl Ending + 'static) -> Self {
+        Self::of(snapshot, Work::default(), Selected::default(), question)
+    }
+
+    /// The same, with an answer that is ordered and cut.
+    pub(super) fn arranged(self, arrange: &Arrange) -> Self {
+        Self { arrange: arrange.clone(), ..self }
+    }
+
+    /// What tells groups apart.
+    #[must_use]
+    pub fn keys(&self) -> &[Key] {
+        &self.work.keys
+    }
+
+    /// The groups of maps that become one map each.
+    #[must_use]
+    pub fn groups(&self) -> &[Group] {
+        &self.work.groups
+    }
+
+    /// What the user should know of it.
+    #[must_use]
+    pub fn notes(&self) -> &[Note] {
+        &self.work.notes
+    }
+
+    /// Bytes that will be decoded.
+    #[must_use]
+    pub fn decoded_bytes(&self) -> u64 {
+        self.work.decoded_bytes()
+    }
+
+    /// All that is to be done, cut for those who do it; none for a question that the tables answer by themselves.
+    pub fn tasks(&self, grain: Grain) -> impl Iterator<Item = Task> {
+        let Work { portions, bundles, fingerprint, .. } = &self.work;
+        let single = 0..if grain == Grain::Fine { portions.len() } else { 0 };
+        let bundled: &[_] = if grain == Grain::Coarse { bundles } else { &[] };
+        #[allow(clippy::cast_possible_truncation)] // there are far fewer than 2^32
+        single.map(|number| number..number + 1).chain(bundled.iter().cloned()).map(|range| Task {
+            plan: *fingerprint,
+            first: range.start as u32,
+            portions: portions[range].to_vec(),
         })
+    }
+
+    /// Merges what tasks leave, of either grain and in any order.
+    #[must_use]
+    pub fn merger(&self) -> Merger<'_> {
+        Merger::new(self)
+    }
+
+    /// Does all tasks on the threads of this process, a window of them at a time.
+    ///
+    /// # Errors
+    /// If an array is damaged, the store has moved on, or the work was stopped.
+    pub fn run(&self, progress: &dyn Progress) -> Result<Answer, QueryError> {
+        let meter = Meter::new(progress, Unit::Bytes, self.decoded_bytes());
+        let mut merger = self.merger();
+        let window = rayon::current_num_threads() * WINDOW;
+        let mut number = 0;
+        for portions in self.work.portions.chunks(window) {
+            let folded: Vec<Folded> = portions
+                .par_iter()
+                .map(|portion| {
+                    let folded = portion.run(&self.snapshot)?;
+                    meter.add(portion.decoded_bytes())?;
+                    Ok(folded)
+                })
+                .collect::<Result<_, QueryError>>()?;
+            for folded in folded {
+                merger.take(number..number + 1, folded)?;
+                number += 1;
+            }
+            merger.hand_on()?;
+        }
+        merger.finish()
     }
 
     /// What will be done.
     ///
     /// # Errors
     /// If an array that will be read is not there.
-    pub fn explain(&self, snapshot: &Snapshot) -> Result<Explain, QueryError> {
-        let mut explain = self.explain.clone();
-        explain.measure(snapshot, &self.tasks)?;
-        Ok(explain)
-    }
-
-    /// Bytes that will be decoded.
-    #[must_use]
-    pub fn decoded_bytes(&self) -> u64 {
-        self.explain.arrays.iter().map(|array| array.decoded_bytes).sum()
+    pub fn explain(&self) -> Result<Explain, QueryError> {
+        Explain::of(self)
     }
 }
 
-/// The choice of maps of a step, as the array that is read has them.
-#[derive(Clone)]
-struct Pattern {
-    /// Maps to read, each with the number of its group among those of the step.
-    placed: Arc<[Placed]>,
-    /// A place in each of the step's groups.
-    places: Arc<[Place]>,
-    /// Maps that go into each of the step's groups.
-    counts: Arc<[u64]>,
+/// Plans a question on one state of a store, and answers it.
+pub(super) fn run(
+    store: &Store,
+    plan: impl FnMut(&Snapshot) -> Result<Plan, QueryError>,
+    progress: &dyn Progress,
+) -> Result<Answer, QueryError> {
+    store.of_one_state(plan)?.0.run(progress)
 }
 
-/// Shape, kind of array, and choice of maps.
-type PatternName = (StepShape, ArrayKind, Option<Arc<[bool]>>);
-
-struct Planner<'a> {
-    snapshot: &'a Snapshot,
-    keys: &'a [Key],
-    reduction: Reduction,
-    groups: Vec<Group>,
-    by_key: HashMap<Vec<KeyValue>, u32>,
-    patterns: HashMap<PatternName, Pattern>,
-    /// Whether maps of different grids go into one group.
-    is_unequal: bool,
-    /// The video that each group met first, and those whose maps go into a group with others' though their grids are
-    /// not known.
-    first_videos: Vec<Arc<str>>,
-    of_unknown_grids: BTreeSet<Arc<str>>,
-    /// How a step of each array that is read is cut: number of chunks, and elements of one.
-    chunks: HashMap<Arc<str>, (usize, usize)>,
-    tasks: Vec<Task>,
-    explain: Explain,
-    kinds: BTreeMap<(ArrayKind, Dtype), ArrayUse>,
-}
-
-impl Planner<'_> {
-    fn has(&self, key: Key) -> bool {
-        self.keys.contains(&key)
-    }
-
-    /// The tasks of steps of one array.
-    fn add_series(&mut self, series: &[SelectedStep]) -> Result<(), QueryError> {
-        let Some(first) = series.first() else { return Ok(()) };
-        let has_rollups = || self.snapshot.has_array(&rollup_path(&first.array, ArrayKind::Mean));
-        let (kind, refused) = choose(series, self.keys, self.reduction, has_rollups);
-        self.explain.no_rollup.extend(refused);
-        let dtype = kind.dtype(first.dtype);
-        let path: Arc<str> = match kind {
-            ArrayKind::Attention => first.array.clone(),
-            _ => rollup_path(&first.array, kind).into(),
-        };
-        let is_new = !self.chunks.contains_key(&path);
-        let (chunks, chunk_len) = match self.chunks.get(&path) {
-            Some(known) => *known,
-            None => {
-                let array = self.snapshot.open_series(series_of(&first.array), kind, first.shape, first.dtype)?;
-                *self.chunks.entry(path.clone()).or_insert(array.chunks_of_step()?)
-            }
-        };
-        let head_len = first.shape.head_len();
-        let maps_per_chunk = chunk_len / head_len.max(1);
-        let same_shape = series.iter().all(|step| step.shape == first.shape);
-        if !same_shape
-            || maps_per_chunk == 0
-            || chunks * chunk_len != kind.step_axes(first.shape).iter().product::<usize>()
-        {
-            return Err(StoreError::Damaged {
-                path: self.snapshot.store().place().join(&*path),
-                found: format!("{chunks} chunks of {chunk_len} values do not make a step of {}", first.shape).into(),
-            }
-            .into());
-        }
-        let task = Task {
-            array: path,
-            dtype,
-            spatial: first.shape.spatial,
-            tokens: first.shape.tokens,
-            maps_per_chunk,
-            weight: weight(kind, first.shape),
-            positions: 0..first.shape.spatial,
-            reduction: self.reduction,
-            placed: Arc::new([]),
-            pieces: Vec::new(),
-        };
-        // Pieces of work: one chunk of one step each, with the groups that the step's maps go to.
-        let mut pieces: Vec<(Arc<[Placed]>, Piece)> = Vec::new();
-        for step in series {
-            let pattern = self.pattern(step, kind);
-            let groups: Arc<[u32]> = pattern
-                .places
-                .iter()
-                .zip(&*pattern.counts)
-                .map(|(place, maps)| self.group(step, *place, *maps))
-                .collect();
-            let mut numbers: Vec<u32> =
-                pattern.placed.iter().map(|placed| placed.map / maps_per_chunk as u32).collect();
-            numbers.dedup();
-            pieces.extend(
-                numbers
-                    .into_iter()
-                    .map(|chunk| (pattern.placed.clone(), Piece { row: step.row, chunk, groups: groups.clone() })),
-            );
-        }
-        // Where steps are reduced and maps of one step are not, the same chunk of all steps goes to the same groups.
-        let across_steps = !self.has(Key::Step)
-            && !self.has(Key::Timestep)
-            && (self.has(Key::Block) || self.has(Key::Head) || self.has(Key::TokenIndex));
-        if across_steps {
-            pieces.sort_by_key(|(_, piece)| (piece.chunk, piece.row));
-        }
-        let uses = self.kinds.entry((kind, dtype)).or_insert_with(|| ArrayUse::new(kind, dtype));
-        let chunk_bytes = chunk_len * dtype.size();
-        uses.arrays += u64::from(is_new);
-        uses.chunks += pieces.len() as u64;
-        uses.decoded_bytes += (pieces.len() * chunk_bytes) as u64;
-        self.tasks.extend(cut(&task, pieces, chunk_bytes));
-        Ok(())
-    }
-
-    /// The maps to read of an array of `kind`, for the step's choice of maps.
-    fn pattern(&mut self, step: &SelectedStep, kind: ArrayKind) -> Pattern {
-        let choice = match &step.maps {
-            Maps::All => None,
-            Maps::Some(chosen) => Some(chosen.clone()),
-        };
-        let name = (step.shape, kind, choice);
-        if let Some(known) = self.patterns.get(&name) {
-            return known.clone();
-        }
-        let StepShape { heads, tokens, .. } = step.shape;
-        let StepShape { blocks: of_blocks, heads: of_heads, .. } = kind.step_shape(step.shape);
-        let chosen = |place: Place| match &name.2 {
-            None => true,
-            Some(chosen) => chosen[(place.block * heads + place.head) * tokens + place.token],
-        };
-        let retained = |place: Place| {
-            let keep = |key: Key, index: usize| if self.keys.contains(&key) { index } else { 0 };
-            (keep(Key::TokenIndex, place.token), keep(Key::Block, place.block), keep(Key::Head, place.head))
-        };
-        let mut locals: HashMap<(usize, usize, usize), u32> = HashMap::new();
-        let (mut placed, mut places, mut counts) = (Vec::new(), Vec::new(), Vec::new());
-        for block in 0..of_blocks {
-            for head in 0..of_heads {
-                for token in 0..tokens {
-                    let place = Place { block, head, token };
-                    if !chosen(place) {
-                        continue;
-                    }
-                    let local = *locals.entry(retained(place)).or_insert_with(|| {
-                        places.push(place);
-                        counts.push(0);
-                        (places.len() - 1) as u32
-                    });
-                    counts[local as usize] += u64::from(weight(kind, step.shape));
-                    placed.push(Placed { map: (block * of_heads + head) as u32, token: token as u32, local });
-                }
-            }
-        }
-        let pattern = Pattern { placed: placed.into(), places: places.into(), counts: counts.into() };
-        self.patterns.insert(name, pattern.clone());
-        pattern
-    }
-
-    /// The group of a map, which `maps` more go into.
-    fn group(&mut self, step: &SelectedStep, place: Place, maps: u64) -> u32 {
-        let key: Vec<KeyValue> = self.keys.iter().map(|key| key.of(step, place)).collect();
-        let number = *self.by_key.entry(key).or_insert_with_key(|key| {
-            self.groups.push(Group {
-                key: key.clone(),
-                maps: 0,
-                spatial: step.shape.spatial,
-                grid: step.grid,
-                last_task: 0,
-            });
-            self.first_videos.push(step.video_id.clone());
-            (self.groups.len() - 1) as u32
-        });
-        let first_video = &self.first_videos[number as usize];
-        if step.grid.is_none() && *first_video != step.video_id {
-            self.of_unknown_grids.extend([first_video.clone(), step.video_id.clone()]);
-        }
-        let group = &mut self.groups[number as usize];
-        group.maps += maps;
-        self.is_unequal |= (group.spatial, group.grid) != (step.shape.spatial, step.grid);
-        number
-    }
-
-    /// Maps of one group must have one grid.
-    fn check_grids(&self, selection: &Selection) -> Result<(), QueryError> {
-        if !self.is_unequal {
-            return Ok(());
-        }
-        let videos: BTreeSet<&str> = selection.steps.iter().map(|step| &*step.video_id).collect();
-        let mut grids: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
-        for step in &selection.steps {
-            let grid = step.grid.map_or_else(|| format!("{} positions", step.shape.spatial), |grid| grid.to_string());
-            let name = if videos.len() > 1 { &step.video_id } else { &step.token };
-            grids.entry(grid).or_default().insert(name);
-        }
-        let grids = grids.into_iter().map(|(grid, names)| format!("{grid} ({})", few(&names))).collect();
-        Err(QueryError::UnequalGrids { grids })
-    }
-
-    /// What to say where an axis to be reduced was averaged away in the dump.
-    fn absent_axes(&self, selection: &Selection) -> Vec<String> {
-        let absent = |key: Key, name: &str, number: fn(&SelectedStep) -> Option<i32>| {
-            let videos: BTreeSet<&str> =
-                selection.steps.iter().filter(|step| number(step).is_none()).map(|step| &*step.video_id).collect();
-            (!self.has(key) && !videos.is_empty()).then(|| {
-                format!(
-                    "{name}s are averaged in the dump of {}: there, reducing over {name} changes nothing",
-                    few(&videos)
-                )
-            })
-        };
-        let block = absent(Key::Block, "block", |step| step.numbers.block(step.shape, 0));
-        let head = absent(Key::Head, "head", |step| step.numbers.head(step.shape, 0));
-        [block, head].into_iter().flatten().collect()
-    }
-}
-
-/// What to say where maps of several videos are taken together position by position, and their grids are not known.
-pub(super) fn unknown_grids(videos: &BTreeSet<&str>) -> Note {
-    let text = format!(
-        "the grids of {} videos are not known ({}): their maps are taken together position by position, which is right \
-         only if their grids are the same",
-        videos.len(),
-        few(videos)
-    );
-    let tries = [CommandName::Ingest.here(), OptionName::Grid.any(), OptionName::Replace.on()];
-    Note::new(text, Remedy::of("{} with {} and {} names it", tries))
+/// Plans a question on one state of a store, and says what would be done.
+pub(super) fn explain(
+    store: &Store,
+    plan: impl FnMut(&Snapshot) -> Result<Plan, QueryError>,
+) -> Result<Explain, QueryError> {
+    store.of_one_state(plan)?.0.explain()
 }

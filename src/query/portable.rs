@@ -1,39 +1,34 @@
 //! Answers as bytes, for another process: `Answer::to_bytes` and `Answer::from_bytes`.
 //!
-//! A mark, the length of a description, the description (JSON: all but table and values, and how long these are), the
-//! table as an Arrow IPC file, the values of the maps as little-endian float32, and the XXH3-128 of all before it. What
-//! is read must be as long as it says, so nothing larger than the bytes themselves is made of them.
+//! A message (`message`) of all but table and values, and how long these are; behind it the table as an Arrow IPC file,
+//! and the values of the maps as little-endian float32. What is read must be as long as it says, so nothing larger than
+//! the bytes themselves is made of them.
 
 use std::io::Cursor;
 use std::ops::Range;
 
 use polars::prelude::{DataFrame, IpcReader, IpcWriter, SerReader, SerWriter};
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::xxh3_128;
 
-use super::answer::{Answer, Maps};
+use super::answer::{Answer, AnswerKind, Maps};
 use super::error::{QueryError, caught};
-use super::run::ReadCount;
+use super::merge::ReadCount;
+use crate::message::Kind;
 use crate::remedy::Note;
-
-/// What the bytes begin with; the digit is the version of what follows.
-const MARK: &[u8; 8] = b"attnans1";
-/// Bytes of the length behind the mark, and of the checksum at the end.
-const LENGTH: usize = size_of::<u64>();
-const CHECKSUM: usize = size_of::<u128>();
 
 /// All but the table and the values.
 #[derive(Serialize, Deserialize)]
 struct Description {
     rows: usize,
     table_bytes: usize,
+    /// Bytes of the difference maps, which are the last.
+    differences_bytes: usize,
     maps: Option<Vec<(Range<usize>, Vec<usize>)>>,
-    is_single_map: bool,
-    is_summarised: bool,
+    kind: AnswerKind,
+    is_chosen: bool,
     keys: Vec<String>,
     notes: Vec<Note>,
-    chunks_read: u64,
-    bytes_read: u64,
+    read: ReadCount,
 }
 
 impl Answer {
@@ -44,28 +39,23 @@ impl Answer {
     pub fn to_bytes(&self) -> Result<Vec<u8>, QueryError> {
         let mut table = Vec::new();
         caught(|| IpcWriter::new(&mut table).finish(&mut self.table.clone()))?;
+        let differences = self.differences.as_deref().map_or_else(|| Ok(Vec::new()), Self::to_bytes)?;
         let description = Description {
             rows: self.table.height(),
             table_bytes: table.len(),
+            differences_bytes: differences.len(),
             maps: self.maps.as_ref().map(|maps| maps.maps.clone()),
-            is_single_map: self.is_single_map,
-            is_summarised: self.is_summarised,
+            kind: self.kind,
+            is_chosen: self.is_chosen,
             keys: self.keys.clone(),
             notes: self.notes.clone(),
-            chunks_read: self.read.chunks,
-            bytes_read: self.read.bytes,
+            read: self.read,
         };
-        let description = serde_json::to_vec(&description).map_err(|error| damaged(&error.to_string()))?;
         let values: &[f32] = self.maps.as_ref().map_or(&[], |maps| &maps.values);
-        let mut bytes =
-            Vec::with_capacity(MARK.len() + LENGTH + description.len() + table.len() + size_of_val(values) + CHECKSUM);
-        bytes.extend_from_slice(MARK);
-        bytes.extend_from_slice(&(description.len() as u64).to_le_bytes());
-        bytes.extend_from_slice(&description);
-        bytes.extend_from_slice(&table);
-        bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-        bytes.extend_from_slice(&xxh3_128(&bytes).to_le_bytes());
-        Ok(bytes)
+        table.reserve_exact(size_of_val(values) + differences.len());
+        table.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+        table.extend(differences);
+        Ok(Kind::Answer.to_bytes(&description, &table)?)
     }
 
     /// The answer that [`to_bytes`](Self::to_bytes) made bytes of.
@@ -73,16 +63,15 @@ impl Answer {
     /// # Errors
     /// If they are not whole, or of another version.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, QueryError> {
-        let behind = bytes.strip_prefix(MARK).ok_or_else(|| damaged("they do not begin like one of this version"))?;
-        let (behind, checksum) = behind.split_last_chunk::<CHECKSUM>().ok_or_else(|| damaged("they are cut off"))?;
-        if xxh3_128(&bytes[..bytes.len() - CHECKSUM]).to_le_bytes() != *checksum {
-            return Err(damaged("their checksum is another: they are cut off or changed"));
-        }
-        let (length, behind) = behind.split_first_chunk::<LENGTH>().ok_or_else(|| damaged("they are cut off"))?;
-        let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
-        let (description, behind) = behind.split_at_checked(length).ok_or_else(|| damaged("they are cut off"))?;
-        let description: Description =
-            serde_json::from_slice(description).map_err(|error| damaged(&error.to_string()))?;
+        let (description, behind): (Description, &[u8]) = Kind::Answer.of_bytes(bytes)?;
+        let values_end = behind.len().checked_sub(description.differences_bytes);
+        let (behind, differences) = values_end
+            .and_then(|end| behind.split_at_checked(end))
+            .ok_or_else(|| damaged("the difference maps are cut off"))?;
+        let differences = match differences {
+            [] => None,
+            bytes => Some(Self::from_bytes(bytes)?).filter(|of| of.differences.is_none()).map(Box::new),
+        };
         let (table, values) =
             behind.split_at_checked(description.table_bytes).ok_or_else(|| damaged("the table is cut off"))?;
         let table: DataFrame = caught(|| IpcReader::new(Cursor::new(table)).finish())?;
@@ -97,11 +86,12 @@ impl Answer {
         Ok(Self {
             table,
             maps,
-            is_single_map: description.is_single_map,
-            is_summarised: description.is_summarised,
+            kind: description.kind,
+            is_chosen: description.is_chosen,
             keys: description.keys,
             notes: description.notes,
-            read: ReadCount { chunks: description.chunks_read, bytes: description.bytes_read },
+            read: description.read,
+            differences,
         })
     }
 }
@@ -120,7 +110,7 @@ fn maps_of(maps: Vec<(Range<usize>, Vec<usize>)>, values: &[u8], rows: usize) ->
 }
 
 fn damaged(found: &str) -> QueryError {
-    QueryError::NotAnAnswer { found: found.to_owned() }
+    Kind::Answer.damaged(found).into()
 }
 
 #[cfg(test)]
@@ -129,6 +119,7 @@ mod tests {
         AnyValue, Column, DataType, Int128Chunked, IntoColumn, NamedFrom, PlSmallStr, Series, TimeUnit, TimeZone,
     };
     use proptest::prelude::{any, prop, prop_assert, proptest};
+    use xxhash_rust::xxh3::xxh3_128;
 
     use super::*;
 
@@ -162,11 +153,12 @@ mod tests {
         Answer {
             table: DataFrame::new(3, columns).unwrap(),
             maps: Some(Maps { values, maps: vec![(4..5, vec![1]), (0..4, vec![1, 2, 2]), (2..2, vec![0])] }),
-            is_single_map: true,
-            is_summarised: true,
+            kind: AnswerKind::Map,
+            is_chosen: true,
             keys: vec!["seed".into()],
             notes: vec![Note::new("a note", "do something")],
             read: ReadCount { chunks: u64::MAX, bytes: 3 },
+            differences: None,
         }
     }
 
@@ -179,14 +171,14 @@ mod tests {
         };
         assert_eq!(bits(found), bits(expected));
         assert_eq!((&found.keys, &found.notes, found.read), (&expected.keys, &expected.notes, expected.read));
-        assert_eq!((found.is_single_map, found.is_summarised), (expected.is_single_map, expected.is_summarised));
+        assert_eq!((found.kind, found.is_chosen), (expected.kind, expected.is_chosen));
     }
 
     #[test]
     fn an_answer_of_every_type_comes_back_as_it_was() {
         let expected = answer();
         assert_same(&Answer::from_bytes(&expected.to_bytes().unwrap()).unwrap(), &expected);
-        let table = Answer::of_table(expected.table.slice(0, 0));
+        let table = Answer::of_table(AnswerKind::Rows, expected.table.slice(0, 0), &[]);
         let again = Answer::from_bytes(&table.to_bytes().unwrap()).unwrap();
         assert_eq!((again.table.dtypes(), again.maps), (table.table.dtypes(), None));
     }
@@ -204,11 +196,13 @@ mod tests {
         }
     }
 
-    /// With a checksum that fits, so that what lies behind it is read.
+    /// Bytes of a message before what its hash is of: what it is, its version, the hash.
+    const HEAD: usize = 28;
+
+    /// With a hash that fits, so that what lies behind it is read.
     fn sealed(content: &[u8]) -> Vec<u8> {
-        let mut bytes = [MARK.as_slice(), content].concat();
-        bytes.extend_from_slice(&xxh3_128(&bytes).to_le_bytes());
-        bytes
+        let bytes = answer().to_bytes().unwrap();
+        [&bytes[..HEAD - 16], &xxh3_128(content).to_le_bytes(), content].concat()
     }
 
     #[test]
@@ -228,7 +222,7 @@ mod tests {
             prop_assert!(Answer::from_bytes(&sealed(&content)).is_err());
             // A sound answer with some other bytes in it.
             let bytes = answer().to_bytes().unwrap();
-            let mut changed = bytes[MARK.len()..bytes.len() - CHECKSUM].to_vec();
+            let mut changed = bytes[HEAD..].to_vec();
             let start = place % changed.len();
             content.truncate((changed.len() - start).min(8));
             changed[start..start + content.len()].copy_from_slice(&content);

@@ -305,8 +305,8 @@ mod tests {
             "1 = 0 AND step = 1",
             "token LIKE 'c%' AND NOT (step BETWEEN 2 AND 7)",
         ] {
-            let filter = Filter::parse(condition).unwrap();
-            let pieces = filter.of_heads().into_iter().chain(filter.of_steps());
+            let conditions = Filter::parse(condition).unwrap().conditions().unwrap();
+            let pieces = conditions.of_heads().into_iter().chain(conditions.of_steps());
             let condition_of_all = pieces.reduce(Expr::and).unwrap();
             let columns = COLUMNS.map(col);
             let expected =

@@ -12,7 +12,7 @@ use polars::prelude::{
 use super::catalog::{Catalog, STEP_KEY};
 use super::error::{QueryError, caught, few};
 use super::exact::filtered;
-use super::filter::{Filter, PLACE};
+use super::filter::{Conditions, Filter, PLACE};
 use crate::dtype::Dtype;
 use crate::grid::Grid;
 use crate::shape::{AxisNumbers, StepShape};
@@ -99,33 +99,52 @@ impl Selection {
     /// # Errors
     /// If the tables cannot be read, or nothing is selected.
     pub fn find(snapshot: &Snapshot, filter: &Filter) -> Result<Self, QueryError> {
+        let conditions = filter.conditions()?;
         let catalog = Catalog::open(snapshot)?;
         let mut columns: Vec<&str> = COLUMNS.to_vec();
-        for name in filter.steps_columns() {
+        for name in conditions.steps_columns() {
             if !columns.contains(&name) {
                 columns.push(name);
             }
         }
-        let steps = filtered(catalog.steps()?, filter.of_steps());
+        let steps = filtered(catalog.steps()?, conditions.of_steps());
         let frame = caught(|| steps.select(columns.into_iter().map(col).collect::<Vec<_>>()).collect())?;
         let mut selected = read_steps(&frame)?;
-        if filter.asks_statistics() {
-            let chosen = chosen_by_statistics(&catalog, filter, frame)?;
+        if conditions.asks_statistics() {
+            let chosen = chosen_by_statistics(&catalog, &conditions, frame)?;
             choose(&mut selected, &chosen)?;
-        } else if let Some(condition) = filter.of_places() {
+        } else if let Some(condition) = conditions.of_places() {
             choose_places(&mut selected, &condition)?;
         }
         if selected.is_empty() {
-            let condition = filter.text().map(str::to_owned);
+            let condition = filter.text();
             let hints = filter.several_hint().into_iter().chain([whats_there(&catalog)?]);
             return Err(QueryError::NothingSelected { condition, remedy: hints.collect::<Vec<_>>().join("; ").into() });
         }
         Ok(Self { steps: selected })
     }
+}
 
-    /// Number of selected maps.
-    pub fn maps(&self) -> u64 {
-        self.steps.iter().map(|step| step.count() as u64).sum()
+/// How much is selected.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Selected {
+    pub videos: u64,
+    /// Counted in each video.
+    pub words: u64,
+    pub steps: u64,
+    pub maps: u64,
+}
+
+impl Selected {
+    pub fn of(steps: &[SelectedStep]) -> Self {
+        let videos: BTreeSet<&str> = steps.iter().map(|step| &*step.video_id).collect();
+        let words: BTreeSet<(&str, &str)> = steps.iter().map(|step| (&*step.video_id, &*step.token)).collect();
+        Self {
+            videos: videos.len() as u64,
+            words: words.len() as u64,
+            steps: steps.len() as u64,
+            maps: steps.iter().map(|step| step.count() as u64).sum(),
+        }
     }
 }
 
@@ -261,10 +280,10 @@ fn numbers_of(lists: &ListChunked, row: usize) -> Result<Option<Arc<[i32]>>, Que
 }
 
 /// The places of the maps that a filter chooses by their statistics, with the number of the step each is in.
-fn chosen_by_statistics(catalog: &Catalog, filter: &Filter, steps: DataFrame) -> Result<DataFrame, QueryError> {
-    let heads = filtered(catalog.heads()?, filter.of_heads());
+fn chosen_by_statistics(catalog: &Catalog, conditions: &Conditions, steps: DataFrame) -> Result<DataFrame, QueryError> {
+    let heads = filtered(catalog.heads()?, conditions.of_heads());
     let numbered = steps.lazy().with_row_index(NUMBER, None);
-    let joined = filtered(join(heads, numbered), filter.of_both());
+    let joined = filtered(join(heads, numbered), conditions.of_both());
     let columns: Vec<Expr> = [NUMBER].into_iter().chain(PLACE).map(col).collect();
     Ok(caught(|| joined.select(columns).collect())?)
 }

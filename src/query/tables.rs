@@ -7,12 +7,14 @@ use polars::prelude::{
 use polars::sql::SQLContext;
 use serde::{Deserialize, Serialize};
 
-use super::answer::{Answer, Arrange, check_distinct, sorted};
+use super::answer::{Answer, AnswerKind, Arrange, Sort, check_distinct, sorted};
 use super::catalog::{BOTH, Catalog, HEADS, SEED_DIGITS, STEP_KEY, STEPS, type_name};
 use super::dialect::{aliases, first_word, for_polars, words};
 use super::error::{QueryError, caught, plain};
 use super::exact::{exact_plan, filtered, overflow};
-use super::filter::Filter;
+use super::filter::{Conditions, Filter, PLACE};
+use super::merge::Reduced;
+use super::plan::{Assembly, Ending, Plan};
 use super::selection::{join, whats_there};
 use super::unknown::unknown_groups;
 use crate::remedy::{Note, OptionName, Remedy};
@@ -20,6 +22,7 @@ use crate::store::{Snapshot, Store};
 
 /// A table of the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum TableName {
     /// One row for each step.
@@ -30,20 +33,28 @@ pub enum TableName {
 }
 
 /// A question for rows of a table.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct List {
     /// The table.
     pub table: TableName,
     /// The rows: of `steps`, those with at least one map that matches.
     pub filter: Filter,
-    /// Columns of either table; `None`: all of the table.
-    pub columns: Option<Vec<String>>,
-    /// Order and number of the rows.
+    /// Order and number of the rows, and their columns, which are of either table; if none are named, all of `table`.
     pub arrange: Arrange,
 }
 
 impl List {
-    fn plan(&self, snapshot: &Snapshot) -> Result<LazyFrame, QueryError> {
+    /// What will be done to answer it on a state of a store: there are no tasks.
+    ///
+    /// # Errors
+    /// If a column is not known, or the tables cannot be read.
+    pub fn plan(&self, snapshot: &Snapshot) -> Result<Plan, QueryError> {
+        let _ = self.frame(snapshot)?;
+        Ok(Plan::of_table(snapshot, self.clone()))
+    }
+
+    fn frame(&self, snapshot: &Snapshot) -> Result<LazyFrame, QueryError> {
         let own = match self.table {
             TableName::Steps => &*STEPS,
             TableName::Heads => &*HEADS,
@@ -52,12 +63,12 @@ impl List {
             TableName::Steps => &*STEPS,
             TableName::Heads => &*BOTH,
         };
-        let columns: Vec<&str> = match &self.columns {
+        let columns: Vec<&str> = match &self.arrange.columns {
             Some(columns) => columns.iter().map(String::as_str).collect(),
             None => own.iter_names().map(PlSmallStr::as_str).collect(),
         };
         check_distinct(columns.iter().copied())?;
-        let sorted_by = self.arrange.sort.iter().map(|(column, _)| column.as_str());
+        let sorted_by = self.arrange.sort.iter().map(|sort| sort.column.as_str());
         let mut asked = columns.iter().copied().chain(sorted_by.clone());
         if let Some(unknown) = asked.find(|name| !available.contains(name)) {
             if HEADS.contains(unknown) {
@@ -69,12 +80,13 @@ impl List {
             }
             return Err(QueryError::unknown_column(unknown, available.iter_names().map(PlSmallStr::as_str)));
         }
+        let conditions = self.filter.conditions()?;
         let catalog = Catalog::open(snapshot)?;
         let mut rows = match self.table {
-            TableName::Steps => self.steps(&catalog)?,
+            TableName::Steps => Self::steps(&conditions, &catalog)?,
             TableName::Heads => {
                 let needed: Vec<&str> = columns.iter().copied().chain(sorted_by).collect();
-                self.heads(&catalog, &needed)?
+                Self::heads(&conditions, &catalog, &needed)?
             }
         };
         if !self.arrange.sort.is_empty() {
@@ -90,13 +102,13 @@ impl List {
         Ok(rows.select(columns.into_iter().map(as_stored).collect::<Vec<Expr>>()))
     }
 
-    fn steps(&self, catalog: &Catalog) -> Result<LazyFrame, QueryError> {
-        let steps = filtered(catalog.steps()?, self.filter.of_steps());
-        if !self.filter.asks_maps() {
+    fn steps(conditions: &Conditions, catalog: &Catalog) -> Result<LazyFrame, QueryError> {
+        let steps = filtered(catalog.steps()?, conditions.of_steps());
+        if !conditions.asks_maps() {
             return Ok(steps);
         }
-        let mut heads = filtered(catalog.heads()?, self.filter.of_heads());
-        if let Some(condition) = self.filter.of_both() {
+        let mut heads = filtered(catalog.heads()?, conditions.of_heads());
+        if let Some(condition) = conditions.of_both() {
             heads = filtered(join(heads, steps.clone()), Some(condition));
         }
         let key: Vec<Expr> = STEP_KEY.into_iter().map(col).collect();
@@ -104,14 +116,14 @@ impl List {
         Ok(steps.join(heads, key.clone(), key, arguments))
     }
 
-    fn heads(&self, catalog: &Catalog, needed: &[&str]) -> Result<LazyFrame, QueryError> {
-        let heads = filtered(catalog.heads()?, self.filter.of_heads());
-        let asked_of_steps = self.filter.steps_columns();
+    fn heads(conditions: &Conditions, catalog: &Catalog, needed: &[&str]) -> Result<LazyFrame, QueryError> {
+        let heads = filtered(catalog.heads()?, conditions.of_heads());
+        let asked_of_steps = conditions.steps_columns();
         if needed.iter().copied().chain(asked_of_steps).all(|name| HEADS.contains(name)) {
-            return Ok(filtered(heads, self.filter.of_steps()));
+            return Ok(filtered(heads, conditions.of_steps()));
         }
-        let steps = filtered(catalog.steps()?, self.filter.of_steps());
-        Ok(filtered(join(heads, steps), self.filter.of_both()))
+        let steps = filtered(catalog.steps()?, conditions.of_steps());
+        Ok(filtered(join(heads, steps), conditions.of_both()))
     }
 
     /// What answering will do, as polars tells it.
@@ -119,7 +131,7 @@ impl List {
     /// # Errors
     /// If a column is not known, or the tables cannot be read.
     pub fn explain(&self, store: &Store) -> Result<String, QueryError> {
-        Ok(store.of_one_state(|snapshot| -> Result<_, QueryError> { Ok(self.plan(snapshot)?.explain(true)?) })?.0
+        Ok(store.of_one_state(|snapshot| -> Result<_, QueryError> { Ok(self.frame(snapshot)?.explain(true)?) })?.0
             + "\n")
     }
 
@@ -132,8 +144,14 @@ impl List {
     }
 
     fn rows(&self, snapshot: &Snapshot) -> Result<Answer, QueryError> {
-        let plan = self.plan(snapshot)?;
-        let mut answer = Answer::of_table(caught(|| plan.collect())?);
+        let frame = self.frame(snapshot)?;
+        let table = caught(|| frame.collect())?;
+        let keys: &[&str] = match self.table {
+            TableName::Steps => &STEP_KEY,
+            TableName::Heads => &[STEP_KEY, PLACE].concat(),
+        };
+        let has_all = keys.iter().all(|key| table.get_column_index(key).is_some());
+        let mut answer = Answer::of_table(AnswerKind::Rows, table, if has_all { keys } else { &[] });
         if answer.table.height() == 0 && self.arrange.limit != Some(0) {
             let asked = self.filter.text().map(|text| format!(" matches `{text}`")).unwrap_or_default();
             let hints = self.filter.several_hint().into_iter().chain([whats_there(&Catalog::open(snapshot)?)?]);
@@ -161,7 +179,7 @@ pub fn columns() -> Result<Answer, QueryError> {
             column("type", rows.iter().map(|row| row.2.clone()).collect()),
         ],
     )?;
-    Ok(Answer::of_table(table))
+    Ok(Answer::of_table(AnswerKind::Rows, table, &["table", "column"]))
 }
 
 /// Name and type of the columns of one table.
@@ -170,14 +188,18 @@ fn described(table: &str) -> Result<Answer, QueryError> {
         return Err(QueryError::Sql { found: format!("there is no table `{table}`") });
     }
     let rows = columns()?.table.lazy().filter(col("table").eq(lit(table))).select([col("column"), col("type")]);
-    Ok(Answer::of_table(rows.collect()?))
+    Ok(Answer::of_table(AnswerKind::Rows, rows.collect()?, &["column"]))
 }
 
 /// A SQL statement over the tables `steps` and `heads`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Sql {
     /// `SELECT …`, in the dialect of Polars.
     pub statement: String,
+    /// Order, number and columns of the rows, beside what the statement says.
+    #[serde(default)]
+    pub arrange: Arrange,
 }
 
 /// Digits of the longest decimal there is.
@@ -190,7 +212,32 @@ const READING: [&str; 6] = ["SELECT", "WITH", "FROM", "SHOW", "EXPLAIN", "("];
 const DESCRIBING: [&str; 2] = ["DESCRIBE", "DESC"];
 
 impl Sql {
-    fn plan(&self, snapshot: &Snapshot) -> Result<LazyFrame, QueryError> {
+    /// Of a statement.
+    #[must_use]
+    pub fn new(statement: impl Into<String>) -> Self {
+        Self { statement: statement.into(), arrange: Arrange::default() }
+    }
+
+    /// What will be done to answer it on a state of a store: there are no tasks.
+    ///
+    /// # Errors
+    /// If the statement cannot be run, or the tables cannot be read.
+    pub fn plan(&self, snapshot: &Snapshot) -> Result<Plan, QueryError> {
+        if self.describes().is_none() {
+            let _ = self.frame(snapshot)?;
+        }
+        Ok(Plan::of_table(snapshot, self.clone()))
+    }
+
+    /// The table whose columns it asks for, if it does.
+    fn describes(&self) -> Option<String> {
+        match &words(&self.statement)[..] {
+            [first, table] if DESCRIBING.contains(&first.as_str()) => Some(table.to_lowercase()),
+            _ => None,
+        }
+    }
+
+    fn frame(&self, snapshot: &Snapshot) -> Result<LazyFrame, QueryError> {
         let statement = self.statement.as_str();
         let first = first_word(statement);
         if first.as_deref().is_none_or(|first| !READING.contains(&first)) {
@@ -215,7 +262,7 @@ impl Sql {
     /// # Errors
     /// If the statement cannot be run, or the tables cannot be read.
     pub fn explain(&self, store: &Store) -> Result<String, QueryError> {
-        let explain = |snapshot: &Snapshot| self.plan(snapshot)?.explain(true).map_err(|error| explain_sql(&error));
+        let explain = |snapshot: &Snapshot| self.frame(snapshot)?.explain(true).map_err(|error| explain_sql(&error));
         Ok(store.of_one_state(explain)?.0 + "\n")
     }
 
@@ -224,16 +271,14 @@ impl Sql {
     /// # Errors
     /// As [`explain`](Self::explain).
     pub fn run(&self, store: &Store) -> Result<Answer, QueryError> {
-        if let [first, table] = &words(&self.statement)[..]
-            && DESCRIBING.contains(&first.as_str())
-        {
-            return described(&table.to_lowercase());
-        }
         store.of_one_state(|snapshot| self.rows(snapshot)).map(|(answer, _)| answer)
     }
 
     fn rows(&self, snapshot: &Snapshot) -> Result<Answer, QueryError> {
-        let plan = self.plan(snapshot)?;
+        if let Some(table) = self.describes() {
+            return described(&table)?.arrange(&self.arrange);
+        }
+        let plan = self.frame(snapshot)?;
         let mut notes = caught(|| unknown_groups(&plan.logical_plan)).map_err(|error| explain_sql(&error))?;
         let mut table = with_decimals(caught(|| plan.collect()).map_err(|error| explain_sql(&error))?)?;
         let said = words(&self.statement);
@@ -243,11 +288,11 @@ impl Sql {
         }
         if says("GROUP") && !says("ORDER") {
             // Groups come in any order; the same question should have the same answer.
-            let by: Vec<(String, bool)> = table
+            let by: Vec<Sort> = table
                 .columns()
                 .iter()
                 .filter(|column| !column.dtype().is_nested())
-                .map(|column| (column.name().to_string(), false))
+                .map(|column| Sort { column: column.name().to_string(), descending: false })
                 .collect();
             let schema = table.schema().clone();
             table = sorted(table.lazy(), &by, &schema).collect()?;
@@ -255,7 +300,41 @@ impl Sql {
                 notes.push("LIMIT without ORDER BY keeps any groups, others each time".into());
             }
         }
-        Ok(Answer { notes: notes.into_iter().map(Note::from).collect(), ..Answer::of_table(table) })
+        let answer = Answer::of_table(AnswerKind::Rows, table, &[]);
+        Answer { notes: notes.into_iter().map(Note::from).collect(), ..answer }.arrange(&self.arrange)
+    }
+}
+
+impl Ending for List {
+    fn begin<'a>(&'a self, plan: &'a Plan) -> Box<dyn Assembly + 'a> {
+        Box::new(OfTables(|| self.rows(&plan.snapshot)))
+    }
+
+    fn explain(&self, _: &Plan) -> Vec<String> {
+        vec!["read the tables".into()]
+    }
+}
+
+impl Ending for Sql {
+    fn begin<'a>(&'a self, plan: &'a Plan) -> Box<dyn Assembly + 'a> {
+        Box::new(OfTables(|| self.rows(&plan.snapshot)))
+    }
+
+    fn explain(&self, _: &Plan) -> Vec<String> {
+        vec!["read the tables".into()]
+    }
+}
+
+/// An answer for which no map is reduced.
+struct OfTables<Rows>(Rows);
+
+impl<Rows: FnOnce() -> Result<Answer, QueryError> + Send> Assembly for OfTables<Rows> {
+    fn take(&mut self, _: Vec<Reduced>) -> Result<(), QueryError> {
+        Ok(())
+    }
+
+    fn answer(self: Box<Self>) -> Result<Answer, QueryError> {
+        self.0()
     }
 }
 

@@ -1,21 +1,24 @@
-//! One task of a reduction: which chunks to decode and which groups their maps go to. A task is a value that
-//! serialises; running it needs the task and the store, and returns a [`Partial`] that merges with those of other
-//! tasks.
+//! What is done with maps: chunks are decoded, and their maps folded into the groups that they go to.
+//!
+//! A [`Portion`] is the smallest piece of that; a [`Task`] is one or several of them, for whoever does it. It is a value:
+//! running it needs the task and the store, and leaves a [`Partial`], for the [`Merger`](super::Merger) of the plan.
 
-use std::collections::BTreeSet;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::error::QueryError;
 use crate::dtype::Dtype;
 use crate::kernel::{Accumulator, Element, Reducer, Unlike};
-use crate::store::{Snapshot, StoreError};
+use crate::store::{ArrayKind, Snapshot, StoreError};
 use crate::values::{Values, with_values};
 
 /// How maps are reduced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Reduction {
     /// What becomes of the values at a position.
     pub reducer: Reducer,
@@ -31,75 +34,104 @@ impl Default for Reduction {
     }
 }
 
-/// Chunks of one array to reduce.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// How much is done by one task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grain {
+    /// Some MiB: for the threads of a process.
+    Fine,
+    /// Some hundred MiB: for processes, to which a task is sent as some kB. The answer is the same to the bit.
+    Coarse,
+}
+
+/// Some of a plan's work, for whoever has it and reaches the store: [`Plan::tasks`](super::Plan::tasks) cuts them.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Task {
+    /// The fingerprint of the plan.
+    pub(super) plan: u128,
+    /// The number of its first portion in the plan.
+    pub(super) first: u32,
+    /// Of the same positions.
+    pub(super) portions: Vec<Portion>,
+}
+
+/// Chunks of one array to reduce.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Portion {
     /// Path of the array below the store.
-    pub(super) array: Arc<str>,
-    /// Its type.
-    pub(super) dtype: Dtype,
+    pub array: Arc<str>,
+    pub kind: ArrayKind,
+    /// Type of its values.
+    pub dtype: Dtype,
     /// Positions of a map.
-    pub(super) spatial: usize,
+    pub spatial: usize,
     /// Maps that lie interleaved.
-    pub(super) tokens: usize,
+    pub tokens: usize,
     /// Maps (of all token positions) in one chunk.
-    pub(super) maps_per_chunk: usize,
+    pub maps_per_chunk: usize,
     /// Maps that a value stands for.
-    pub(super) weight: u32,
+    pub weight: u32,
     /// The positions to reduce.
-    pub(super) positions: Range<usize>,
-    pub(super) reduction: Reduction,
+    pub positions: Range<usize>,
+    pub reduction: Reduction,
     /// Maps to read of a step, ascending.
-    pub(super) placed: Arc<[Placed]>,
+    pub placed: Arc<[Placed]>,
     /// The chunks.
-    pub(super) pieces: Vec<Piece>,
+    pub pieces: Vec<Piece>,
 }
 
 /// A map to read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Placed {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(super) struct Placed {
     /// Its number in a step of the array.
-    pub(super) map: u32,
+    pub map: u32,
     /// Its token position.
-    pub(super) token: u32,
+    pub token: u32,
     /// Its group, as a number among those of the step.
-    pub(super) local: u32,
+    pub local: u32,
 }
 
 /// One chunk of one step.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Piece {
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Piece {
     /// Index along the step axis.
-    pub(super) row: u32,
+    pub row: u32,
     /// Number of the chunk in the step.
-    pub(super) chunk: u32,
+    pub chunk: u32,
     /// The groups of the step.
-    pub(super) groups: Arc<[u32]>,
+    pub groups: Arc<[u32]>,
 }
 
-/// What a task makes of its maps: for each group that they go to, what was folded.
+/// What a task leaves: for each group that its maps go to, what was folded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Partial {
-    /// The positions that were reduced.
-    pub(super) positions: Range<usize>,
-    /// By group, in the order of first use.
-    pub(super) groups: Vec<(u32, Accumulator)>,
+    /// The fingerprint of the plan.
+    pub(super) plan: u128,
+    /// The portions, by their numbers in the plan.
+    pub(super) portions: Range<u32>,
+    pub(super) folded: Folded,
 }
 
-impl Partial {
-    /// Takes in what another task made of other maps at the same positions.
-    ///
-    /// # Errors
-    /// If they are of other positions, or of another question.
+/// What was folded of maps, by group, at the same positions of all.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Folded {
+    /// The positions that were reduced.
+    pub positions: Range<usize>,
+    /// In the order of first use.
+    pub groups: Vec<(u32, Accumulator)>,
+}
+
+impl Folded {
+    /// Takes in what was folded of further maps.
     pub fn merge(&mut self, other: Self) -> Result<(), Unlike> {
-        if self.positions != other.positions {
-            let described = |positions: &Range<usize>| format!("what is of positions {positions:?}");
-            return Err(Unlike { found: described(&other.positions), expected: described(&self.positions) });
-        }
+        let mut place_of: HashMap<u32, usize> =
+            self.groups.iter().enumerate().map(|(place, (group, _))| (*group, place)).collect();
         for (group, accumulator) in other.groups {
-            match self.groups.iter_mut().find(|(own, _)| *own == group) {
-                Some((_, own)) => own.merge(accumulator)?,
-                None => self.groups.push((group, accumulator)),
+            match place_of.get(&group) {
+                Some(&place) => self.groups[place].1.merge(accumulator)?,
+                None => {
+                    place_of.insert(group, self.groups.len());
+                    self.groups.push((group, accumulator));
+                }
             }
         }
         Ok(())
@@ -107,28 +139,74 @@ impl Partial {
 }
 
 impl Task {
-    /// The groups that its maps go to.
-    pub(super) fn groups(&self) -> BTreeSet<u32> {
-        self.pieces.iter().flat_map(|piece| task_groups(&self.placed, piece, self.maps_per_chunk)).collect()
+    /// Does it, on all threads. Whoever does many on one store takes one snapshot of it for all.
+    ///
+    /// # Errors
+    /// If a chunk is missing or damaged, or the store has moved on since it was planned.
+    pub fn run(&self, snapshot: &Snapshot) -> Result<Partial, QueryError> {
+        let folded: Vec<Folded> =
+            self.portions.par_iter().map(|portion| portion.run(snapshot)).collect::<Result<_, _>>()?;
+        let mut folded = folded.into_iter();
+        let positions = self.portions.first().map_or(0..0, |portion| portion.positions.clone());
+        let nothing = || Folded { positions, groups: Vec::new() };
+        let mut whole = folded.next().unwrap_or_else(nothing);
+        folded.try_for_each(|more| whole.merge(more))?;
+        Ok(Partial { plan: self.plan, portions: self.numbers(), folded: whole })
     }
 
-    /// Maps that it reads.
-    pub(super) fn maps(&self) -> usize {
-        self.pieces.iter().map(|piece| in_chunk(&self.placed, piece.chunk, self.maps_per_chunk).len()).sum()
+    /// The numbers of its portions in the plan.
+    #[allow(clippy::cast_possible_truncation)] // there are far fewer than 2^32
+    pub(super) fn numbers(&self) -> Range<u32> {
+        self.first..self.first + self.portions.len() as u32
     }
 
     /// Bytes that it decodes.
-    pub(super) fn decoded_bytes(&self) -> u64 {
-        (self.pieces.len() * self.maps_per_chunk * self.spatial * self.tokens * self.dtype.size()) as u64
+    #[must_use]
+    pub fn decoded_bytes(&self) -> u64 {
+        self.portions.iter().map(Portion::decoded_bytes).sum()
+    }
+}
+
+impl Portion {
+    /// The groups that its maps go to.
+    pub fn groups(&self) -> BTreeSet<u32> {
+        self.pieces.iter().flat_map(|piece| piece_groups(&self.placed, piece, self.maps_per_chunk)).collect()
+    }
+
+    /// How many maps go to each group, counting those that a value stands for.
+    pub fn maps_of_groups(&self) -> BTreeMap<u32, u64> {
+        let mut counts = BTreeMap::new();
+        for piece in &self.pieces {
+            for placed in in_chunk(&self.placed, piece.chunk, self.maps_per_chunk) {
+                *counts.entry(piece.groups[placed.local as usize]).or_default() += u64::from(self.weight);
+            }
+        }
+        counts
+    }
+
+    /// Maps that it reads.
+    pub fn maps(&self) -> usize {
+        self.pieces.iter().map(|piece| in_chunk(&self.placed, piece.chunk, self.maps_per_chunk).len()).sum()
+    }
+
+    /// Bytes of one chunk, decoded.
+    pub const fn chunk_bytes(&self) -> usize {
+        self.maps_per_chunk * self.spatial * self.tokens * self.dtype.size()
+    }
+
+    /// Bytes that it decodes.
+    pub fn decoded_bytes(&self) -> u64 {
+        (self.pieces.len() * self.chunk_bytes()) as u64
     }
 
     /// Decodes the chunks and folds their maps, in order.
     ///
     /// # Errors
     /// If a chunk is missing or damaged.
-    pub fn run(&self, snapshot: &Snapshot) -> Result<Partial, StoreError> {
+    pub fn run(&self, snapshot: &Snapshot) -> Result<Folded, StoreError> {
         let array = snapshot.open_array(&self.array)?;
-        let mut partial = Partial { positions: self.positions.clone(), groups: Vec::new() };
+        array.check_chunks(self.dtype, self.maps_per_chunk * self.spatial * self.tokens)?;
+        let mut folded = Folded { positions: self.positions.clone(), groups: Vec::new() };
         let mut place_of: HashMap<u32, usize> = HashMap::new();
         let mut scratch = Scratch::default();
         for piece in &self.pieces {
@@ -144,15 +222,15 @@ impl Task {
                         let index = *place_of.entry(group).or_insert_with(|| {
                             let Reduction { reducer, skipna, .. } = self.reduction;
                             let accumulator = Accumulator::new(reducer, skipna, self.positions.len());
-                            partial.groups.push((group, accumulator));
-                            partial.groups.len() - 1
+                            folded.groups.push((group, accumulator));
+                            folded.groups.len() - 1
                         });
-                        self.fold(values, piece.chunk, run, &mut partial.groups[index].1, &mut scratch);
+                        self.fold(values, piece.chunk, run, &mut folded.groups[index].1, &mut scratch);
                     }
                 });
             })?;
         }
-        Ok(partial)
+        Ok(folded)
     }
 
     /// Folds maps of one chunk into one accumulator.
@@ -187,7 +265,7 @@ struct Scratch {
 }
 
 /// Groups that the maps of one chunk go to.
-pub(super) fn task_groups(placed: &[Placed], piece: &Piece, maps_per_chunk: usize) -> BTreeSet<u32> {
+pub(super) fn piece_groups(placed: &[Placed], piece: &Piece, maps_per_chunk: usize) -> BTreeSet<u32> {
     in_chunk(placed, piece.chunk, maps_per_chunk).iter().map(|placed| piece.groups[placed.local as usize]).collect()
 }
 

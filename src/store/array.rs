@@ -89,6 +89,16 @@ impl StoredArray {
         Ok((chunks.per_step, chunks.len))
     }
 
+    /// An error where its inner chunks are not of so many elements of a type.
+    pub(crate) fn check_chunks(&self, dtype: Dtype, len: usize) -> Result<(), StoreError> {
+        let chunks = self.sharded()?;
+        if (chunks.dtype, chunks.len) == (dtype, len) {
+            return Ok(());
+        }
+        let found = format!("its chunks are {} {}; expected {len} {dtype}", chunks.len, chunks.dtype);
+        Err(StoreError::damaged(&self.storage.place(&self.path), found))
+    }
+
     /// Decodes an inner chunk of a step, with its checksum verified. `visit` gets its values, in the machine's byte
     /// order.
     ///

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::support::{self, Place, Told, npy_f32};
 use attnkit::kernel::Reducer;
 use attnkit::progress::Silent;
-use attnkit::query::{Across, Align, Average, Compare, Dimension, Filter, Form, Reduction};
+use attnkit::query::{Across, Align, Average, Compare, Dimension, Filter, Reduction};
 use attnkit::store::Store;
 use serde_json::Value;
 
@@ -386,7 +386,7 @@ fn steps_are_matched_as_asked() {
     let store = Store::open(place.store()).unwrap();
     let steps = |align: Align| -> Vec<Option<i32>> {
         let compare = Compare { align, ..Compare::new(Filter::all(), Across::Video) };
-        let table = compare.run(&store, Form::Pairs, &Silent).unwrap().table;
+        let table = compare.run(&store, &Silent).unwrap().table;
         let cosine: Vec<Option<i32>> = table.column("step").unwrap().i32().unwrap().iter().collect();
         cosine.into_iter().collect::<BTreeSet<_>>().into_iter().collect()
     };

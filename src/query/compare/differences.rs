@@ -2,12 +2,11 @@
 
 use polars::prelude::{Column, DataFrame, PlSmallStr};
 
-use super::Planned;
+use super::{SideMap, Sides};
 use crate::grid::Grid;
-use crate::query::answer::{Answer, Maps, Statistics, axes, key_column, shape_columns};
+use crate::query::answer::{Answer, AnswerKind, Maps, Statistics, axes, key_column, shape_columns};
 use crate::query::error::QueryError;
-use crate::query::key::{Key, KeyValue};
-use crate::query::run::Reduced;
+use crate::query::key::KeyValue;
 
 /// The difference maps a − b.
 #[derive(Default)]
@@ -28,24 +27,22 @@ struct Difference {
 }
 
 impl Differences {
-    pub(super) fn add(&mut self, planned: &Planned, step: Option<i32>, maps: &[Reduced]) {
-        let of_side =
-            |side: usize| maps.iter().find(|one| planned.plan.groups[one.group].key[0] == planned.sides[side]);
-        for &(a, b) in &planned.pairs {
-            let (Some(left), Some(right)) = (of_side(a), of_side(b)) else { continue };
-            let (of_left, of_right) = (&planned.plan.groups[left.group], &planned.plan.groups[right.group]);
+    /// Those of some pairs at one step.
+    pub(super) fn add(&mut self, pairs: &[(usize, usize)], step: Option<i32>, maps: &[Option<SideMap<'_>>]) {
+        for &(a, b) in pairs {
+            let (Some(left), Some(right)) = (maps[a], maps[b]) else { continue };
             let start = self.maps.values.len();
-            self.maps.values.extend(left.values.iter().zip(&right.values).map(|(a, b)| a - b));
-            self.maps.maps.push((start..self.maps.values.len(), axes(of_left.grid, of_left.spatial)));
-            let n = of_left.maps + of_right.maps;
-            self.rows.push(Difference { a, b, step, n, grid: of_left.grid });
+            self.maps.values.extend(left.values.iter().zip(right.values).map(|(a, b)| a - b));
+            let grid = left.group.grid;
+            self.maps.maps.push((start..self.maps.values.len(), axes(grid, left.values.len())));
+            self.rows.push(Difference { a, b, step, n: left.group.maps + right.group.maps, grid });
         }
     }
 
-    pub(super) fn answer(self, key: Key, sides: &[KeyValue]) -> Result<Answer, QueryError> {
+    pub(super) fn answer(self, of: &Sides) -> Result<Answer, QueryError> {
         let side = |name: &'static str, pick: fn(&Difference) -> usize| {
-            let values: Vec<&KeyValue> = self.rows.iter().map(|row| &sides[pick(row)]).collect();
-            key_column(key, &values).with_name(PlSmallStr::from_static(name))
+            let values: Vec<&KeyValue> = self.rows.iter().map(|row| &of.sides[pick(row)]).collect();
+            key_column(of.question.across.key(), &values).with_name(PlSmallStr::from_static(name))
         };
         let steps: Vec<Option<i32>> = self.rows.iter().map(|row| row.step).collect();
         let mut columns =
@@ -53,13 +50,11 @@ impl Differences {
         let shapes: Vec<(u64, Option<Grid>, usize)> =
             self.rows.iter().enumerate().map(|(row, of)| (of.n, of.grid, self.maps.get(row).len())).collect();
         columns.extend(shape_columns(&shapes));
-        let of: Vec<(&[f32], Option<Grid>)> =
+        let maps: Vec<(&[f32], Option<Grid>)> =
             self.rows.iter().enumerate().map(|(row, of)| (self.maps.get(row), of.grid)).collect();
-        columns.extend(Statistics::measure(&of).columns()?);
-        let mut answer = Answer::of_table(DataFrame::new(self.rows.len(), columns)?);
-        answer.is_summarised = true;
-        answer.keys = ["a", "b", "step"].map(str::to_owned).to_vec();
-        answer.maps = Some(self.maps);
-        Ok(answer)
+        columns.extend(Statistics::measure(&maps).columns()?);
+        let table = DataFrame::new(self.rows.len(), columns)?;
+        let answer = Answer::of_table(AnswerKind::Differences, table, of.question.keys());
+        Ok(Answer { maps: Some(self.maps), ..answer })
     }
 }

@@ -9,25 +9,27 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 
-use crate::query::answer::Answer;
-use crate::query::error::{QueryError, few};
-use crate::query::explain::Explain;
-use crate::query::filter::Filter;
-use crate::query::key::{Key, KeyValue};
-use crate::query::plan::{Plan, unknown_grids};
-use crate::query::run::Reduced;
-use crate::query::selection::Selection;
-use crate::query::task::Reduction;
-use crate::remedy::{Note, OptionName, Remedy};
-
 use self::differences::Differences;
 use self::table::Row;
+use super::answer::{Answer, Arrange};
+use super::cut::Bounds;
+use super::error::{QueryError, few};
+use super::explain::Explain;
+use super::filter::Filter;
+use super::key::{Key, KeyValue};
+use super::merge::Reduced;
+use super::plan::{self, Assembly, Ending, Plan};
+use super::selection::{Selected, Selection};
+use super::task::Reduction;
+use super::work::{Group, Work, unknown_grids};
 use crate::metrics::Metric;
 use crate::progress::Progress;
+use crate::remedy::{Note, OptionName, Remedy};
 use crate::store::{Snapshot, Store};
 
 /// What distinguishes the two sides of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Across {
     /// The prompt.
@@ -80,6 +82,7 @@ impl Across {
 
 /// Which steps of the two sides are compared with each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Align {
     /// Those of the same number.
@@ -94,20 +97,39 @@ pub enum Align {
 }
 
 /// A question for pairwise comparisons.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Compare {
     /// The maps.
+    #[serde(default)]
     pub filter: Filter,
     /// What distinguishes the sides.
     pub across: Across,
     /// Which steps are compared.
+    #[serde(default)]
     pub align: Align,
     /// What is measured.
+    #[serde(default = "usual_metrics")]
     pub metrics: Vec<Metric>,
     /// How the maps of a side become one.
+    #[serde(default)]
     pub reduction: Reduction,
-    /// The side that all others are compared with; `None`: every pair.
+    /// The side that all others are compared with; `None`: every pair, or across weights the weight nearest to 1.
+    #[serde(default)]
     pub against: Option<String>,
+    /// What to make of it.
+    #[serde(default)]
+    pub form: Form,
+    /// Whether the difference maps are wanted beside that, of the same reading.
+    #[serde(default)]
+    pub differences: bool,
+    /// Order, number and columns of the rows.
+    #[serde(default)]
+    pub arrange: Arrange,
+}
+
+fn usual_metrics() -> Vec<Metric> {
+    Metric::DEFAULT.to_vec()
 }
 
 /// What to make of a comparison.
@@ -123,11 +145,14 @@ pub enum Form {
     Maps,
 }
 
-/// A plan with the sides it is about.
-struct Planned {
-    plan: Plan,
+/// The sides, and which of them are compared.
+#[derive(Debug)]
+struct Sides {
+    question: Compare,
     sides: Vec<KeyValue>,
+    /// As numbers of sides: those that are measured, and those whose differences are taken.
     pairs: Vec<(usize, usize)>,
+    differences: Vec<(usize, usize)>,
     /// Where steps are aligned by them: the mean timestep of each side at each step.
     timesteps: Option<HashMap<(KeyValue, Option<i32>), f64>>,
     /// Where last steps are compared: that of each side, if it is one.
@@ -144,10 +169,22 @@ impl Compare {
             filter,
             across,
             align: Align::default(),
-            metrics: Metric::DEFAULT.to_vec(),
+            metrics: usual_metrics(),
             reduction: Reduction::default(),
             against: None,
+            form: Form::default(),
+            differences: false,
+            arrange: Arrange::default(),
         }
+    }
+
+    /// The columns that tell apart what is compared.
+    fn keys(&self) -> &'static [&'static str] {
+        if self.by_step() { &["a", "b", "step"] } else { &["a", "b"] }
+    }
+
+    fn takes_differences(&self) -> bool {
+        self.differences || self.form == Form::Maps
     }
 
     /// Whether the sides' steps are told apart.
@@ -155,7 +192,16 @@ impl Compare {
         self.across != Across::Step && matches!(self.align, Align::Step | Align::Timestep)
     }
 
-    fn plan(&self, snapshot: &Snapshot, form: Form) -> Result<Planned, QueryError> {
+    /// What will be done to answer it on a state of a store.
+    ///
+    /// # Errors
+    /// If the store cannot be read, nothing or a single side is selected, or grids differ.
+    pub fn plan(&self, snapshot: &Snapshot) -> Result<Plan, QueryError> {
+        let (work, selected, sides) = self.sides(snapshot)?;
+        Ok(Plan::of(snapshot, work, selected, sides).arranged(&self.arrange))
+    }
+
+    fn sides(&self, snapshot: &Snapshot) -> Result<(Work, Selected, Sides), QueryError> {
         let mut selection = Selection::find(snapshot, &self.filter)?;
         let words: BTreeSet<&str> = selection.steps.iter().map(|step| &*step.token).collect();
         if self.across != Across::Token && words.len() > 1 {
@@ -177,10 +223,10 @@ impl Compare {
         let last_steps = is_by_end.then(|| sides::only_steps(self.across, &selection.steps));
         let keys: Vec<Key> =
             [Some(self.across.key()), self.by_step().then_some(Key::Step)].into_iter().flatten().collect();
-        let mut plan = Plan::new(snapshot, &selection, &keys, self.reduction)?;
-        Self::check_grids(&plan)?;
+        let mut work = Work::plan(snapshot, &selection.steps, &keys, self.reduction, &Bounds::default())?;
+        check_grids(&work)?;
         let sides: Vec<KeyValue> =
-            plan.groups.iter().map(|group| group.key[0].clone()).collect::<BTreeSet<_>>().into_iter().collect();
+            work.groups.iter().map(|group| group.key[0].clone()).collect::<BTreeSet<_>>().into_iter().collect();
         let name = self.across.name();
         if sides.len() < 2 {
             let only = sides.first().map_or_else(|| "none".to_owned(), ToString::to_string);
@@ -191,10 +237,11 @@ impl Compare {
                 Remedy::of("select more with {}, or compare across something else", [OptionName::Where.unsaid()]),
             ));
         }
-        let pairs = self.pairs(&sides, form)?;
+        let pairs = self.pairs(&sides, self.form)?;
+        let differences = self.pairs(&sides, Form::Maps)?;
         let mut awaited: BTreeMap<Option<i32>, usize> = BTreeMap::new();
-        for group in &plan.groups {
-            *awaited.entry(Self::step_of(&group.key)).or_default() += 1;
+        for group in &work.groups {
+            *awaited.entry(step_of(&group.key)).or_default() += 1;
         }
         let lonely = awaited.values().filter(|groups| **groups < sides.len()).count();
         if lonely > 0 {
@@ -208,11 +255,13 @@ impl Compare {
         if of_unknown_grids.len() > 1 {
             notes.push(unknown_grids(&of_unknown_grids));
         }
-        notes.append(&mut plan.notes);
+        notes.append(&mut work.notes);
         notes.extend(of_sides);
         notes.dedup();
-        plan.notes = notes;
-        Ok(Planned { plan, sides, pairs, timesteps, last_steps, awaited })
+        work.notes = notes;
+        let question = self.clone();
+        let sides = Sides { question, sides, pairs, differences, timesteps, last_steps, awaited };
+        Ok((work, Selected::of(&selection.steps), sides))
     }
 
     /// The pairs to compare: (a, b) as numbers of sides.
@@ -249,77 +298,135 @@ impl Compare {
         })
     }
 
-    fn step_of(key: &[KeyValue]) -> Option<i32> {
-        #[allow(clippy::cast_possible_truncation)] // it was an i32
-        key.get(1).and_then(KeyValue::as_f64).map(|step| step as i32)
-    }
-
-    /// The sides must have one grid.
-    fn check_grids(plan: &Plan) -> Result<(), QueryError> {
-        let mut grids: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for group in &plan.groups {
-            let grid = group.grid.map_or_else(|| format!("{} positions", group.spatial), |grid| grid.to_string());
-            grids.entry(grid).or_default().insert(group.key[0].to_string());
-        }
-        if grids.len() < 2 {
-            return Ok(());
-        }
-        let grids = grids.into_iter().map(|(grid, sides)| format!("{grid} ({})", few(&sides)));
-        Err(QueryError::UnequalGrids { grids: grids.collect() })
-    }
-
     /// What answering will do.
     ///
     /// # Errors
-    /// If the store cannot be read, nothing or a single side is selected, or grids differ.
-    pub fn explain(&self, store: &Store, form: Form) -> Result<Explain, QueryError> {
-        let (planned, snapshot) = store.of_one_state(|snapshot| self.plan(snapshot, form))?;
-        let mut explain = planned.plan.explain(&snapshot)?;
-        let metrics: Vec<String> = self.metrics.iter().map(ToString::to_string).collect();
-        explain.then.push(format!(
-            "compare {} pairs of {} {}s at {} aligned steps by {}",
-            planned.pairs.len(),
-            planned.sides.len(),
-            self.across.name(),
-            planned.awaited.len(),
-            metrics.join(", ")
-        ));
-        Ok(explain)
+    /// As [`plan`](Self::plan).
+    pub fn explain(&self, store: &Store) -> Result<Explain, QueryError> {
+        plan::explain(store, |snapshot| self.plan(snapshot))
     }
 
-    /// The comparison in one of its forms.
+    /// The comparison in its form.
     ///
     /// # Errors
-    /// As [`explain`](Self::explain), or if an array is damaged.
-    pub fn run(&self, store: &Store, form: Form, progress: &dyn Progress) -> Result<Answer, QueryError> {
-        let (planned, snapshot) = store.of_one_state(|snapshot| self.plan(snapshot, form))?;
-        let mut rows: Vec<Row> = Vec::new();
-        let mut differences = Differences::default();
-        let mut pending: BTreeMap<Option<i32>, Vec<Reduced>> = BTreeMap::new();
-        let mut awaited = planned.awaited.clone();
-        let read = planned.plan.run(&snapshot, &planned.plan.meter(progress), |reduced| {
-            for one in reduced {
-                let step = Self::step_of(&planned.plan.groups[one.group].key);
-                pending.entry(step).or_default().push(one);
-                let left = awaited.entry(step).or_default();
-                *left -= 1;
-                if *left == 0 {
-                    let maps = pending.remove(&step).unwrap_or_default();
-                    match form {
-                        Form::Maps => differences.add(&planned, step, &maps),
-                        Form::Pairs | Form::Matrix => rows.extend(self.measure(&planned, step, &maps)),
-                    }
-                }
-            }
-            Ok(())
-        })?;
-        let mut answer = match form {
-            Form::Maps => differences.answer(self.across.key(), &planned.sides)?,
-            Form::Matrix => Answer::of_table(self.matrix(&planned.sides, &rows)?),
-            Form::Pairs => Answer::of_table(self.table(&planned, rows)?),
-        };
-        answer.notes = planned.plan.notes;
-        answer.read = read;
-        Ok(answer)
+    /// As [`plan`](Self::plan), or if an array is damaged.
+    pub fn run(&self, store: &Store, progress: &dyn Progress) -> Result<Answer, QueryError> {
+        plan::run(store, |snapshot| self.plan(snapshot), progress)
     }
+}
+
+impl Ending for Sides {
+    fn begin<'a>(&'a self, plan: &'a Plan) -> Box<dyn Assembly + 'a> {
+        Box::new(Comparing {
+            of: self,
+            groups: plan.groups(),
+            awaited: self.awaited.clone(),
+            pending: BTreeMap::new(),
+            rows: Vec::new(),
+            differences: Differences::default(),
+        })
+    }
+
+    fn explain(&self, _: &Plan) -> Vec<String> {
+        let Compare { across, metrics, form, .. } = &self.question;
+        let (sides, name, steps) = (self.sides.len(), across.name(), self.awaited.len());
+        let metrics: Vec<String> = metrics.iter().map(ToString::to_string).collect();
+        let compared = (*form != Form::Maps).then(|| {
+            let (pairs, metrics) = (self.pairs.len(), metrics.join(", "));
+            format!("compare {pairs} pairs of {sides} {name}s at {steps} aligned steps by {metrics}")
+        });
+        let subtracted = self.question.takes_differences().then(|| {
+            let pairs = self.differences.len();
+            format!("subtract the maps of {pairs} pairs of {sides} {name}s at {steps} aligned steps")
+        });
+        compared.into_iter().chain(subtracted).collect()
+    }
+}
+
+/// A comparison while its maps come.
+struct Comparing<'a> {
+    of: &'a Sides,
+    groups: &'a [Group],
+    /// Maps of each step that have not come, and those that have.
+    awaited: BTreeMap<Option<i32>, usize>,
+    pending: BTreeMap<Option<i32>, Vec<Reduced>>,
+    rows: Vec<Row>,
+    differences: Differences,
+}
+
+impl Assembly for Comparing<'_> {
+    fn take(&mut self, reduced: Vec<Reduced>) -> Result<(), QueryError> {
+        for one in reduced {
+            let step = step_of(&self.groups[one.group].key);
+            self.pending.entry(step).or_default().push(one);
+            let left = self.awaited.entry(step).or_default();
+            *left -= 1;
+            if *left > 0 {
+                continue;
+            }
+            let maps = self.pending.remove(&step).unwrap_or_default();
+            let maps = self.of.by_side(self.groups, &maps);
+            if self.of.question.form != Form::Maps {
+                self.rows.extend(self.of.measure(step, &maps));
+            }
+            if self.of.question.takes_differences() {
+                self.differences.add(&self.of.differences, step, &maps);
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(mut self: Box<Self>) -> Result<Answer, QueryError> {
+        // Steps are summed in their order, whichever was complete first.
+        self.rows.sort_by_key(|row| (row.a, row.b, row.metric, row.step));
+        let question = &self.of.question;
+        let answer = match question.form {
+            Form::Maps => return self.differences.answer(self.of),
+            Form::Pairs => self.of.table(&self.rows)?,
+            Form::Matrix => self.of.matrix(&self.rows)?,
+        };
+        let beside = if question.differences { Some(Box::new(self.differences.answer(self.of)?)) } else { None };
+        Ok(Answer { differences: beside, ..answer })
+    }
+}
+
+/// The map of a side at a step.
+#[derive(Clone, Copy)]
+struct SideMap<'a> {
+    values: &'a [f32],
+    group: &'a Group,
+}
+
+impl Sides {
+    /// The maps of a step, by the numbers of their sides.
+    fn by_side<'a>(&self, groups: &'a [Group], maps: &'a [Reduced]) -> Vec<Option<SideMap<'a>>> {
+        let mut by_side = vec![None; self.sides.len()];
+        for one in maps {
+            let group = &groups[one.group];
+            if let Ok(side) = self.sides.binary_search(&group.key[0]) {
+                by_side[side] = Some(SideMap { values: &one.values, group });
+            }
+        }
+        by_side
+    }
+}
+
+/// The step that a group is compared at, if steps are told apart.
+fn step_of(key: &[KeyValue]) -> Option<i32> {
+    #[allow(clippy::cast_possible_truncation)] // it was an i32
+    key.get(1).and_then(KeyValue::as_f64).map(|step| step as i32)
+}
+
+/// The sides must have one grid.
+fn check_grids(work: &Work) -> Result<(), QueryError> {
+    let mut grids: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for group in &work.groups {
+        let grid = group.grid.map_or_else(|| format!("{} positions", group.spatial), |grid| grid.to_string());
+        grids.entry(grid).or_default().insert(group.key[0].to_string());
+    }
+    if grids.len() < 2 {
+        return Ok(());
+    }
+    let grids = grids.into_iter().map(|(grid, sides)| format!("{grid} ({})", few(&sides)));
+    Err(QueryError::UnequalGrids { grids: grids.collect() })
 }

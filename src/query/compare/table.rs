@@ -5,12 +5,11 @@ use std::collections::HashMap;
 use polars::prelude::{Column, DataFrame, PlSmallStr};
 use rayon::prelude::*;
 
-use super::{Across, Compare, Planned};
+use super::{Across, Compare, SideMap, Sides};
 use crate::metrics::{Measured, Metric};
-use crate::query::answer::key_column;
+use crate::query::answer::{Answer, AnswerKind, key_column};
 use crate::query::error::QueryError;
 use crate::query::key::KeyValue;
-use crate::query::run::Reduced;
 
 /// One number.
 pub(super) struct Row {
@@ -22,34 +21,34 @@ pub(super) struct Row {
     pub n: u64,
 }
 
-impl Compare {
+impl Sides {
     /// All metrics of all pairs at one step.
-    pub(super) fn measure(&self, planned: &Planned, step: Option<i32>, maps: &[Reduced]) -> Vec<Row> {
-        let mut by_side: Vec<Option<(Measured<'_>, u64)>> = (0..planned.sides.len()).map(|_| None).collect();
-        for one in maps {
-            let group = &planned.plan.groups[one.group];
-            if let Ok(side) = planned.sides.binary_search(&group.key[0]) {
-                by_side[side] = Some((Measured::new(&one.values, group.grid), group.maps));
-            }
-        }
+    pub(super) fn measure(&self, step: Option<i32>, maps: &[Option<SideMap<'_>>]) -> Vec<Row> {
+        let measured: Vec<Option<(Measured<'_>, u64)>> = maps
+            .iter()
+            .map(|map| map.map(|SideMap { values, group }| (Measured::new(values, group.grid), group.maps)))
+            .collect();
         let of_pair = |&(a, b): &(usize, usize)| -> Vec<Row> {
-            let (Some((left, n_left)), Some((right, n_right))) = (&by_side[a], &by_side[b]) else { return Vec::new() };
+            let (Some((left, n_left)), Some((right, n_right))) = (&measured[a], &measured[b]) else {
+                return Vec::new();
+            };
             let n = n_left + n_right;
             let row = |(metric, of): (usize, &Metric)| Row { a, b, step, metric, value: of.between(left, right), n };
-            self.metrics.iter().enumerate().map(row).collect()
+            self.question.metrics.iter().enumerate().map(row).collect()
         };
-        planned.pairs.par_iter().flat_map_iter(of_pair).collect()
+        self.pairs.par_iter().flat_map_iter(of_pair).collect()
     }
 
-    pub(super) fn table(&self, planned: &Planned, mut rows: Vec<Row>) -> Result<DataFrame, QueryError> {
-        let sides = &planned.sides;
-        rows.sort_by_key(|row| (row.a, row.b, row.metric, row.step));
+    /// One row for each number, in their order.
+    pub(super) fn table(&self, rows: &[Row]) -> Result<Answer, QueryError> {
+        let Compare { across, metrics, .. } = &self.question;
+        let sides = &self.sides;
         let side = |name: &'static str, pick: fn(&Row) -> usize| {
             let values: Vec<&KeyValue> = rows.iter().map(|row| &sides[pick(row)]).collect();
-            key_column(self.across.key(), &values).with_name(PlSmallStr::from_static(name))
+            key_column(across.key(), &values).with_name(PlSmallStr::from_static(name))
         };
         let column = PlSmallStr::from_static;
-        let metrics: Vec<String> = rows.iter().map(|row| self.metrics[row.metric].to_string()).collect();
+        let names: Vec<String> = rows.iter().map(|row| metrics[row.metric].to_string()).collect();
         #[allow(clippy::cast_possible_wrap)] // far below 2^63
         let n: Vec<i64> = rows.iter().map(|row| row.n as i64).collect();
         let mut columns = vec![
@@ -58,46 +57,49 @@ impl Compare {
             Column::new(column("step"), rows.iter().map(|row| row.step).collect::<Vec<_>>()),
         ];
         let both: [fn(&Row) -> usize; 2] = [|row| row.a, |row| row.b];
-        if let Some(timesteps) = &planned.timesteps {
+        if let Some(timesteps) = &self.timesteps {
             for (name, pick) in ["timestep_a", "timestep_b"].into_iter().zip(both) {
                 let of = |row: &Row| timesteps.get(&(sides[pick(row)].clone(), row.step)).copied();
                 columns.push(Column::new(column(name), rows.iter().map(of).collect::<Vec<_>>()));
             }
         }
-        if let Some(last) = &planned.last_steps {
+        if let Some(last) = &self.last_steps {
             for (name, pick) in ["step_a", "step_b"].into_iter().zip(both) {
                 let of = |row: &Row| last.get(&sides[pick(row)]).copied();
                 columns.push(Column::new(column(name), rows.iter().map(of).collect::<Vec<_>>()));
             }
         }
         columns.extend([
-            Column::new(column("metric"), metrics),
+            Column::new(column("metric"), names),
             Column::new(column("value"), rows.iter().map(|row| row.value).collect::<Vec<_>>()),
             Column::new(column("n"), n),
         ]);
-        if self.across == Across::Weight {
-            let curves = Curve::of(&rows, |side| sides[side].as_f64().unwrap_or(f64::NAN));
+        if *across == Across::Weight {
+            let curves = Curve::of(rows, |side| sides[side].as_f64().unwrap_or(f64::NAN));
             let of = |row: &Row| &curves[&(row.step, row.metric)];
             columns.push(Column::new(column("slope"), rows.iter().map(|row| of(row).slope).collect::<Vec<_>>()));
             columns.push(Column::new(column("trend"), rows.iter().map(|row| of(row).trend).collect::<Vec<_>>()));
         }
-        Ok(DataFrame::new(rows.len(), columns)?)
+        let keys = [self.question.keys(), &["metric"]].concat();
+        Ok(Answer::of_table(AnswerKind::Pairs, DataFrame::new(rows.len(), columns)?, &keys))
     }
 
     /// Means over the steps, as squares one below the other.
-    pub(super) fn matrix(&self, sides: &[KeyValue], rows: &[Row]) -> Result<DataFrame, QueryError> {
+    pub(super) fn matrix(&self, rows: &[Row]) -> Result<Answer, QueryError> {
+        let Compare { across, metrics, .. } = &self.question;
+        let sides = &self.sides;
         let mut cells: HashMap<(usize, usize, usize), (f64, u32)> = HashMap::new();
         for row in rows {
             let cell = cells.entry((row.metric, row.a, row.b)).or_default();
             *cell = (cell.0 + row.value, cell.1 + 1);
         }
         let places: Vec<(usize, usize)> =
-            (0..self.metrics.len()).flat_map(|metric| (0..sides.len()).map(move |a| (metric, a))).collect();
-        let names: Vec<String> = places.iter().map(|(metric, _)| self.metrics[*metric].to_string()).collect();
+            (0..metrics.len()).flat_map(|metric| (0..sides.len()).map(move |a| (metric, a))).collect();
+        let names: Vec<String> = places.iter().map(|(metric, _)| metrics[*metric].to_string()).collect();
         let own: Vec<&KeyValue> = places.iter().map(|(_, a)| &sides[*a]).collect();
         let mut columns = vec![
             Column::new(PlSmallStr::from_static("metric"), names),
-            key_column(self.across.key(), &own).with_name(PlSmallStr::from_static("a")),
+            key_column(across.key(), &own).with_name(PlSmallStr::from_static("a")),
         ];
         for (b, side) in sides.iter().enumerate() {
             let of =
@@ -107,7 +109,7 @@ impl Compare {
             let name = if ["metric", "a"].contains(&name.as_str()) { format!("{name} (b)") } else { name };
             columns.push(Column::new(PlSmallStr::from_string(name), places.iter().map(of).collect::<Vec<_>>()));
         }
-        Ok(DataFrame::new(places.len(), columns)?)
+        Ok(Answer::of_table(AnswerKind::Matrix, DataFrame::new(places.len(), columns)?, &["metric", "a"]))
     }
 }
 
