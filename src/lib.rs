@@ -65,8 +65,10 @@
 //! # Ask
 //!
 //! Questions are values: [`Average`](query::Average), [`Evolution`](query::Evolution),
-//! [`SpatialMap`](query::SpatialMap), [`Compare`](query::Compare), [`List`](query::List), [`Sql`](query::Sql). Each
-//! takes a condition in SQL and answers with a table, and the maps behind its rows. (Cargo feature `query`.)
+//! [`SpatialMap`](query::SpatialMap), [`Compare`](query::Compare), [`List`](query::List), [`Sql`](query::Sql); any of
+//! them is a [`Question`](query::Question), which goes through JSON. Each takes a condition in SQL and answers with a
+//! table, and the maps behind its rows. A [`Plan`](query::Plan) cuts a question into tasks for other processes. (Cargo
+//! feature `query`.)
 //!
 //! ```
 //! # #[cfg(feature = "query")] {

@@ -549,7 +549,7 @@ class _Explained(Store):
     def __init__(self, path: str, native: _native.Store) -> None:
         self._path, self._native = path, native
 
-    def _ask(self, question: Question, _: Progress = False, **fields: Any) -> Any:
+    def _ask(self, question: Question, progress: Progress = False, **fields: Any) -> Any:
         return _native.Question(_check.question(question, fields)).explain(self._native).rstrip("\n")
 
 

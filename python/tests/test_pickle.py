@@ -135,7 +135,7 @@ def test_seeds_of_64_bits_nan_and_infinity_travel_exactly(tmp_path: Path, seed: 
 def test_bytes_that_are_no_answer_are_an_error_and_no_crash(store: attnkit.Store) -> None:
     kind, (packed,) = store.evolution(video=VIDEO)._answer.__reduce__()
     for damaged in (b"", packed[:100], packed[:-1], packed + b"\0", packed[:200] + b"?" + packed[201:]):
-        with pytest.raises(ValueError, match="these bytes are no answer"):
+        with pytest.raises(ValueError, match="answer"):
             kind(damaged)
 
 

@@ -64,8 +64,8 @@ pub(super) fn cut(empty: &Portion, pieces: Vec<(Arc<[Placed]>, Piece)>, bounds: 
     portions
 }
 
-/// Medians need all values of a group: the portions, repeated for one range of positions after the other so that at most
-/// so many bytes of values are held, and how often.
+/// Medians need all values of a group: the portions, repeated for one range of positions after the other so that at
+/// most so many bytes of values are held, and how often.
 pub(super) fn in_ranges(portions: &[Portion], groups: usize, median_bytes: usize) -> (Vec<Portion>, u64) {
     let mut most = 0;
     let mut repeated = Vec::new();

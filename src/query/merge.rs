@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::answer::{Answer, Arrange};
 use super::error::QueryError;
 use super::plan::{Assembly, Plan};
-use super::task::{Folded, Partial};
+use super::task::{Folded, Partial, Portion};
 use super::work::Work;
 use crate::kernel::{Accumulator, Unlike};
 
@@ -124,7 +124,7 @@ impl<'a> Merger<'a> {
             return Err("it is of another question, or of another state of the store".into());
         }
         let (first, end) = (portions.start as usize, portions.end as usize);
-        let is_bundle = || self.work.bundles.iter().any(|bundle| *bundle == (first..end));
+        let is_bundle = || self.work.bundles.contains(&(first..end));
         let is_one = end == first + 1 && end <= self.work.portions.len();
         if !is_one && !is_bundle() {
             return Err(format!("there is no task of portions {portions:?}"));
@@ -135,7 +135,7 @@ impl<'a> Merger<'a> {
         }
         let own = &self.work.portions[first..end];
         let mut expected: BTreeMap<u32, u64> = BTreeMap::new();
-        for (group, maps) in own.iter().flat_map(|portion| portion.maps_of_groups()) {
+        for (group, maps) in own.iter().flat_map(Portion::maps_of_groups) {
             *expected.entry(group).or_default() += maps;
         }
         let found: BTreeMap<u32, u64> = folded.groups.iter().map(|(group, folded)| (*group, folded.maps())).collect();
@@ -321,9 +321,9 @@ mod tests {
                 for bundle in &coarse {
                     let numbers = bundle.numbers();
                     if random.bool() {
-                        tasks.push(bundle)
+                        tasks.push(bundle);
                     } else {
-                        tasks.extend(&fine[numbers.start as usize..numbers.end as usize])
+                        tasks.extend(&fine[numbers.start as usize..numbers.end as usize]);
                     }
                 }
                 random.shuffle(&mut tasks);
@@ -389,9 +389,8 @@ mod tests {
         });
         refused(&mut merger, in_another_way, "in another way");
         let error = plan.merger().finish().unwrap_err();
-        assert!(
-            matches!(error, QueryError::Unfinished { missing, all } if missing == all && all == plan.work.portions.len())
-        );
+        let of_all = plan.work.portions.len();
+        assert!(matches!(error, QueryError::Unfinished { missing, all } if (missing, all) == (of_all, of_all)));
         for partial in &left[2..] {
             merger.accept(partial.clone()).unwrap();
         }

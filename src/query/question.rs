@@ -6,6 +6,7 @@ use std::fmt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_path_to_error::Segment;
 
 use super::answer::Answer;
 use super::average::Average;
@@ -176,11 +177,201 @@ fn read<T: DeserializeOwned>(fields: Value) -> Result<T, QueryError> {
         // "unknown variant `wieght`, expected one of `prompt`, `weight`"
         let mut quoted = said.split('`').skip(1).step_by(2);
         let near = quoted.next().map(|name| did_you_mean(name, quoted)).unwrap_or_default();
-        let field = error.path().iter().filter_map(|segment| match segment {
-            serde_path_to_error::Segment::Map { key } => Some(format!("{key}: ")),
+        let mut fields = error.path().iter().rev().filter_map(|segment| match segment {
+            Segment::Map { key } => Some(format!("{key}: ")),
             _ => None,
         });
-        let field = field.last().filter(|_| !said.starts_with("unknown field")).unwrap_or_default();
+        let field = fields.next().filter(|_| !said.starts_with("unknown field")).unwrap_or_default();
         QueryError::NotAQuestion { found: format!("{field}{said}{near}") }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::super::answer::AnswerKind;
+    use super::super::{
+        Across, Align, Arrange, By, Dimension, Filter, Form, Grain, Partial, Reduction, TableName, Task,
+    };
+    use super::*;
+    use crate::ingest::{self, IngestOptions};
+    use crate::kernel::Reducer;
+    use crate::progress::Silent;
+
+    fn store(dir: &std::path::Path) -> Store {
+        let dump = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/dataset");
+        ingest::run(&[dump], dir.join("store"), &IngestOptions::default(), &Silent).unwrap();
+        Store::open(dir.join("store")).unwrap()
+    }
+
+    /// Every question, and every form of an answer.
+    fn questions() -> Vec<Question> {
+        let video = || Some("prompt_003_vid001".to_owned());
+        let early = || Filter { step: Some(2), ..Filter::parse("step < 4").unwrap() };
+        let word = || Filter { token: Some("circle".into()), ..Filter::parse("step < 3").unwrap() };
+        let compare = |across| Compare {
+            reduction: Reduction { rollups: false, ..Reduction::default() },
+            ..Compare::new(word(), across)
+        };
+        let list = |table| List { table, filter: early(), ..List::default() };
+        vec![
+            Question::List(list(TableName::Steps)),
+            Question::List(list(TableName::Heads)),
+            Question::Sql(Sql::new("SELECT token, avg(gini) AS gini FROM heads GROUP BY token")),
+            Question::Average(Average::new(early())),
+            Question::Average(Average {
+                over: vec![Dimension::Video, Dimension::Step],
+                reduction: Reduction { reducer: Reducer::Max, skipna: true, rollups: true },
+                values: false,
+                arrange: Arrange { sort: vec!["mean:desc".parse().unwrap()], limit: Some(9), columns: None },
+                ..Average::new(early())
+            }),
+            Question::Evolution(Evolution { by: Some(By::Head), ..Evolution::new(word()) }),
+            Question::Map(SpatialMap {
+                filter: Filter { video: video(), ..Filter { token: Some("circle".into()), ..early() } },
+                size: Some((24, 36)),
+                ..SpatialMap::default()
+            }),
+            Question::Compare(compare(Across::Prompt)),
+            Question::Compare(Compare { align: Align::Mean, differences: true, ..compare(Across::Seed) }),
+            Question::Compare(Compare { form: Form::Matrix, align: Align::Last, ..compare(Across::Head) }),
+            Question::Compare(Compare { form: Form::Maps, ..compare(Across::Block) }),
+        ]
+    }
+
+    #[test]
+    fn a_question_goes_through_json_as_it_is() {
+        for question in questions() {
+            let json = serde_json::to_string(&question).unwrap();
+            assert_eq!(Question::from_json(&json).unwrap(), question, "{json}");
+            assert_eq!(serde_json::from_str::<Question>(&json).unwrap(), question, "{json}");
+        }
+        for name in Question::NAMES {
+            let needed = match name {
+                "sql" => r#", "statement": "SELECT 1""#,
+                "compare" => r#", "across": "seed""#,
+                _ => "",
+            };
+            let question = Question::from_json(&format!(r#"{{"question": "{name}"{needed}}}"#)).unwrap();
+            let usual = match &question {
+                Question::List(list) => *list == List::default(),
+                Question::Sql(sql) => *sql == Sql::new("SELECT 1"),
+                Question::Average(average) => *average == Average::new(Filter::all()),
+                Question::Evolution(evolution) => *evolution == Evolution::new(Filter::all()),
+                Question::Map(map) => *map == SpatialMap::default(),
+                Question::Compare(compare) => *compare == Compare::new(Filter::all(), Across::Seed),
+            };
+            assert!(usual, "what is not said is as usual: {question:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_question_is_refused_by_name() {
+        for (json, said) in [
+            ("[]", "a JSON object"),
+            ("{", "a JSON object"),
+            ("{}", "question: nothing is none of list, sql"),
+            (r#"{"question": 3}"#, "question: nothing is none of"),
+            (r#"{"question": "averge"}"#, "did you mean `average`"),
+            (r#"{"question": "average", "ower": ["step"]}"#, "unknown field `ower`, expected one of `filter`"),
+            (r#"{"question": "average", "ower": ["step"]}"#, "did you mean `over`"),
+            (r#"{"question": "average", "over": ["steps"]}"#, "over: unknown variant `steps`"),
+            (r#"{"question": "average", "filter": {"were": "step < 3"}}"#, "unknown field `were`"),
+            (r#"{"question": "average", "filter": {"step": "3"}}"#, "step: invalid type: string"),
+            (r#"{"question": "average", "reduction": {"reducer": "avg"}}"#, "reducer: unknown variant `avg`"),
+            (r#"{"question": "average", "reduction": {"rollup": false}}"#, "did you mean `rollups`"),
+            (r#"{"question": "average", "arrange": {"sort": ["mean:down"]}}"#, "sort: `down` is neither asc nor desc"),
+            (r#"{"question": "list", "arrange": {"limit": -1}}"#, "limit: invalid value"),
+            (r#"{"question": "list", "table": "tails"}"#, "table: unknown variant `tails`"),
+            (r#"{"question": "sql"}"#, "missing field `statement`"),
+            (r#"{"question": "compare"}"#, "missing field `across`"),
+            (r#"{"question": "compare", "across": "wieght"}"#, "did you mean `weight`"),
+            (r#"{"question": "compare", "across": "seed", "metrics": ["cosin"]}"#, "did you mean `cosine`"),
+            (r#"{"question": "map", "size": [24]}"#, "size: invalid length 1"),
+        ] {
+            let error = Question::from_json(json).unwrap_err();
+            assert!(matches!(error, QueryError::NotAQuestion { .. }), "{json}");
+            assert!(error.to_string().contains(said), "{json}: {error}");
+        }
+        let wrong = Question::from_json(r#"{"question": "list", "filter": {"where": "stepp < 3"}}"#).unwrap();
+        assert!(matches!(wrong.check(), Err(QueryError::UnknownColumn { .. })));
+    }
+
+    /// The values of some columns of a row.
+    fn row_of(answer: &Answer, columns: &[String], row: usize) -> String {
+        let value = |name: &String| answer.table.column(name).unwrap().get(row).unwrap().to_string();
+        columns.iter().map(value).collect::<Vec<_>>().join("|")
+    }
+
+    #[test]
+    fn an_answer_says_what_it_is_and_its_keys_tell_all_rows_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path());
+        let mut kinds = Vec::new();
+        for question in questions() {
+            let answer = question.run(&store, &Silent).unwrap();
+            kinds.push(answer.kind);
+            let known: HashSet<String> =
+                (0..answer.table.height()).map(|row| row_of(&answer, &answer.keys, row)).collect();
+            if matches!(question, Question::Sql(_)) {
+                assert!(answer.keys.is_empty());
+            } else {
+                assert!(answer.table.height() > 0);
+                assert_eq!(known.len(), answer.table.height(), "{question:?}: {:?}", answer.keys);
+            }
+        }
+        use AnswerKind::{Differences, Map, Maps, Matrix, Pairs, Rows, Series};
+        assert_eq!(kinds, [Rows, Rows, Rows, Maps, Maps, Series, Map, Pairs, Pairs, Matrix, Differences]);
+        let without_step = List {
+            arrange: Arrange { columns: Some(vec!["video_id".into(), "token".into()]), ..Arrange::default() },
+            ..List::default()
+        };
+        assert!(without_step.run(&store).unwrap().keys.is_empty());
+    }
+
+    #[test]
+    fn what_is_done_task_by_task_is_the_answer() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path());
+        for question in questions() {
+            let expected = question.run(&store, &Silent).unwrap();
+            let plan = question.plan(&store.snapshot()).unwrap();
+            for grain in [Grain::Fine, Grain::Coarse] {
+                let mut merger = plan.merger();
+                let mut tasks: Vec<Task> = plan.tasks(grain).collect();
+                fastrand::Rng::with_seed(7).shuffle(&mut tasks);
+                for task in tasks {
+                    let left = Task::from_bytes(&task.to_bytes().unwrap()).unwrap().run(&store.snapshot()).unwrap();
+                    merger.accept(Partial::from_bytes(&left.to_bytes().unwrap()).unwrap()).unwrap();
+                }
+                let found = merger.finish().unwrap();
+                assert_eq!(found.to_bytes().unwrap(), expected.to_bytes().unwrap(), "{question:?}");
+            }
+            let explained = question.explain(&store).unwrap();
+            if let Explanation::Maps(explained) = explained {
+                let decoded: u64 = explained.arrays.iter().map(|array| array.decoded_bytes).sum();
+                assert_eq!(decoded, expected.read.bytes, "nothing is read twice: {question:?}");
+                assert!(decoded > 0);
+            }
+        }
+    }
+
+    #[test]
+    fn difference_maps_come_of_the_same_reading() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path());
+        let filter = || Filter { token: Some("circle".into()), ..Filter::parse("step < 3").unwrap() };
+        let alone = Compare::new(filter(), Across::Seed).run(&store, &Silent).unwrap();
+        let both = Compare { differences: true, ..Compare::new(filter(), Across::Seed) };
+        let mut both = both.run(&store, &Silent).unwrap();
+        let maps = Compare { form: Form::Maps, ..Compare::new(filter(), Across::Seed) }.run(&store, &Silent).unwrap();
+        let beside = both.differences.take().unwrap();
+        assert_eq!(both.to_bytes().unwrap(), alone.to_bytes().unwrap());
+        assert!(beside.table.equals_missing(&maps.table));
+        assert_eq!((&beside.maps, beside.kind), (&maps.maps, AnswerKind::Differences));
+        both.differences = Some(beside.clone());
+        let sent = Answer::from_bytes(&both.to_bytes().unwrap()).unwrap().differences.unwrap();
+        assert_eq!(sent.to_bytes().unwrap(), beside.to_bytes().unwrap());
+    }
 }

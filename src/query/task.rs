@@ -1,7 +1,8 @@
 //! What is done with maps: chunks are decoded, and their maps folded into the groups that they go to.
 //!
-//! A [`Portion`] is the smallest piece of that; a [`Task`] is one or several of them, for whoever does it. It is a value:
-//! running it needs the task and the store, and leaves a [`Partial`], for the [`Merger`](super::Merger) of the plan.
+//! A [`Portion`] is the smallest piece of that; a [`Task`] is one or several of them, for whoever does it. It is a
+//! value: running it needs the task and the store, and leaves a [`Partial`], for the [`Merger`](super::Merger) of the
+//! plan.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;

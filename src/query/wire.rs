@@ -33,7 +33,7 @@ struct Portions {
     arrays: Vec<Arc<str>>,
     placed: Vec<Arc<[Placed]>>,
     groups: Vec<Arc<[u32]>>,
-    portions: Vec<SentPortion>,
+    sent: Vec<SentPortion>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -113,13 +113,13 @@ impl Portions {
             placed: placed.number(&portion.placed),
             pieces: portion.pieces.iter().map(|piece| (piece.row, piece.chunk, groups.number(&piece.groups))).collect(),
         });
-        all.portions = sent.collect();
+        all.sent = sent.collect();
         all
     }
 
     /// The portions; `None` if they name what is not there.
     fn received(self) -> Option<Vec<Portion>> {
-        let Self { arrays, placed, groups, portions } = self;
+        let Self { arrays, placed, groups, sent } = self;
         let received = |sent: SentPortion| {
             let pieces = sent.pieces.into_iter().map(|(row, chunk, of)| {
                 let groups = groups.get(of)?.clone();
@@ -139,7 +139,7 @@ impl Portions {
                 pieces: pieces.collect::<Option<_>>()?,
             })
         };
-        portions.into_iter().map(received).collect()
+        sent.into_iter().map(received).collect()
     }
 }
 
@@ -220,7 +220,9 @@ impl Partial {
             groups: groups.iter().map(|(group, _)| *group).collect(),
         };
         let mut tail = Vec::new();
-        groups.iter().for_each(|(_, folded)| folded.write_to(&mut tail));
+        for (_, folded) in groups {
+            folded.write_to(&mut tail);
+        }
         Kind::Partial.to_bytes(&head, &tail)
     }
 
@@ -329,7 +331,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn changed_bytes_are_found(at in any::<prop::sample::Index>(), bit in 0..8_u8, end in any::<prop::sample::Index>()) {
+        fn changed_bytes_are_found(
+            at in any::<prop::sample::Index>(),
+            bit in 0..8_u8,
+            end in any::<prop::sample::Index>(),
+        ) {
             let partial = Partial {
                 plan: 3,
                 portions: 2..5,

@@ -96,7 +96,7 @@ impl StoredArray {
             return Ok(());
         }
         let found = format!("its chunks are {} {}; expected {len} {dtype}", chunks.len, chunks.dtype);
-        Err(StoreError::damaged(&self.storage.place(&self.path), found))
+        Err(StoreError::damaged(self.storage.place(&self.path), found))
     }
 
     /// Decodes an inner chunk of a step, with its checksum verified. `visit` gets its values, in the machine's byte

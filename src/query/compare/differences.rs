@@ -2,7 +2,7 @@
 
 use polars::prelude::{Column, DataFrame, PlSmallStr};
 
-use super::{SideMap, Sides};
+use super::{Comparison, SideMap};
 use crate::grid::Grid;
 use crate::query::answer::{Answer, AnswerKind, Maps, Statistics, axes, key_column, shape_columns};
 use crate::query::error::QueryError;
@@ -39,7 +39,7 @@ impl Differences {
         }
     }
 
-    pub(super) fn answer(self, of: &Sides) -> Result<Answer, QueryError> {
+    pub(super) fn answer(self, of: &Comparison) -> Result<Answer, QueryError> {
         let side = |name: &'static str, pick: fn(&Difference) -> usize| {
             let values: Vec<&KeyValue> = self.rows.iter().map(|row| &of.sides[pick(row)]).collect();
             key_column(of.question.across.key(), &values).with_name(PlSmallStr::from_static(name))

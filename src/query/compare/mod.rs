@@ -147,7 +147,7 @@ pub enum Form {
 
 /// The sides, and which of them are compared.
 #[derive(Debug)]
-struct Sides {
+struct Comparison {
     question: Compare,
     sides: Vec<KeyValue>,
     /// As numbers of sides: those that are measured, and those whose differences are taken.
@@ -197,11 +197,6 @@ impl Compare {
     /// # Errors
     /// If the store cannot be read, nothing or a single side is selected, or grids differ.
     pub fn plan(&self, snapshot: &Snapshot) -> Result<Plan, QueryError> {
-        let (work, selected, sides) = self.sides(snapshot)?;
-        Ok(Plan::of(snapshot, work, selected, sides).arranged(&self.arrange))
-    }
-
-    fn sides(&self, snapshot: &Snapshot) -> Result<(Work, Selected, Sides), QueryError> {
         let mut selection = Selection::find(snapshot, &self.filter)?;
         let words: BTreeSet<&str> = selection.steps.iter().map(|step| &*step.token).collect();
         if self.across != Across::Token && words.len() > 1 {
@@ -260,8 +255,8 @@ impl Compare {
         notes.dedup();
         work.notes = notes;
         let question = self.clone();
-        let sides = Sides { question, sides, pairs, differences, timesteps, last_steps, awaited };
-        Ok((work, Selected::of(&selection.steps), sides))
+        let ending = Comparison { question, sides, pairs, differences, timesteps, last_steps, awaited };
+        Ok(Plan::of(snapshot, work, Selected::of(&selection.steps), ending).arranged(&self.arrange))
     }
 
     /// The pairs to compare: (a, b) as numbers of sides.
@@ -315,7 +310,7 @@ impl Compare {
     }
 }
 
-impl Ending for Sides {
+impl Ending for Comparison {
     fn begin<'a>(&'a self, plan: &'a Plan) -> Box<dyn Assembly + 'a> {
         Box::new(Comparing {
             of: self,
@@ -345,7 +340,7 @@ impl Ending for Sides {
 
 /// A comparison while its maps come.
 struct Comparing<'a> {
-    of: &'a Sides,
+    of: &'a Comparison,
     groups: &'a [Group],
     /// Maps of each step that have not come, and those that have.
     awaited: BTreeMap<Option<i32>, usize>,
@@ -397,7 +392,7 @@ struct SideMap<'a> {
     group: &'a Group,
 }
 
-impl Sides {
+impl Comparison {
     /// The maps of a step, by the numbers of their sides.
     fn by_side<'a>(&self, groups: &'a [Group], maps: &'a [Reduced]) -> Vec<Option<SideMap<'a>>> {
         let mut by_side = vec![None; self.sides.len()];

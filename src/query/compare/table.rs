@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use polars::prelude::{Column, DataFrame, PlSmallStr};
 use rayon::prelude::*;
 
-use super::{Across, Compare, SideMap, Sides};
+use super::{Across, Compare, Comparison, SideMap};
 use crate::metrics::{Measured, Metric};
 use crate::query::answer::{Answer, AnswerKind, key_column};
 use crate::query::error::QueryError;
@@ -21,7 +21,7 @@ pub(super) struct Row {
     pub n: u64,
 }
 
-impl Sides {
+impl Comparison {
     /// All metrics of all pairs at one step.
     pub(super) fn measure(&self, step: Option<i32>, maps: &[Option<SideMap<'_>>]) -> Vec<Row> {
         let measured: Vec<Option<(Measured<'_>, u64)>> = maps
