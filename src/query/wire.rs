@@ -409,7 +409,7 @@ mod tests {
         ] {
             let work = Work::plan(&Full, &steps, keys, Reduction::default(), &Bounds::default()).unwrap();
             assert_eq!(work.decoded_bytes(), 25_000 * 60 * 6 * 23_850 * 2);
-            assert!(work.bundles.len() < 3000, "{keys:?}: {} tasks", work.bundles.len());
+            assert!(work.bundles.len() < 2000, "{keys:?}: {} tasks", work.bundles.len());
             let largest = work.bundles.iter().step_by(50).map(|bundle| {
                 let task = Task { plan: 1, first: 0, portions: work.portions[bundle.clone()].to_vec() };
                 task.to_bytes().unwrap().len()
