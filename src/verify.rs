@@ -74,7 +74,7 @@ pub enum VerifyError {
     Query(#[from] QueryError),
     /// The dump to compare with cannot be read.
     #[error(transparent)]
-    Dump(#[from] DumpError),
+    Dump(DumpError),
     /// Nothing of the store is in the dump.
     #[error("nothing was compared: no step of the store is in the dump ({not_in_store} steps there)")]
     NothingCompared {
@@ -124,6 +124,12 @@ impl LayerError for VerifyError {
     }
 }
 
+impl From<DumpError> for VerifyError {
+    fn from(error: DumpError) -> Self {
+        if matches!(error.problem, Problem::Cancelled) { Self::Cancelled } else { Self::Dump(error) }
+    }
+}
+
 impl From<Cancelled> for VerifyError {
     fn from(_: Cancelled) -> Self {
         Self::Cancelled
@@ -154,7 +160,7 @@ pub fn run(store: &Store, options: &VerifyOptions, progress: &dyn Progress) -> R
     if let Some(videos) = &options.videos {
         index.retain(|video| videos.contains(&video.record.video_id));
     }
-    let sources = if options.against.is_empty() { None } else { Some(Sources::find(&index, options)?) };
+    let sources = if options.against.is_empty() { None } else { Some(Sources::find(&index, options, progress)?) };
     report.faults.extend(damaged);
     let chosen = match options.filter.as_ref().map(|filter| StepSet::find(store, filter)).transpose() {
         // Which steps match cannot be told from damaged tables; what is damaged can.
@@ -222,8 +228,8 @@ struct Sources {
 }
 
 impl Sources {
-    fn find(index: &[VideoIndex], options: &VerifyOptions) -> Result<Self, VerifyError> {
-        let mut dump = Dump::find(&options.against)?;
+    fn find(index: &[VideoIndex], options: &VerifyOptions, progress: &dyn Progress) -> Result<Self, VerifyError> {
+        let mut dump = Dump::find_unless_cancelled(&options.against, progress)?;
         let spellings = index.iter().flat_map(|video| &video.rows).map(|row| (composed(&row.token), row.token.clone()));
         dump.unify_spellings(spellings.collect());
         let prefixed = |id: &str| options.prefix.as_ref().map_or(id.to_owned(), |prefix| format!("{prefix}/{id}"));

@@ -521,7 +521,7 @@ class Store:
             done = self._native.export(json.dumps(maps), _check.path(to), layout, format, report)
         return ExportReport(**json.loads(done))
 
-    def gc(self, *, dry_run: bool = False, single_writer: bool = False) -> GcReport:
+    def gc(self, *, dry_run: bool = False, single_writer: bool = False, progress: Progress = False) -> GcReport:
         """Remove what no commit names: old versions of changed videos, and what an interrupted ingest left.
 
         Parameters
@@ -530,6 +530,8 @@ class Store:
             Remove nothing, and return what would be.
         single_writer : bool
             Promise that no other process writes into the store: it may be on a file system without locks then.
+        progress : bool, tqdm class or function of (bytes removed, bytes in all)
+            Show or tell the progress.
 
         Returns
         -------
@@ -540,7 +542,9 @@ class Store:
         StoreError
             If somebody is writing into the store, or something cannot be removed.
         """
-        return GcReport(json.loads(self._native.gc(dry_run, single_writer)), dry_run)
+        with following(progress, "gc") as report:
+            removed = self._native.gc(dry_run, single_writer, report)
+        return GcReport(json.loads(removed), dry_run)
 
 
 class _Explained(Store):

@@ -129,9 +129,16 @@ impl Store {
     }
 
     /// Removes what no commit names, or says what that is: `path` and `bytes` of each, as JSON.
-    fn gc(&self, py: Python<'_>, dry_run: bool, single_writer: bool) -> PyResult<String> {
+    fn gc(
+        &self,
+        py: Python<'_>,
+        dry_run: bool,
+        single_writer: bool,
+        progress: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<String> {
         let store = self.store.clone().as_single_writer(single_writer);
-        let garbage = work::run(py, None, |_| if dry_run { store.garbage() } else { store.gc() })?;
+        let gc = |watch: &Watch| if dry_run { store.garbage() } else { store.gc(watch) };
+        let garbage = work::run(py, progress.as_ref(), gc)?;
         self.warn_of_damage(py)?;
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let of = |Garbage { path, bytes }: &Garbage| json!({"path": text(path), "bytes": bytes});

@@ -4,9 +4,13 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::progress::Bar;
 use super::shared::{SingleWriterArg, StoreArg};
 use super::{Failure, Global, say_left_out, show, units};
 use crate::store::Store;
+
+/// Below this, all is removed before a progress bar would be read.
+const WORTH_A_BAR: u64 = 1 << 30;
 
 /// Remove from a store what no commit names: old versions of changed videos, and what an interrupted ingest left.
 #[derive(Debug, Args)]
@@ -26,7 +30,9 @@ pub(super) struct GcArgs {
 
 pub(super) fn run(args: &GcArgs, global: &Global) -> Result<ExitCode, Failure> {
     let store = Store::open(&args.at.store)?.as_single_writer(args.writer.single_writer);
-    let garbage = if args.dry_run { store.garbage()? } else { store.gc()? };
+    let bar = Bar::of_bytes("gc", global.quiet).from(WORTH_A_BAR);
+    let garbage = if args.dry_run { store.garbage()? } else { store.gc(&bar)? };
+    bar.finish();
     let verb = if args.dry_run { "would remove" } else { "removed" };
     if !global.quiet {
         for item in &garbage {

@@ -11,6 +11,7 @@ use super::foreign::is_foreign;
 use super::listing::{Listing, TOKEN_PREFIX, is_number, is_step_file};
 use super::word::{as_component, composed};
 use super::{Dump, DumpError, Problem, Series, StepMetadata, Video, read_summary};
+use crate::progress::{Progress, Silent};
 
 /// Directories nested deeper than this below the given one are not searched.
 const MAX_DEPTH: usize = 16;
@@ -27,7 +28,15 @@ impl Dump {
     /// # Errors
     /// If a given directory cannot be read. What is wrong below it is listed in [`Dump::problems`].
     pub fn find(paths: &[impl AsRef<Path>]) -> Result<Self, DumpError> {
-        let mut walk = Walk::default();
+        Self::find_unless_cancelled(paths, &Silent)
+    }
+
+    /// As [`find`](Self::find), for as long as whoever follows the work lets it.
+    ///
+    /// # Errors
+    /// The same, and [`Problem::Cancelled`].
+    pub fn find_unless_cancelled(paths: &[impl AsRef<Path>], progress: &dyn Progress) -> Result<Self, DumpError> {
+        let mut walk = Walk::new(progress);
         for path in paths {
             let path = path.as_ref();
             let failed = |error| Problem::from(error).at(path);
@@ -41,7 +50,12 @@ impl Dump {
         }
         walk.follow_links();
         let found: Vec<VideoDir> = walk.videos.into_values().collect();
-        let listed: Vec<(Video, Listing)> = found.into_par_iter().map(VideoDir::list).collect();
+        let list = |video: VideoDir| (!progress.is_cancelled()).then(|| video.list());
+        let listed: Option<Vec<(Video, Listing)>> = found.into_par_iter().map(list).collect();
+        let Some(listed) = listed.filter(|_| !progress.is_cancelled()) else {
+            let path = paths.first().map_or(Path::new(""), AsRef::as_ref);
+            return Err(Problem::Cancelled.at(path));
+        };
         let mut dump = Self { problems: walk.problems, warnings: walk.warnings, ..Self::default() };
         for (video, listing) in listed {
             dump.videos.push(video);
@@ -184,8 +198,8 @@ fn is_word_dir(dir: &Path) -> bool {
 }
 
 /// The search for video directories.
-#[derive(Default)]
-struct Walk {
+struct Walk<'a> {
+    progress: &'a dyn Progress,
     videos: BTreeMap<PathBuf, VideoDir>,
     /// The directories that were looked at, links resolved, each with the path that led to it.
     visited: HashMap<PathBuf, PathBuf>,
@@ -196,9 +210,23 @@ struct Walk {
     warnings: Vec<DumpError>,
 }
 
-impl Walk {
+impl<'a> Walk<'a> {
+    fn new(progress: &'a dyn Progress) -> Self {
+        Self {
+            progress,
+            videos: BTreeMap::new(),
+            visited: HashMap::new(),
+            links: VecDeque::new(),
+            problems: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
     /// Looks at one directory: is it a video's, or is there one below?
     fn directory(&mut self, dir: &Path, depth: usize) {
+        if self.progress.is_cancelled() {
+            return;
+        }
         let resolved = match fs::canonicalize(dir) {
             Ok(resolved) => resolved,
             Err(error) => return self.problems.push(Problem::from(error).at(dir)),

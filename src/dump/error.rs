@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::torch::TorchError;
 use crate::dtype::SourceDtype;
-use crate::error::{ErrorKind, LayerError};
+use crate::error::{Cause, ErrorKind, LayerError};
 use crate::remedy::{OptionName, Remedy};
 
 /// A problem with one file or directory of a dump.
@@ -62,8 +62,9 @@ pub enum Problem {
     /// The npy header does not parse.
     #[error("not an npy file: {found}; expected the npy format, version 1, 2 or 3")]
     NotNpy {
-        /// What was found.
-        found: String,
+        /// What was found: in words, or what a library says.
+        #[source]
+        found: Cause,
     },
     /// The array is not of floats.
     #[error("the array's type is {found}; expected float16, float32 or float64")]
@@ -132,8 +133,9 @@ pub enum Problem {
     /// An npz archive that cannot be used.
     #[error("not a usable npz archive: {found}; expected an array named `attention`, or one array of a step")]
     Npz {
-        /// What was found.
-        found: String,
+        /// What a library says.
+        #[source]
+        found: Cause,
     },
     /// A torch file that cannot be used.
     #[error(transparent)]
@@ -219,7 +221,8 @@ pub enum Problem {
     #[error("not valid JSON: {found}; expected one object")]
     Json {
         /// What the parser says.
-        found: String,
+        #[source]
+        found: Cause,
     },
     /// An entry of a word's directory that is no step.
     #[error("not a step file: {found}; expected names such as step_000.npy, .npy.gz, .pt, .pt.gz or .npz")]
@@ -270,6 +273,9 @@ pub enum Problem {
         /// What to try.
         remedy: Remedy,
     },
+    /// Whoever follows the work wanted it to stop.
+    #[error("the search for steps was stopped")]
+    Cancelled,
     /// A remark in words: for warnings.
     #[error("{0}")]
     Remark(String),
@@ -289,6 +295,7 @@ impl LayerError for DumpError {
     fn kind(&self) -> ErrorKind {
         match &self.problem {
             Problem::Io(error) if error.kind() == io::ErrorKind::NotFound => ErrorKind::NotFound,
+            Problem::Cancelled => ErrorKind::Cancelled,
             _ => ErrorKind::Dump,
         }
     }

@@ -333,7 +333,7 @@ fn read_object(path: &Path) -> Result<(Object, Vec<String>), Problem> {
     match Json::parse(&text) {
         Ok(Parsed { value: Json::Object(object), remarks }) => Ok((object, remarks)),
         Ok(_) => Err(Problem::Json { found: "it is not an object".into() }),
-        Err(found) => Err(Problem::Json { found }),
+        Err(found) => Err(Problem::Json { found: found.into() }),
     }
 }
 

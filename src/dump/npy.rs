@@ -52,10 +52,10 @@ impl NpyHeader {
             } else {
                 format!("the header claims {declared} bytes (more than {HEADER_LIMIT})")
             };
-            return Err(Problem::NotNpy { found });
+            return Err(Problem::NotNpy { found: found.into() });
         }
         let mut rest = head;
-        let header = Header::from_reader(&mut rest).map_err(|error| Problem::NotNpy { found: error.to_string() })?;
+        let header = Header::from_reader(&mut rest).map_err(|error| Problem::NotNpy { found: error.into() })?;
         let descriptor =
             header.type_descriptor.as_string().cloned().unwrap_or_else(|| header.type_descriptor.to_string());
         let not_float = || Problem::NotFloat { found: in_words(&descriptor) };

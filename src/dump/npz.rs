@@ -7,6 +7,7 @@ use zip::ZipArchive;
 use super::Problem;
 use super::array::without_batch;
 use super::npy::{HEADER_LIMIT, NpyHeader};
+use crate::error::Cause;
 
 /// Arrays of an archive whose heads are looked at.
 const MOST_ARRAYS: usize = 256;
@@ -31,10 +32,10 @@ pub(super) struct Npz<R> {
 impl<R: Read + Seek> Npz<R> {
     pub fn open(mut file: R) -> Result<Self, Problem> {
         let listed = listed_entries(&mut file);
-        let archive = ZipArchive::new(file).map_err(|error| unusable(&error))?;
+        let archive = ZipArchive::new(file).map_err(unusable)?;
         // Of entries of one name the archive has the last.
         match listed {
-            Some(listed) if listed > archive.len() => Err(unusable(&"it has several arrays of one name")),
+            Some(listed) if listed > archive.len() => Err(unusable("it has several arrays of one name")),
             _ => Ok(Self { archive }),
         }
     }
@@ -42,13 +43,13 @@ impl<R: Read + Seek> Npz<R> {
     /// The array that is meant: the one that is `wanted`, else `attention`, else the only one that can be a step.
     pub fn choose(&mut self, wanted: Option<&str>) -> Result<NpzArray, Problem> {
         if self.archive.len() > MOST_ARRAYS {
-            return Err(unusable(&format!("it has {} entries, more than {MOST_ARRAYS}", self.archive.len())));
+            return Err(unusable(format!("it has {} entries, more than {MOST_ARRAYS}", self.archive.len())));
         }
         // As numpy has them: by name, without the extension.
         let mut arrays: Vec<(String, usize, Result<NpyHeader, Problem>)> = Vec::new();
         for index in 0..self.archive.len() {
-            let mut entry = self.archive.by_index(index).map_err(|error| unusable(&error))?;
-            let name = entry.name().map_err(|error| unusable(&error))?.into_owned();
+            let mut entry = self.archive.by_index(index).map_err(unusable)?;
+            let name = entry.name().map_err(unusable)?.into_owned();
             let mut head = Vec::new();
             let read = entry.by_ref().take(HEADER_LIMIT as u64).read_to_end(&mut head);
             let header = read.map_err(Problem::Io).and_then(|_| NpyHeader::parse(&head));
@@ -67,18 +68,18 @@ impl<R: Read + Seek> Npz<R> {
         if let Some((name, ..)) =
             arrays.iter().enumerate().find(|(at, (name, ..))| named(name) != Some(*at)).map(|(_, array)| array)
         {
-            return Err(unusable(&format!("it has several arrays of one name: {name}")));
+            return Err(unusable(format!("it has several arrays of one name: {name}")));
         }
         let steps: Vec<usize> = (0..arrays.len()).filter(|&place| can_be_a_step(&arrays[place].2)).collect();
         let chosen = match (wanted, named("attention"), &steps[..]) {
             (Some(wanted), ..) => named(wanted).ok_or_else(|| {
                 let names = list(arrays.iter().map(|(name, ..)| name.as_str()).collect());
-                unusable(&format!("it has no array `{wanted}`; there are {names}"))
+                unusable(format!("it has no array `{wanted}`; there are {names}"))
             })?,
             (None, Some(attention), _) => attention,
             (None, None, [only]) => *only,
             (None, None, []) => match &arrays[..] {
-                [] => return Err(unusable(&"it holds no array")),
+                [] => return Err(unusable("it holds no array")),
                 [_] => 0,
                 _ => {
                     let described = arrays.iter().map(|(name, _, header)| match header {
@@ -86,7 +87,7 @@ impl<R: Read + Seek> Npz<R> {
                         Err(problem) => format!("{name} ({problem})"),
                     });
                     let described = described.take(8).collect::<Vec<_>>().join("; ");
-                    return Err(unusable(&format!("none of its arrays can be a step: {described}")));
+                    return Err(unusable(format!("none of its arrays can be a step: {described}")));
                 }
             },
             (None, None, several) => {
@@ -96,7 +97,7 @@ impl<R: Read + Seek> Npz<R> {
         };
         let (name, index, header) = arrays.swap_remove(chosen);
         let header = header.map_err(|problem| match problem {
-            Problem::Io(error) => unusable(&format!("array {name}: {error}")),
+            Problem::Io(error) => unusable(format!("array {name}: {error}")),
             other => other,
         })?;
         let mut others: Vec<String> = arrays.into_iter().map(|(name, ..)| name).collect();
@@ -106,9 +107,9 @@ impl<R: Read + Seek> Npz<R> {
 
     /// Extracts an array: no more of it than its own header promises, and that only within `limit`.
     pub fn extract(&mut self, array: &NpzArray, limit: u64, npy: &mut Vec<u8>) -> Result<(), Problem> {
-        let entry = self.archive.by_index(array.index).map_err(|error| unusable(&error))?;
+        let entry = self.archive.by_index(array.index).map_err(unusable)?;
         read_promised(entry, limit, npy).map_err(|error| match error {
-            Problem::Io(error) => unusable(&format!("array {}: {error}", array.name)),
+            Problem::Io(error) => unusable(format!("array {}: {error}", array.name)),
             other => other,
         })
     }
@@ -124,8 +125,8 @@ fn listed_entries(file: &mut (impl Read + Seek)) -> Option<usize> {
     (end.starts_with(b"PK\x05\x06") && listed < u16::MAX).then_some(listed.into())
 }
 
-fn unusable(error: &dyn std::fmt::Display) -> Problem {
-    Problem::Npz { found: error.to_string() }
+fn unusable(error: impl Into<Cause>) -> Problem {
+    Problem::Npz { found: error.into() }
 }
 
 /// Reads an npy stream to its end, but at most one byte more than its header promises.

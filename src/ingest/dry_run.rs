@@ -23,7 +23,7 @@ pub(super) fn dry_run(
     options: &IngestOptions,
     observer: &dyn Observer,
 ) -> Result<DryRun, IngestError> {
-    let dump = find(dumps)?;
+    let dump = find(dumps, observer)?;
     let store = Store::open_or_room_for_one(path)?;
     dry_run_of(dump, store.as_ref(), options, observer)
 }

@@ -16,7 +16,7 @@ use crate::store::StoreError;
 pub enum IngestError {
     /// A given dump directory cannot be read, or (with [`OnError::Fail`](super::OnError::Fail)) a file cannot be used.
     #[error(transparent)]
-    Dump(#[from] DumpError),
+    Dump(DumpError),
     /// The store cannot be read or written: a full disk, for one.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -101,6 +101,12 @@ pub enum AcceptError {
     /// It is what a job of another kind leaves.
     #[error("this is not what a job of this kind leaves")]
     Other,
+}
+
+impl From<DumpError> for IngestError {
+    fn from(error: DumpError) -> Self {
+        if matches!(error.problem, Problem::Cancelled) { Self::Cancelled } else { Self::Dump(error) }
+    }
 }
 
 impl LayerError for IngestError {

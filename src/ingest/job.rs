@@ -260,7 +260,7 @@ mod tests {
 
     /// Runs an ingest whose jobs, and what they leave, go through bytes. Returns the jobs.
     fn through_bytes(store: &std::path::Path) -> Vec<Job> {
-        let mut ingest = Ingest::begin(&[DUMP], store, &IngestOptions::default()).unwrap();
+        let mut ingest = Ingest::begin(&[DUMP], store, &IngestOptions::default(), &Silent).unwrap();
         let (worker, mut jobs) = (Worker::default(), Vec::new());
         while let Next::Job(job) = ingest.next() {
             let sent = Job::from_bytes(&job.to_bytes().unwrap()).unwrap();

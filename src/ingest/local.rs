@@ -16,6 +16,7 @@ use super::run::{Ingest, Next, Pass};
 use super::select::{Selected, find, found_in, select};
 use super::series::StepPlan;
 use crate::dump::{Dump, Video};
+use crate::progress::Progress;
 use crate::store::Store;
 
 pub(super) fn run(
@@ -24,7 +25,7 @@ pub(super) fn run(
     options: &IngestOptions,
     observer: &dyn Observer,
 ) -> Result<Report, IngestError> {
-    let (dump, prompts) = (find(dumps)?, Prompts::new(options)?);
+    let (dump, prompts) = (find(dumps, observer)?, Prompts::new(options)?);
     let (store, selected) = open(dump, path, options)?;
     driven(&store, selected, None, options, &prompts, observer)?.finish()
 }
@@ -37,7 +38,7 @@ pub(super) fn mend(
     options: &IngestOptions,
     observer: &dyn Observer,
 ) -> Result<Report, IngestError> {
-    let dump = if dumps.is_empty() { Dump::default() } else { find(dumps)? };
+    let dump = if dumps.is_empty() { Dump::default() } else { find(dumps, observer)? };
     let store = Store::open(path)?.as_single_writer(options.single_writer);
     let mut of_dump: HashMap<String, Video> = HashMap::new();
     if !dump.videos.is_empty() {
@@ -62,8 +63,13 @@ pub(super) fn pass(
 }
 
 /// An ingest that somebody else drives.
-pub(super) fn begin(dumps: &[impl AsRef<Path>], path: &Path, options: &IngestOptions) -> Result<Ingest, IngestError> {
-    let (dump, prompts) = (find(dumps)?, Prompts::new(options)?);
+pub(super) fn begin(
+    dumps: &[impl AsRef<Path>],
+    path: &Path,
+    options: &IngestOptions,
+    progress: &dyn Progress,
+) -> Result<Ingest, IngestError> {
+    let (dump, prompts) = (find(dumps, progress)?, Prompts::new(options)?);
     let (store, selected) = open(dump, path, options)?;
     machine(&store, selected, None, options, &prompts)
 }

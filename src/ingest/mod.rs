@@ -49,6 +49,7 @@ pub(crate) use transform::transform;
 pub use writer::{StoreWriter, WriterOptions};
 
 use crate::dump::Dump;
+use crate::progress::Progress;
 pub use crate::progress::Silent;
 
 /// Nothing panics while it holds a lock of an ingest, so none is ever poisoned.
@@ -79,10 +80,11 @@ impl Ingest {
     ///
     /// ```
     /// use attnkit::ingest::{Done, Ingest, IngestError, IngestOptions, Job, Next, Worker};
+    /// use attnkit::progress::Silent;
     ///
     /// # let dir = tempfile::tempdir().unwrap();
     /// let dump = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/variants/gzip");
-    /// let mut ingest = Ingest::begin(&[dump], dir.path().join("store"), &IngestOptions::default())?;
+    /// let mut ingest = Ingest::begin(&[dump], dir.path().join("store"), &IngestOptions::default(), &Silent)?;
     ///
     /// // Elsewhere: whoever reaches the store and the dump can run a job.
     /// let worker = Worker::default();
@@ -103,8 +105,9 @@ impl Ingest {
         dumps: &[impl AsRef<Path>],
         store: impl AsRef<Path>,
         options: &IngestOptions,
+        progress: &dyn Progress,
     ) -> Result<Self, IngestError> {
-        local::begin(dumps, store.as_ref(), options)
+        local::begin(dumps, store.as_ref(), options, progress)
     }
 }
 

@@ -12,17 +12,18 @@ use super::plan::PlanTask;
 use super::prompts::Prompts;
 use super::report::{Event, Remark};
 use crate::dump::{Dump, DumpError, StepFiles, Video};
+use crate::progress::Progress;
 use crate::store::Store;
 
 /// Files that are named where nothing of a dump is understood.
 const PROBLEMS_NAMED: usize = 5;
 
 /// Searches directories that must be dumps.
-pub(super) fn find(dumps: &[impl AsRef<Path>]) -> Result<Dump, IngestError> {
+pub(super) fn find(dumps: &[impl AsRef<Path>], progress: &dyn Progress) -> Result<Dump, IngestError> {
     if let Some(store) = dumps.iter().map(AsRef::as_ref).find(|path| Store::is_at(path)) {
         return Err(IngestError::IsStore { path: store.to_owned() });
     }
-    let dump = Dump::find(dumps)?;
+    let dump = Dump::find_unless_cancelled(dumps, progress)?;
     if dump.videos.is_empty() && dump.problems.is_empty() {
         return Err(IngestError::nothing_found(dumps));
     }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::IngestOptions;
 use crate::bounded;
-use crate::error::{ErrorKind, LayerError};
+use crate::error::{Cause, ErrorKind, LayerError};
 use crate::remedy::Remedy;
 
 /// The most bytes of a file of settings.
@@ -31,6 +31,8 @@ pub struct SettingsError {
     pub path: PathBuf,
     /// What was found and what was expected.
     pub found: String,
+    /// What the system or a library says, if one does.
+    pub source: Option<Cause>,
 }
 
 impl LayerError for SettingsError {
@@ -75,13 +77,15 @@ impl Settings {
 /// # Errors
 /// If the file cannot be read, is not YAML, or a known key has a value it cannot have.
 pub fn read_settings(path: &Path) -> Result<Settings, SettingsError> {
+    let refused = |found: String, source| SettingsError { path: path.to_owned(), found, source };
     let text = bounded::read_text(path, FILE_BYTES)
-        .map_err(|error| SettingsError { path: path.to_owned(), found: format!("cannot be read: {error}") })?;
-    parse(&text).map_err(|found| SettingsError { path: path.to_owned(), found })
+        .map_err(|error| refused(format!("cannot be read: {error}"), Some(error.into())))?;
+    let document = serde_saphyr::from_str(&text)
+        .map_err(|error| refused(format!("not valid YAML: {error}"), Some(error.into())))?;
+    settings_in(document).map_err(|found| refused(found, None))
 }
 
-fn parse(text: &str) -> Result<Settings, String> {
-    let document: Value = serde_saphyr::from_str(text).map_err(|error| format!("not valid YAML: {error}"))?;
+fn settings_in(document: Value) -> Result<Settings, String> {
     let Value::Object(mut document) = document else {
         return Err(format!("expected the block `{BLOCK}:`"));
     };
@@ -141,12 +145,10 @@ mod tests {
 
     #[test]
     fn the_documented_block_is_understood_and_unknown_keys_are_named() {
-        let settings = parse(
-            "other: 1\nattention_analysis_settings:\n  store_attention: true\n  storage_format: \"numpy\"  # or \
+        let text = "other: 1\nattention_analysis_settings:\n  store_attention: true\n  storage_format: \"numpy\"  # or \
              torch\n  storage_interval: 2\n  storage_dtype: \"float32\"\n  store_per_head: false\n  \
-             attention_threshold: 0.1\n",
-        )
-        .unwrap();
+             attention_threshold: 0.1\n";
+        let settings = settings_in(serde_saphyr::from_str(text).unwrap()).unwrap();
         let mut options = IngestOptions::default();
         settings.apply(&mut options);
         assert_eq!(
@@ -159,7 +161,7 @@ mod tests {
 
     #[test]
     fn wrong_values_are_named() {
-        let error = |text| parse(text).unwrap_err();
+        let error = |text| settings_in(serde_saphyr::from_str(text).unwrap()).unwrap_err();
         assert!(error("attention_analysis_settings:\n  storage_interval: 0").contains("`storage_interval` is 0"));
         assert!(error("attention_analysis_settings:\n  store_per_head: maybe").contains("true or false"));
         assert!(error("attention_analysis_settings:\n  storage_dtype: int8").contains("int8"));

@@ -38,7 +38,11 @@ pub(super) fn watch(
     let mut watched = Watched::new(path, options, observer)?;
     loop {
         let looked = Instant::now();
-        let look = watched.look(find_what_is_there(&dumps)?, looked, patience);
+        let dump = match find_what_is_there(&dumps, observer) {
+            Err(IngestError::Cancelled) => break,
+            found => found?,
+        };
+        let look = watched.look(dump, looked, patience);
         let pause_for = watch.poll.max(looked.elapsed() * PAUSE);
         let (idle, settling) = (look.idle, look.settling);
         let has_news = !look.dump.videos.is_empty();
@@ -60,9 +64,9 @@ pub(super) fn watch(
 }
 
 /// Searches the directories that are there already.
-fn find_what_is_there(dumps: &[&Path]) -> Result<Dump, IngestError> {
+fn find_what_is_there(dumps: &[&Path], observer: &dyn Observer) -> Result<Dump, IngestError> {
     let there: Vec<&Path> = dumps.iter().copied().filter(|dump| dump.exists()).collect();
-    Ok(Dump::find(&there)?)
+    Ok(Dump::find_unless_cancelled(&there, observer)?)
 }
 
 /// Waits. Returns false if the watch is to end.

@@ -24,7 +24,7 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use polars::prelude::{CompatLevel, CsvWriter, DataFrame, IpcWriter, JsonFormat, JsonWriter, PlSmallStr, SerWriter};
 
-use crate::error::{ErrorKind, LayerError};
+use crate::error::{Cause, ErrorKind, LayerError};
 use crate::query::{Answer, QueryError, caught};
 use crate::remedy::Remedy;
 
@@ -124,8 +124,9 @@ pub enum OutputError {
     /// The answer does not fit the format.
     #[error("{found}")]
     Unfit {
-        /// What does not fit.
-        found: String,
+        /// What does not fit: in words, or what a library says.
+        #[source]
+        found: Cause,
         /// What to try.
         remedy: Remedy,
     },
@@ -434,7 +435,7 @@ fn directory_of(path: &Path) -> &Path {
 /// For a format of maps and an answer without.
 fn maps_of(answer: &Answer, format: Format) -> Result<&crate::query::Maps, OutputError> {
     answer.maps.as_ref().ok_or_else(|| OutputError::Unfit {
-        found: format!("{} holds maps, and this answer is a table", format.name()),
+        found: format!("{} holds maps, and this answer is a table", format.name()).into(),
         remedy: "write it as csv, json, jsonl, parquet or arrow".into(),
     })
 }

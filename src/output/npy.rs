@@ -20,7 +20,7 @@ pub(super) fn write(answer: &Answer, path: &Path) -> Result<Vec<PathBuf>, Output
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     if sidecar == path {
         return Err(OutputError::Unfit {
-            found: format!("{}: the rows beside the array would have the same name", path.display()),
+            found: format!("{}: the rows beside the array would have the same name", path.display()).into(),
             remedy: "name the array .npy".into(),
         });
     }
@@ -38,7 +38,7 @@ pub(super) fn write(answer: &Answer, path: &Path) -> Result<Vec<PathBuf>, Output
     let stacked: Vec<usize> = if single { shape.to_vec() } else { [&[maps.maps.len()], shape].concat() };
     let values = maps.stacked();
     let view = ArrayView::from_shape(stacked.clone(), &values).map_err(|error| OutputError::Unfit {
-        found: format!("the maps do not make an array of {stacked:?}: {error}"),
+        found: format!("the maps do not make an array of {stacked:?}: {error}").into(),
         remedy: "write parquet".into(),
     })?;
     let mut axes: Vec<&str> = if single { Vec::new() } else { vec!["map"] };

@@ -16,7 +16,7 @@ pub fn picture(answer: &Answer) -> Result<Picture, OutputError> {
     let shape = maps.common_shape().filter(|_| answer.kind == AnswerKind::Map || maps.maps.len() == 1);
     let Some(shape) = shape else {
         return Err(OutputError::Unfit {
-            found: format!("a picture is of one map; the answer has {}", maps.maps.len()),
+            found: format!("a picture is of one map; the answer has {}", maps.maps.len()).into(),
             remedy: "ask for a single one, or write all as npy or zarr".into(),
         });
     };
@@ -30,6 +30,6 @@ pub fn picture(answer: &Answer) -> Result<Picture, OutputError> {
 pub(super) fn write(answer: &Answer, path: &Path) -> Result<(), OutputError> {
     let encoded = picture(answer)?
         .to_png()
-        .map_err(|error| OutputError::Unfit { found: error.to_string(), remedy: "write it as npy".into() })?;
+        .map_err(|error| OutputError::Unfit { found: error.into(), remedy: "write it as npy".into() })?;
     write_whole(path, &encoded)
 }

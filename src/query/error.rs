@@ -38,6 +38,8 @@ pub enum QueryError {
         condition: String,
         /// What is wrong with it.
         found: String,
+        /// What polars says, if it says so.
+        source: Option<PolarsError>,
         /// What to try.
         remedy: Remedy,
     },
@@ -46,6 +48,8 @@ pub enum QueryError {
     Sql {
         /// What is wrong with it.
         found: String,
+        /// What polars says, if it says so.
+        source: Option<PolarsError>,
     },
     /// A question that makes no sense as it is put.
     #[error("{found}")]
@@ -185,6 +189,11 @@ impl LayerError for QueryError {
 impl QueryError {
     pub(super) fn question(found: impl Into<String>, remedy: impl Into<Remedy>) -> Self {
         Self::Question { found: found.into(), remedy: remedy.into() }
+    }
+
+    /// For SQL that polars does not get to see.
+    pub(super) fn sql(found: impl Into<String>) -> Self {
+        Self::Sql { found: found.into(), source: None }
     }
 
     /// For a column that is not among `known`.

@@ -185,22 +185,25 @@ impl Conditions {
 
 /// A SQL condition, cut at its ANDs.
 fn parsed(sql: &str) -> Result<Vec<Condition>, QueryError> {
-    let refused = |found: String, remedy| QueryError::Condition { condition: sql.to_owned(), found, remedy };
-    let failed = |found: String| {
-        let example = "token IN ('flower', 'tree') AND step < 10 AND block BETWEEN 10 AND 20 AND entropy < 6";
-        refused(found, Remedy::of("an example: {}", [OptionName::Where.is(example)]))
+    let refused = |found: String, source, remedy| {
+        let condition = sql.to_owned();
+        QueryError::Condition { condition, found, source, remedy }
     };
-    let readable = for_polars(sql).map_err(failed)?;
-    let whole = sql_expr(&readable).map_err(|error| failed(plain(&error.to_string())))?;
+    let failed = |found: String, source| {
+        let example = "token IN ('flower', 'tree') AND step < 10 AND block BETWEEN 10 AND 20 AND entropy < 6";
+        refused(found, source, Remedy::of("an example: {}", [OptionName::Where.is(example)]))
+    };
+    let readable = for_polars(sql).map_err(|found| failed(found, None))?;
+    let whole = sql_expr(&readable).map_err(|error| failed(plain(&error.to_string()), Some(error)))?;
     let mut pieces = Vec::new();
     conjuncts(whole, &mut pieces);
     if pieces.iter().flat_map(IntoIterator::into_iter).any(|expr| matches!(expr, Expr::SubPlan(..))) {
         let remedy = Remedy::of("{} takes whole statements", [CommandName::Sql.here()]);
-        return Err(refused("it has a SELECT in it".to_owned(), remedy));
+        return Err(refused("it has a SELECT in it".to_owned(), None, remedy));
     }
     if pieces.iter().flat_map(IntoIterator::into_iter).any(is_aggregate) {
         let remedy = Remedy::of("compute that with {} and put in the number", [CommandName::Sql.here()]);
-        return Err(refused("it has an aggregate such as avg()".to_owned(), remedy));
+        return Err(refused("it has an aggregate such as avg()".to_owned(), None, remedy));
     }
     let mut conditions: Vec<Condition> = pieces.into_iter().map(Condition::new).collect();
     let unknown = conditions.iter().flat_map(|condition| &condition.columns).find(|name| !BOTH.contains(name));
@@ -208,9 +211,18 @@ fn parsed(sql: &str) -> Result<Vec<Condition>, QueryError> {
         return Err(QueryError::unknown_column(column, BOTH.iter_names().map(PlSmallStr::as_str)));
     }
     for condition in &mut conditions {
-        let exact = caught(|| exact(condition.expr.clone(), &BOTH));
-        condition.expr = exact.map_err(|error| failed(condition.typed(&error)))?;
-        condition.check().map_err(failed)?;
+        let typed = |error: PolarsError| failed(condition.typed(&error), Some(error));
+        let exact = caught(|| exact(condition.expr.clone(), &BOTH)).map_err(typed)?;
+        condition.expr = exact;
+        match condition.result() {
+            Ok(Some(DataType::Boolean)) => {}
+            Ok(Some(other)) => {
+                let found = format!("it is not true or false but {} ({})", type_name(&other), condition.types());
+                return Err(failed(found, None));
+            }
+            Ok(None) => return Err(failed("it is empty".to_owned(), None)),
+            Err(error) => return Err(failed(condition.typed(&error), Some(error))),
+        }
     }
     Ok(conditions)
 }
@@ -247,16 +259,11 @@ impl Condition {
         }
     }
 
-    /// Evaluates it on empty tables: that finds what cannot be compared.
-    fn check(&self) -> Result<(), String> {
+    /// The type of what comes of it on empty tables, which finds what cannot be compared.
+    fn result(&self) -> Result<Option<DataType>, PolarsError> {
         let empty = DataFrame::empty_with_schema(&BOTH).lazy();
-        let answer = caught(|| empty.select([self.expr.clone().alias("answer")]).collect());
-        let answer = answer.map_err(|error| self.typed(&error))?;
-        match answer.dtypes().first() {
-            Some(DataType::Boolean) => Ok(()),
-            Some(other) => Err(format!("it is not true or false but {} ({})", type_name(other), self.types())),
-            None => Err("it is empty".into()),
-        }
+        let answer = caught(|| empty.select([self.expr.clone().alias("answer")]).collect())?;
+        Ok(answer.dtypes().into_iter().next())
     }
 
     /// What polars says of it, with the types of its columns.

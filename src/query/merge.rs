@@ -436,7 +436,7 @@ mod tests {
         ingest::run(&[dump], dir.path().join("store"), &options, &Silent).unwrap();
         // What the new commit replaced is there until it is cleaned up.
         assert_eq!(bits(early.run(&Silent).unwrap()), expected);
-        assert!(!snapshot.store().gc().unwrap().is_empty());
+        assert!(!snapshot.store().gc(&Silent).unwrap().is_empty());
         let now = snapshot.store().snapshot();
         for plan in [early, late] {
             let ran = Plan { snapshot: now.clone(), ..plan }.run(&Silent);

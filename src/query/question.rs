@@ -190,7 +190,7 @@ fn read<T: DeserializeOwned>(fields: Value) -> Result<T, QueryError> {
 mod tests {
     use std::collections::HashSet;
 
-    use super::super::answer::AnswerKind;
+    use super::super::answer::AnswerKind::{self, Differences, Map, Maps, Matrix, Pairs, Rows, Series};
     use super::super::{
         Across, Align, Arrange, By, Dimension, Filter, Form, Grain, Partial, Reduction, TableName, Task,
     };
@@ -321,7 +321,6 @@ mod tests {
                 assert_eq!(known.len(), answer.table.height(), "{question:?}: {:?}", answer.keys);
             }
         }
-        use AnswerKind::{Differences, Map, Maps, Matrix, Pairs, Rows, Series};
         assert_eq!(kinds, [Rows, Rows, Rows, Maps, Maps, Series, Map, Pairs, Pairs, Matrix, Differences]);
         let without_step = List {
             arrange: Arrange { columns: Some(vec!["video_id".into(), "token".into()]), ..Arrange::default() },

@@ -185,7 +185,7 @@ pub fn columns() -> Result<Answer, QueryError> {
 /// Name and type of the columns of one table.
 fn described(table: &str) -> Result<Answer, QueryError> {
     if !["steps", "heads"].contains(&table) {
-        return Err(QueryError::Sql { found: format!("there is no table `{table}`") });
+        return Err(QueryError::sql(format!("there is no table `{table}`")));
     }
     let rows = columns()?.table.lazy().filter(col("table").eq(lit(table))).select([col("column"), col("type")]);
     Ok(Answer::of_table(AnswerKind::Rows, rows.collect()?, &["column"]))
@@ -242,9 +242,8 @@ impl Sql {
         let first = first_word(statement);
         if first.as_deref().is_none_or(|first| !READING.contains(&first)) {
             let first = statement.split_whitespace().next().unwrap_or("nothing");
-            return Err(QueryError::Sql {
-                found: format!("it begins with `{first}`; the store is only read, with SELECT"),
-            });
+            let found = format!("it begins with `{first}`; the store is only read, with SELECT");
+            return Err(QueryError::sql(found));
         }
         let catalog = Catalog::open(snapshot)?;
         let mut context = SQLContext::new();
@@ -252,7 +251,7 @@ impl Sql {
         if first.as_deref() == Some("SHOW") || statement.to_lowercase().contains("heads") {
             context.register("heads", without_nan(catalog.heads()?, &HEADS));
         }
-        let statement = for_polars(statement).map_err(|found| QueryError::Sql { found })?;
+        let statement = for_polars(statement).map_err(QueryError::sql)?;
         let plan = caught(|| context.execute(&statement).and_then(|frame| exact_plan(frame.logical_plan)));
         plan.map(LazyFrame::from).map_err(|error| explain_sql(&error))
     }
@@ -374,28 +373,26 @@ fn table_of(column: &str) -> Option<(&'static str, &'static str)> {
 
 /// Polars' complaint about a statement, with the columns near an unknown one.
 fn explain_sql(error: &PolarsError) -> QueryError {
+    let refused = |found: String| QueryError::Sql { found, source: Some(error.clone()) };
     match error {
         error if overflow(error).is_some() => error.clone().into(),
         PolarsError::IO { .. } | PolarsError::ComputeError(_) => QueryError::Tables(error.clone()),
         PolarsError::ColumnNotFound(message) => {
             let name = message.split(['"', '\'', '`']).nth(1).unwrap_or(message);
-            if let Some((own, other)) = table_of(name) {
-                return QueryError::Sql {
-                    found: format!(
-                        "`{name}` is a column of `{own}`; add JOIN {own} USING (video_id, token, step) to FROM {other}"
-                    ),
-                };
+            match table_of(name) {
+                Some((own, other)) => refused(format!(
+                    "`{name}` is a column of `{own}`; add JOIN {own} USING (video_id, token, step) to FROM {other}"
+                )),
+                None => QueryError::unknown_column(name, BOTH.iter_names().map(PlSmallStr::as_str)),
             }
-            QueryError::unknown_column(name, BOTH.iter_names().map(PlSmallStr::as_str))
         }
         PolarsError::Duplicate(_) => {
-            QueryError::Sql { found: "two columns of the result have the same name; rename one with AS".into() }
+            refused("two columns of the result have the same name; rename one with AS".to_owned())
         }
-        other if other.to_string().contains(LIST_OF_CONDITIONS) => QueryError::Sql {
-            found:
-                "HAVING compares aggregates, such as avg(gini) > 0.5; conditions on what is grouped by go into WHERE"
-                    .into(),
-        },
-        other => QueryError::Sql { found: plain(&other.to_string()) },
+        other if other.to_string().contains(LIST_OF_CONDITIONS) => refused(
+            "HAVING compares aggregates, such as avg(gini) > 0.5; conditions on what is grouped by go into WHERE"
+                .to_owned(),
+        ),
+        other => refused(plain(&other.to_string())),
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Cause, ErrorKind, LayerError};
+use crate::progress::Cancelled;
 use crate::remedy::{CommandName, OptionName, Remedy};
 
 /// EIO: what a disk answers for a sector that it cannot read.
@@ -21,6 +22,9 @@ pub enum StoreError {
         /// What the system says.
         source: io::Error,
     },
+    /// Whoever follows the work wanted it to stop.
+    #[error("stopped; what was removed by then is removed")]
+    Cancelled,
     /// There is no store.
     #[error("{}: not an attnkit store (no zarr.json with attributes.attnkit); found {found}", path.display())]
     NotAStore {
@@ -99,6 +103,7 @@ impl LayerError for StoreError {
         match self {
             Self::NotAStore { .. } => ErrorKind::NotAStore,
             Self::Busy { .. } => ErrorKind::Busy,
+            Self::Cancelled => ErrorKind::Cancelled,
             _ => ErrorKind::Store,
         }
     }
@@ -112,9 +117,16 @@ impl LayerError for StoreError {
                 "make room and run the same command again: it goes on where it stopped; {} removes what is incomplete",
                 [CommandName::Gc.here()],
             ),
+            Self::Cancelled => "run it again to go on".into(),
             Self::Busy { .. } => "what it is writing now is not garbage; try again later".into(),
             _ => return None,
         })
+    }
+}
+
+impl From<Cancelled> for StoreError {
+    fn from(_: Cancelled) -> Self {
+        Self::Cancelled
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::storage::{Entry, EntryKind, Lock, join, split};
 use super::{Snapshot, Store, StoreError, layout, part};
+use crate::progress::{Meter, Progress, Unit};
 
 /// Something in a store that no commit names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,11 +25,12 @@ impl Store {
         Ok(self.unnamed()?.into_iter().map(|(_, garbage)| garbage).collect())
     }
 
-    /// Removes what no commit names; first finishes commits that were interrupted. Returns what was removed.
+    /// Removes what no commit names; first finishes commits that were interrupted. Returns what was removed. The
+    /// progress is in bytes.
     ///
     /// # Errors
-    /// If an ingest is running into this store, or something cannot be removed.
-    pub fn gc(&self) -> Result<Vec<Garbage>, StoreError> {
+    /// If an ingest is running into this store, something cannot be removed, or whoever follows the work stops it.
+    pub fn gc(&self, progress: &dyn Progress) -> Result<Vec<Garbage>, StoreError> {
         self.check_directories()?;
         let _alone = self.storage.lock(Lock::Alone)?;
         for entry in self.storage.list(layout::STEPS)?.iter().filter(|entry| is_hidden(entry)) {
@@ -37,7 +39,12 @@ impl Store {
             }
         }
         let unnamed = self.unnamed()?;
-        unnamed.iter().try_for_each(|(key, _)| self.storage.delete(key))?;
+        let meter = Meter::new(progress, Unit::Bytes, unnamed.iter().map(|(_, garbage)| garbage.bytes).sum());
+        for (key, garbage) in &unnamed {
+            meter.check()?;
+            self.storage.delete(key)?;
+            let _ = meter.add(garbage.bytes);
+        }
         Ok(unnamed.into_iter().map(|(_, garbage)| garbage).collect())
     }
 

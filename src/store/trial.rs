@@ -9,6 +9,7 @@ use super::storage::{Memory, Storage, join};
 use super::*;
 use crate::dtype::Dtype;
 use crate::kernel::StepMeasurer;
+use crate::progress::Silent;
 use crate::shape::{AxisNumbers, StepShape};
 
 const SHAPE: StepShape = StepShape { blocks: 2, heads: 3, spatial: 40, tokens: 1 };
@@ -175,9 +176,9 @@ fn gc_finishes_what_was_interrupted_and_removes_what_no_commit_names() {
         storage.write("index/heads/.v.0.heads", b"begun").unwrap();
 
         let writer = store.lock_for_writing().unwrap();
-        assert!(matches!(store.gc(), Err(StoreError::Busy { .. })));
+        assert!(matches!(store.gc(&Silent), Err(StoreError::Busy { .. })));
         drop(writer);
-        let removed: Vec<PathBuf> = store.gc().unwrap().into_iter().map(|garbage| garbage.path).collect();
+        let removed: Vec<PathBuf> = store.gc(&Silent).unwrap().into_iter().map(|garbage| garbage.path).collect();
         let series = |index: &VideoIndex| storage.place(index.rows[0].series_path());
         let mut expected = vec![storage.place("index/heads/.v.0.heads"), series(&old), series(&begun)];
         expected.sort();
@@ -211,7 +212,7 @@ fn a_snapshot_is_of_one_state_and_says_when_that_is_gone() {
         #[cfg(feature = "query")]
         moved_on(snapshot.columns(&parts[0], &steps_schema()).err().unwrap());
 
-        store.gc().unwrap();
+        store.gc(&Silent).unwrap();
         // What is open still knows where its chunks are, but they are gone; what is opened is not there.
         moved_on(values(&snapshot, &old).unwrap_err());
         moved_on(values(&late, &old).unwrap_err());

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use attnkit::ingest::{Done, Ingest, IngestOptions, Job, Next, Report};
+use attnkit::progress::Silent;
 
 use crate::support::{Place, copy_tree, fixture};
 
@@ -34,7 +35,7 @@ impl<'a> Elsewhere<'a> {
 
     fn new(dump: &Path, store: &Path, messages: &'a Path, options: &IngestOptions) -> Self {
         fs::create_dir_all(messages).unwrap();
-        let ingest = Ingest::begin(&[dump], store, options).unwrap().with_jobs(Self::AT_ONCE);
+        let ingest = Ingest::begin(&[dump], store, options, &Silent).unwrap().with_jobs(Self::AT_ONCE);
         Self { ingest, messages, running: VecDeque::new(), count: 0 }
     }
 

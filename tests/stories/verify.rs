@@ -9,11 +9,11 @@ use crate::support::{
     Place, Random, SHAPE, Word, copy_tree, files, fixture, gzip, list, make_fifo, npy_f16, npy_parts, tree,
     write_summary,
 };
-use attnkit::dump::ReadOptions;
+use attnkit::dump::{Dump, ReadOptions};
 use attnkit::error::{Error, ErrorKind};
 use attnkit::export::{self, ExportOptions};
 use attnkit::ingest::{self, IngestOptions, Observer};
-use attnkit::progress::Progress;
+use attnkit::progress::{Progress, Silent};
 use attnkit::query::{Average, Filter};
 use attnkit::repair::{self, RepairOptions};
 use attnkit::store::{STORE_VERSION, Store, StoreError};
@@ -689,7 +689,11 @@ fn all_long_work_can_be_stopped_and_says_what_stays() {
     let (dump, path, options) = (place.dump(), place.store(), IngestOptions::default());
     let store = Store::open(&path).unwrap();
     let source = Source::open(&dump, ReadOptions::default()).unwrap();
-    let stopped: [(Error, &str); 8] = [
+    let left = path.join("maps/left");
+    fs::create_dir(&left).unwrap();
+    let stopped: [(Error, &str); 10] = [
+        (store.gc(&Stopped).unwrap_err().into(), "removed by then is removed"),
+        (Dump::find_unless_cancelled(&[&dump], &Stopped).unwrap_err().into(), "search for steps was stopped"),
         (verify::run(&store, &VerifyOptions::default(), &Stopped).unwrap_err().into(), "everything was verified"),
         (repair::run(&path, &RepairOptions::default(), &Stopped).unwrap_err().into(), "the same repair goes on"),
         (
@@ -708,5 +712,6 @@ fn all_long_work_can_be_stopped_and_says_what_stays() {
     for (error, stays) in stopped {
         assert!(error.kind() == ErrorKind::Cancelled && error.to_string().contains(stays), "{error}");
     }
+    assert!(left.exists() && store.gc(&Silent).unwrap().len() == 1 && !left.exists());
     place.assert_sound();
 }
