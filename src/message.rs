@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::error::{ErrorKind, LayerError};
+use crate::error::{Cause, ErrorKind, LayerError};
 
 /// The version of all that is sent.
 const VERSION: u32 = 1;
@@ -36,16 +36,18 @@ pub enum MessageError {
     Damaged {
         /// What they are.
         what: &'static str,
-        /// What is wrong.
-        found: String,
+        /// What is wrong: in words, or what a library says.
+        #[source]
+        found: Cause,
     },
     /// It cannot be written as bytes.
     #[error("{what} cannot be sent: {found}")]
     Unsendable {
         /// What it is.
         what: &'static str,
-        /// What the library says.
-        found: String,
+        /// What is wrong with it: in words, or what a library says.
+        #[source]
+        found: Cause,
     },
 }
 
@@ -88,12 +90,12 @@ impl Kind {
         }
     }
 
-    pub fn damaged(self, found: impl ToString) -> MessageError {
-        MessageError::Damaged { what: self.name(), found: found.to_string() }
+    pub fn damaged(self, found: impl Into<Cause>) -> MessageError {
+        MessageError::Damaged { what: self.name(), found: found.into() }
     }
 
-    pub fn unsendable(self, found: impl ToString) -> MessageError {
-        MessageError::Unsendable { what: self.name(), found: found.to_string() }
+    pub fn unsendable(self, found: impl Into<Cause>) -> MessageError {
+        MessageError::Unsendable { what: self.name(), found: found.into() }
     }
 
     /// Eight bytes that say what it is, the version, a hash of all behind it, the length of the JSON, the JSON, and

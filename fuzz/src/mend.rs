@@ -62,6 +62,30 @@ pub fn hash(bytes: &[u8]) -> String {
     format!("{:032x}", xxh3_128(bytes))
 }
 
+/// A message: eight bytes that say what it is, JSON in one line, and behind that what is no JSON. Of a task, all behind
+/// the eight bytes is the JSON of its portions, which is packed.
+#[cfg(feature = "query")]
+pub fn message(readable: &[u8]) -> Vec<u8> {
+    use std::io::Write;
+
+    /// The version of all that is sent.
+    const VERSION: u32 = 1;
+    let (kind, rest) = readable.split_at(readable.len().min(8));
+    let packed = |portions: &[u8]| {
+        let mut packed = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed.write_all(portions).and_then(|()| packed.finish()).expect("memory")
+    };
+    let (json, tail) = if kind == b"attn.tsk" {
+        let head = format!("{{\"plan\": \"1\", \"first\": 0, \"bytes\": {}}}", rest.len());
+        (head.into_bytes(), packed(rest))
+    } else {
+        let end = rest.iter().position(|&byte| byte == b'\n').unwrap_or(rest.len());
+        (rest[..end].to_vec(), rest.get(end + 1..).unwrap_or_default().to_vec())
+    };
+    let behind = [&(json.len() as u64).to_le_bytes()[..], &json, &tail].concat();
+    [kind, &VERSION.to_le_bytes(), &xxh3_128(&behind).to_le_bytes(), &behind].concat()
+}
+
 /// A gzip file: the checksum and length of each of its streams.
 pub fn gzip(file: &mut [u8]) {
     /// What is before a stream without names and comments.

@@ -545,3 +545,78 @@ pub fn condition(data: &[u8]) {
         let _ = attnkit::query::StepSet::find(&store, &filter);
     });
 }
+
+/// A question as JSON: what it is printed as is the same one, and it is planned and asked.
+#[cfg(feature = "query")]
+pub fn question(data: &[u8]) {
+    use attnkit::query::Question;
+
+    /// A larger map takes long to resample.
+    const LARGEST: usize = 1 << 10;
+    let Some(question) = std::str::from_utf8(data).ok().and_then(|text| Question::from_json(text).ok()) else { return };
+    let json = serde_json::to_string(&question).expect("a question is JSON");
+    assert_eq!(Question::from_json(&json).ok().as_ref(), Some(&question), "{json}");
+    if let Question::Map(map) = &question
+        && [map.frames, map.size.map(|size| size.0), map.size.map(|size| size.1)]
+            .into_iter()
+            .flatten()
+            .any(|n| n > LARGEST)
+    {
+        return;
+    }
+    on_place(|place| {
+        let store = Store::open(&place.store).expect("a store");
+        let _ = question.explain(&store);
+        if let Ok(answer) = question.run(&store, &Silent) {
+            let sent = attnkit::query::Answer::from_bytes(&answer.to_bytes().expect("bytes")).expect("an answer");
+            assert_eq!(sent.table.height(), answer.table.height());
+        }
+    });
+}
+
+/// A message of any kind, with its length and hash put right: what it holds is read, and run or merged.
+#[cfg(feature = "query")]
+pub fn message(data: &[u8]) {
+    use attnkit::ingest::{Done, Job};
+    use attnkit::query::{Answer, Average, Filter, Grain, Partial, Task};
+
+    on_place(|place| {
+        let snapshot = Store::open(&place.store).expect("a store").snapshot();
+        let plan = Average::new(Filter::all()).plan(&snapshot).expect("a plan");
+        let own = plan.tasks(Grain::Coarse).next().expect("a task").run(&snapshot).expect("what it leaves");
+        let own = own.to_bytes().expect("bytes");
+        let name = own.windows(32).find(|bytes| bytes.iter().all(u8::is_ascii_hexdigit)).expect("the plan's name");
+        let readable = replaced(&replaced(data, b"ARRAY", place.array.as_bytes()), b"PLAN", name);
+        let bytes = mend::message(&readable);
+        if let Ok(task) = Task::from_bytes(&bytes) {
+            assert_eq!(Task::from_bytes(&task.to_bytes().expect("bytes")).ok(), Some(task.clone()));
+            if let Ok(left) = task.run(&snapshot) {
+                Partial::from_bytes(&left.to_bytes().expect("bytes")).expect("what it leaves");
+            }
+        }
+        if let Ok(partial) = Partial::from_bytes(&bytes) {
+            let mut merger = plan.merger();
+            if merger.accept(partial).is_ok() && merger.missing() == 0 {
+                merger.finish().expect("an answer");
+            }
+        }
+        if let Ok(answer) = Answer::from_bytes(&bytes) {
+            answer.to_bytes().expect("bytes");
+        }
+        if let Ok(job) = Job::from_bytes(&bytes) {
+            job.to_bytes().expect("bytes");
+        }
+        if let Ok(done) = Done::from_bytes(&bytes) {
+            done.to_bytes().expect("bytes");
+        }
+    });
+}
+
+/// Bytes with others in the place of some of them.
+#[cfg(feature = "query")]
+fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    match bytes.windows(from.len()).position(|window| window == from) {
+        Some(at) => [&bytes[..at], to, &bytes[at + from.len()..]].concat(),
+        None => bytes.to_vec(),
+    }
+}

@@ -64,6 +64,8 @@ pub enum QueryError {
     NotAQuestion {
         /// What is wrong with it.
         found: String,
+        /// What the reader of JSON says, if it says so.
+        source: Option<serde_json::Error>,
     },
     /// No map is selected.
     #[error("no map matches{}", condition.as_ref().map(|condition| format!(" `{condition}`")).unwrap_or_default())]

@@ -86,11 +86,14 @@ impl Question {
     /// [`QueryError::NotAQuestion`] if it is no JSON object, no question of ours, or one with fields or values that it
     /// cannot have. Conditions are read when it is asked.
     pub fn from_json(json: &str) -> Result<Self, QueryError> {
-        let refused = |found: String| QueryError::NotAQuestion { found };
+        let refused = |found: String| QueryError::NotAQuestion { found, source: None };
         let mut fields = match serde_json::from_str(json) {
             Ok(Value::Object(fields)) => fields,
             Ok(_) => return Err(refused("a question is a JSON object".to_owned())),
-            Err(error) => return Err(refused(format!("a question is a JSON object: {error}"))),
+            Err(error) => {
+                let found = format!("a question is a JSON object: {error}");
+                return Err(QueryError::NotAQuestion { found, source: Some(error) });
+            }
         };
         let name = fields.remove("question");
         let fields = Value::Object(fields);
@@ -182,7 +185,7 @@ fn read<T: DeserializeOwned>(fields: Value) -> Result<T, QueryError> {
             _ => None,
         });
         let field = fields.next().filter(|_| !said.starts_with("unknown field")).unwrap_or_default();
-        QueryError::NotAQuestion { found: format!("{field}{said}{near}") }
+        QueryError::NotAQuestion { found: format!("{field}{said}{near}"), source: Some(error.into_inner()) }
     })
 }
 

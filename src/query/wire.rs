@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::task::{Folded, Partial, Piece, Placed, Portion, Reduction, Task, in_chunk};
 use crate::dtype::Dtype;
+use crate::error::Cause;
 use crate::kernel::{Accumulator, Reducer};
 use crate::message::{Kind, MessageError};
 use crate::store::ArrayKind;
@@ -165,14 +166,15 @@ impl Task {
     /// # Errors
     /// If it is too large to be sent, which no task of a plan is.
     pub fn to_bytes(&self) -> Result<Vec<u8>, MessageError> {
-        let unsendable = |error: &dyn std::fmt::Display| Kind::Task.unsendable(error);
-        let portions = serde_json::to_vec(&Portions::of(&self.portions)).map_err(|error| unsendable(&error))?;
+        let portions =
+            serde_json::to_vec(&Portions::of(&self.portions)).map_err(|error| Kind::Task.unsendable(error))?;
         let bytes = portions.len() as u64;
         if bytes > LARGEST_TASK {
-            return Err(unsendable(&format_args!("it has {bytes} bytes; {LARGEST_TASK} are the most")));
+            return Err(Kind::Task.unsendable(format!("it has {bytes} bytes; {LARGEST_TASK} are the most")));
         }
         let mut packed = DeflateEncoder::new(Vec::new(), Compression::default());
-        let packed = packed.write_all(&portions).and_then(|()| packed.finish()).map_err(|error| unsendable(&error))?;
+        let packed = packed.write_all(&portions).and_then(|()| packed.finish());
+        let packed = packed.map_err(|error| Kind::Task.unsendable(error))?;
         Kind::Task.to_bytes(&TaskHead { plan: Hex::of(self.plan), first: self.first, bytes }, &packed)
     }
 
@@ -181,23 +183,26 @@ impl Task {
     /// # Errors
     /// If these are no task's, or one of another version of attnkit, or damaged.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, MessageError> {
-        let damaged = |error: &dyn std::fmt::Display| Kind::Task.damaged(error);
+        let damaged = |found: Cause| Kind::Task.damaged(found);
         let (head, packed): (TaskHead, _) = Kind::Task.of_bytes(bytes)?;
         if head.bytes > LARGEST_TASK {
-            return Err(damaged(&format_args!("it has {} bytes; {LARGEST_TASK} are the most", head.bytes)));
+            return Err(damaged(format!("it has {} bytes; {LARGEST_TASK} are the most", head.bytes).into()));
         }
         let mut json = Vec::new();
-        DeflateDecoder::new(packed).take(head.bytes + 1).read_to_end(&mut json).map_err(|error| damaged(&error))?;
+        DeflateDecoder::new(packed)
+            .take(head.bytes + 1)
+            .read_to_end(&mut json)
+            .map_err(|error| damaged(error.into()))?;
         if json.len() as u64 != head.bytes {
-            return Err(damaged(&"it is of another length than it says"));
+            return Err(damaged("it is of another length than it says".into()));
         }
-        let portions: Portions = serde_json::from_slice(&json).map_err(|error| damaged(&error))?;
+        let portions: Portions = serde_json::from_slice(&json).map_err(|error| damaged(error.into()))?;
         let portions = portions.received().filter(|portions| portions.iter().all(is_sound));
-        let portions = portions.ok_or_else(|| damaged(&"it names what it does not have"))?;
+        let portions = portions.ok_or_else(|| damaged("it names what it does not have".into()))?;
         let is_one_range = portions.windows(2).all(|pair| pair[0].positions == pair[1].positions);
         let is_counted = u32::try_from(portions.len()).is_ok_and(|len| head.first.checked_add(len).is_some());
         if !is_one_range || !is_counted {
-            return Err(damaged(&"its portions do not belong together"));
+            return Err(damaged("its portions do not belong together".into()));
         }
         Ok(Self { plan: head.plan.number(Kind::Task)?, first: head.first, portions })
     }

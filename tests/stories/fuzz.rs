@@ -72,5 +72,7 @@ targets!(
     shard: 200,
     part: 20,
     store: 20,
-    condition: 100
+    condition: 100,
+    question: 100,
+    message: 100
 );
