@@ -586,8 +586,7 @@ pub fn message(data: &[u8]) {
         let own = plan.tasks(Grain::Coarse).next().expect("a task").run(&snapshot).expect("what it leaves");
         let own = own.to_bytes().expect("bytes");
         let name = own.windows(32).find(|bytes| bytes.iter().all(u8::is_ascii_hexdigit)).expect("the plan's name");
-        let readable = replaced(&replaced(data, b"ARRAY", place.array.as_bytes()), b"PLAN", name);
-        let bytes = mend::message(&readable);
+        let bytes = sealed(data, &place.array, &String::from_utf8_lossy(name));
         if let Ok(task) = Task::from_bytes(&bytes) {
             assert_eq!(Task::from_bytes(&task.to_bytes().expect("bytes")).ok(), Some(task.clone()));
             if let Ok(left) = task.run(&snapshot) {
@@ -610,6 +609,12 @@ pub fn message(data: &[u8]) {
             done.to_bytes().expect("bytes");
         }
     });
+}
+
+/// A message as it is kept, of an array and a plan.
+#[cfg(feature = "query")]
+pub fn sealed(data: &[u8], array: &str, plan: &str) -> Vec<u8> {
+    mend::message(&replaced(&replaced(data, b"ARRAY", array.as_bytes()), b"PLAN", plan.as_bytes()))
 }
 
 /// Bytes with others in the place of some of them.

@@ -76,3 +76,27 @@ targets!(
     question: 100,
     message: 100
 );
+
+/// A message that nothing reads would find nothing.
+#[test]
+fn kept_messages_and_questions_are_read() {
+    use attnkit::ingest::{Done, Job};
+    use attnkit::query::{Answer, Partial, Question, Task};
+
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    let kept = |target: &str| fs::read_dir(corpus.join(target)).unwrap().map(|file| file.unwrap().path());
+    for path in kept("message") {
+        let bytes = targets::sealed(&fs::read(&path).unwrap(), "maps/v/w@1/attention", "1");
+        let read = [
+            Task::from_bytes(&bytes).is_ok(),
+            Partial::from_bytes(&bytes).is_ok(),
+            Answer::from_bytes(&bytes).is_ok(),
+            Job::from_bytes(&bytes).is_ok(),
+            Done::from_bytes(&bytes).is_ok(),
+        ];
+        assert_eq!(read.into_iter().filter(|read| *read).count(), 1, "{}", path.display());
+    }
+    for path in kept("question") {
+        Question::from_json(&fs::read_to_string(&path).unwrap()).unwrap();
+    }
+}

@@ -1,6 +1,7 @@
 //! `attnkit query compare`.
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use clap::{Args, ValueHint};
 
@@ -10,6 +11,9 @@ use super::{Ask, OUTPUT};
 use crate::cli::{Failure, Global};
 use crate::metrics::Metric;
 use crate::query::{Across, Align, Answer, Compare, Form, Question};
+
+/// As they are typed.
+static USUAL_METRICS: LazyLock<String> = LazyLock::new(|| Metric::DEFAULT.map(String::from).join(","));
 
 /// Groups of maps compared pair by pair: rows of (a, b, step, metric, value, n).
 ///
@@ -51,7 +55,7 @@ pub(super) struct CompareArgs {
         long,
         value_name = "METRIC,…",
         value_delimiter = ',',
-        default_values_t = Metric::DEFAULT,
+        default_value = USUAL_METRICS.as_str(),
         value_parser = parse_metric
     )]
     metric: Vec<Metric>,
