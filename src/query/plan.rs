@@ -1,5 +1,7 @@
 //! A question that has been planned on one state of a store: its work, and what is made of the reduced maps.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::answer::{Answer, Arrange};
@@ -9,14 +11,11 @@ use super::explain::Explain;
 use super::key::Key;
 use super::merge::{Merger, Reduced};
 use super::selection::{Selected, SelectedStep};
-use super::task::{Folded, Grain, Reduction, Task};
+use super::task::{Folded, Grain, Reduction, Task, window};
 use super::work::{Group, Work};
 use crate::progress::{Meter, Progress, Unit};
 use crate::remedy::Note;
 use crate::store::{Snapshot, Store};
-
-/// Portions of a window, for each thread: what waits for its turn to be merged stays below this many.
-const WINDOW: usize = 4;
 
 /// What is done to answer a question, planned on one state of a store.
 ///
@@ -125,14 +124,17 @@ impl Plan {
     /// All that is to be done, cut for those who do it; none for a question that the tables answer by themselves.
     pub fn tasks(&self, grain: Grain) -> impl Iterator<Item = Task> {
         let Work { portions, bundles, fingerprint, .. } = &self.work;
-        let single = 0..if grain == Grain::Fine { portions.len() } else { 0 };
-        let bundled: &[_] = if grain == Grain::Coarse { bundles } else { &[] };
+        let ranges: Vec<Range<usize>> = match grain {
+            Grain::Fine => (0..portions.len()).map(|number| number..number + 1).collect(),
+            Grain::Coarse => bundles.clone(),
+        };
         #[allow(clippy::cast_possible_truncation)] // there are far fewer than 2^32
-        single.map(|number| number..number + 1).chain(bundled.iter().cloned()).map(|range| Task {
+        let task = |range: Range<usize>| Task {
             plan: *fingerprint,
             first: range.start as u32,
             portions: portions[range].to_vec(),
-        })
+        };
+        ranges.into_iter().map(task)
     }
 
     /// Merges what tasks leave, of either grain and in any order.
@@ -148,9 +150,8 @@ impl Plan {
     pub fn run(&self, progress: &dyn Progress) -> Result<Answer, QueryError> {
         let meter = Meter::new(progress, Unit::Bytes, self.decoded_bytes());
         let mut merger = self.merger();
-        let window = rayon::current_num_threads() * WINDOW;
         let mut number = 0;
-        for portions in self.work.portions.chunks(window) {
+        for portions in self.work.portions.chunks(window()) {
             let folded: Vec<Folded> = portions
                 .par_iter()
                 .map(|portion| {

@@ -44,6 +44,11 @@ pub enum Grain {
     Coarse,
 }
 
+/// Portions that are run at a time: what waits for its turn to be merged stays below this many.
+pub(super) fn window() -> usize {
+    4 * rayon::current_num_threads()
+}
+
 /// Some of a plan's work, for whoever has it and reaches the store: [`Plan::tasks`](super::Plan::tasks) cuts them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Task {
@@ -145,13 +150,13 @@ impl Task {
     /// # Errors
     /// If a chunk is missing or damaged, or the store has moved on since it was planned.
     pub fn run(&self, snapshot: &Snapshot) -> Result<Partial, QueryError> {
-        let folded: Vec<Folded> =
-            self.portions.par_iter().map(|portion| portion.run(snapshot)).collect::<Result<_, _>>()?;
-        let mut folded = folded.into_iter();
         let positions = self.portions.first().map_or(0..0, |portion| portion.positions.clone());
-        let nothing = || Folded { positions, groups: Vec::new() };
-        let mut whole = folded.next().unwrap_or_else(nothing);
-        folded.try_for_each(|more| whole.merge(more))?;
+        let mut whole = Folded { positions, groups: Vec::new() };
+        for portions in self.portions.chunks(window()) {
+            let folded: Vec<Folded> =
+                portions.par_iter().map(|portion| portion.run(snapshot)).collect::<Result<_, _>>()?;
+            folded.into_iter().try_for_each(|more| whole.merge(more))?;
+        }
         Ok(Partial { plan: self.plan, portions: self.numbers(), folded: whole })
     }
 
