@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::task::{Piece, Placed, Portion, piece_groups};
+use super::task::{Piece, Placed, Portion};
 
 /// How much is done at once.
 #[derive(Debug, Clone, Copy)]
@@ -37,50 +37,106 @@ impl Default for Bounds {
     }
 }
 
-/// The portions of pieces of one array. `empty` is what they have in common.
-pub(super) fn cut(empty: &Portion, pieces: Vec<(Arc<[Placed]>, Piece)>, bounds: &Bounds) -> Vec<Portion> {
-    let chunk_bytes = empty.chunk_bytes();
-    let group_bytes = empty.spatial * 8;
-    let mut portions = Vec::new();
-    let mut portion = empty.clone();
-    let mut groups: BTreeSet<u32> = BTreeSet::new();
-    for (placed, piece) in pieces {
-        let of_piece = piece_groups(&placed, &piece, portion.maps_per_chunk);
-        let more = of_piece.iter().filter(|group| !groups.contains(group)).count();
-        let full = portion.pieces.len() * chunk_bytes >= bounds.portion_bytes
-            || (groups.len() + more) * group_bytes > bounds.folded_bytes
-            || !Arc::ptr_eq(&portion.placed, &placed);
-        if full && !portion.pieces.is_empty() {
-            portions.push(std::mem::replace(&mut portion, empty.clone()));
-            groups.clear();
-        }
-        groups.extend(of_piece);
-        portion.placed = placed;
-        portion.pieces.push(piece);
+/// The maps to read of a step, and in which of its chunks they are.
+#[derive(Debug)]
+pub(super) struct Placing {
+    pub placed: Arc<[Placed]>,
+    chunks: Vec<Holding>,
+}
+
+/// What is read of a chunk.
+#[derive(Debug)]
+struct Holding {
+    chunk: u32,
+    /// Maps, and the groups among those of the step that they go to.
+    maps: usize,
+    locals: Vec<u32>,
+}
+
+impl Placing {
+    /// Of maps, ascending, in chunks that hold so many.
+    pub fn new(placed: Arc<[Placed]>, maps_per_chunk: usize) -> Self {
+        let chunk_of = |placed: &Placed| placed.map as usize / maps_per_chunk;
+        let holding = |placed: &[Placed]| {
+            let locals: BTreeSet<u32> = placed.iter().map(|placed| placed.local).collect();
+            #[allow(clippy::cast_possible_truncation)] // maps of a step are counted so
+            let chunk = placed.first().map_or(0, chunk_of) as u32;
+            Holding { chunk, maps: placed.len(), locals: locals.into_iter().collect() }
+        };
+        let chunks = placed.chunk_by(|a, b| chunk_of(a) == chunk_of(b)).map(holding).collect();
+        Self { placed, chunks }
     }
-    if !portion.pieces.is_empty() {
-        portions.push(portion);
+}
+
+/// What is read of one step, and the groups that it goes to.
+pub(super) struct Reading {
+    pub row: u32,
+    pub placing: Arc<Placing>,
+    /// The groups of the step.
+    pub groups: Arc<[u32]>,
+}
+
+/// A portion, and what planning asks of it.
+#[derive(Debug, Clone)]
+pub(super) struct Cut {
+    pub portion: Portion,
+    /// The groups that its maps go to.
+    pub groups: BTreeSet<u32>,
+    /// Maps that it reads.
+    maps: usize,
+}
+
+/// The portions of steps of one array, chunk by chunk of all steps if these go to the same groups, else step by step.
+/// `empty` is what they have in common.
+pub(super) fn cut(empty: &Portion, steps: &[Reading], by_chunk: bool, bounds: &Bounds) -> Vec<Cut> {
+    let mut pieces: Vec<(&Reading, &Holding)> =
+        steps.iter().flat_map(|step| step.placing.chunks.iter().map(move |holding| (step, holding))).collect();
+    if by_chunk {
+        pieces.sort_by_key(|(step, holding)| (holding.chunk, step.row));
+    }
+    let (chunk_bytes, group_bytes) = (empty.chunk_bytes(), empty.spatial * size_of::<f64>());
+    let nothing = || Cut { portion: empty.clone(), groups: BTreeSet::new(), maps: 0 };
+    let mut portions = Vec::new();
+    let mut own = nothing();
+    for (step, holding) in pieces {
+        let of_piece = || holding.locals.iter().map(|&local| step.groups[local as usize]);
+        let more = of_piece().filter(|group| !own.groups.contains(group)).count();
+        let full = own.portion.pieces.len() * chunk_bytes >= bounds.portion_bytes
+            || (own.groups.len() + more) * group_bytes > bounds.folded_bytes
+            || !Arc::ptr_eq(&own.portion.placed, &step.placing.placed);
+        if full && !own.portion.pieces.is_empty() {
+            portions.push(std::mem::replace(&mut own, nothing()));
+        }
+        own.groups.extend(of_piece());
+        own.maps += holding.maps;
+        own.portion.placed = step.placing.placed.clone();
+        own.portion.pieces.push(Piece { row: step.row, chunk: holding.chunk, groups: step.groups.clone() });
+    }
+    if !own.portion.pieces.is_empty() {
+        portions.push(own);
     }
     portions
 }
 
 /// Medians need all values of a group: the portions, repeated for one range of positions after the other so that at
 /// most so many bytes of values are held, and how often.
-pub(super) fn in_ranges(portions: &[Portion], groups: usize, median_bytes: usize) -> (Vec<Portion>, u64) {
+pub(super) fn in_ranges(portions: &[Cut], groups: usize, median_bytes: usize) -> (Vec<Cut>, u64) {
     let mut most = 0;
     let mut repeated = Vec::new();
     for set in connected(portions, groups) {
-        let maps: usize = set.iter().map(|&portion| portions[portion].maps()).sum();
-        let spatial = set.iter().map(|&portion| portions[portion].spatial).max().unwrap_or(0);
+        let maps: usize = set.iter().map(|&cut| portions[cut].maps).sum();
+        let spatial = set.iter().map(|&cut| portions[cut].portion.spatial).max().unwrap_or(0);
         let fitting = (median_bytes / (4 * maps.max(1))).max(1);
         let passes = spatial.div_ceil(fitting).max(1);
         let range = spatial.div_ceil(passes);
         most = most.max(passes as u64);
         for pass in 0..passes {
             let positions = pass * range..((pass + 1) * range).min(spatial);
-            repeated.extend(
-                set.iter().map(|&portion| Portion { positions: positions.clone(), ..portions[portion].clone() }),
-            );
+            repeated.extend(set.iter().map(|&cut| {
+                let mut repeated = portions[cut].clone();
+                repeated.portion.positions = positions.clone();
+                repeated
+            }));
         }
     }
     (repeated, most)
@@ -88,21 +144,20 @@ pub(super) fn in_ranges(portions: &[Portion], groups: usize, median_bytes: usize
 
 /// Consecutive portions of the same positions that are merged with each other before they are with what comes before
 /// them, wherever that is done: what one message takes.
-pub(super) fn bundles(portions: &[Portion], bounds: &Bounds) -> Vec<Range<usize>> {
+pub(super) fn bundles(portions: &[Cut], bounds: &Bounds) -> Vec<Range<usize>> {
     let mut bundles = Vec::new();
     let (mut start, mut bytes, mut folded, mut pieces) = (0, 0, 0, 0);
     let mut groups: BTreeSet<u32> = BTreeSet::new();
-    for (number, portion) in portions.iter().enumerate() {
-        let own = portion.groups();
+    for (number, Cut { portion, groups: own, maps }) in portions.iter().enumerate() {
         let of_map = portion.positions.len() * size_of::<f64>();
         let holds_all = !portion.reduction.reducer.is_mergeable();
         let more = |groups: &BTreeSet<u32>| {
-            if holds_all { portion.maps() * of_map } else { own.difference(groups).count() * of_map }
+            if holds_all { maps * of_map } else { own.difference(groups).count() * of_map }
         };
         let is_full = bytes + portion.decoded_bytes() > bounds.bundle_bytes
             || folded + more(&groups) > bounds.bundle_folded_bytes
             || pieces + portion.pieces.len() > bounds.bundle_pieces
-            || portion.positions != portions[start].positions;
+            || portion.positions != portions[start].portion.positions;
         if is_full && number > start {
             bundles.push(start..number);
             (start, bytes, folded, pieces) = (number, 0, 0, 0);
@@ -120,11 +175,10 @@ pub(super) fn bundles(portions: &[Portion], bounds: &Bounds) -> Vec<Range<usize>
 }
 
 /// Sets of portions that share groups, in the order of their first portions.
-fn connected(portions: &[Portion], groups: usize) -> Vec<Vec<usize>> {
+fn connected(portions: &[Cut], groups: usize) -> Vec<Vec<usize>> {
     let mut set_of_group: Vec<Option<usize>> = vec![None; groups];
     let mut sets: Vec<Vec<usize>> = Vec::new();
-    for (number, portion) in portions.iter().enumerate() {
-        let own = portion.groups();
+    for (number, Cut { groups: own, .. }) in portions.iter().enumerate() {
         let mut known: Vec<usize> = own.iter().filter_map(|group| set_of_group[*group as usize]).collect();
         known.sort_unstable();
         known.dedup();
@@ -135,13 +189,13 @@ fn connected(portions: &[Portion], groups: usize) -> Vec<Vec<usize>> {
         for &other in known.iter().skip(1) {
             let moved = std::mem::take(&mut sets[other]);
             for &portion in &moved {
-                for group in portions[portion].groups() {
+                for &group in &portions[portion].groups {
                     set_of_group[group as usize] = Some(target);
                 }
             }
             sets[target].extend(moved);
         }
-        for group in own {
+        for &group in own {
             set_of_group[group as usize] = Some(target);
         }
         sets[target].push(number);
@@ -180,33 +234,53 @@ mod tests {
     }
 
     /// One map of each row, which goes to the group that `group` names.
-    fn pieces(rows: u32, group: fn(u32) -> u32) -> Vec<(Arc<[Placed]>, Piece)> {
-        let placed: Arc<[Placed]> = [Placed { map: 0, token: 0, local: 0 }].into();
-        (0..rows).map(|row| (placed.clone(), Piece { row, chunk: 0, groups: [group(row)].into() })).collect()
+    fn steps(rows: u32, group: fn(u32) -> u32) -> Vec<Reading> {
+        let placing = Arc::new(Placing::new([Placed { map: 0, token: 0, local: 0 }].into(), 1));
+        (0..rows).map(|row| Reading { row, placing: placing.clone(), groups: [group(row)].into() }).collect()
+    }
+
+    fn cut_of(steps: &[Reading], bounds: &Bounds) -> Vec<Cut> {
+        cut(&empty(10), steps, false, bounds)
     }
 
     #[test]
     fn portions_end_when_they_decode_or_accumulate_enough() {
-        let cut = |pieces, portion_maps: usize, folded_maps: usize| -> Vec<usize> {
+        let cut = |steps: Vec<Reading>, portion_maps: usize, folded_maps: usize| -> Vec<usize> {
             let bounds =
                 Bounds { portion_bytes: portion_maps * 20, folded_bytes: folded_maps * 80, ..Bounds::default() };
-            cut(&empty(10), pieces, &bounds).iter().map(|portion| portion.pieces.len()).collect()
+            cut_of(&steps, &bounds).iter().map(|cut| cut.portion.pieces.len()).collect()
         };
-        assert_eq!(cut(pieces(0, |_| 0), 1, 1), Vec::<usize>::new());
-        assert_eq!(cut(pieces(9, |_| 0), 4, 9), [4, 4, 1], "by what is decoded");
-        assert_eq!(cut(pieces(5, |row| row), 9, 2), [2, 2, 1], "by what is accumulated");
-        assert_eq!(cut(pieces(5, |_| 0), 9, 2), [5], "one group is accumulated once");
-        assert_eq!(cut(pieces(2, |row| row), 9, 0), [1, 1], "a portion has one chunk at least");
-        let mut others = pieces(2, |_| 0);
-        others.extend(pieces(1, |_| 0));
+        assert_eq!(cut(steps(0, |_| 0), 1, 1), Vec::<usize>::new());
+        assert_eq!(cut(steps(9, |_| 0), 4, 9), [4, 4, 1], "by what is decoded");
+        assert_eq!(cut(steps(5, |row| row), 9, 2), [2, 2, 1], "by what is accumulated");
+        assert_eq!(cut(steps(5, |_| 0), 9, 2), [5], "one group is accumulated once");
+        assert_eq!(cut(steps(2, |row| row), 9, 0), [1, 1], "a portion has one chunk at least");
+        let mut others = steps(2, |_| 0);
+        others.extend(steps(1, |_| 0));
         assert_eq!(cut(others, 9, 9), [2, 1], "a portion has one choice of maps");
+    }
+
+    #[test]
+    fn chunks_of_all_steps_come_together_if_they_go_to_the_same_groups() {
+        let placed = |map| Placed { map, token: 0, local: map / 2 };
+        let placing = Arc::new(Placing::new([0, 1, 3, 5].map(placed).into(), 2));
+        let groups: Arc<[u32]> = [7, 8, 9].into();
+        let steps: Vec<Reading> =
+            (0..2).map(|row| Reading { row, placing: placing.clone(), groups: groups.clone() }).collect();
+        let of = |by_chunk| -> Vec<(u32, u32)> {
+            let cuts = cut(&Portion { maps_per_chunk: 2, ..empty(10) }, &steps, by_chunk, &Bounds::default());
+            assert_eq!((cuts.len(), cuts[0].maps, &cuts[0].groups), (1, 8, &BTreeSet::from([7, 8, 9])));
+            cuts[0].portion.pieces.iter().map(|piece| (piece.row, piece.chunk)).collect()
+        };
+        assert_eq!(of(false), [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]);
+        assert_eq!(of(true), [(0, 0), (1, 0), (0, 1), (1, 1), (0, 2), (1, 2)]);
     }
 
     #[test]
     fn bundles_end_when_they_decode_accumulate_or_name_enough() {
         let one_each = Bounds { portion_bytes: 1, ..Bounds::default() };
         let bundled = |group: fn(u32) -> u32, bounds: &Bounds| -> Vec<usize> {
-            bundles(&cut(&empty(10), pieces(5, group), &one_each), bounds).iter().map(Range::len).collect()
+            bundles(&cut_of(&steps(5, group), &one_each), bounds).iter().map(Range::len).collect()
         };
         assert_eq!(bundled(|_| 0, &one_each), [5]);
         assert_eq!(bundled(|_| 0, &Bounds { bundle_bytes: 40, ..one_each }), [2, 2, 1]);
@@ -225,12 +299,12 @@ mod tests {
     #[test]
     fn medians_go_through_ranges_set_by_set() {
         let bounds = Bounds::default();
-        let mut portions = cut(&empty(10), pieces(2, |_| 0), &Bounds { portion_bytes: 1, ..bounds });
-        portions.extend(cut(&empty(10), pieces(1, |_| 1), &bounds));
+        let mut portions = cut_of(&steps(2, |_| 0), &Bounds { portion_bytes: 1, ..bounds });
+        portions.extend(cut_of(&steps(1, |_| 1), &bounds));
         assert_eq!(connected(&portions, 2), [vec![0, 1], vec![2]]);
         let (repeated, passes) = in_ranges(&portions, 2, 4 * 2 * 5);
         let ranges: Vec<_> =
-            repeated.iter().map(|portion| (portion.pieces[0].groups[0], portion.positions.clone())).collect();
+            repeated.iter().map(|cut| (cut.portion.pieces[0].groups[0], cut.portion.positions.clone())).collect();
         assert_eq!(ranges, [(0, 0..5), (0, 0..5), (0, 5..10), (0, 5..10), (1, 0..10)]);
         assert_eq!((passes, in_ranges(&portions, 2, usize::MAX).1), (2, 1));
         assert_eq!(bundles(&repeated, &bounds), [0..2, 2..4, 4..5], "a bundle is of one range");

@@ -4,7 +4,7 @@
 //! value: running it needs the task and the store, and leaves a [`Partial`], for the [`Merger`](super::Merger) of the
 //! plan.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -61,7 +61,7 @@ pub struct Task {
 }
 
 /// Chunks of one array to reduce.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Portion {
     /// Path of the array below the store.
     pub array: Arc<str>,
@@ -97,7 +97,7 @@ pub(super) struct Placed {
 }
 
 /// One chunk of one step.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Piece {
     /// Index along the step axis.
     pub row: u32,
@@ -174,11 +174,6 @@ impl Task {
 }
 
 impl Portion {
-    /// The groups that its maps go to.
-    pub fn groups(&self) -> BTreeSet<u32> {
-        self.pieces.iter().flat_map(|piece| piece_groups(&self.placed, piece, self.maps_per_chunk)).collect()
-    }
-
     /// How many maps go to each group, counting those that a value stands for.
     pub fn maps_of_groups(&self) -> BTreeMap<u32, u64> {
         let mut counts = BTreeMap::new();
@@ -188,11 +183,6 @@ impl Portion {
             }
         }
         counts
-    }
-
-    /// Maps that it reads.
-    pub fn maps(&self) -> usize {
-        self.pieces.iter().map(|piece| in_chunk(&self.placed, piece.chunk, self.maps_per_chunk).len()).sum()
     }
 
     /// Bytes of one chunk, decoded.
@@ -268,11 +258,6 @@ impl Portion {
 #[derive(Default)]
 struct Scratch {
     wide: Vec<f32>,
-}
-
-/// Groups that the maps of one chunk go to.
-pub(super) fn piece_groups(placed: &[Placed], piece: &Piece, maps_per_chunk: usize) -> BTreeSet<u32> {
-    in_chunk(placed, piece.chunk, maps_per_chunk).iter().map(|placed| piece.groups[placed.local as usize]).collect()
 }
 
 /// The maps that are in one chunk.

@@ -13,12 +13,12 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::cut::{Bounds, bundles, cut, in_ranges};
+use super::cut::{Bounds, Cut, Placing, Reading, bundles, cut, in_ranges};
 use super::error::{QueryError, few};
 use super::key::{Key, KeyValue, Place};
 use super::rollup::{choose, rollup_path, weight};
 use super::selection::{Maps, SelectedStep};
-use super::task::{Piece, Placed, Portion, Reduction};
+use super::task::{Placed, Portion, Reduction};
 use crate::grid::Grid;
 use crate::remedy::{CommandName, Note, OptionName, Remedy};
 use crate::shape::StepShape;
@@ -122,15 +122,14 @@ impl Work {
         if !reduction.reducer.is_mergeable() {
             (portions, median_passes) = in_ranges(&portions, groups.len(), bounds.median_bytes);
         }
-        for (number, portion) in portions.iter().enumerate() {
-            for group in portion.groups() {
+        for (number, cut) in portions.iter().enumerate() {
+            for &group in &cut.groups {
                 groups[group as usize].last_portion = number as u32;
             }
         }
         let bundles = bundles(&portions, bounds);
-        let mut hasher = Xxh3::new();
-        (keys, &groups, reduction, &portions, &bundles).hash(&mut hasher);
-        let fingerprint = hasher.digest128();
+        let portions: Vec<Portion> = portions.into_iter().map(|cut| cut.portion).collect();
+        let fingerprint = fingerprint(keys, &groups, &portions, &bundles);
         let keys = keys.to_vec();
         Ok(Self { keys, groups, reduction, portions, bundles, fingerprint, no_rollup, median_passes, notes })
     }
@@ -141,19 +140,42 @@ impl Work {
     }
 }
 
+/// Of all that is read, and what becomes of it. What portions and pieces share is looked at once.
+fn fingerprint(keys: &[Key], groups: &[Group], portions: &[Portion], bundles: &[Range<usize>]) -> u128 {
+    let mut hasher = Xxh3::new();
+    (keys, groups, bundles).hash(&mut hasher);
+    let mut placed: Option<&Arc<[Placed]>> = None;
+    let mut of_step: Option<&Arc<[u32]>> = None;
+    for portion in portions {
+        let Portion { array, kind, dtype, spatial, tokens, maps_per_chunk, weight, positions, .. } = portion;
+        (array, kind, dtype, spatial, tokens, maps_per_chunk, weight, positions).hash(&mut hasher);
+        portion.reduction.hash(&mut hasher);
+        if !placed.replace(&portion.placed).is_some_and(|before| Arc::ptr_eq(before, &portion.placed)) {
+            portion.placed.hash(&mut hasher);
+        }
+        for piece in &portion.pieces {
+            (piece.row, piece.chunk).hash(&mut hasher);
+            if !of_step.replace(&piece.groups).is_some_and(|before| Arc::ptr_eq(before, &piece.groups)) {
+                piece.groups.hash(&mut hasher);
+            }
+        }
+    }
+    hasher.digest128()
+}
+
 /// The choice of maps of a step, as the array that is read has them.
 #[derive(Clone)]
 struct Pattern {
     /// Maps to read, each with the number of its group among those of the step.
-    placed: Arc<[Placed]>,
+    placing: Arc<Placing>,
     /// A place in each of the step's groups.
     places: Arc<[Place]>,
     /// Maps that go into each of the step's groups.
     counts: Arc<[u64]>,
 }
 
-/// Shape, kind of array, and choice of maps.
-type PatternName = (StepShape, ArrayKind, Option<Arc<[bool]>>);
+/// Shape, kind of array, maps in a chunk, and choice of maps.
+type PatternName = (StepShape, ArrayKind, usize, Option<Arc<[bool]>>);
 
 struct Planner<'a> {
     arrays: &'a dyn Arrays,
@@ -171,7 +193,7 @@ struct Planner<'a> {
     of_unknown_grids: BTreeSet<Arc<str>>,
     /// How a step of each array that is read is cut: number of chunks, and elements of one.
     chunks: HashMap<Arc<str>, (usize, usize)>,
-    portions: Vec<Portion>,
+    portions: Vec<Cut>,
     no_rollup: BTreeSet<&'static str>,
 }
 
@@ -218,49 +240,35 @@ impl Planner<'_> {
             placed: Arc::new([]),
             pieces: Vec::new(),
         };
-        // Pieces of work: one chunk of one step each, with the groups that the step's maps go to.
-        let mut pieces: Vec<(Arc<[Placed]>, Piece)> = Vec::new();
-        for step in series {
-            let pattern = self.pattern(step, kind);
-            let groups: Arc<[u32]> = pattern
-                .places
-                .iter()
-                .zip(&*pattern.counts)
-                .map(|(place, maps)| self.group(step, *place, *maps))
-                .collect();
-            let mut numbers: Vec<u32> =
-                pattern.placed.iter().map(|placed| placed.map / maps_per_chunk as u32).collect();
-            numbers.dedup();
-            pieces.extend(
-                numbers
-                    .into_iter()
-                    .map(|chunk| (pattern.placed.clone(), Piece { row: step.row, chunk, groups: groups.clone() })),
-            );
-        }
+        let steps: Vec<Reading> = series
+            .iter()
+            .map(|step| {
+                let Pattern { placing, places, counts } = self.pattern(step, kind, maps_per_chunk);
+                let groups = places.iter().zip(&*counts).map(|(place, maps)| self.group(step, *place, *maps));
+                Reading { row: step.row, groups: groups.collect(), placing }
+            })
+            .collect();
         // Where steps are reduced and maps of one step are not, the same chunk of all steps goes to the same groups.
         let across_steps = !self.has(Key::Step)
             && !self.has(Key::Timestep)
             && (self.has(Key::Block) || self.has(Key::Head) || self.has(Key::TokenIndex));
-        if across_steps {
-            pieces.sort_by_key(|(_, piece)| (piece.chunk, piece.row));
-        }
-        self.portions.extend(cut(&empty, pieces, self.bounds));
+        self.portions.extend(cut(&empty, &steps, across_steps, self.bounds));
         Ok(())
     }
 
     /// The maps to read of an array of `kind`, for the step's choice of maps.
-    fn pattern(&mut self, step: &SelectedStep, kind: ArrayKind) -> Pattern {
+    fn pattern(&mut self, step: &SelectedStep, kind: ArrayKind, maps_per_chunk: usize) -> Pattern {
         let choice = match &step.maps {
             Maps::All => None,
             Maps::Some(chosen) => Some(chosen.clone()),
         };
-        let name = (step.shape, kind, choice);
+        let name = (step.shape, kind, maps_per_chunk, choice);
         if let Some(known) = self.patterns.get(&name) {
             return known.clone();
         }
         let StepShape { heads, tokens, .. } = step.shape;
         let StepShape { blocks: of_blocks, heads: of_heads, .. } = kind.step_shape(step.shape);
-        let chosen = |place: Place| match &name.2 {
+        let chosen = |place: Place| match &name.3 {
             None => true,
             Some(chosen) => chosen[(place.block * heads + place.head) * tokens + place.token],
         };
@@ -287,7 +295,8 @@ impl Planner<'_> {
                 }
             }
         }
-        let pattern = Pattern { placed: placed.into(), places: places.into(), counts: counts.into() };
+        let placing = Arc::new(Placing::new(placed.into(), maps_per_chunk));
+        let pattern = Pattern { placing, places: places.into(), counts: counts.into() };
         self.patterns.insert(name, pattern.clone());
         pattern
     }
