@@ -1,6 +1,6 @@
 //! Reading the Zarr arrays of a store, by `zarrs`: whole steps, inner chunks, and ranges of elements.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
 use zarrs::array::{ArrayBytes, ArrayShardedReadableExt, ArrayShardedReadableExtCache};
@@ -59,7 +59,7 @@ impl StoredArray {
         })?;
         let place = storage.place(&document);
         let metadata: Value = serde_json::from_slice(&text).map_err(|error| StoreError::damaged(&place, error))?;
-        let files = ArrayFiles { storage: storage.clone(), path: path.to_owned() };
+        let files = ArrayFiles { storage: storage.clone(), path: path.to_owned(), last: Mutex::default() };
         let array = zarrs::array::Array::open(Arc::new(files), "/")
             .map_err(|error| StoreError::array(storage.place(path), error))?;
         let dtype = metadata.get("data_type").and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -324,16 +324,31 @@ fn moved_on(storage: &dyn Storage, path: &str) -> Option<StoreError> {
 }
 
 /// The files of an array, for `zarrs`.
-#[derive(Debug)]
 struct ArrayFiles {
     storage: Arc<dyn Storage>,
     path: String,
+    /// The file that was read last, which stays open: the next chunk is mostly of the same shard.
+    last: Mutex<Option<(StoreKey, Arc<dyn Contents>)>>,
+}
+
+impl std::fmt::Debug for ArrayFiles {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ArrayFiles").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 impl ArrayFiles {
-    fn open(&self, key: &StoreKey) -> Result<Option<Box<dyn Contents>>, StorageError> {
+    fn open(&self, key: &StoreKey) -> Result<Option<Arc<dyn Contents>>, StorageError> {
+        let known = || self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, contents)) = known().as_ref().filter(|(own, _)| own == key) {
+            return Ok(Some(contents.clone()));
+        }
         match self.storage.open(&join(&self.path, key.as_str())) {
-            Ok(contents) => Ok(Some(contents)),
+            Ok(contents) => {
+                let contents: Arc<dyn Contents> = contents.into();
+                *known() = Some((key.clone(), contents.clone()));
+                Ok(Some(contents))
+            }
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(StorageError::from(error.to_string())),
         }

@@ -5,9 +5,9 @@ mod directory;
 mod lock;
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
@@ -47,7 +47,7 @@ impl Storage for Local {
         let file = Directory::open(&self.root).and_then(|root| root.file(Path::new(key)));
         let file = file.map_err(|refused| refused.at(&self.place(key)))?;
         let len = file.metadata().map_err(StoreError::io(self.place(key)))?.len();
-        Ok(Box::new(OpenFile { len, file: Mutex::new(file) }))
+        Ok(Box::new(OpenFile { len, file }))
     }
 
     fn entry(&self, key: &str) -> Result<Option<Entry>, StoreError> {
@@ -211,7 +211,7 @@ fn sync_directory(path: &Path) -> Result<(), StoreError> {
 /// A file that is open for reading.
 struct OpenFile {
     len: u64,
-    file: Mutex<File>,
+    file: File,
 }
 
 impl Contents for OpenFile {
@@ -221,12 +221,30 @@ impl Contents for OpenFile {
 
     fn read(&self, start: u64, bytes: u64) -> io::Result<Bytes> {
         checked_range(self.len, start, bytes)?;
-        let mut piece = Vec::with_capacity(usize::try_from(bytes).map_err(io::Error::other)?);
-        let mut file = &*self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        file.seek(SeekFrom::Start(start))?;
-        file.take(bytes).read_to_end(&mut piece)?;
-        if piece.len() as u64 == bytes { Ok(piece.into()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+        let mut piece = vec![0; usize::try_from(bytes).map_err(io::Error::other)?];
+        read_exact_at(&self.file, &mut piece, start)?;
+        Ok(piece.into())
     }
+}
+
+/// Reads a range of a file. Many threads may do so at once.
+#[cfg(unix)]
+fn read_exact_at(file: &File, piece: &mut [u8], start: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, piece, start)
+}
+
+/// Reads a range of a file. Many threads may do so at once.
+#[cfg(windows)]
+fn read_exact_at(file: &File, mut piece: &mut [u8], mut start: u64) -> io::Result<()> {
+    while !piece.is_empty() {
+        let read = std::os::windows::fs::FileExt::seek_read(file, piece, start)?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        start += read as u64;
+        piece = &mut piece[read..];
+    }
+    Ok(())
 }
 
 /// A file that is being written.
