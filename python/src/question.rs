@@ -1,7 +1,6 @@
 //! Questions as values: what is asked, before a store is asked it.
 
-use attnkit::query::{self, Filter, Reduction};
-use pyo3::exceptions::PyValueError;
+use attnkit::query::{self, Reduction};
 use pyo3::prelude::*;
 
 use crate::answer::Answer;
@@ -39,16 +38,6 @@ impl Question {
         store.warn_of_damage(py)?;
         Ok(plan.or_raise()?.to_string())
     }
-}
-
-/// A filter of JSON; `None` if it leaves nothing out.
-///
-/// # Errors
-/// If it is none, or its condition cannot be used.
-pub fn filter_of(json: &str) -> PyResult<Option<Filter>> {
-    let filter: Filter = serde_json::from_str(json).map_err(|error| PyValueError::new_err(error.to_string()))?;
-    filter.check().or_raise()?;
-    Ok(Some(filter).filter(|filter| !filter.is_all()))
 }
 
 /// How maps become one where nothing else is said, as JSON.

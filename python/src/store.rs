@@ -4,17 +4,16 @@ use std::path::{Path, PathBuf};
 
 use attnkit::contents::Contents;
 use attnkit::export::{self, ExportOptions};
-use attnkit::query;
+use attnkit::query::{self, Filter};
 use attnkit::store::{self, ArrayKind, Garbage};
 use attnkit::verify::{self, VerifyOptions};
-use pyo3::exceptions::PyIndexError;
+use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::prelude::*;
 use serde_json::json;
 
 use crate::answer::Answer;
 use crate::array::bytes_to_numpy;
 use crate::error::{OrRaise, choice, parsed, warn_of_damage};
-use crate::question::filter_of;
 use crate::work::{self, Watch};
 
 /// A store, opened for reading.
@@ -145,6 +144,13 @@ impl Store {
         let removed: serde_json::Value = garbage.or_raise()?.iter().map(of).collect();
         Ok(removed.to_string())
     }
+}
+
+/// A filter of JSON; `None` if it leaves nothing out.
+fn filter_of(json: &str) -> PyResult<Option<Filter>> {
+    let filter: Filter = serde_json::from_str(json).map_err(|error| PyValueError::new_err(error.to_string()))?;
+    filter.check().or_raise()?;
+    Ok(Some(filter).filter(|filter| !filter.is_all()))
 }
 
 /// The columns of both tables.

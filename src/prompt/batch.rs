@@ -9,8 +9,8 @@ use std::sync::OnceLock;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::error::PromptError;
 use super::expand::{TrackedWord, Variation, parse_weighted};
-use super::parse::PromptError;
 use super::template::Template;
 use super::{as_name, collapse_spaces, comparable, places, prompt_id};
 use crate::bounded;

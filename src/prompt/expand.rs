@@ -6,7 +6,7 @@ use std::fmt::Write;
 use serde::{Deserialize, Serialize};
 
 use super::collapse_spaces;
-use super::parse::PromptError;
+use super::error::PromptError;
 use super::template::{Alternatives, Emphasis, Item, Template, escaped};
 
 /// One of the prompts that a template stands for.

@@ -13,6 +13,7 @@
 //! ```
 
 mod batch;
+mod error;
 mod expand;
 mod parse;
 mod template;
@@ -25,8 +26,9 @@ mod tokens;
 
 pub(crate) use batch::FILE_BYTES;
 pub use batch::{BatchPrompt, BatchPrompts, BatchPromptsError, Found};
+pub use error::{PromptError, PromptWarning};
 pub use expand::{Choice, TrackedWord, Variation, Variations, parse_weighted};
-pub use parse::{MAX_DEPTH, PromptError, PromptWarning};
+pub use parse::MAX_DEPTH;
 pub use template::{Alternatives, Emphasis, Item, OptionItems, Template};
 pub use templates::{Expanded, Templates, TemplatesError};
 pub use tokens::Tokenizer;

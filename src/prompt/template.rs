@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::parse::PromptWarning;
+use super::error::PromptWarning;
 
 /// A parsed prompt template. A prompt without brackets is a template with one variation.
 ///

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::batch::FILE_BYTES;
+use super::error::PromptError;
 use super::expand::Variation;
-use super::parse::PromptError;
 use super::prompt_id;
 use super::template::Template;
 use crate::bounded;

@@ -1,5 +1,6 @@
 //! Answers: a table, and for map-valued questions the maps behind its rows.
 
+use std::ops::AddAssign;
 use std::str::FromStr;
 
 use arrow::array::AsArray;
@@ -14,7 +15,6 @@ use serde::{Deserialize, Serialize};
 use super::QueryError;
 use super::catalog::{HEADS, SEED_DIGITS};
 use super::key::{Key, KeyValue};
-use super::merge::ReadCount;
 use super::work::Group;
 use crate::grid::Grid;
 use crate::kernel::{MapMeasure, MapMeasurer, Sums};
@@ -83,6 +83,22 @@ impl AnswerKind {
     #[must_use]
     pub const fn is_wide(self) -> bool {
         matches!(self, Self::Maps | Self::Map | Self::Series | Self::Differences)
+    }
+}
+
+/// What was read to answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadCount {
+    /// Inner chunks decoded.
+    pub chunks: u64,
+    /// Their bytes, decoded.
+    pub bytes: u64,
+}
+
+impl AddAssign for ReadCount {
+    fn add_assign(&mut self, more: Self) {
+        self.chunks += more.chunks;
+        self.bytes += more.bytes;
     }
 }
 

@@ -8,8 +8,8 @@ use super::answer::{Answer, AnswerKind, Arrange, Maps, Statistics, axes, key_col
 use super::explain::Explain;
 use super::filter::Filter;
 use super::key::Key;
-use super::merge::Reduced;
-use super::plan::{self, Assembly, Ending, Plan};
+use super::merge::{Assembly, Reduced};
+use super::plan::{self, Ending, Plan};
 use super::selection::Selection;
 use super::task::Reduction;
 use super::work::Group;

@@ -6,10 +6,10 @@ use std::fmt;
 use serde::Serialize;
 
 use super::QueryError;
-use super::plan::Plan;
 use super::selection::Selected;
+use super::work::Work;
 use crate::dtype::Dtype;
-use crate::store::ArrayKind;
+use crate::store::{ArrayKind, Snapshot};
 
 /// A plan in numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -56,9 +56,13 @@ pub struct ArrayUse {
 }
 
 impl Explain {
-    /// A view of a plan. Of the store, the stored size of every chunk is looked up.
-    pub(super) fn of(plan: &Plan) -> Result<Self, QueryError> {
-        let work = &plan.work;
+    /// A view of work, and of what is done `then`. Of the store, the stored size of every chunk is looked up.
+    pub(super) fn of(
+        snapshot: &Snapshot,
+        work: &Work,
+        selected: Selected,
+        then: Vec<String>,
+    ) -> Result<Self, QueryError> {
         let passes = work.median_passes.max(1);
         let mut arrays: BTreeMap<(ArrayKind, Dtype), ArrayUse> = BTreeMap::new();
         let mut known: BTreeSet<&str> = BTreeSet::new();
@@ -73,7 +77,7 @@ impl Explain {
                 stored_bytes: 0,
                 passes,
             });
-            let array = plan.snapshot.open_array(&portion.array)?;
+            let array = snapshot.open_array(&portion.array)?;
             uses.arrays += u64::from(known.insert(&portion.array));
             uses.chunks += portion.pieces.len() as u64;
             uses.decoded_bytes += portion.decoded_bytes();
@@ -81,7 +85,7 @@ impl Explain {
                 uses.stored_bytes += array.stored_bytes(piece.row.into(), piece.chunk as usize)?;
             }
         }
-        let Selected { videos, words, steps, maps } = plan.selected;
+        let Selected { videos, words, steps, maps } = selected;
         Ok(Self {
             videos,
             words,
@@ -92,7 +96,7 @@ impl Explain {
             groups: work.groups.len() as u64,
             tasks: work.portions.len() as u64,
             median_passes: work.median_passes,
-            then: plan.ending.explain(plan),
+            then,
         })
     }
 }

@@ -47,11 +47,13 @@ mod scan;
 mod selection;
 mod tables;
 mod task;
+#[cfg(test)]
+mod trial;
 mod unknown;
 mod wire;
 mod work;
 
-pub use answer::{Answer, AnswerKind, Arrange, Maps, Sort};
+pub use answer::{Answer, AnswerKind, Arrange, Maps, ReadCount, Sort};
 pub use average::{Average, Dimension};
 pub use compare::{Across, Align, Compare, Form};
 pub use error::QueryError;
@@ -61,7 +63,7 @@ pub use explain::{ArrayUse, Explain};
 pub use filter::Filter;
 pub use key::{Key, KeyValue};
 pub use map::SpatialMap;
-pub use merge::{Merger, ReadCount};
+pub use merge::Merger;
 pub use plan::Plan;
 pub use question::{Explanation, Question};
 pub use selection::StepSet;

@@ -9,7 +9,7 @@ use super::cut::Bounds;
 use super::error::QueryError;
 use super::explain::Explain;
 use super::key::Key;
-use super::merge::{Merger, Reduced};
+use super::merge::{Assembly, Merger};
 use super::selection::{Selected, SelectedStep};
 use super::task::{Folded, Grain, Reduction, Task, window};
 use super::work::{Group, Work};
@@ -59,15 +59,6 @@ pub(super) trait Ending: std::fmt::Debug + Send + Sync {
 
     /// What it does, in words, one after the other.
     fn explain(&self, plan: &Plan) -> Vec<String>;
-}
-
-/// An answer while its maps come.
-pub(super) trait Assembly: Send {
-    /// Takes groups as they are finished, always in the same order.
-    fn take(&mut self, reduced: Vec<Reduced>) -> Result<(), QueryError>;
-
-    /// The answer, but for what the plan knows.
-    fn answer(self: Box<Self>) -> Result<Answer, QueryError>;
 }
 
 impl Plan {
@@ -140,7 +131,7 @@ impl Plan {
     /// Merges what tasks leave, of either grain and in any order.
     #[must_use]
     pub fn merger(&self) -> Merger<'_> {
-        Merger::new(self)
+        Merger::new(&self.work, &self.arrange, self.ending.begin(self))
     }
 
     /// Does all tasks on the threads of this process, a window of them at a time.
@@ -174,7 +165,7 @@ impl Plan {
     /// # Errors
     /// If an array that will be read is not there.
     pub fn explain(&self) -> Result<Explain, QueryError> {
-        Explain::of(self)
+        Explain::of(&self.snapshot, &self.work, self.selected, self.ending.explain(self))
     }
 }
 

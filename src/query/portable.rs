@@ -10,9 +10,8 @@ use std::ops::Range;
 use polars::prelude::{DataFrame, IpcReader, IpcWriter, SerReader, SerWriter};
 use serde::{Deserialize, Serialize};
 
-use super::answer::{Answer, AnswerKind, Maps};
+use super::answer::{Answer, AnswerKind, Maps, ReadCount};
 use super::error::{QueryError, caught};
-use super::merge::ReadCount;
 use crate::message::Kind;
 use crate::remedy::Note;
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::Metric;
 use super::formulas::{cumulate, dot, sum_over};
-use super::ssim::{sample_covariance, window_means, window_size};
+use super::windows::{sample_covariance, window_means, window_size};
 use crate::grid::Grid;
 use crate::metrics::Location;
 

@@ -6,6 +6,7 @@
 mod formulas;
 mod measured;
 mod ssim;
+mod windows;
 
 use std::fmt;
 use std::str::FromStr;
