@@ -1,4 +1,5 @@
-//! How plans, tasks and merging hold together: whatever is done where, in which pieces and order, the answer is the same.
+//! How plans, tasks and merging hold together: whatever is done where, in which pieces and order, the answer is the
+//! same.
 
 use proptest::prelude::*;
 
