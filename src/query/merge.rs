@@ -30,7 +30,7 @@ pub(super) trait Assembly: Send {
     fn answer(self: Box<Self>) -> Result<Answer, QueryError>;
 }
 
-/// Makes the answer to a plan of what its tasks leave: [`Plan::merger`] begins it.
+/// Makes the answer to a plan of what its tasks leave: [`Plan::merger`](super::Plan::merger) begins it.
 ///
 /// Partial results come in any order and of any grain. What comes early waits in memory for what is before it in the
 /// plan.

@@ -17,6 +17,7 @@ use super::explain::Explain;
 use super::map::SpatialMap;
 use super::plan::Plan;
 use super::tables::{List, Sql};
+use crate::json::Json;
 use crate::progress::Progress;
 use crate::store::{Snapshot, Store};
 use crate::suggest::did_you_mean;
@@ -95,6 +96,11 @@ impl Question {
                 return Err(QueryError::NotAQuestion { found, source: Some(error) });
             }
         };
+        // The reader of JSON takes the last of several.
+        if let Some(odd) = Json::parse(json.as_bytes()).ok().and_then(|parsed| parsed.remarks.into_iter().next()) {
+            let found = odd.split_once(": ").map_or(odd.as_str(), |(found, _)| found);
+            return Err(refused(found.to_owned()));
+        }
         let name = fields.remove("question");
         let fields = Value::Object(fields);
         match name.as_ref().and_then(Value::as_str) {
@@ -290,7 +296,12 @@ mod tests {
             (r#"{"question": "sql"}"#, "missing field `statement`"),
             (r#"{"question": "compare"}"#, "missing field `across`"),
             (r#"{"question": "compare", "across": "wieght"}"#, "did you mean `weight`"),
-            (r#"{"question": "compare", "across": "seed", "metrics": ["cosin"]}"#, "did you mean `cosine`"),
+            (
+                r#"{"question": "compare", "across": "seed", "metric": ["cosin"]}"#,
+                "metric: `cosin` is not a similarity metric",
+            ),
+            (r#"{"question": "list", "question": "map"}"#, "`question` is there more than once"),
+            (r#"{"question": "list", "filter": {"step": 1, "step": 2}}"#, "`filter.step` is there more than once"),
             (r#"{"question": "map", "size": [24]}"#, "size: invalid length 1"),
         ] {
             let error = Question::from_json(json).unwrap_err();

@@ -109,7 +109,7 @@ pub struct Compare {
     #[serde(default)]
     pub align: Align,
     /// What is measured.
-    #[serde(default = "usual_metrics")]
+    #[serde(rename = "metric", default = "usual_metrics")]
     pub metrics: Vec<Metric>,
     /// How the maps of a side become one.
     #[serde(default)]
