@@ -226,7 +226,8 @@ impl Accumulator {
     }
 
     /// What [`write_to`](Self::write_to) wrote of one that was made with these arguments, and the bytes behind it;
-    /// `None` if they are too few.
+    /// `None` if they are too few, or more values
+    /// are counted than maps went in.
     #[must_use]
     pub fn read_from(bytes: &[u8], reducer: Reducer, skipna: bool, positions: usize) -> Option<(Self, &[u8])> {
         fn take<const N: usize, T>(bytes: &mut &[u8], count: usize, of: fn([u8; N]) -> T) -> Option<Vec<T>> {
@@ -238,6 +239,9 @@ impl Accumulator {
         let maps = u64::from_le_bytes(*maps);
         let rest = &mut rest;
         let counts = if skipna { Some(take(rest, positions, u32::from_le_bytes)?) } else { None };
+        if counts.iter().flatten().any(|&count| u64::from(count) > maps) {
+            return None;
+        }
         let state = match reducer {
             Reducer::Mean | Reducer::Sum => State::Sums(take(rest, positions, f64::from_le_bytes)?),
             Reducer::Max | Reducer::Min => State::Extremes(take(rest, positions, f64::from_le_bytes)?),

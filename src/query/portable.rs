@@ -62,6 +62,11 @@ impl Answer {
     /// # Errors
     /// If they are not whole, or of another version.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, QueryError> {
+        Self::read(bytes, true)
+    }
+
+    /// The same, with difference maps beside it or without: these have none themselves.
+    fn read(bytes: &[u8], with_differences: bool) -> Result<Self, QueryError> {
         let (description, behind): (Description, &[u8]) = Kind::Answer.of_bytes(bytes)?;
         let values_end = behind.len().checked_sub(description.differences_bytes);
         let (behind, differences) = values_end
@@ -69,7 +74,8 @@ impl Answer {
             .ok_or_else(|| damaged("the difference maps are cut off"))?;
         let differences = match differences {
             [] => None,
-            bytes => Some(Self::from_bytes(bytes)?).filter(|of| of.differences.is_none()).map(Box::new),
+            bytes if with_differences => Some(Box::new(Self::read(bytes, false)?)),
+            _ => return Err(damaged("there are difference maps of difference maps")),
         };
         let (table, values) =
             behind.split_at_checked(description.table_bytes).ok_or_else(|| damaged("the table is cut off"))?;

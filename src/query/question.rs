@@ -384,6 +384,9 @@ mod tests {
         assert!(beside.table.equals_missing(&maps.table));
         assert_eq!((&beside.maps, beside.kind), (&maps.maps, AnswerKind::Differences));
         both.differences = Some(beside.clone());
+        let nested = Answer { differences: Some(Box::new(both.clone())), ..alone.clone() };
+        let refused = Answer::from_bytes(&nested.to_bytes().unwrap()).unwrap_err();
+        assert!(refused.to_string().contains("of difference maps"), "{refused}");
         let sent = Answer::from_bytes(&both.to_bytes().unwrap()).unwrap().differences.unwrap();
         assert_eq!(sent.to_bytes().unwrap(), beside.to_bytes().unwrap());
     }

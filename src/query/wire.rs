@@ -148,7 +148,8 @@ impl Portions {
 fn is_sound(portion: &Portion) -> bool {
     let Portion { spatial, tokens, maps_per_chunk, positions, placed, pieces, .. } = portion;
     let elements = spatial.checked_mul(*tokens).and_then(|map| map.checked_mul(*maps_per_chunk));
-    elements.is_some_and(|elements| elements > 0 && elements.checked_mul(portion.dtype.size()).is_some())
+    let bytes = elements.and_then(|elements| elements.checked_mul(portion.dtype.size()));
+    bytes.is_some_and(|bytes| bytes > 0 && bytes.checked_mul(pieces.len().max(1)).is_some())
         && positions.start <= positions.end
         && positions.end <= *spatial
         && placed.is_sorted_by_key(|placed| placed.map)
@@ -241,7 +242,7 @@ impl Partial {
         let mut groups = Vec::new();
         for group in head.groups {
             let (folded, rest) = Accumulator::read_from(tail, head.reducer, head.skipna, positions)
-                .ok_or_else(|| Kind::Partial.damaged("it is cut off"))?;
+                .ok_or_else(|| Kind::Partial.damaged("it is cut off, or counts more values than maps"))?;
             groups.push((group, folded));
             tail = rest;
         }

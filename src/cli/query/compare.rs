@@ -95,6 +95,17 @@ impl Ask for CompareArgs {
 
     fn check(&self) -> Result<(), Failure> {
         self.target_of_maps()?;
+        let place = |path: &Path| {
+            let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            dir.canonicalize().ok().zip(path.file_name()).map(|(dir, name)| dir.join(name))
+        };
+        let places = [&self.maps, &self.output.output].map(|path| path.as_deref().and_then(place));
+        if places[0].is_some() && places[0] == places[1] {
+            return Err(Failure::usage(
+                "the difference maps would take the place of the answer",
+                "name them differently",
+            ));
+        }
         let beside = self.maps.as_ref().map(|maps| maps.with_extension("json"));
         if beside.is_some() && beside == self.output.output {
             let found = "the rows beside the maps would have the name of the answer";
