@@ -174,8 +174,8 @@ pub(crate) fn is_dump(dir: &Path) -> bool {
     false
 }
 
-/// A directory as it is named by whoever gave it: what is before the name is resolved, so that one place has one path.
-fn named(path: &Path) -> io::Result<PathBuf> {
+/// A path as it is named by whoever gave it: what is before the name is resolved, so that one place has one path.
+pub(crate) fn named(path: &Path) -> io::Result<PathBuf> {
     match (path.parent(), path.file_name()) {
         (Some(parent), Some(name)) => {
             let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };

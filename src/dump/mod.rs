@@ -32,7 +32,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 pub use array::{Batch, StepArray};
-pub(crate) use discover::{is_dump, prompt_id};
+pub(crate) use discover::{is_dump, named, prompt_id};
 pub use error::{DumpError, Problem};
 pub(crate) use listing::step_of;
 pub use metadata::{Exported, StepMetadata, read_step_metadata, read_summary};

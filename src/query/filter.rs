@@ -210,18 +210,17 @@ fn parsed(sql: &str) -> Result<Vec<Condition>, QueryError> {
     if let Some(column) = unknown {
         return Err(QueryError::unknown_column(column, BOTH.iter_names().map(PlSmallStr::as_str)));
     }
+    let typed = |condition: &Condition, error: PolarsError| failed(condition.typed(&error), Some(error));
     for condition in &mut conditions {
-        let typed = |error: PolarsError| failed(condition.typed(&error), Some(error));
-        let exact = caught(|| exact(condition.expr.clone(), &BOTH)).map_err(typed)?;
-        condition.expr = exact;
-        match condition.result() {
-            Ok(Some(DataType::Boolean)) => {}
-            Ok(Some(other)) => {
+        let exact = caught(|| exact(condition.expr.clone(), &BOTH));
+        condition.expr = exact.map_err(|error| typed(condition, error))?;
+        match condition.result().map_err(|error| typed(condition, error))? {
+            Some(DataType::Boolean) => {}
+            Some(other) => {
                 let found = format!("it is not true or false but {} ({})", type_name(&other), condition.types());
                 return Err(failed(found, None));
             }
-            Ok(None) => return Err(failed("it is empty".to_owned(), None)),
-            Err(error) => return Err(failed(condition.typed(&error), Some(error))),
+            None => return Err(failed("it is empty".to_owned(), None)),
         }
     }
     Ok(conditions)

@@ -9,6 +9,7 @@ use super::select::{ReduceArgs, SelectArgs};
 use super::target::{OutputArgs, Target};
 use super::{Ask, OUTPUT};
 use crate::cli::{Failure, Global};
+use crate::dump::named;
 use crate::metrics::Metric;
 use crate::query::{Across, Align, Answer, Compare, Form, Question};
 
@@ -95,23 +96,17 @@ impl Ask for CompareArgs {
 
     fn check(&self) -> Result<(), Failure> {
         self.target_of_maps()?;
-        let place = |path: &Path| {
-            let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            dir.canonicalize().ok().zip(path.file_name()).map(|(dir, name)| dir.join(name))
-        };
-        let places = [&self.maps, &self.output.output].map(|path| path.as_deref().and_then(place));
-        if places[0].is_some() && places[0] == places[1] {
-            return Err(Failure::usage(
-                "the difference maps would take the place of the answer",
-                "name them differently",
-            ));
+        let (Some(maps), Some(output)) = (&self.maps, &self.output.output) else { return Ok(()) };
+        // Where a path leads, however it is written.
+        let is_output = |path: &Path| named(path).ok().zip(named(output).ok()).is_some_and(|(a, b)| a == b);
+        let taken = [
+            (maps.clone(), "the difference maps would take the place of the answer"),
+            (maps.with_extension("json"), "the rows beside the maps would have the name of the answer"),
+        ];
+        match taken.into_iter().find(|(path, _)| is_output(path)) {
+            Some((_, found)) => Err(Failure::usage(found, "name them differently")),
+            None => Ok(()),
         }
-        let beside = self.maps.as_ref().map(|maps| maps.with_extension("json"));
-        if beside.is_some() && beside == self.output.output {
-            let found = "the rows beside the maps would have the name of the answer";
-            return Err(Failure::usage(found, "name them differently"));
-        }
-        Ok(())
     }
 
     fn question(&self, _: &Target) -> Question {
