@@ -6,10 +6,11 @@ use std::sync::{Mutex, PoisonError};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::dump::{Dump, DumpError, ReadOptions, Series, StepFiles, StepReader, Video, read_step_metadata};
+use crate::dump::{Dump, DumpError, Problem, ReadOptions, Series, StepFiles, StepReader, Video, read_step_metadata};
 use crate::error::LayerError;
 use crate::grid::Grid;
 use crate::ingest::Quarantined;
+use crate::progress::{Cancelled, Progress};
 use crate::shape::{AxisNumbers, StepShape};
 use crate::store::{Snapshot, StepRow, Store, StoreError};
 
@@ -105,8 +106,8 @@ impl Contents {
     /// Describes a store.
     ///
     /// # Errors
-    /// If its index cannot be read.
-    pub fn of_store(store: &Store) -> Result<Self, StoreError> {
+    /// If its index cannot be read, and [`StoreError::Cancelled`].
+    pub fn of_store(store: &Store, progress: &dyn Progress) -> Result<Self, StoreError> {
         let (index, snapshot) = store.of_one_state(Snapshot::read_index)?;
         let problems = Mutex::new(Vec::new());
         // What of a word cannot be read is no reason to say nothing of the others.
@@ -120,19 +121,16 @@ impl Contents {
             };
             series.map_err(|error| problems.lock().unwrap_or_else(PoisonError::into_inner).push(failed(error))).ok()
         };
-        let videos: Vec<VideoContents> = index
-            .par_iter()
-            .map(|video| VideoContents {
-                video_id: video.record.video_id.clone(),
-                prompt: video.rows.first().and_then(|row| row.prompt.clone()).or_else(|| {
-                    let summary = video.record.summary.as_ref()?;
-                    Some(summary.get("prompt")?.as_str()?.to_owned())
-                }),
-                seed: video.rows.first().and_then(|row| row.seed),
-                has_summary: video.record.summary.is_some(),
-                tokens: video.series().filter_map(described).collect(),
-            })
-            .collect();
+        let videos = of_each(&index, progress, |video| VideoContents {
+            video_id: video.record.video_id.clone(),
+            prompt: video.rows.first().and_then(|row| row.prompt.clone()).or_else(|| {
+                let summary = video.record.summary.as_ref()?;
+                Some(summary.get("prompt")?.as_str()?.to_owned())
+            }),
+            seed: video.rows.first().and_then(|row| row.seed),
+            has_summary: video.record.summary.is_some(),
+            tokens: video.series().filter_map(described).collect(),
+        })?;
         let mut contents = Self {
             path: store.place(),
             kind: Kind::Store,
@@ -154,17 +152,17 @@ impl Contents {
     /// Describes a dump, from names, metadata and the heads of one file of each word.
     ///
     /// # Errors
-    /// If the directory cannot be read.
-    pub fn of_dump(path: &Path) -> Result<Self, DumpError> {
-        let dump = Dump::find(&[path])?;
+    /// If the directory cannot be read, and [`Problem::Cancelled`].
+    pub fn of_dump(path: &Path, progress: &dyn Progress) -> Result<Self, DumpError> {
+        let dump = Dump::find_unless_cancelled(&[path], progress)?;
         let problems = dump.problems.iter().map(Quarantined::from).collect();
-        Ok(Self { path: path.to_owned(), problems, ..Self::of_videos(&dump.videos) })
+        let described = Self::of_videos(&dump.videos, progress).map_err(|_| Problem::Cancelled.at(path))?;
+        Ok(Self { path: path.to_owned(), problems, ..described })
     }
 
     /// Describes some of the videos of a dump.
-    #[must_use]
-    pub fn of_videos(videos: &[Video]) -> Self {
-        let mut videos: Vec<VideoContents> = videos.par_iter().map(dumped_video).collect();
+    pub(crate) fn of_videos(videos: &[Video], progress: &dyn Progress) -> Result<Self, Cancelled> {
+        let mut videos = of_each(videos, progress, dumped_video)?;
         videos.sort_by(|a, b| a.video_id.cmp(&b.video_id));
         let mut contents = Self {
             path: PathBuf::new(),
@@ -176,7 +174,7 @@ impl Contents {
             problems: Vec::new(),
         };
         contents.add_up();
-        contents
+        Ok(contents)
     }
 
     fn add_up(&mut self) {
@@ -187,6 +185,17 @@ impl Contents {
             self.bytes.rollups += series.bytes.rollups;
         }
     }
+}
+
+/// Something of each of some videos, unless the work is stopped.
+fn of_each<T: Sync, U: Send>(
+    videos: &[T],
+    progress: &dyn Progress,
+    describe: impl Fn(&T) -> U + Sync,
+) -> Result<Vec<U>, Cancelled> {
+    let each =
+        videos.par_iter().map(|video| if progress.is_cancelled() { Err(Cancelled) } else { Ok(describe(video)) });
+    each.collect()
 }
 
 fn stored_series(snapshot: &Snapshot, first: &StepRow, rows: &[StepRow]) -> Result<SeriesContents, StoreError> {
@@ -252,5 +261,32 @@ fn dumped_series(series: &Series) -> SeriesContents {
             ..Bytes::default()
         },
         aggregates: series.aggregates.len(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ingest::{self, IngestOptions, Silent};
+
+    struct Stopped;
+
+    impl Progress for Stopped {
+        fn is_cancelled(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn it_can_be_stopped() {
+        let dir = tempfile::tempdir().unwrap();
+        let dump = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/dataset"));
+        ingest::run(&[dump], dir.path().join("store"), &IngestOptions::default(), &Silent).unwrap();
+        let store = Store::open(dir.path().join("store")).unwrap();
+        assert!(matches!(Contents::of_store(&store, &Stopped), Err(StoreError::Cancelled)));
+        let stopped = Contents::of_dump(dump, &Stopped).unwrap_err();
+        assert!(matches!(stopped.problem, Problem::Cancelled));
+        let dump = Dump::find(&[dump]).unwrap();
+        assert_eq!(Contents::of_videos(&dump.videos, &Stopped), Err(Cancelled));
     }
 }

@@ -387,7 +387,7 @@ pub fn measure(dump: &Path, progress: &dyn Progress) -> Result<Option<Vec<Compre
     }
     let ratio =
         |codec, rollups, average_heads| compressed(codec, rollups, average_heads).map(|(stored, raw)| stored / raw);
-    let sample = Generation::of_dump(&Contents::of_videos(&videos));
+    let sample = Generation::of_dump(&Contents::of_videos(&videos, progress).map_err(|_| IngestError::Cancelled)?);
     let values = |kinds: &dyn Fn(ArrayKind) -> bool, averaged: bool| -> f64 {
         let words = sample.words.iter().map(|words| words.averaged(false, averaged));
         words.map(|words| words.stored_bytes(true, kinds)).sum::<u64>().max(1) as f64
@@ -454,7 +454,7 @@ mod tests {
     #[test]
     fn an_estimate_of_a_dump_is_near_what_an_ingest_leaves() {
         let dump = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/dataset"));
-        let generation = Generation::of_dump(&Contents::of_dump(dump).unwrap());
+        let generation = Generation::of_dump(&Contents::of_dump(dump, &Silent).unwrap());
         let estimate = generation.estimate(&measure(dump, &Silent).unwrap().unwrap(), true);
         let dir = tempfile::tempdir().unwrap();
         let report = ingest::run(&[dump], dir.path().join("s"), &IngestOptions::default(), &Silent).unwrap();

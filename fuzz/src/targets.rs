@@ -240,7 +240,7 @@ pub fn document(data: &[u8]) {
             });
         } else if says("\"group\"") {
             with_file(&file(word), Some(data), || {
-                drop(Store::open(&place.store).map(|store| Contents::of_store(&store)));
+                drop(Store::open(&place.store).map(|store| Contents::of_store(&store, &Silent)));
             });
         } else if says("int32") {
             let step = format!("{word}step");
@@ -500,7 +500,7 @@ fn read_store(root: &Path, over: usize) -> Option<Values> {
         }
         let _ = snapshot.read_heads(&video);
     }
-    let _ = Contents::of_store(&store);
+    let _ = Contents::of_store(&store, &Silent);
     let _ = read_source(root, over);
     #[cfg(feature = "query")]
     ask(&store);

@@ -78,6 +78,8 @@ def positive(name: str, number: SupportsIndex | None, least: int = 1) -> int | N
         return None
     if index(number) < least:
         raise ValueError(f"{name}: {number} is less than {least}")
+    if index(number) >= 2**63:
+        raise ValueError(f"{name}: the number does not fit into 64 bits")
     return index(number)
 
 
@@ -103,8 +105,8 @@ def sizes(name: str, numbers: Iterable[SupportsIndex] | None, axes: str) -> tupl
     """Sizes of as many axes as are named, each at least 1."""
     if numbers is None:
         return None
-    found = tuple(numbers)
-    if len(found) != len(axes.split(", ")):
+    found = tuple(integer(name, number) for number in numbers)
+    if None in found or len(found) != len(axes.split(", ")):
         raise ValueError(f"{name}: {found} is not ({axes})")
     return tuple(positive(name, number) or 0 for number in found)
 
@@ -115,16 +117,23 @@ def names(names: str | Iterable[str]) -> list[str]:
 
 
 def question(name: str, fields: Mapping[str, Any]) -> str:
-    """A question as JSON, by its fields; what is None is left out."""
-    said = {field: value for field, value in fields.items() if value is not None}
-    return json.dumps({"question": name, **said}, default=_plain)
+    """A question as JSON, by its fields."""
+    return json.dumps({"question": name, **{field: _plain(field, value) for field, value in fields.items()}})
 
 
-def _plain(value: object) -> Any:
-    """Numbers of numpy as those of Python."""
+def _plain(name: str, value: Any) -> Any:
+    """A value that JSON has: numbers of numpy are those of Python."""
+    if isinstance(value, Mapping):
+        return {field: _plain(field, inner) for field, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(name, inner) for inner in value]
     if isinstance(value, np.generic):
         return value.item()
-    raise TypeError(f"{value!r} is not what a question can ask for")
+    if isinstance(value, str) and any("\ud800" <= char <= "\udfff" for char in value):
+        raise ValueError(f"{name}: {value!r} has half a character (a lone surrogate)")
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    raise TypeError(f"{name}: {value!r} is not what a question can ask for")
 
 
 def as_json(name: str, values: Mapping[str, Any]) -> str:

@@ -372,7 +372,7 @@ class Store:
             **asked(where, more),
             across=across,
             align=align,
-            metric=None if metric is None else _check.names(metric),
+            **({} if metric is None else {"metric": _check.names(metric)}),
             against=None if against is None else str(against),
             form=form,
         )

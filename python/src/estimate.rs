@@ -82,7 +82,7 @@ fn of_dump(
     dump: &Path,
     dtype: Option<SourceDtype>,
 ) -> PyResult<(Generation, Option<Vec<Compression>>)> {
-    let generation = Generation::of_dump(&work::run(py, None, |_| Contents::of_dump(dump))?.or_raise()?);
+    let generation = Generation::of_dump(&work::run(py, None, |watch| Contents::of_dump(dump, watch))?.or_raise()?);
     if generation.words.is_empty() {
         let found = "no attention maps found whose shape can be told";
         return Err(not_found(&format!("{}: {found}", dump.display())));

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 
 use crate::array::values_to_numpy;
 use crate::error::{OrRaise, parsed};
-use crate::work;
+use crate::work::{self, Watch};
 
 /// A store or a dump, opened for reading.
 #[pyclass(frozen, module = "attnkit._native")]
@@ -30,7 +30,8 @@ impl Source {
         let batch: Option<Batch> = batch.map(|batch| parsed("batch", batch)).transpose()?;
         let default = ReadOptions::default();
         let options = ReadOptions { batch, array, max_step_bytes: max_step_bytes.unwrap_or(default.max_step_bytes) };
-        Ok(Self { source: work::run(py, None, |_| source::Source::open(path, options))?.or_raise()? })
+        let open = |watch: &Watch| source::Source::open_unless_cancelled(path, options, watch);
+        Ok(Self { source: work::run(py, None, open)?.or_raise()? })
     }
 
     #[getter]

@@ -60,7 +60,7 @@ impl Store {
 
     /// What is in it, as JSON.
     fn contents(&self, py: Python<'_>) -> PyResult<String> {
-        let contents = work::detached(py, || Contents::of_store(&self.store))?.or_raise()?;
+        let contents = work::run(py, None, |watch| Contents::of_store(&self.store, watch))?.or_raise()?;
         self.warn_of_damage(py)?;
         Ok(serde_json::to_string(&contents).unwrap_or_default())
     }

@@ -316,3 +316,32 @@ def test_arguments_that_cannot_be_name_the_way_out(
 ) -> None:
     with pytest.raises(error, match=re.escape(message)):
         own.average(**asked)
+
+
+WRONG: list[tuple[Callable[[attnkit.Store], object], type[Exception], str]] = [
+    (lambda store: store.average(values=None), ValueError, "values: invalid type: null, expected a boolean"),
+    (lambda store: store.average(skipna=1), ValueError, "skipna: invalid type: integer `1`, expected a boolean"),
+    (lambda store: store.list("heads", limit=2**64), ValueError, "limit: the number does not fit into 64 bits"),
+    (lambda store: store.list("heads", limit=10**5000), ValueError, "limit: the number does not fit into 64 bits"),
+    (lambda store: store.map(VIDEO, "circle", 0, size=(None, None)), ValueError, "size: (None, None) is not (height"),
+    (lambda store: store.average(token="\ud800"), ValueError, "token: '\\ud800' has half a character"),
+    (lambda store: store.list(columns=["step", "\udfff"]), ValueError, "columns: '\\udfff' has half a character"),
+    (lambda store: store.sql("\ud800"), ValueError, "statement: '\\ud800' has half a character"),
+    (lambda store: store.sql(b"SELECT 1"), TypeError, "statement: b'SELECT 1' is not what"),
+    (lambda store: store.compare("seed", token="circle", metric=[]), ValueError, "no metric is asked for"),
+    (lambda store: store.compare("seed", token="circle", metric=["js", "js"]), ValueError, "js is asked for twice"),
+]
+
+
+@pytest.mark.parametrize("ask, error, message", WRONG)
+def test_what_no_question_can_ask_for_names_the_argument(
+    store: attnkit.Store, ask: Callable[[attnkit.Store], object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=re.escape(message)):
+        ask(store)
+
+
+def test_a_name_that_is_nearly_right_is_suggested_once(store: attnkit.Store) -> None:
+    with pytest.raises(attnkit.QueryError) as caught:
+        store.compare("seed", token="circle", metric="cosin")
+    assert str(caught.value).count("did you mean `cosine`") == 1

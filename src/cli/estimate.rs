@@ -11,6 +11,7 @@ use crate::contents::Contents;
 use crate::dtype::SourceDtype;
 use crate::estimate::{Compression, Estimate, Generation, Model, Setting, measure};
 use crate::grid::Grid;
+use crate::progress::Silent;
 use crate::store::Codec;
 
 /// Say how large a dump and its store will be, before there is one.
@@ -128,7 +129,7 @@ pub(super) fn run(args: &EstimateArgs, global: &Global) -> Result<ExitCode, Fail
 /// What is estimated, and how it is told.
 fn generation(args: &EstimateArgs) -> Result<(Generation, String), Failure> {
     if let Some(dump) = &args.from {
-        let contents = Contents::of_dump(dump)
+        let contents = Contents::of_dump(dump, &Silent)
             .map_err(|error| Failure::with_hint(error, "give the directory that holds the attention maps"))?;
         let mut generation = Generation::of_dump(&contents);
         if generation.words.is_empty() {

@@ -9,6 +9,7 @@ use super::{Failure, print, show, table, units};
 use crate::contents::{Contents, Kind, SeriesContents};
 use crate::dump::DumpError;
 use crate::output::visible;
+use crate::progress::Silent;
 use crate::store::{Store, StoreError};
 use clap::{Args, ValueHint};
 
@@ -36,8 +37,8 @@ pub(super) struct InfoArgs {
 
 pub(super) fn run(args: &InfoArgs) -> Result<ExitCode, Failure> {
     let mut contents = match Store::open(&args.path) {
-        Ok(store) => Contents::of_store(&store)?,
-        Err(StoreError::NotAStore { .. }) => Contents::of_dump(&args.path).map_err(|error: DumpError| {
+        Ok(store) => Contents::of_store(&store, &Silent)?,
+        Err(StoreError::NotAStore { .. }) => Contents::of_dump(&args.path, &Silent).map_err(|error: DumpError| {
             Failure::with_hint(error, "give a store, or the directory that holds the attention maps")
         })?,
         Err(error) => return Err(error.into()),

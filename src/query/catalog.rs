@@ -2,8 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use arrow::datatypes as arrow_types;
-use polars::prelude::{DataType, Expr, LazyFrame, NULL, PlSmallStr, ScanArgsAnonymous, SchemaRef, col, lit, when};
+use polars::prelude::{DataType, Expr, LazyFrame, NULL, PlSmallStr, SchemaRef, col, lit, when};
 
 use super::QueryError;
 use super::frame::to_polars;
@@ -53,13 +52,14 @@ impl Catalog {
 
     /// The table `steps`.
     pub fn steps(&self) -> Result<LazyFrame, QueryError> {
-        let steps = scan("STEPS", self.snapshot.clone(), self.parts.to_vec(), steps_schema())?;
+        let steps = PartScan::new("STEPS", self.snapshot.clone(), self.parts.to_vec(), steps_schema()).lazy()?;
         Ok(steps.with_columns([col("seed").cast(DataType::Int128), sane_time("source_modified")]))
     }
 
     /// The table `heads`, of the commits that the steps are of.
     pub fn heads(&self) -> Result<LazyFrame, QueryError> {
-        scan("HEADS", self.snapshot.clone(), self.snapshot.heads_of(&self.parts)?, heads_schema())
+        let parts = self.snapshot.heads_of(&self.parts)?;
+        Ok(PartScan::new("HEADS", self.snapshot.clone(), parts, heads_schema()).lazy()?)
     }
 }
 
@@ -68,17 +68,6 @@ fn sane_time(column: &str) -> Expr {
     let micros = || col(column).cast(DataType::Int64);
     let is_sane = micros().gt_eq(lit(CALENDAR.start)).and(micros().lt(lit(CALENDAR.end)));
     when(is_sane).then(col(column)).otherwise(lit(NULL)).alias(column)
-}
-
-fn scan(
-    name: &'static str,
-    snapshot: Snapshot,
-    parts: Vec<Part>,
-    table: arrow_types::SchemaRef,
-) -> Result<LazyFrame, QueryError> {
-    let scan = PartScan::new(snapshot, parts, table);
-    let arguments = ScanArgsAnonymous { schema: Some(scan.schema.clone()), name, ..ScanArgsAnonymous::default() };
-    Ok(LazyFrame::anonymous_scan(Arc::new(scan), arguments)?)
 }
 
 /// Name of a type as the tables' documentation has it.

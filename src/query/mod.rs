@@ -26,6 +26,7 @@
 
 mod answer;
 mod average;
+mod by_parts;
 mod catalog;
 mod compare;
 mod cut;

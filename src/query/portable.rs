@@ -17,6 +17,7 @@ use crate::remedy::Note;
 
 /// All but the table and the values.
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Description {
     rows: usize,
     table_bytes: usize,
@@ -83,6 +84,9 @@ impl Answer {
         if table.height() != description.rows {
             return Err(damaged("the table has another number of rows"));
         }
+        if description.keys.iter().any(|key| table.get_column_index(key).is_none()) {
+            return Err(damaged("a key is no column"));
+        }
         let maps = match description.maps {
             None if values.is_empty() => None,
             None => return Err(damaged("there are values, and no maps")),
@@ -101,14 +105,17 @@ impl Answer {
     }
 }
 
-/// Maps whose places lie among the values, one for each row.
+/// Maps whose places lie among the values, one for each row. No two are at one place: together they would be more than
+/// there is.
 fn maps_of(maps: Vec<(Range<usize>, Vec<usize>)>, values: &[u8], rows: usize) -> Result<Maps, QueryError> {
     let (values, rest) = values.as_chunks::<{ size_of::<f32>() }>();
     let len = |shape: &[usize]| shape.iter().try_fold(1_usize, |len, &axis| len.checked_mul(axis));
     let fits = |(place, shape): &(Range<usize>, Vec<usize>)| {
         place.start <= place.end && place.end <= values.len() && len(shape) == Some(place.len())
     };
-    if !rest.is_empty() || maps.len() != rows || !maps.iter().all(fits) {
+    let all = maps.iter().try_fold(0_usize, |all, (place, _)| all.checked_add(place.len()));
+    let is_there = all.is_some_and(|all| all <= values.len());
+    if !rest.is_empty() || maps.len() != rows || !maps.iter().all(fits) || !is_there {
         return Err(damaged("the maps are not those of the rows"));
     }
     Ok(Maps { values: values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(), maps })
@@ -214,10 +221,23 @@ mod tests {
     fn maps_that_are_not_those_of_the_rows_are_an_error() {
         let of = |maps| Answer { maps: Some(maps), ..answer() }.to_bytes().unwrap();
         let values = vec![0.0; 4];
-        for maps in [vec![], vec![(0..4, vec![4]); 2], vec![(0..5, vec![5]); 3], vec![(0..4, vec![usize::MAX, 2]); 3]] {
+        for maps in [
+            vec![],
+            vec![(0..4, vec![4]); 2],
+            vec![(0..5, vec![5]); 3],
+            vec![(0..4, vec![usize::MAX, 2]); 3],
+            vec![(0..3, vec![3]); 3],
+        ] {
             let error = Answer::from_bytes(&of(Maps { values: values.clone(), maps })).unwrap_err().to_string();
             assert!(error.contains("maps are not those of the rows"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_key_that_is_no_column_is_an_error() {
+        let odd = Answer { keys: vec!["seed".into(), "sed".into()], ..answer() };
+        let error = Answer::from_bytes(&odd.to_bytes().unwrap()).unwrap_err().to_string();
+        assert!(error.contains("a key is no column"), "{error}");
     }
 
     proptest! {

@@ -101,6 +101,11 @@ impl Question {
             let found = odd.split_once(": ").map_or(odd.as_str(), |(found, _)| found);
             return Err(refused(found.to_owned()));
         }
+        // Serde would read a list as an object's values, in some order.
+        let is_list = |field: &&str| fields.get(*field).is_some_and(Value::is_array);
+        if let Some(field) = ["filter", "reduction", "arrange"].into_iter().find(is_list) {
+            return Err(refused(format!("{field}: invalid type: a list, expected an object")));
+        }
         let name = fields.remove("question");
         let fields = Value::Object(fields);
         match name.as_ref().and_then(Value::as_str) {
@@ -179,13 +184,30 @@ impl Question {
     }
 }
 
+/// What serde calls types of Rust, and what people do.
+const TYPES: [(&str, &str); 7] = [
+    ("usize", "an integer from 0"),
+    ("i64", "an integer"),
+    ("sequence", "a list"),
+    ("map", "an object"),
+    ("struct Filter", "an object"),
+    ("struct Reduction", "an object"),
+    ("struct Arrange", "an object"),
+];
+
 /// A question's fields; of what is wrong with them, the name of the field is said.
 fn read<T: DeserializeOwned>(fields: Value) -> Result<T, QueryError> {
     serde_path_to_error::deserialize(fields).map_err(|error| {
-        let said = error.inner().to_string();
+        let mut said = error.inner().to_string();
+        for (rust, word) in TYPES {
+            for before in ["invalid type: ", "expected "] {
+                said = said.replace(&format!("{before}{rust}"), &format!("{before}{word}"));
+            }
+        }
         // "unknown variant `wieght`, expected one of `prompt`, `weight`"
         let mut quoted = said.split('`').skip(1).step_by(2);
-        let near = quoted.next().map(|name| did_you_mean(name, quoted)).unwrap_or_default();
+        let near = quoted.next().filter(|_| !said.contains("did you mean")).map(|name| did_you_mean(name, quoted));
+        let near = near.unwrap_or_default();
         let mut fields = error.path().iter().rev().filter_map(|segment| match segment {
             Segment::Map { key } => Some(format!("{key}: ")),
             _ => None,
@@ -303,6 +325,13 @@ mod tests {
             (r#"{"question": "list", "question": "map"}"#, "`question` is there more than once"),
             (r#"{"question": "list", "filter": {"step": 1, "step": 2}}"#, "`filter.step` is there more than once"),
             (r#"{"question": "map", "size": [24]}"#, "size: invalid length 1"),
+            (r#"{"question": "map", "frames": "3"}"#, "frames: invalid type: string \"3\", expected an integer from 0"),
+            (r#"{"question": "list", "filter": {"step": []}}"#, "step: invalid type: a list, expected an integer"),
+            (
+                r#"{"question": "list", "filter": "step < 3"}"#,
+                "filter: invalid type: string \"step < 3\", expected an object",
+            ),
+            (r#"{"question": "list", "filter": ["v", "w"]}"#, "filter: invalid type: a list, expected an object"),
         ] {
             let error = Question::from_json(json).unwrap_err();
             assert!(matches!(error, QueryError::NotAQuestion { .. }), "{json}");

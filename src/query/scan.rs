@@ -4,6 +4,7 @@
 use std::any::Any;
 use std::collections::BTreeSet;
 use std::io;
+use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
@@ -11,7 +12,7 @@ use arrow::error::ArrowError;
 use parquet::arrow::arrow_reader::RowSelection;
 use polars::prelude::{
     AnonymousScan, AnonymousScanArgs, BooleanChunked, ChunkExpandAtIndex, DataFrame, DataType, Expr, IntoLazy,
-    OptFlags, PlSmallStr, PolarsError, PolarsResult, Schema,
+    LazyFrame, OptFlags, PlSmallStr, PolarsError, PolarsResult, ScanArgsAnonymous, Schema,
 };
 use polars_core::runtime::THREAD_POOL;
 use rayon::prelude::*;
@@ -26,14 +27,17 @@ const GROUP_BYTES: u64 = 4 << 20;
 const MARKED: &str = "attnkit_marked";
 
 /// The parts of one table.
+#[derive(Clone)]
 pub(super) struct PartScan {
+    /// What plans call it.
+    name: &'static str,
     snapshot: Snapshot,
     /// Files, one for each video.
     parts: Vec<Part>,
     /// Their columns.
     table: SchemaRef,
     /// The same in polars' words.
-    pub schema: polars::prelude::SchemaRef,
+    schema: polars::prelude::SchemaRef,
     /// Bytes of parts that are read together.
     group_bytes: u64,
 }
@@ -85,9 +89,28 @@ impl AnonymousScan for PartScan {
 
 impl PartScan {
     /// Parts of a table with these columns.
-    pub fn new(snapshot: Snapshot, parts: Vec<Part>, table: SchemaRef) -> Self {
+    pub fn new(name: &'static str, snapshot: Snapshot, parts: Vec<Part>, table: SchemaRef) -> Self {
         let schema = to_polars(&table);
-        Self { snapshot, parts, table, schema, group_bytes: GROUP_BYTES }
+        Self { name, snapshot, parts, table, schema, group_bytes: GROUP_BYTES }
+    }
+
+    /// With every part read by itself.
+    #[cfg(test)]
+    pub fn apart(self) -> Self {
+        Self { group_bytes: 1, ..self }
+    }
+
+    /// The table of these parts, as a lazy frame.
+    pub fn lazy(self) -> PolarsResult<LazyFrame> {
+        let schema = Some(self.schema.clone());
+        let arguments = ScanArgsAnonymous { schema, name: self.name, ..ScanArgsAnonymous::default() };
+        LazyFrame::anonymous_scan(Arc::new(self), arguments)
+    }
+
+    /// The tables of a few parts each, which together are this one.
+    pub fn fews(&self) -> PolarsResult<Vec<LazyFrame>> {
+        let few = |parts: &[Part]| Self { parts: parts.to_vec(), ..self.clone() }.lazy();
+        self.groups().into_iter().map(few).collect()
     }
 
     /// The parts, a few of the small ones together.
@@ -257,9 +280,7 @@ fn damaged(error: ArrowError) -> PolarsError {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use polars::prelude::{LazyFrame, ScanArgsAnonymous, col};
+    use polars::prelude::col;
 
     use super::super::filter::Filter;
     use super::*;
@@ -278,9 +299,8 @@ mod tests {
     }
 
     fn scan((snapshot, parts): &(Snapshot, Vec<Part>), group_bytes: u64) -> LazyFrame {
-        let scan = PartScan { group_bytes, ..PartScan::new(snapshot.clone(), parts.clone(), heads_schema()) };
-        let arguments = ScanArgsAnonymous { schema: Some(scan.schema.clone()), ..ScanArgsAnonymous::default() };
-        LazyFrame::anonymous_scan(Arc::new(scan), arguments).unwrap()
+        let scan = PartScan::new("HEADS", snapshot.clone(), parts.clone(), heads_schema());
+        PartScan { group_bytes, ..scan }.lazy().unwrap()
     }
 
     /// However parts are grouped, pieces ordered and rows selected, it is the rows that a plain filter of all keeps.

@@ -8,6 +8,7 @@ use polars::sql::SQLContext;
 use serde::{Deserialize, Serialize};
 
 use super::answer::{Answer, AnswerKind, Arrange, Sort, check_distinct, sorted};
+use super::by_parts::by_parts;
 use super::catalog::{BOTH, Catalog, HEADS, SEED_DIGITS, STEP_KEY, STEPS, type_name};
 use super::dialect::{aliases, first_word, for_polars, words};
 use super::error::{QueryError, caught, plain};
@@ -279,7 +280,8 @@ impl Sql {
         }
         let plan = self.frame(snapshot)?;
         let mut notes = caught(|| unknown_groups(&plan.logical_plan)).map_err(|error| explain_sql(&error))?;
-        let mut table = with_decimals(caught(|| plan.collect()).map_err(|error| explain_sql(&error))?)?;
+        let rows = caught(|| LazyFrame::from(by_parts(plan.logical_plan)?).collect());
+        let mut table = with_decimals(rows.map_err(|error| explain_sql(&error))?)?;
         let said = words(&self.statement);
         let says = |word: &str| said.iter().any(|said| said == word);
         for (lower, written) in aliases(&self.statement) {

@@ -1,14 +1,17 @@
 //! Tasks, and what they leave, as bytes for another process.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io::{Read, Write};
+use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
 
 use flate2::Compression;
 use flate2::read::DeflateDecoder;
 use flate2::write::DeflateEncoder;
-use serde::{Deserialize, Serialize};
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::task::{Folded, Partial, Piece, Placed, Portion, Reduction, Task, in_chunk};
 use crate::dtype::Dtype;
@@ -18,9 +21,12 @@ use crate::message::{Kind, MessageError};
 use crate::store::ArrayKind;
 
 /// What a task's bytes may become: far more than a bundle has.
-const LARGEST_TASK: u64 = 256 << 20;
+const LARGEST_TASK: u64 = 128 << 20;
+/// So many chunks of the smallest maps are a portion; nothing else is there more often.
+const MOST: usize = 1 << 20;
 
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct TaskHead {
     plan: Hex,
     first: u32,
@@ -30,14 +36,46 @@ struct TaskHead {
 
 /// Portions, with what they share written once.
 #[derive(Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Portions {
+    #[serde(deserialize_with = "countable")]
     arrays: Vec<Arc<str>>,
+    #[serde(deserialize_with = "countable")]
     placed: Vec<Arc<[Placed]>>,
+    #[serde(deserialize_with = "countable")]
     groups: Vec<Arc<[u32]>>,
+    #[serde(deserialize_with = "countable")]
     sent: Vec<SentPortion>,
 }
 
+/// A list of [`MOST`] at most: an empty list in it is two characters, and some dozen bytes in memory.
+fn countable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(list: D) -> Result<Vec<T>, D::Error> {
+    struct Countable<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Countable<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a list of {MOST} at most")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+            let mut found = Vec::new();
+            while let Some(one) = list.next_element()? {
+                if found.len() == MOST {
+                    return Err(A::Error::invalid_length(MOST + 1, &self));
+                }
+                found.push(one);
+            }
+            Ok(found)
+        }
+    }
+
+    list.deserialize_seq(Countable(PhantomData))
+}
+
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct SentPortion {
     array: usize,
     kind: ArrayKind,
@@ -54,6 +92,7 @@ struct SentPortion {
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct PartialHead {
     plan: Hex,
     portions: Range<u32>,
@@ -190,11 +229,9 @@ impl Task {
             return Err(damaged(format!("it has {} bytes; {LARGEST_TASK} are the most", head.bytes).into()));
         }
         let mut json = Vec::new();
-        DeflateDecoder::new(packed)
-            .take(head.bytes + 1)
-            .read_to_end(&mut json)
-            .map_err(|error| damaged(error.into()))?;
-        if json.len() as u64 != head.bytes {
+        let mut unpacked = DeflateDecoder::new(packed).take(head.bytes + 1);
+        unpacked.read_to_end(&mut json).map_err(|error| damaged(error.into()))?;
+        if json.len() as u64 != head.bytes || unpacked.get_ref().total_in() != packed.len() as u64 {
             return Err(damaged("it is of another length than it says".into()));
         }
         let portions: Portions = serde_json::from_slice(&json).map_err(|error| damaged(error.into()))?;
@@ -319,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_is_no_larger_than_it_says() {
+    fn a_task_is_no_larger_than_it_says_and_has_no_more_lists_than_chunks() {
         let packed = |json: &[u8]| {
             let mut packed = DeflateEncoder::new(Vec::new(), Compression::best());
             packed.write_all(json).unwrap();
@@ -333,6 +370,16 @@ mod tests {
         assert!(of(10, &spaces).contains("another length"));
         assert!(of(1 << 21, &spaces).contains("another length"));
         assert!(of(u64::MAX, &spaces).contains("are the most"));
+        let many = |lists: usize| {
+            let groups = vec!["[]"; lists].join(",");
+            let json = format!(r#"{{"arrays":[],"placed":[],"groups":[{groups}],"sent":[]}}"#);
+            of(json.len() as u64, json.as_bytes())
+        };
+        assert!(many(MOST + 1).contains("expected a list of 1048576 at most"), "{}", many(MOST + 1));
+        let head = TaskHead { plan: Hex::of(1), first: 0, bytes: 2 };
+        let more = [packed(b"{}"), vec![0]].concat();
+        let error = Task::from_bytes(&Kind::Task.to_bytes(&head, &more).unwrap()).unwrap_err().to_string();
+        assert!(error.contains("another length"), "{error}");
     }
 
     proptest! {

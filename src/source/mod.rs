@@ -19,11 +19,11 @@ pub use error::SourceError;
 use many::{Folded, Rest};
 use origin::{Origin, Word, read};
 
-use crate::dump::{Dump, ReadOptions, composed};
+use crate::dump::{Dump, DumpError, Problem, ReadOptions, composed};
 use crate::grid::Grid;
 use crate::json::Object;
 use crate::kernel::Accumulator;
-use crate::progress::{Meter, Progress, Unit};
+use crate::progress::{Meter, Progress, Silent, Unit};
 use crate::shape::StepShape;
 use crate::store::Store;
 use crate::values::Values;
@@ -64,6 +64,18 @@ impl Source {
     /// # Errors
     /// If `path` is neither, or cannot be read.
     pub fn open(path: impl AsRef<Path>, options: ReadOptions) -> Result<Self, SourceError> {
+        Self::open_unless_cancelled(path, options, &Silent)
+    }
+
+    /// The same, for long searches: a large dump has many directories.
+    ///
+    /// # Errors
+    /// The same, and [`SourceError::Cancelled`].
+    pub fn open_unless_cancelled(
+        path: impl AsRef<Path>,
+        options: ReadOptions,
+        progress: &dyn Progress,
+    ) -> Result<Self, SourceError> {
         let path = path.as_ref().to_owned();
         if path.join("zarr.json").exists() {
             let store = Store::open(&path)?;
@@ -75,7 +87,10 @@ impl Source {
             Ok(metadata) if !metadata.is_dir() => return neither("a file"),
             _ => {}
         }
-        let dump = Dump::find(&[&path])?;
+        let dump = match Dump::find_unless_cancelled(&[&path], progress) {
+            Err(DumpError { problem: Problem::Cancelled, .. }) => return Err(SourceError::Cancelled),
+            found => found?,
+        };
         if dump.videos.is_empty() && dump.problems.is_empty() {
             return neither("no attention maps");
         }
@@ -359,6 +374,8 @@ mod tests {
         let nothing = Source::open(empty.path(), ReadOptions::default()).unwrap_err();
         assert!(matches!(nothing, SourceError::Neither { .. }));
         let stopped = dump.load("prompt_000_vid001", "circle", None, &Stopped);
+        assert!(matches!(stopped, Err(SourceError::Cancelled)));
+        let stopped = Source::open_unless_cancelled(VARIANTS, ReadOptions::default(), &Stopped);
         assert!(matches!(stopped, Err(SourceError::Cancelled)));
     }
 }

@@ -78,17 +78,8 @@ impl Target {
                 format!("name a file: -o answer.{}", format.name()),
             ));
         }
-        let dir = args.output.as_deref().and_then(Path::parent).filter(|dir| !dir.as_os_str().is_empty());
-        if let Some(dir) = dir {
-            let found = match dir.metadata() {
-                Ok(found) if found.is_dir() => None,
-                Ok(_) => Some("not a directory".to_owned()),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some("no such directory".to_owned()),
-                Err(error) => Some(error.to_string()),
-            };
-            if let Some(found) = found {
-                return Err(Failure::usage(format!("{}: {found}", dir.display()), "make it, or name another file"));
-            }
+        if let Some(output) = &args.output {
+            check_directory(output)?;
         }
         let width = if terminal { units::terminal_width() } else { None };
         let rows = if terminal && args.limit.is_none() { ROWS_ON_TERMINAL } else { usize::MAX };
@@ -104,6 +95,7 @@ impl Target {
             )
         })?;
         check_outside(path, store)?;
+        check_directory(path)?;
         let style = TableStyle { width: None, rows: usize::MAX, advice: Some(typed) };
         Ok(Self { path: Some(path.to_owned()), format, style })
     }
@@ -140,6 +132,18 @@ impl Target {
         }
         show(&explain.to_string())
     }
+}
+
+/// Refuses a file in a directory that is not there, before anything is read.
+fn check_directory(file: &Path) -> Result<(), Failure> {
+    let Some(dir) = file.parent().filter(|dir| !dir.as_os_str().is_empty()) else { return Ok(()) };
+    let found = match dir.metadata() {
+        Ok(found) if found.is_dir() => return Ok(()),
+        Ok(_) => "not a directory".to_owned(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => "no such directory".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Err(Failure::usage(format!("{}: {found}", dir.display()), "make it, or name another file"))
 }
 
 fn parse_column(text: &str) -> Result<String, String> {

@@ -22,6 +22,7 @@ use super::plan::{self, Ending, Plan};
 use super::selection::{Selected, Selection};
 use super::task::Reduction;
 use super::work::{Group, Work, unknown_grids};
+use crate::dump::composed;
 use crate::metrics::Metric;
 use crate::progress::Progress;
 use crate::remedy::{Note, OptionName, Remedy};
@@ -197,6 +198,7 @@ impl Compare {
     /// # Errors
     /// If the store cannot be read, nothing or a single side is selected, or grids differ.
     pub fn plan(&self, snapshot: &Snapshot) -> Result<Plan, QueryError> {
+        self.check_metrics()?;
         let mut selection = Selection::find(snapshot, &self.filter)?;
         let words: BTreeSet<&str> = selection.steps.iter().map(|step| &*step.token).collect();
         if self.across != Across::Token && words.len() > 1 {
@@ -259,6 +261,17 @@ impl Compare {
         Ok(Plan::of(snapshot, work, Selected::of(&selection.steps), ending).arranged(&self.arrange))
     }
 
+    /// Refuses metrics that would give no row, or the same rows twice.
+    fn check_metrics(&self) -> Result<(), QueryError> {
+        let twice = (1..self.metrics.len()).find(|&at| self.metrics[..at].contains(&self.metrics[at]));
+        let found = match twice {
+            Some(at) => format!("{} is asked for twice", self.metrics[at]),
+            None if self.metrics.is_empty() => "no metric is asked for".to_owned(),
+            None => return Ok(()),
+        };
+        Err(QueryError::question(found, "name each metric once"))
+    }
+
     /// The pairs to compare: (a, b) as numbers of sides.
     fn pairs(&self, sides: &[KeyValue], form: Form) -> Result<Vec<(usize, usize)>, QueryError> {
         let all = 0..sides.len();
@@ -269,7 +282,8 @@ impl Compare {
             Some(name) => {
                 let by_name = sides.iter().position(|side| side.to_string() == *name);
                 let by_number = || sides.iter().position(|side| side.is_number(name));
-                let found = by_name.or_else(by_number).ok_or_else(|| {
+                let by_characters = || sides.iter().position(|side| composed(&side.to_string()) == composed(name));
+                let found = by_name.or_else(by_number).or_else(by_characters).ok_or_else(|| {
                     let names: Vec<String> = sides.iter().map(ToString::to_string).collect();
                     QueryError::question(
                         format!("there is no {} `{name}` among those compared", self.across.name()),
