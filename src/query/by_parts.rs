@@ -16,6 +16,9 @@ use rayon::prelude::*;
 
 use super::scan::PartScan;
 
+/// How many rows a group has on average, at least: of fewer, grouping twice would not pay.
+const FEWEST: u64 = 4;
+
 /// A plan, with those of its groups that can be put together of the groups of parts.
 ///
 /// # Errors
@@ -61,8 +64,7 @@ impl<'a> Grouping<'a> {
         };
         let scan = scan_below(input).filter(|_| options.slice.is_none())?;
         let name = |key: &Expr| key.clone().meta().output_name().ok().filter(|_| is_of_rows(key) && has_columns(key));
-        let names = keys.iter().map(name);
-        let names = names.collect::<Option<_>>()?;
+        let names = keys.iter().map(name).collect::<Option<_>>()?;
         let mut kept = vec![len()];
         let mut named = |expr: &Expr| Some(merged(expr, &mut kept)?.alias(expr.clone().meta().output_name().ok()?));
         let aggs = aggs.iter().map(&mut named).collect::<Option<_>>()?;
@@ -72,7 +74,7 @@ impl<'a> Grouping<'a> {
 
     /// The plan whose rows are the groups of `plan`; `None` if it is better done as it is.
     fn merged(&self, plan: &DslPlan) -> PolarsResult<Option<DslPlan>> {
-        let fews: Vec<LazyFrame> = self.scan.fews()?.into_iter().map(|few| self.groups_of(few)).collect();
+        let fews: Vec<LazyFrame> = self.scan.split()?.into_iter().map(|few| self.groups_of(few)).collect();
         let Some((first, others)) = fews.split_first().filter(|(_, others)| !others.is_empty()) else {
             return Ok(None);
         };
@@ -85,7 +87,7 @@ impl<'a> Grouping<'a> {
         }
         let mut all = first.clone().collect()?;
         let rows: u64 = all.column(&kept_name(0))?.as_materialized_series().sum()?;
-        if all.height() as u64 > rows / FEWER {
+        if all.height() as u64 > rows / FEWEST {
             return Ok(None);
         }
         let others: PolarsResult<Vec<DataFrame>> =
@@ -109,9 +111,6 @@ impl<'a> Grouping<'a> {
         self.predicates.iter().cloned().fold(groups, |groups, having| groups.having(having)).agg(&self.aggs)
     }
 }
-
-/// How many rows a group has on average, at least: of fewer, grouping twice would not pay.
-const FEWER: u64 = 4;
 
 fn kept_name(at: usize) -> PlSmallStr {
     PlSmallStr::from_string(format!("attnkit_kept_{at}"))

@@ -108,7 +108,7 @@ impl PartScan {
     }
 
     /// The tables of a few parts each, which together are this one.
-    pub fn fews(&self) -> PolarsResult<Vec<LazyFrame>> {
+    pub fn split(&self) -> PolarsResult<Vec<LazyFrame>> {
         let few = |parts: &[Part]| Self { parts: parts.to_vec(), ..self.clone() }.lazy();
         self.groups().into_iter().map(few).collect()
     }
