@@ -264,8 +264,11 @@ def test_a_damaged_shard_is_named(own: attnkit.Store, kind: str, offset: int) ->
 @pytest.mark.parametrize("table", ["steps", "heads"])
 def test_a_damaged_table_is_named(own: attnkit.Store, table: Any) -> None:
     part = Path(own.path) / "index" / table / f"{VIDEO}.parquet"
-    # In a page of rows: the footer of `steps` has documents that a question for rows does not read.
-    column = pq.ParquetFile(part).metadata.row_group(0).column(0)
+    # In a page of rows that differ: the footer of `steps` has documents that a question for rows does not read, and of
+    # what is the same in all rows it has the value.
+    group = pq.ParquetFile(part).metadata.row_group(0)
+    columns = [group.column(at) for at in range(group.num_columns)]
+    column = next(column for column in columns if column.path_in_schema == "step")
     flip(part, column.dictionary_page_offset or column.data_page_offset)
     with pytest.warns(attnkit.DamageWarning, match=str(part)):
         rows = own.list(table).to_polars()

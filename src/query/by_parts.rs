@@ -1,6 +1,6 @@
-//! GROUP BY a few parts of a table at a time. Polars' engine in memory reads all rows before it groups them, which for
-//! ten million takes near a gigabyte; here what is kept of each few parts are the sums, counts and extremes of its
-//! groups, and these are grouped again.
+//! GROUP BY, and aggregates of all rows, a few parts of a table at a time. Polars' engine in memory reads all rows before
+//! it groups them, which for ten million takes near a gigabyte; here what is kept of each few parts are the sums, counts
+//! and extremes of its groups, and these are grouped again.
 //!
 //! Sums of floats are so added in another order than row by row: in the order of the parts, whatever the threads.
 
@@ -24,12 +24,12 @@ const FEWEST: u64 = 4;
 /// # Errors
 /// If a part cannot be read, or polars fails.
 pub(super) fn by_parts(plan: DslPlan) -> PolarsResult<DslPlan> {
+    if let Some(grouping) = Grouping::of(&plan) {
+        let merged = grouping.merged(&plan)?;
+        return Ok(merged.unwrap_or(plan));
+    }
     let below = |input: Arc<DslPlan>| by_parts(Arc::unwrap_or_clone(input)).map(Arc::new);
     Ok(match plan {
-        DslPlan::GroupBy { .. } => match Grouping::of(&plan) {
-            Some(grouping) => grouping.merged(&plan)?.unwrap_or(plan),
-            None => plan,
-        },
         DslPlan::Filter { input, predicate } => DslPlan::Filter { input: below(input)?, predicate },
         DslPlan::Select { input, expr, options } => DslPlan::Select { input: below(input)?, expr, options },
         DslPlan::HStack { input, exprs, options } => DslPlan::HStack { input: below(input)?, exprs, options },
@@ -41,7 +41,7 @@ pub(super) fn by_parts(plan: DslPlan) -> PolarsResult<DslPlan> {
     })
 }
 
-/// Groups of the rows of a scan.
+/// Groups of the rows of a scan; all of them are one group if there is no key.
 struct Grouping<'a> {
     /// What is done with each row before.
     rows: &'a DslPlan,
@@ -58,11 +58,16 @@ struct Grouping<'a> {
 impl<'a> Grouping<'a> {
     /// `None` if the plan is none whose groups can be put together of those of parts.
     fn of(plan: &'a DslPlan) -> Option<Self> {
-        let DslPlan::GroupBy { input, keys, predicates, aggs, maintain_order: false, options, apply: None } = plan
-        else {
-            return None;
+        let (input, keys, predicates, aggs) = match plan {
+            DslPlan::GroupBy { input, keys, predicates, aggs, maintain_order: false, options, apply: None }
+                if options.slice.is_none() =>
+            {
+                (input, &keys[..], &predicates[..], aggs)
+            }
+            DslPlan::Select { input, expr, .. } if expr.iter().all(is_aggregate) => (input, &[][..], &[][..], expr),
+            _ => return None,
         };
-        let scan = scan_below(input).filter(|_| options.slice.is_none())?;
+        let scan = scan_below(input)?;
         let name = |key: &Expr| key.clone().meta().output_name().ok().filter(|_| is_of_rows(key) && has_columns(key));
         let names = keys.iter().map(name).collect::<Option<_>>()?;
         let mut kept = vec![len()];
@@ -87,7 +92,7 @@ impl<'a> Grouping<'a> {
         }
         let mut all = first.clone().collect()?;
         let rows: u64 = all.column(&kept_name(0))?.as_materialized_series().sum()?;
-        if all.height() as u64 > rows / FEWEST {
+        if all.height() as u64 > (rows / FEWEST).max(1) {
             return Ok(None);
         }
         let others: PolarsResult<Vec<DataFrame>> =
@@ -100,12 +105,16 @@ impl<'a> Grouping<'a> {
 
     /// The groups of a few parts.
     fn groups_of(&self, few: LazyFrame) -> LazyFrame {
-        let kept = self.kept.iter().enumerate().map(|(at, expr)| expr.clone().alias(kept_name(at)));
-        LazyFrame::from(with_scan(self.rows, few.logical_plan)).group_by(self.keys).agg(kept.collect::<Vec<_>>())
+        let kept = self.kept.iter().enumerate().map(|(at, expr)| expr.clone().alias(kept_name(at))).collect::<Vec<_>>();
+        let rows = LazyFrame::from(with_scan(self.rows, few.logical_plan));
+        if self.keys.is_empty() { rows.select(kept) } else { rows.group_by(self.keys).agg(kept) }
     }
 
     /// The groups of all, of those of each few.
     fn plan_of(&self, groups: DataFrame) -> LazyFrame {
+        if self.keys.is_empty() {
+            return groups.lazy().select(&self.aggs);
+        }
         let keys: Vec<Expr> = self.names.iter().cloned().map(col).collect();
         let groups = groups.lazy().group_by(keys);
         self.predicates.iter().cloned().fold(groups, |groups, having| groups.having(having)).agg(&self.aggs)
@@ -159,6 +168,11 @@ fn merged(expr: &Expr, kept: &mut Vec<Expr>) -> Option<Expr> {
 /// Whether a value of an expression is of one row alone, whatever other rows there are.
 fn is_of_rows(expr: &Expr) -> bool {
     matches!(expr, Expr::Column(_)) || of_inputs(expr, &mut |input| is_of_rows(input).then(|| input.clone())).is_some()
+}
+
+/// Whether it is something of all rows of a group.
+fn is_aggregate(expr: &Expr) -> bool {
+    expr.into_iter().any(|expr| matches!(expr, Expr::Len | Expr::Agg(_)))
 }
 
 /// Whether it is more than a constant, of which polars has one for all rows.
@@ -282,8 +296,9 @@ mod tests {
     /// Whether the groups of a plan are of parts.
     fn is_merged(plan: &DslPlan) -> bool {
         match plan {
-            DslPlan::GroupBy { input, .. } => matches!(input.as_ref(), DslPlan::DataFrameScan { .. }),
-            DslPlan::Filter { input, .. }
+            DslPlan::DataFrameScan { .. } => true,
+            DslPlan::GroupBy { input, .. }
+            | DslPlan::Filter { input, .. }
             | DslPlan::Select { input, .. }
             | DslPlan::HStack { input, .. }
             | DslPlan::Slice { input, .. }
@@ -338,6 +353,10 @@ mod tests {
             // Groups that are in one part, or in none.
             "SELECT video_id, step, AVG(gini) AS g FROM heads GROUP BY video_id, step",
             "SELECT token, AVG(gini) AS g FROM heads WHERE step < 0 GROUP BY token",
+            // All rows as one group, or none of them.
+            "SELECT COUNT(*) AS n, AVG(gini) AS g, SUM(step) AS s, MAX(token) AS t FROM heads WHERE block > 0",
+            "SELECT COUNT(*) AS n, AVG(gini) AS g, SUM(step) AS s, MAX(token) AS t FROM heads WHERE block < 0",
+            "SELECT MAX(gini) - MIN(gini) AS g FROM heads",
             // NaN, and what is infinite.
             "SELECT token, AVG(z / z) AS a, MIN(z / z) AS b, SUM(1 / z) AS c, MAX(-1 / z) AS d FROM (SELECT token, gini - \
              gini AS z FROM heads) AS h GROUP BY token",
@@ -368,6 +387,9 @@ mod tests {
             "SELECT token, COUNT(*) AS n FROM (SELECT DISTINCT token, step FROM heads) AS h GROUP BY token",
             "SELECT token, COUNT(*) AS n FROM (SELECT * FROM heads LIMIT 10) AS h GROUP BY token",
             "SELECT heads.token, COUNT(*) AS n FROM heads JOIN steps USING (video_id, token, step) GROUP BY heads.token",
+            "SELECT MEDIAN(gini) AS m, COUNT(*) AS n FROM heads",
+            "SELECT COUNT(*) AS n FROM (SELECT DISTINCT token FROM heads) AS h",
+            "SELECT step IN (1, 2) AS s FROM heads",
             // As many groups as rows.
             "SELECT video_id, token, step, block, head, MAX(gini) AS g FROM heads GROUP BY video_id, token, step, block, \
              head",

@@ -4,8 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, RecordBatchReader};
-use arrow::compute::concat_batches;
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, RecordBatchReader, UInt32Array, new_null_array};
+use arrow::compute::{concat_batches, take};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use bytes::{Buf, Bytes};
@@ -17,6 +17,7 @@ use parquet::arrow::arrow_reader::{
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaDataReader;
 use parquet::file::reader::{ChunkReader, Length};
+use parquet::file::statistics::Statistics;
 
 use super::StoreError;
 use super::part::{GENERATION_KEY, PartFile, check_sizes, guarded, value_of};
@@ -56,11 +57,35 @@ impl PartColumns {
         usize::try_from(self.metadata.metadata().file_metadata().num_rows()).unwrap_or(0)
     }
 
-    /// Columns of all rows, or of those that are selected.
+    /// Columns of all rows, or of those that are selected; of a column whose value is the same in all, no page is read.
     ///
     /// # Errors
     /// If they cannot be read.
     pub fn read(&self, columns: &[&str], selected: Option<&RowSelection>) -> Result<RecordBatch, StoreError> {
+        let count = selected.map_or_else(|| self.rows(), RowSelection::row_count);
+        let constants: Vec<Option<ArrayRef>> = columns.iter().map(|name| self.constant(name)).collect();
+        let differing = columns.iter().zip(&constants).filter(|(_, constant)| constant.is_none());
+        let differing: Vec<&str> = differing.map(|(name, _)| *name).collect();
+        let read = if differing.is_empty() { None } else { Some(self.pages(&differing, selected)?) };
+        let mut named = Vec::new();
+        for (name, constant) in columns.iter().zip(constants) {
+            let values = match constant {
+                Some(constant) => repeated(&constant, count).map_err(|error| StoreError::damaged(&self.path, error))?,
+                None => {
+                    let found = read.as_ref().and_then(|read| read.column_by_name(name)).cloned();
+                    found.ok_or_else(|| StoreError::damaged(&self.path, format!("there is no column {name}")))?
+                }
+            };
+            named.push((Field::new(*name, values.data_type().clone(), true), values));
+        }
+        let (fields, values): (Vec<Field>, Vec<ArrayRef>) = named.into_iter().unzip();
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
+        RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), values, &options)
+            .map_err(|error| StoreError::damaged(&self.path, error))
+    }
+
+    /// Columns as their pages have them.
+    fn pages(&self, columns: &[&str], selected: Option<&RowSelection>) -> Result<RecordBatch, StoreError> {
         guarded(&self.path, || {
             let schema = self.metadata.schema();
             let indices = columns.iter().filter_map(|name| schema.index_of(name).ok());
@@ -80,26 +105,32 @@ impl PartColumns {
         })
     }
 
-    /// The value that a column of texts or integers has in every row, if the part's statistics say so.
+    /// The value that a column of texts or integers has in every row, or null if no row has one: if the part's
+    /// statistics say so.
     pub fn constant(&self, column: &str) -> Option<ArrayRef> {
-        let footer = self.metadata.metadata();
-        let statistics = StatisticsConverter::try_new(column, self.metadata.schema(), self.metadata.parquet_schema());
-        let statistics = statistics.ok()?;
-        if !matches!(statistics.arrow_field().data_type(), DataType::Utf8View | DataType::Int32 | DataType::Int64) {
+        let parquet = self.metadata.parquet_schema();
+        let leaf = parquet.columns().iter().position(|leaf| leaf.path().parts() == [column])?;
+        let groups = self.metadata.metadata().row_groups();
+        let statistics: Vec<_> = groups.iter().map(|group| group.column(leaf).statistics()).collect::<Option<_>>()?;
+        let first = statistics.first()?;
+        let rows = groups.iter().map(|group| u64::try_from(group.num_rows()).ok());
+        if statistics.iter().zip(rows).all(|(of_group, rows)| rows.is_some() && of_group.null_count_opt() == rows) {
+            return Some(new_null_array(self.metadata.schema().field_with_name(column).ok()?.data_type(), 1));
+        }
+        let is_first = |of_group: &&Statistics| {
+            let is_one = first.min_bytes_opt().is_some()
+                && of_group.min_bytes_opt() == first.min_bytes_opt()
+                && of_group.max_bytes_opt() == first.min_bytes_opt();
+            is_one && of_group.null_count_opt() == Some(0) && of_group.min_is_exact() && of_group.max_is_exact()
+        };
+        if !statistics.iter().all(is_first) {
             return None;
         }
-        let groups = || footer.row_groups().iter();
-        let mins = statistics.row_group_mins(groups()).ok()?;
-        let maxes = statistics.row_group_maxes(groups()).ok()?;
-        let nulls = statistics.row_group_null_counts(groups()).ok()?;
-        let exact =
-            [statistics.row_group_is_min_value_exact(groups()), statistics.row_group_is_max_value_exact(groups())];
-        let is_exact =
-            exact.into_iter().all(|exact| exact.is_ok_and(|exact| exact.iter().all(|one| one == Some(true))));
-        let first = (!mins.is_empty()).then(|| mins.slice(0, 1)).filter(|first| first.is_valid(0))?;
-        let is_first = |at: usize| *mins.slice(at, 1) == *first && *maxes.slice(at, 1) == *first;
-        let is_constant = is_exact && nulls.iter().all(|nulls| nulls == Some(0)) && (0..mins.len()).all(is_first);
-        is_constant.then_some(first)
+        let statistics = StatisticsConverter::try_new(column, self.metadata.schema(), parquet).ok()?;
+        // The extremes of floats leave out NaN.
+        let kind = statistics.arrow_field().data_type();
+        let is_told = matches!(kind, DataType::Utf8View | DataType::Int32 | DataType::Int64);
+        is_told.then(|| statistics.row_group_mins(&groups[..1]).ok())?
     }
 
     /// The bytes of columns.
@@ -115,6 +146,11 @@ impl PartColumns {
         }
         Ok(Pieces { length, pieces })
     }
+}
+
+/// A value as often as that.
+fn repeated(value: &dyn Array, count: usize) -> Result<ArrayRef, ArrowError> {
+    take(value, &UInt32Array::from_value(0, count), None)
 }
 
 /// Rows one behind the other; what is in one piece already is not copied.
@@ -185,5 +221,46 @@ impl ChunkReader for Pieces {
             return Err(ParquetError::EOF(format!("{length} bytes from byte {start} on reach beyond their column")));
         }
         Ok(bytes.slice(..length))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Part, Store, heads_schema, steps_schema};
+    use super::*;
+    use crate::ingest::{self, IngestOptions, Silent};
+
+    #[test]
+    fn what_is_the_same_in_every_row_is_as_its_pages_have_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures");
+        ingest::run(&[format!("{fixtures}/dataset")], dir.path().join("s"), &IngestOptions::default(), &Silent)
+            .unwrap();
+        let snapshot = Store::open(dir.path().join("s")).unwrap().snapshot();
+        let of_steps = snapshot.parts().unwrap().to_vec();
+        let of_heads = snapshot.heads_of(&of_steps).unwrap();
+        let (mut same, mut unknown) = (0, 0);
+        for (parts, table) in [(of_steps, steps_schema()), (of_heads, heads_schema())] {
+            let names: Vec<&str> = table.fields().iter().map(|field| field.name().as_str()).collect();
+            let read = |part: &Part| {
+                let part = snapshot.columns(part, &table).unwrap();
+                let some = RowSelection::from_consecutive_ranges([1..3, 5..6].into_iter(), part.rows());
+                for selected in [None, Some(&some)] {
+                    let (found, expected) =
+                        (part.read(&names, selected).unwrap(), part.pages(&names, selected).unwrap());
+                    assert_eq!(found.num_rows(), expected.num_rows());
+                    for name in &names {
+                        assert_eq!(found.column_by_name(name), expected.column_by_name(name), "{name}");
+                    }
+                }
+                let none = part.read(&["video_id"], Some(&RowSelection::from(Vec::new()))).unwrap();
+                assert_eq!((none.num_rows(), none.num_columns()), (0, 1));
+                names.iter().filter_map(|name| part.constant(name)).collect::<Vec<_>>()
+            };
+            for constant in parts.iter().flat_map(read) {
+                if constant.is_null(0) { unknown += 1 } else { same += 1 }
+            }
+        }
+        assert!(same > 0 && unknown > 0, "{same} {unknown}");
     }
 }
