@@ -1,6 +1,6 @@
-//! GROUP BY, and aggregates of all rows, a few parts of a table at a time. Polars' engine in memory reads all rows before
-//! it groups them, which for ten million takes near a gigabyte; here what is kept of each few parts are the sums, counts
-//! and extremes of its groups, and these are grouped again.
+//! GROUP BY, and aggregates of all rows, a few parts of a table at a time. Polars' engine in memory reads all rows
+//! before it groups them, which for ten million takes near a gigabyte; here what is kept of each few parts are the
+//! sums, counts and extremes of its groups, and these are grouped again.
 //!
 //! Sums of floats are so added in another order than row by row: in the order of the parts, whatever the threads.
 
@@ -79,8 +79,8 @@ impl<'a> Grouping<'a> {
 
     /// The plan whose rows are the groups of `plan`; `None` if it is better done as it is.
     fn merged(&self, plan: &DslPlan) -> PolarsResult<Option<DslPlan>> {
-        let fews: Vec<LazyFrame> = self.scan.split()?.into_iter().map(|few| self.groups_of(few)).collect();
-        let Some((first, others)) = fews.split_first().filter(|(_, others)| !others.is_empty()) else {
+        let groups: Vec<LazyFrame> = self.scan.split()?.into_iter().map(|few| self.groups_of(few)).collect();
+        let Some((first, others)) = groups.split_first().filter(|(_, others)| !others.is_empty()) else {
             return Ok(None);
         };
         let schema = first.clone().collect_schema()?;
@@ -357,9 +357,11 @@ mod tests {
             "SELECT COUNT(*) AS n, AVG(gini) AS g, SUM(step) AS s, MAX(token) AS t FROM heads WHERE block > 0",
             "SELECT COUNT(*) AS n, AVG(gini) AS g, SUM(step) AS s, MAX(token) AS t FROM heads WHERE block < 0",
             "SELECT MAX(gini) - MIN(gini) AS g FROM heads",
+            "SELECT COUNT(*) AS n FROM heads",
+            "SELECT COUNT(*) AS n FROM (SELECT gini FROM heads WHERE head = 0) AS h",
             // NaN, and what is infinite.
-            "SELECT token, AVG(z / z) AS a, MIN(z / z) AS b, SUM(1 / z) AS c, MAX(-1 / z) AS d FROM (SELECT token, gini - \
-             gini AS z FROM heads) AS h GROUP BY token",
+            "SELECT token, AVG(z / z) AS a, MIN(z / z) AS b, SUM(1 / z) AS c, MAX(-1 / z) AS d FROM (SELECT token, \
+             gini - gini AS z FROM heads) AS h GROUP BY token",
             // A key that is null in some rows.
             "SELECT k, COUNT(*) AS n FROM (SELECT CASE WHEN step > 3 THEN block END AS k FROM heads) AS h GROUP BY k",
         ] {
@@ -383,16 +385,18 @@ mod tests {
             "SELECT token, AVG(gini) AS n FROM heads GROUP BY token HAVING MEDIAN(gini) > 0",
             "SELECT token, FIRST(gini) AS f FROM heads GROUP BY token",
             "SELECT gini, COUNT(*) AS n FROM heads GROUP BY gini",
-            "SELECT token, AVG(r) AS r FROM (SELECT token, RANK() OVER (ORDER BY gini) AS r FROM heads) AS h GROUP BY token",
+            "SELECT token, AVG(r) AS r FROM (SELECT token, RANK() OVER (ORDER BY gini) AS r FROM heads) AS h GROUP BY \
+             token",
             "SELECT token, COUNT(*) AS n FROM (SELECT DISTINCT token, step FROM heads) AS h GROUP BY token",
             "SELECT token, COUNT(*) AS n FROM (SELECT * FROM heads LIMIT 10) AS h GROUP BY token",
-            "SELECT heads.token, COUNT(*) AS n FROM heads JOIN steps USING (video_id, token, step) GROUP BY heads.token",
+            "SELECT heads.token, COUNT(*) AS n FROM heads JOIN steps USING (video_id, token, step) GROUP BY \
+             heads.token",
             "SELECT MEDIAN(gini) AS m, COUNT(*) AS n FROM heads",
             "SELECT COUNT(*) AS n FROM (SELECT DISTINCT token FROM heads) AS h",
             "SELECT step IN (1, 2) AS s FROM heads",
             // As many groups as rows.
-            "SELECT video_id, token, step, block, head, MAX(gini) AS g FROM heads GROUP BY video_id, token, step, block, \
-             head",
+            "SELECT video_id, token, step, block, head, MAX(gini) AS g FROM heads GROUP BY video_id, token, step, \
+             block, head",
         ] {
             let merged = by_parts(planned(&mut tables, statement)).unwrap();
             assert!(!is_merged(&merged), "{statement}");

@@ -107,9 +107,13 @@ impl PartScan {
         LazyFrame::anonymous_scan(Arc::new(self), arguments)
     }
 
-    /// The tables of a few parts each, which together are this one.
+    /// The tables of a few parts each, which together are this one, but for the order of the columns: where rows are
+    /// only counted, polars does it by the first, and integers are read fastest.
     pub fn split(&self) -> PolarsResult<Vec<LazyFrame>> {
-        let few = |parts: &[Part]| Self { parts: parts.to_vec(), ..self.clone() }.lazy();
+        let (integers, others): (Vec<_>, Vec<_>) = self.schema.iter().partition(|(_, kind)| kind.is_integer());
+        let ordered = integers.into_iter().chain(others).map(|(name, kind)| (name.clone(), kind.clone()));
+        let schema = Arc::new(ordered.collect::<Schema>());
+        let few = |parts: &[Part]| Self { parts: parts.to_vec(), schema: schema.clone(), ..self.clone() }.lazy();
         self.groups().into_iter().map(few).collect()
     }
 
