@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use polars::lazy::dsl::{BooleanFunction, FunctionExpr};
 use polars::prelude::{
-    AggExpr, DataFrame, DataType, DslPlan, Expr, FileScanDsl, IntoLazy, LazyFrame, NULL, PlSmallStr, PolarsResult, col,
-    len, lit, when,
+    AggExpr, DataFrame, DataType, DslPlan, Expr, FileScanDsl, IntoLazy, LazyFrame, LazyGroupBy, NULL, PlSmallStr,
+    PolarsResult, col, len, lit, when,
 };
 use polars_core::runtime::THREAD_POOL;
 use rayon::prelude::*;
@@ -117,7 +117,7 @@ impl<'a> Grouping<'a> {
         }
         let keys: Vec<Expr> = self.names.iter().cloned().map(col).collect();
         let groups = groups.lazy().group_by(keys);
-        self.predicates.iter().cloned().fold(groups, |groups, having| groups.having(having)).agg(&self.aggs)
+        self.predicates.iter().cloned().fold(groups, LazyGroupBy::having).agg(&self.aggs)
     }
 }
 
@@ -238,11 +238,11 @@ fn scan_below(plan: &DslPlan) -> Option<&PartScan> {
             exprs.iter().all(|expr| is_of_rows(expr) && has_columns(expr)).then(|| scan_below(input))?
         }
         DslPlan::HStack { input, exprs, .. } if exprs.iter().all(is_of_rows) => scan_below(input),
-        DslPlan::Scan { scan_type, .. } => match scan_type.as_ref() {
-            FileScanDsl::Anonymous { function, .. } => function.as_any().downcast_ref(),
-            #[allow(unreachable_patterns)] // there are others where other features of polars are on
-            _ => None,
-        },
+        DslPlan::Scan { scan_type, .. } => {
+            // There are other kinds where other features of polars are on.
+            let FileScanDsl::Anonymous { function, .. } = scan_type.as_ref() else { return None };
+            function.as_any().downcast_ref()
+        }
         _ => None,
     }
 }
