@@ -5,6 +5,7 @@ PYTHON ?= python3
 # Python environments of tests and benchmarks. Relative paths are below the checkout.
 ATTNKIT_CACHE ?= .cache
 REQUIREMENTS := tests/requirements.txt
+TORCH_REQUIREMENTS := tests/requirements-torch.txt
 # More arguments for benches/ingest.py.
 BENCH_ARGS ?=
 # More arguments for benches/query.py.
@@ -27,14 +28,16 @@ CHECKED := CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVE
 TARGET = $(subst $(CURDIR)/,,$(shell $(if $(CARGO_TARGET_DIR),CARGO_TARGET_DIR='$(CARGO_TARGET_DIR)' )cargo metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/'))
 # One environment for each state of the requirements and each Python.
 VENV = $(ATTNKIT_CACHE)/venv-$(shell { cat $(REQUIREMENTS); $(PYTHON) --version; } 2>/dev/null | cksum | cut -d ' ' -f 1)
+TORCH_VENV = $(ATTNKIT_CACHE)/torch-$(shell { cat $(TORCH_REQUIREMENTS) tests/capture/environment.py; $(PYTHON) --version; } 2>/dev/null | cksum | cut -d ' ' -f 1)
 
-.PHONY: help build dist demo test python torture fuzz bench lint lint-rust lint-python deny fmt clean need-rust need-python venv
+.PHONY: help build dist demo test test-torch python torture fuzz bench lint lint-rust lint-python deny fmt clean need-rust need-python venv
 
 help:
 	@echo 'make build   the attnkit binary'
 	@echo 'make dist    the same, small: what is handed out'
 	@echo 'make demo    ingest the bundled dumps and look at the result'
 	@echo 'make test    all tests: Rust, the readers of other projects, the Python package'
+	@echo 'make test-torch  tests of capture, on tiny pipelines of diffusers: torch is downloaded, half a gigabyte'
 	@echo 'make python  the Python package, into the environment of the tests'
 	@echo 'make torture every fault, power loss and flipped bit of which make test draws a sample: an hour or two'
 	@echo 'make fuzz    the readers, with inputs that a fuzzer makes up: a minute for each kind'
@@ -61,6 +64,14 @@ test: need-rust venv
 	ATTNKIT_BIN="$(abspath $(TARGET))/release/attnkit" PYTHONDONTWRITEBYTECODE=1 "$(VENV)/bin/python" -m pytest -q -p no:cacheprovider tests/torture
 	"$(VENV)/bin/python" -m mypy.stubtest attnkit._native
 	ATTNKIT_BIN="$(abspath $(TARGET))/release/attnkit" PYTHONDONTWRITEBYTECODE=1 "$(VENV)/bin/python" -m pytest -q -p no:cacheprovider python/tests
+	@echo 'Left out: capture from pipelines of diffusers, which `make test-torch` tests.'
+
+# The environment stays in the cache; attnkit is the one of this checkout.
+test-torch: need-rust need-python
+	"$(PYTHON)" tests/capture/environment.py "$(TORCH_VENV)" $(TORCH_REQUIREMENTS)
+	$(CHECKED) PATH="$$(cd "$(TORCH_VENV)/bin" && pwd):$$PATH" "$(TORCH_VENV)/bin/python" -m pip install --quiet \
+	  --disable-pip-version-check --no-build-isolation --no-deps --force-reinstall ./python
+	PYTHONDONTWRITEBYTECODE=1 "$(TORCH_VENV)/bin/python" -m pytest -q -p no:cacheprovider tests/capture
 
 # Built with what cargo built already; nothing is downloaded beside what the environment has.
 python: need-rust venv

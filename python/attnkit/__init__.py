@@ -9,6 +9,7 @@
 
 from ._native import __version__
 from .analyzer import AttentionAnalyzer
+from .capturing import Capture, CapturedStep, capture
 from .errors import (
     AttnkitError,
     DamageWarning,
@@ -28,12 +29,15 @@ from .prompts import Prompt, Prompts, expand_prompts
 from .reports import DryRun, ExportReport, GcReport, IngestReport, VerifyReport
 from .result import Result
 from .store import Info, Store, open
+from .tokenizing import Tokens, tokens
 from .where import Where
 from .writer import StoreWriter
 
 __all__ = [
     "AttentionAnalyzer",
     "AttnkitError",
+    "Capture",
+    "CapturedStep",
     "DamageWarning",
     "DryRun",
     "DumpError",
@@ -54,13 +58,16 @@ __all__ = [
     "Store",
     "StoreError",
     "StoreWriter",
+    "Tokens",
     "VerifyReport",
     "Where",
     "WriteError",
     "__version__",
+    "capture",
     "estimate",
     "expand_prompts",
     "ingest",
     "open",
+    "tokens",
     "watch",
 ]

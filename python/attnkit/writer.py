@@ -33,8 +33,8 @@ class StoreWriter:
         The store; created if it is not there.
     video_id : str
         The video, such as `prompt_000_vid001`.
-    prompt : str
-        The prompt as the model got it.
+    prompt : str or None
+        The prompt as the model got it, if it is known.
     seed, cfg_scale, total_steps : optional
         Of the generation.
     video_size : tuple of int, optional
@@ -61,7 +61,7 @@ class StoreWriter:
         self,
         store: Path,
         video_id: str,
-        prompt: str,
+        prompt: str | None,
         *,
         seed: int | None = None,
         cfg_scale: float | None = None,

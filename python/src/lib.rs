@@ -28,7 +28,7 @@ mod _native {
     #[pymodule_export]
     use super::ingest::{StoreWriter, dry_run, ingest_dumps, watch};
     #[pymodule_export]
-    use super::prompt::Templates;
+    use super::prompt::{Templates, Tokenizer, occurrences};
     #[pymodule_export]
     use super::question::{Question, usual_reduction};
     #[pymodule_export]

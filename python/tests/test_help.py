@@ -15,7 +15,7 @@ CLASSES = [attnkit.Store, attnkit.StoreWriter, attnkit.AttentionAnalyzer, attnki
 
 def public() -> Iterator[tuple[str, Callable[..., Any], str]]:
     """Name, callable and documentation; what makes an instance is documented with its class."""
-    for name in ("estimate", "expand_prompts", "ingest", "open", "watch"):
+    for name in ("capture", "estimate", "expand_prompts", "ingest", "open", "tokens", "watch"):
         function = getattr(attnkit, name)
         yield name, function, function.__doc__ or ""
     for of in CLASSES:

@@ -102,3 +102,30 @@ pub(crate) fn places<'a>(word: &'a str, text: &'a str) -> impl Iterator<Item = R
         },
     )
 }
+
+/// Where a word is among the pieces of a text: of each place where it is a word of its own, and not a part of another
+/// one, the positions of its pieces. `pieces` says which bytes of the text each is for; special ones are for none. The
+/// space before a word is in its first piece. A place behind the last piece is none: a model does not see it.
+///
+/// ```
+/// // ▁a ▁sun flower ▁near ▁a ▁flower </s>
+/// let pieces = [0..1, 1..5, 5..11, 11..16, 16..18, 18..25, 0..0];
+/// let places = attnkit::prompt::occurrences("flower", "a sunflower near a flower", &pieces);
+/// assert_eq!(places, [[5]]);
+/// ```
+#[must_use]
+pub fn occurrences(word: &str, text: &str, pieces: &[Range<usize>]) -> Vec<Vec<usize>> {
+    // Of a text that was cut off, the pieces end before a word does.
+    let end = pieces.iter().map(|piece| piece.end).max().unwrap_or(0);
+    let whole = places(word, text).filter(|place| place.end <= end);
+    whole.map(|place| pieces_at(&place, text, pieces)).filter(|positions| !positions.is_empty()).collect()
+}
+
+/// Positions of the pieces that are for some of the characters at a place.
+fn pieces_at(place: &Range<usize>, text: &str, pieces: &[Range<usize>]) -> Vec<usize> {
+    let is_there = |piece: &Range<usize>| {
+        let common = text.get(piece.start.max(place.start)..piece.end.min(place.end));
+        !common.unwrap_or_default().trim().is_empty()
+    };
+    (0..pieces.len()).filter(|&position| is_there(&pieces[position])).collect()
+}

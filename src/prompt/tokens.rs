@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::expand::Variation;
-use super::{TokenizerError, collapse_spaces, places};
+use super::{TokenizerError, collapse_spaces, pieces_at, places};
 use crate::bounded;
 use crate::error::Cause;
 
@@ -133,6 +133,17 @@ impl Tokenizer {
         Ok(TokenizedPrompt { prompt: text, pieces, words })
     }
 
+    /// Cuts a text as it is: id and name of each piece, and the bytes of the text that it is for; special ones are for
+    /// none.
+    ///
+    /// # Errors
+    /// If the tokenizer refuses the text.
+    pub fn cut(&self, text: &str) -> Result<Vec<(u32, String, Range<usize>)>, TokenizerError> {
+        let encoded = self.encode(text, true)?;
+        let named = encoded.get_ids().iter().copied().zip(encoded.get_tokens().iter().cloned());
+        Ok(named.zip(bytes_of(&encoded)).map(|((id, piece), bytes)| (id, piece, bytes)).collect())
+    }
+
     /// Compares the ids that a dump has for a word with those of this tokenizer, alone or in the prompt.
     ///
     /// # Errors
@@ -164,14 +175,12 @@ impl Tokenizer {
             // Within other words, rather than nowhere.
             places = text.match_indices(word).map(|(start, _)| start..start + word.len()).collect();
         }
-        let occurrences: Vec<Occurrence> = places
-            .into_iter()
-            .map(|place| {
-                let positions: Vec<usize> =
-                    (0..encoded.len()).filter(|&position| overlaps(encoded, position, &place, text)).collect();
-                Occurrence { ids: positions.iter().map(|&position| encoded.get_ids()[position]).collect(), positions }
-            })
-            .collect();
+        let pieces = bytes_of(encoded);
+        let occurrence = |place: Range<usize>| {
+            let positions = pieces_at(&place, text, &pieces);
+            Occurrence { ids: positions.iter().map(|&position| encoded.get_ids()[position]).collect(), positions }
+        };
+        let occurrences: Vec<Occurrence> = places.into_iter().map(occurrence).collect();
         let first =
             if ids.is_empty() { None } else { encoded.get_ids().windows(ids.len()).position(|window| window == ids) };
         let positions = first.map_or_else(Vec::new, |first| (first..first + ids.len()).collect());
@@ -237,11 +246,10 @@ fn growth_of(step: &Value) -> usize {
     }
 }
 
-/// Whether a piece is for some of the characters at `place`; the space before a word is in its first piece.
-fn overlaps(encoded: &Encoded, position: usize, place: &Range<usize>, text: &str) -> bool {
-    let (start, end) = encoded.get_offsets()[position];
-    let common = text.get(start.max(place.start)..end.min(place.end)).unwrap_or_default();
-    encoded.get_special_tokens_mask()[position] == 0 && !common.trim().is_empty()
+/// Which bytes of the text each piece is for: special ones for none.
+fn bytes_of(encoded: &Encoded) -> Vec<Range<usize>> {
+    let of_piece = |(&(start, end), &special): (&(usize, usize), &u32)| if special == 0 { start..end } else { 0..0 };
+    encoded.get_offsets().iter().zip(encoded.get_special_tokens_mask()).map(of_piece).collect()
 }
 
 #[cfg(test)]

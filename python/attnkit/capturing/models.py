@@ -1,0 +1,49 @@
+"""The models whose cross-attention is understood: where it is, and the grid of its queries."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+#: Text padded with zeros and no mask, queries and keys normed, patches of latents in C order.
+_WAN = (
+    "WanTransformer3DModel",
+    "WanVACETransformer3DModel",
+    "SkyReelsV2Transformer3DModel",
+)
+
+
+def cross_attentions(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """The text cross-attention of each block.
+
+    Raises
+    ------
+    TypeError
+        If the model is none that is understood.
+    """
+    name = type(model).__name__
+    if name not in _WAN:
+        raise TypeError(f"{name}: its cross-attention is not understood; that of {', '.join(_WAN)} is")
+    found = [getattr(block, "attn2", None) for block in model.blocks]
+    odd = [
+        number
+        for number, attention in enumerate(found)
+        if getattr(attention, "norm_q", None) is None or getattr(attention, "norm_k", None) is None
+    ]
+    if odd:
+        raise TypeError(f"{name}: blocks {odd} have no norms of queries and keys in attn2, where attention is read")
+    return found
+
+
+def grid_of(model: Any, latents: torch.Tensor) -> tuple[int, int, int]:
+    """(frames, height, width) of a model's queries, from its latents `[video, channel, frame, height, width]`."""
+    frames, height, width = (size // patch for size, patch in zip(latents.shape[2:], model.config.patch_size))
+    return frames, height, width
+
+
+def spatial(grid: tuple[int, int, int]) -> int:
+    """How many positions a grid has."""
+    return math.prod(grid)

@@ -1,0 +1,64 @@
+"""Ids of captured videos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Union
+
+from ..errors import NotAStoreError
+from ..store import open as open_store
+
+#: An id, ids in the order of the videos, or a function of (prompt, number of the video in the capture).
+VideoId = Union[str, Sequence[str], "Callable[[str, int], str]", None]
+
+
+class VideoIds:
+    """Gives out ids: those that were asked for, or as generators number them, behind what the store has."""
+
+    def __init__(self, asked: VideoId, store: str | None) -> None:
+        self._asked = asked
+        self._given: list[str] = []
+        #: Of each prompt: its number, and how many videos it has.
+        self._prompts: dict[str, list[int]] = {}
+        self._next = 0
+        if store is not None and asked is None:
+            self._read(store)
+
+    def give(self, prompt: str) -> str:
+        """The id of the next video."""
+        number = len(self._given)
+        if self._asked is None:
+            known = self._prompts.setdefault(prompt, [self._next, 0])
+            self._next = max(self._next, known[0] + 1)
+            known[1] += 1
+            video_id = f"prompt_{known[0]:03}_vid{known[1]:03}"
+        elif isinstance(self._asked, str):
+            video_id = self._asked
+        elif callable(self._asked):
+            video_id = self._asked(prompt, number)
+        elif number < len(self._asked):
+            video_id = self._asked[number]
+        else:
+            raise ValueError(f"video_id: {len(self._asked)} ids, and there is a further video")
+        if video_id in self._given:
+            raise ValueError(
+                f"video_id: {video_id!r} is given to two videos; give a list, or a function of (prompt, number)"
+            )
+        self._given.append(video_id)
+        return video_id
+
+    def _read(self, path: str) -> None:
+        """Takes note of the videos that a store has."""
+        try:
+            store = open_store(path)
+        except (NotAStoreError, FileNotFoundError):
+            return
+        for video in store.info().videos:
+            prefix, _, rest = video["video_id"].partition("_vid")
+            digits = prefix.removeprefix("prompt_")
+            if prefix == digits or not digits.isdigit() or not rest.isdigit():
+                continue
+            self._next = max(self._next, int(digits) + 1)
+            known = self._prompts.setdefault(video["prompt"], [int(digits), 0])
+            if known[0] == int(digits):
+                known[1] = max(known[1], int(rest))

@@ -1,0 +1,354 @@
+"""Maps that are captured, against softmaxes that are computed here, in float64, with all keys and no tricks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import attnkit
+import diffusers
+import numpy as np
+import pytest
+import tiny
+import torch
+from PIL import Image
+from tiny import CALL, GRID, PROMPT, seeded
+
+FLOWER, TREE = [1], [4]
+
+
+class BruteForce:
+    """Whole softmaxes of the conditional calls, by wrapping the attention processors."""
+
+    def __init__(self, pipe: Any) -> None:
+        self.maps: list[dict[int, torch.Tensor]] = []
+        self._call = None
+        for name in ("transformer", "transformer_2"):
+            model = getattr(pipe, name, None)
+            if model is not None:
+                self._watch(model)
+
+    def _watch(self, model: Any) -> None:
+        context = model.cache_context
+
+        def cache_context(call: str, *args: Any, **kwargs: Any) -> Any:
+            if call == "cond":
+                self.maps.append({})
+            self._call = call
+            return context(call, *args, **kwargs)
+
+        model.__dict__["cache_context"] = cache_context
+        for number, block in enumerate(model.blocks):
+            block.attn2.processor = self._processor(number, block.attn2.processor)
+
+    def _processor(self, number: int, original: Any) -> Any:
+        def process(attention: Any, hidden: Any, text: Any = None, *args: Any, **kwargs: Any) -> Any:
+            if self._call == "cond":
+                of_text = text[:, -512:] if attention.add_k_proj is not None else text
+                query = attention.norm_q(attention.to_q(hidden)).double()
+                key = attention.norm_k(attention.to_k(of_text)).double()
+                query, key = (x.unflatten(2, (attention.heads, -1)).transpose(1, 2) for x in (query, key))
+                logits = query @ key.transpose(2, 3) / query.shape[-1] ** 0.5
+                self.maps[-1][number] = logits.softmax(-1)
+            return original(attention, hidden, text, *args, **kwargs)
+
+        return process
+
+    def step(self, step: int, video: int = 0) -> torch.Tensor:
+        """`[block, head, spatial, text]`"""
+        return torch.stack([maps[video] for _, maps in sorted(self.maps[step].items())])
+
+
+PIPELINES: dict[str, Any] = {
+    "WAN 2.1": (tiny.wan, {}),
+    "WAN 2.1, Euler": (lambda: tiny.wan(euler=True), {}),
+    "WAN 2.2": (lambda: tiny.wan(boundary_ratio=0.9), {}),
+    "WAN 2.1 I2V": (tiny.wan_i2v, {"image": Image.new("RGB", (48, 32), "red")}),
+    "VACE": (tiny.wan_vace, {}),
+    "bfloat16": (lambda: tiny.wan(torch.bfloat16), {}),
+    "without guidance": (tiny.wan, {"guidance_scale": 1.0}),
+}
+
+
+@pytest.mark.parametrize("kind", PIPELINES)
+def test_maps_are_the_softmax_and_the_output_is_untouched(kind: str) -> None:
+    make, more = PIPELINES[kind]
+    plain = make()(prompt=PROMPT, generator=seeded(), **CALL, **more).frames
+    steps: list[attnkit.CapturedStep] = []
+    pipe = make()
+    with attnkit.capture(pipe, words=["flower", "tree"], dtype="float32", on_step=steps.append):
+        captured = pipe(prompt=PROMPT, generator=seeded(), **CALL, **more).frames
+    assert torch.equal(plain, captured)
+    assert [step.step for step in steps] == [0, 1, 2]
+    exact = make()
+    brute = BruteForce(exact)
+    exact(prompt=PROMPT, generator=seeded(), **CALL, **more)
+    tolerance = 1e-5 if kind != "bfloat16" else 1e-4
+    for step in steps:
+        assert step.grid == GRID and step.seed == 0
+        for word, positions in (("flower", FLOWER), ("tree", TREE)):
+            found, expected = step.maps[word].double(), brute.step(step.step)[..., positions]
+            assert found.shape == expected.shape == (3, 2, 18, 1)
+            assert (found - expected).abs().max() < tolerance
+            assert expected.std() > 1e-3, "a test of uniform maps would prove nothing"
+    if kind == "WAN 2.2":
+        assert [step.model for step in steps] == ["transformer", "transformer_2", "transformer_2"]
+
+
+def changed(how: str) -> Any:
+    pipe = tiny.wan()
+    if how == "fused projections":
+        pipe.transformer.fuse_qkv_projections()
+    elif how == "another backend":
+        pipe.transformer.set_attention_backend("_native_math")
+    elif how == "compiled in place":
+        pipe.transformer.compile(backend="eager")
+    elif how == "compiled":
+        pipe.transformer = torch.compile(pipe.transformer, backend="eager")
+    elif how == "compiled and run before":
+        pipe.transformer.compile(backend="eager")
+        pipe(prompt=PROMPT, **CALL)
+    return pipe
+
+
+WAYS = ["fused projections", "another backend", "compiled in place", "compiled", "compiled and run before"]
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_however_the_model_is_run_its_maps_are_the_same(how: str) -> None:
+    expected: list[attnkit.CapturedStep] = []
+    pipe = tiny.wan()
+    with attnkit.capture(pipe, words=["flower"], dtype="float32", on_step=expected.append):
+        pipe(prompt=PROMPT, generator=seeded(), **CALL)
+    steps: list[attnkit.CapturedStep] = []
+    pipe = changed(how)
+    plain = pipe(prompt=PROMPT, generator=seeded(), **CALL).frames
+    with attnkit.capture(pipe, words=["flower"], dtype="float32", on_step=steps.append):
+        captured = pipe(prompt=PROMPT, generator=seeded(), **CALL).frames
+    assert torch.equal(plain, captured)
+    for step, other in zip(steps, expected, strict=True):
+        assert (step.maps["flower"] - other.maps["flower"]).abs().max() < 1e-5
+
+
+def test_a_step_cache_is_refused() -> None:
+    pipe = tiny.wan()
+    pipe.transformer.enable_cache(diffusers.FirstBlockCacheConfig(threshold=0.2))
+    with pytest.raises(TypeError, match="disable_cache"), attnkit.capture(pipe, words=["flower"], on_step=print):
+        pass
+
+
+KILLED = """
+import os, signal, sys
+import attnkit, tiny
+pipe = tiny.wan()
+def end(pipe, step, timestep, given):
+    if step == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return given
+with attnkit.capture(pipe, sys.argv[1], ["flower"]):
+    pipe(prompt=tiny.PROMPT, callback_on_step_end=end, **{**tiny.CALL, "num_inference_steps": 5})
+"""
+
+
+def test_a_killed_generator_loses_only_what_was_on_its_way(tmp_path: Path) -> None:
+    path = tmp_path / "maps.store"
+    # Beside `tiny`, and with the attnkit of these tests.
+    search = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(path)], env={**os.environ, "PYTHONPATH": search}, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    store = attnkit.open(path)
+    assert store.verify().ok
+    steps = store.list("steps", columns=["step"]).to_polars()["step"].to_list()
+    # One was being written, and one waited.
+    assert steps == list(range(len(steps))) and 1 <= len(steps) <= 3
+
+
+def test_nothing_is_left_in_the_pipeline() -> None:
+    pipe = tiny.wan()
+    pipe(prompt=PROMPT, **CALL)
+    before = (dict(vars(pipe)), dict(vars(pipe.transformer)))
+    hooks = [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in pipe.transformer.modules()]
+    with attnkit.capture(pipe, words=["flower"], on_step=lambda step: None), pytest.raises(ZeroDivisionError):
+        pipe(prompt=PROMPT, callback_on_step_end=lambda *_: 1 // 0, **CALL)
+    assert vars(pipe).keys() == before[0].keys() and vars(pipe.transformer).keys() == before[1].keys()
+    assert hooks == [len(one._forward_hooks) + len(one._forward_pre_hooks) for one in pipe.transformer.modules()]
+
+
+def test_a_store_has_what_the_steps_had(tmp_path: Path) -> None:
+    pipe, steps = tiny.wan(), []
+    path = tmp_path / "maps.store"
+    words = ["(flower:2.5)", "two people"]
+    prompt = "two people and a flower"
+    with attnkit.capture(pipe, path, words, on_step=steps.append, metadata={"note": "é"}) as capture:
+        pipe(prompt=[prompt, "a flower and two people"], generator=[seeded(7), seeded(8)], **CALL)
+    assert capture.videos == ["prompt_000_vid001", "prompt_001_vid001"]
+    store = attnkit.open(path)
+    rows = store.list("steps", sort=["video_id", "token", "step"]).to_polars()
+    assert rows["video_id"].unique(maintain_order=True).to_list() == capture.videos
+    assert rows["token"].unique(maintain_order=True).to_list() == ["flower", "two people"]
+    assert rows["seed"].cast(int).to_list() == [7] * 6 + [8] * 6
+    assert rows["weight"].to_list() == ([2.5] * 3 + [None] * 3) * 2
+    assert rows["total_steps"].to_list() == [3] * 12
+    assert rows["frames"].to_list() == [3] * 12 and rows["height"].to_list() == [2] * 12
+    for step in steps:
+        for word in ("flower", "two people"):
+            stored = store.xarray(step.video_id, word)["attention"].sel(step=step.step).to_numpy()
+            assert np.array_equal(stored.reshape(step.maps[word].shape), step.maps[word].float().numpy())
+            assert step.maps[word].dtype == torch.float16
+    assert steps[0].maps["two people"].shape == (3, 2, 18, 2)
+    timesteps = rows.filter(rows["video_id"] == capture.videos[0])["timestep"].to_list()[:3]
+    assert timesteps == [float(timestep) for timestep in pipe.scheduler.timesteps]
+    assert store.verify().ok
+
+
+def test_videos_are_numbered_behind_those_of_the_store(tmp_path: Path) -> None:
+    pipe, path = tiny.wan(), tmp_path / "maps.store"
+    with attnkit.capture(pipe, path, ["flower"]) as first:
+        pipe(prompt=PROMPT, num_videos_per_prompt=2, **CALL)
+        pipe(prompt="a red flower", **CALL)
+    with attnkit.capture(pipe, path, ["flower"]) as second:
+        pipe(prompt=["a flower", PROMPT], **CALL)
+    assert first.videos == ["prompt_000_vid001", "prompt_000_vid002", "prompt_001_vid001"]
+    assert second.videos == ["prompt_002_vid001", "prompt_000_vid003"]
+    with attnkit.capture(pipe, path, ["flower"], video_id=lambda prompt, number: f"v{number} {prompt}") as third:
+        pipe(prompt=PROMPT, **CALL)
+    assert third.videos == [f"v0 {PROMPT}"]
+    assert len(attnkit.open(path).info().videos) == 6
+
+
+def test_what_is_chosen_is_what_is_captured(tmp_path: Path) -> None:
+    every: list[attnkit.CapturedStep] = []
+    pipe = tiny.wan()
+    with attnkit.capture(pipe, words=["flower"], dtype="float32", on_step=every.append):
+        pipe(prompt=PROMPT, generator=seeded(), **CALL)
+
+    def captured(**options: Any) -> list[attnkit.CapturedStep]:
+        steps: list[attnkit.CapturedStep] = []
+        with attnkit.capture(pipe, words=["flower"], dtype="float32", on_step=steps.append, **options):
+            pipe(prompt=PROMPT, generator=seeded(), **CALL)
+        return steps
+
+    some = captured(blocks=[2, 0], heads=[1], steps=[2, 1])
+    assert [step.step for step in some] == [1, 2]
+    assert (some[0].blocks, some[0].heads) == ([0, 2], [1])
+    assert torch.equal(some[1].maps["flower"], every[2].maps["flower"][[0, 2]][:, [1]])
+    assert [step.step for step in captured(every=2)] == [0, 2]
+    for average, axes in (("blocks", (0,)), ("heads", (1,)), (("blocks", "heads"), (0, 1))):
+        mean = captured(average=average)[1].maps["flower"]
+        expected = every[1].maps["flower"].double().mean(axes, keepdim=True)
+        assert mean.shape == expected.shape
+        assert (mean - expected).abs().max() < 1e-7
+    path = tmp_path / "some.store"
+    with attnkit.capture(pipe, path, ["flower"], blocks=[2, 0], heads=[1]):
+        pipe(prompt=PROMPT, generator=seeded(), **CALL)
+    heads = attnkit.open(path).list("heads", where="step = 0").to_polars()
+    assert heads.select("block", "head").rows() == [(0, 1), (2, 1)]
+
+
+def test_embeddings_stand_for_a_prompt_or_have_positions() -> None:
+    pipe, steps = tiny.wan(), []
+    embeds, negative = pipe.encode_prompt(prompt=PROMPT, max_sequence_length=512)
+    given = {"prompt_embeds": embeds, "negative_prompt_embeds": negative, "generator": seeded(), **CALL}
+    with attnkit.capture(pipe, words=["flower"], prompt=PROMPT, on_step=steps.append):
+        pipe(**given)
+    with attnkit.capture(pipe, words=[], positions={"mine": [1]}, on_step=steps.append):
+        pipe(**{**given, "generator": seeded()})
+    assert torch.equal(steps[0].maps["flower"], steps[3].maps["mine"])
+    assert steps[3].prompt is None
+    with attnkit.capture(pipe, words=["flower"], on_step=steps.append), pytest.raises(ValueError, match="prompt="):
+        pipe(**given)
+    with attnkit.capture(pipe, words=["flower"], prompt=PROMPT, on_step=steps.append) as capture:
+        embeds, _ = pipe.encode_prompt(prompt=PROMPT, max_sequence_length=512)
+        pipe(**{**given, "prompt_embeds": embeds})
+    assert capture.videos == ["prompt_000_vid001"]
+
+
+def test_a_seed_is_of_a_fresh_generator_of_one_video() -> None:
+    pipe, steps = tiny.wan(), []
+    used = seeded(3)
+    with attnkit.capture(pipe, words=["flower"], steps=[0], on_step=steps.append):
+        pipe(prompt=PROMPT, generator=used, **CALL)
+        pipe(prompt=PROMPT, generator=used, **CALL)
+        pipe(prompt=PROMPT, **CALL)
+        pipe(prompt=PROMPT, num_videos_per_prompt=2, generator=seeded(3), **CALL)
+    assert [step.seed for step in steps] == [3, None, None, None, None]
+
+
+def test_words_default_to_those_in_parentheses_and_each_occurrence_can_be_had() -> None:
+    pipe, steps = tiny.wan(), []
+    with attnkit.capture(pipe, on_step=steps.append):
+        pipe(prompt="a (flower:2.5) near a tree", **CALL)
+    assert [(word.word, word.weight, word.token_texts) for word in steps[0].words] == [("flower", 2.5, ["flower"])]
+    both: list[attnkit.CapturedStep] = []
+    with attnkit.capture(pipe, words=["a"], occurrence="all", on_step=both.append):
+        pipe(prompt=PROMPT, **CALL)
+    assert both[0].words[0].positions == [0, 3]
+
+
+REFUSED: list[tuple[dict[str, Any], str, str]] = [
+    ({"words": ["cat"]}, PROMPT, "has no word 'cat'"),
+    ({"words": ["flower"]}, "a Flower", "did you mean 'Flower'"),
+    ({"words": ["flower"]}, "a sunflower", "'flower' is a part of another word"),
+    ({"words": ["a"], "occurrence": 2}, PROMPT, "2 times, and 2 is asked for"),
+    ({}, PROMPT, "no word in parentheses"),
+    ({"words": ["flower", "flower"]}, PROMPT, "flower is asked for twice"),
+    ({"words": ["flower"], "video_id": "v"}, [PROMPT, PROMPT], "'v' is given to two videos"),
+    ({"words": ["flower"], "video_id": ["v"]}, [PROMPT, PROMPT], "1 ids, and there is a further video"),
+]
+
+
+@pytest.mark.parametrize("options, prompt, said", REFUSED)
+def test_what_the_prompt_lacks_is_refused_before_anything_is_computed(
+    options: dict[str, Any], prompt: Any, said: str
+) -> None:
+    pipe = tiny.wan()
+    pipe.transformer.forward = None
+    with attnkit.capture(pipe, on_step=print, **options), pytest.raises(ValueError, match=said):
+        pipe(prompt=prompt, **CALL)
+
+
+def test_what_is_not_understood_is_refused_by_name(tmp_path: Path) -> None:
+    pipe = tiny.wan()
+    for options, said in [
+        ({"blocks": [3]}, "blocks: .3. are not among the model's, 0 to 2"),
+        ({"heads": []}, "heads"),
+        ({"average": "tokens"}, "neither blocks nor heads"),
+        ({"dtype": "bfloat16"}, "neither float16 nor float32"),
+    ]:
+        with pytest.raises(ValueError, match=said), attnkit.capture(pipe, words=["flower"], on_step=print, **options):
+            pass
+    with pytest.raises(ValueError, match="on_step"):
+        attnkit.capture(pipe, words=["flower"])
+    with pytest.raises(TypeError, match="no encode_prompt"), attnkit.capture(object(), tmp_path / "s", ["flower"]):
+        pass
+    pipe.transformer.blocks[1].attn2.norm_k = None
+    with pytest.raises(TypeError, match=r"blocks \[1\]"), attnkit.capture(pipe, tmp_path / "s", ["flower"]):
+        pass
+    pipe = tiny.wan()
+    pipe.transformer.__class__ = type("OtherTransformer", (type(pipe.transformer),), {})
+    with pytest.raises(TypeError, match="OtherTransformer"), attnkit.capture(pipe, tmp_path / "s", ["flower"]):
+        pass
+
+
+def test_a_block_that_does_not_run_is_an_error() -> None:
+    pipe = tiny.wan()
+    block = pipe.transformer.blocks[1]
+    block.forward = lambda hidden, *args, **kwargs: hidden
+    with attnkit.capture(pipe, words=["flower"], on_step=print), pytest.raises(RuntimeError, match=r"blocks \[1\]"):
+        pipe(prompt=PROMPT, **CALL)
+
+
+def test_a_store_that_cannot_be_written_ends_the_generation(tmp_path: Path) -> None:
+    pipe = tiny.wan()
+    path = tmp_path / "maps.store"
+    with attnkit.capture(pipe, path, ["flower"], video_id="v"):
+        pipe(prompt=PROMPT, generator=seeded(0), **CALL)
+    with pytest.raises(attnkit.WriteError), attnkit.capture(pipe, path, ["flower"], video_id="v"):
+        pipe(prompt=PROMPT, generator=seeded(1), **CALL)
+    assert attnkit.open(path).verify().ok
