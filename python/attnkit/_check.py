@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from numbers import Real
 from operator import index
@@ -47,11 +48,15 @@ def optional_path(given: str | os.PathLike[str] | None) -> str | None:
 
 
 def integer(name: str, number: SupportsIndex | None) -> int | None:
-    """A whole number, which a float is not, however round."""
+    """A whole number, which a float is not, however round, and no truth value."""
+    if number is None:
+        return None
     try:
-        return None if number is None else index(number)
+        if not isinstance(number, bool):
+            return index(number)
     except TypeError:
-        raise TypeError(f"{name}: {number!r} is not an integer") from None
+        pass
+    raise TypeError(f"{name}: {number!r} is not an integer")
 
 
 def one_name(name: str, column: str, value: str | None) -> str | None:
@@ -74,13 +79,14 @@ def one_number(name: str, value: SupportsIndex | None) -> int | None:
 
 def positive(name: str, number: SupportsIndex | None, least: int = 1) -> int | None:
     """A whole number of at least `least`."""
-    if number is None:
+    found = integer(name, number)
+    if found is None:
         return None
-    if index(number) < least:
-        raise ValueError(f"{name}: {number} is less than {least}")
-    if index(number) >= 2**63:
+    if found < least:
+        raise ValueError(f"{name}: {found if found > -(2**63) else 'the number'} is less than {least}")
+    if found >= 2**63:
         raise ValueError(f"{name}: the number does not fit into 64 bits")
-    return index(number)
+    return found
 
 
 def within(name: str, number: SupportsIndex, least: int, most: int) -> int:
@@ -101,19 +107,40 @@ def seconds(name: str, time: float | timedelta) -> float:
     return length
 
 
-def sizes(name: str, numbers: Iterable[SupportsIndex] | None, axes: str) -> tuple[int, ...] | None:
+def sizes(name: str, numbers: Sequence[SupportsIndex] | None, axes: str) -> tuple[int, ...] | None:
     """Sizes of as many axes as are named, each at least 1."""
     if numbers is None:
         return None
+    if not isinstance(numbers, (Sequence, np.ndarray)) or isinstance(numbers, (str, bytes)):
+        raise TypeError(f"{name}: {numbers!r} is not ({axes})")
+    if len(numbers) != len(axes.split(", ")):
+        raise ValueError(f"{name}: {numbers!r} is not ({axes})")
     found = tuple(integer(name, number) for number in numbers)
     if None in found or len(found) != len(axes.split(", ")):
         raise ValueError(f"{name}: {found} is not ({axes})")
     return tuple(positive(name, number) or 0 for number in found)
 
 
-def names(names: str | Iterable[str]) -> list[str]:
+def names(name: str, names: str | Iterable[str]) -> list[str]:
     """Names; a single one need not be in a list."""
-    return [names] if isinstance(names, str) else list(names)
+    if isinstance(names, str):
+        return [names]
+    if not isinstance(names, Iterable) or isinstance(names, (Mapping, bytes)):
+        raise TypeError(f"{name}: {names!r} is neither a text nor a list of texts")
+    found = list(names)
+    odd = next((one for one in found if not isinstance(one, str)), None)
+    if odd is not None:
+        raise TypeError(f"{name}: {odd!r} is no text")
+    return found
+
+
+def side(name: str, value: str | float | None) -> str | None:
+    """A side of a comparison as text; weights and numbers of steps are numbers."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return str(value)
+    raise TypeError(f"{name}: {value!r} is neither a text nor a number")
 
 
 def question(name: str, fields: Mapping[str, Any]) -> str:
@@ -127,11 +154,17 @@ def _plain(name: str, value: Any) -> Any:
         return {field: _plain(field, inner) for field, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(name, inner) for inner in value]
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, str) and any("\ud800" <= char <= "\udfff" for char in value):
-        raise ValueError(f"{name}: {value!r} has half a character (a lone surrogate)")
-    if value is None or isinstance(value, (str, int, float)):
+    if isinstance(value, str):
+        if any("\ud800" <= char <= "\udfff" for char in value):
+            raise ValueError(f"{name}: {value!r} has half a character (a lone surrogate)")
+        return value
+    if isinstance(value, (np.bool_, np.integer, np.floating)) and np.dtype(value.dtype).itemsize <= 8:
+        return _plain(name, value.item())
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        raise ValueError(f"{name}: the number does not fit into 64 bits")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name}: {value!r} is not finite")
+    if value is None or isinstance(value, (int, float)):
         return value
     raise TypeError(f"{name}: {value!r} is not what a question can ask for")
 

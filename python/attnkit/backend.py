@@ -63,7 +63,9 @@ class AttnkitBackend(BackendEntrypoint):
         dataset = dataset_of(store, video, token, dtype)
         for variable in dataset.data_vars.values():
             variable.encoding["preferred_chunks"] = {**PREFERRED_CHUNKS}
-        return dataset.drop_vars([] if drop_variables is None else _check.names(drop_variables), errors="ignore")
+        return dataset.drop_vars(
+            [] if drop_variables is None else _check.names("drop_variables", drop_variables), errors="ignore"
+        )
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
         """Whether it is a store."""

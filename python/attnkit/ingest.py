@@ -234,7 +234,7 @@ def _native_options(given: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **options,
         **positive,
-        **{name: _check.names(options[name]) for name in ("videos", "tokens", "average")},
+        **{name: _check.names(name, options[name]) for name in ("videos", "tokens", "average")},
         **{name: _check.optional_path(options[name]) for name in ("settings", "prompts", "tokenizer")},
         "batch": None if batch is None else str(batch),
         "grid": _check.sizes("grid", options["grid"], "frames, height, width"),

@@ -254,7 +254,7 @@ class Store:
             "average",
             progress,
             **asked(where, more),
-            over=_check.names(over),
+            over=_check.names("over", over),
             values=values,
             arrange=_arranged(sort, limit),
         )
@@ -372,8 +372,8 @@ class Store:
             **asked(where, more),
             across=across,
             align=align,
-            **({} if metric is None else {"metric": _check.names(metric)}),
-            against=None if against is None else str(against),
+            **({} if metric is None else {"metric": _check.names("metric", metric)}),
+            against=_check.side("against", against),
             form=form,
         )
 
@@ -560,7 +560,7 @@ class _Explained(Store):
 def _arranged(sort: Sort, limit: SupportsIndex | None, columns: str | Sequence[str] | None = None) -> dict[str, Any]:
     """How an answer is ordered and cut."""
     return {
-        "sort": [] if sort is None else _check.names(sort),
+        "sort": [] if sort is None else _check.names("sort", sort),
         "limit": _check.positive("limit", limit, least=0),
-        "columns": None if columns is None else _check.names(columns),
+        "columns": None if columns is None else _check.names("columns", columns),
     }

@@ -105,7 +105,7 @@ def tokens(
     """
     if not isinstance(prompt, str):
         raise TypeError(f"prompt: {prompt!r} is not a text")
-    asked = emphasised(prompt) if words is None else [weighted(word) for word in _check.names(words)]
+    asked = emphasised(prompt) if words is None else [weighted(word) for word in _check.names("words", words)]
     ids, pieces, characters = _cut(tokenizer, prompt, _check.positive("max_length", max_length))
     found = [Word(word, weight, _occurrences(word, prompt, characters)) for word, weight in asked]
     return Tokens(prompt, ids, pieces, found)

@@ -18,27 +18,27 @@ use super::scan::PartScan;
 
 /// How many rows a group has on average, at least: of fewer, grouping twice would not pay.
 const FEWEST: u64 = 4;
+/// How columns of what is kept are called.
+const KEPT: &str = "attnkit_kept_";
 
 /// A plan, with those of its groups that can be put together of the groups of parts.
-///
-/// # Errors
-/// If a part cannot be read, or polars fails.
-pub(super) fn by_parts(plan: DslPlan) -> PolarsResult<DslPlan> {
+pub(super) fn by_parts(plan: DslPlan) -> DslPlan {
     if let Some(grouping) = Grouping::of(&plan) {
-        let merged = grouping.merged(&plan)?;
-        return Ok(merged.unwrap_or(plan));
+        // What fails of parts fails of all, and is told of all.
+        let merged = grouping.merged(&plan).unwrap_or_default();
+        return merged.unwrap_or(plan);
     }
-    let below = |input: Arc<DslPlan>| by_parts(Arc::unwrap_or_clone(input)).map(Arc::new);
-    Ok(match plan {
-        DslPlan::Filter { input, predicate } => DslPlan::Filter { input: below(input)?, predicate },
-        DslPlan::Select { input, expr, options } => DslPlan::Select { input: below(input)?, expr, options },
-        DslPlan::HStack { input, exprs, options } => DslPlan::HStack { input: below(input)?, exprs, options },
-        DslPlan::Slice { input, offset, len } => DslPlan::Slice { input: below(input)?, offset, len },
+    let below = |input: Arc<DslPlan>| Arc::new(by_parts(Arc::unwrap_or_clone(input)));
+    match plan {
+        DslPlan::Filter { input, predicate } => DslPlan::Filter { input: below(input), predicate },
+        DslPlan::Select { input, expr, options } => DslPlan::Select { input: below(input), expr, options },
+        DslPlan::HStack { input, exprs, options } => DslPlan::HStack { input: below(input), exprs, options },
+        DslPlan::Slice { input, offset, len } => DslPlan::Slice { input: below(input), offset, len },
         DslPlan::Sort { input, by_column, slice, sort_options } => {
-            DslPlan::Sort { input: below(input)?, by_column, slice, sort_options }
+            DslPlan::Sort { input: below(input), by_column, slice, sort_options }
         }
         other => other,
-    })
+    }
 }
 
 /// Groups of the rows of a scan; all of them are one group if there is no key.
@@ -47,8 +47,7 @@ struct Grouping<'a> {
     rows: &'a DslPlan,
     scan: &'a PartScan,
     keys: &'a [Expr],
-    /// What is kept of a group of a few parts: the number of its rows first.
-    kept: Vec<Expr>,
+    kept: Kept,
     /// Names of the keys.
     names: Vec<PlSmallStr>,
     aggs: Vec<Expr>,
@@ -70,7 +69,7 @@ impl<'a> Grouping<'a> {
         let scan = scan_below(input)?;
         let name = |key: &Expr| key.clone().meta().output_name().ok().filter(|_| is_of_rows(key) && has_columns(key));
         let names = keys.iter().map(name).collect::<Option<_>>()?;
-        let mut kept = vec![len()];
+        let mut kept = Kept { exprs: vec![len()], averaged: Vec::new() };
         let mut named = |expr: &Expr| Some(merged(expr, &mut kept)?.alias(expr.clone().meta().output_name().ok()?));
         let aggs = aggs.iter().map(&mut named).collect::<Option<_>>()?;
         let predicates = predicates.iter().map(|expr| merged(expr, &mut kept)).collect::<Option<_>>()?;
@@ -83,11 +82,22 @@ impl<'a> Grouping<'a> {
         let Some((first, others)) = groups.split_first().filter(|(_, others)| !others.is_empty()) else {
             return Ok(None);
         };
+        let of_rows = LazyFrame::from(self.rows.clone()).collect_schema()?;
+        for averaged in &self.kept.averaged {
+            // Of others than numbers polars has its own idea.
+            if !averaged.to_field(&of_rows)?.dtype().is_primitive_numeric() {
+                return Ok(None);
+            }
+        }
         let schema = first.clone().collect_schema()?;
         let is_key_equal =
             |name: &PlSmallStr| schema.get(name).is_some_and(|kind| !kind.is_float() && !kind.is_nested());
         let same = self.plan_of(DataFrame::empty_with_schema(&schema)).collect_schema()?;
-        if !self.names.iter().all(is_key_equal) || *same != *LazyFrame::from(plan.clone()).collect_schema()? {
+        let is_kept = |name: &PlSmallStr| name.starts_with(KEPT);
+        if !self.names.iter().all(is_key_equal)
+            || self.names.iter().any(is_kept)
+            || *same != *LazyFrame::from(plan.clone()).collect_schema()?
+        {
             return Ok(None);
         }
         let mut all = first.clone().collect()?;
@@ -105,7 +115,8 @@ impl<'a> Grouping<'a> {
 
     /// The groups of a few parts.
     fn groups_of(&self, few: LazyFrame) -> LazyFrame {
-        let kept = self.kept.iter().enumerate().map(|(at, expr)| expr.clone().alias(kept_name(at))).collect::<Vec<_>>();
+        let kept =
+            self.kept.exprs.iter().enumerate().map(|(at, expr)| expr.clone().alias(kept_name(at))).collect::<Vec<_>>();
         let rows = LazyFrame::from(with_scan(self.rows, few.logical_plan));
         if self.keys.is_empty() { rows.select(kept) } else { rows.group_by(self.keys).agg(kept) }
     }
@@ -121,16 +132,24 @@ impl<'a> Grouping<'a> {
     }
 }
 
+/// What is kept of a group of a few parts.
+struct Kept {
+    /// The number of its rows first.
+    exprs: Vec<Expr>,
+    /// What means are taken of.
+    averaged: Vec<Expr>,
+}
+
 fn kept_name(at: usize) -> PlSmallStr {
-    PlSmallStr::from_string(format!("attnkit_kept_{at}"))
+    PlSmallStr::from_string(format!("{KEPT}{at}"))
 }
 
 /// What an aggregate is of what is kept; `None` if it cannot be told of groups of parts.
-fn merged(expr: &Expr, kept: &mut Vec<Expr>) -> Option<Expr> {
+fn merged(expr: &Expr, kept: &mut Kept) -> Option<Expr> {
     let mut keep = |expr: Expr| {
-        let at = kept.iter().position(|kept| *kept == expr).unwrap_or_else(|| {
-            kept.push(expr);
-            kept.len() - 1
+        let at = kept.exprs.iter().position(|kept| *kept == expr).unwrap_or_else(|| {
+            kept.exprs.push(expr);
+            kept.exprs.len() - 1
         });
         col(kept_name(at))
     };
@@ -139,7 +158,9 @@ fn merged(expr: &Expr, kept: &mut Vec<Expr>) -> Option<Expr> {
         Expr::Len => keep(len()).sum(),
         Expr::Agg(AggExpr::Sum(input)) => keep(of_rows(input)?.sum()).sum(),
         Expr::Agg(AggExpr::Mean(input)) => {
-            let input = of_rows(input)?.cast(DataType::Float64);
+            let input = of_rows(input)?;
+            kept.averaged.push(input.clone());
+            let input = input.cast(DataType::Float64);
             let count = keep(input.clone().count()).sum();
             let mean = keep(input.sum()).sum() / count.clone().cast(DataType::Float64);
             when(count.gt(lit(0))).then(mean).otherwise(lit(NULL))
@@ -366,7 +387,7 @@ mod tests {
             "SELECT k, COUNT(*) AS n FROM (SELECT CASE WHEN step > 3 THEN block END AS k FROM heads) AS h GROUP BY k",
         ] {
             let plan = planned(&mut tables, statement);
-            let merged = by_parts(plan.clone()).unwrap();
+            let merged = by_parts(plan.clone());
             let described = || LazyFrame::from(merged.clone()).describe_plan().unwrap();
             assert!(is_merged(&merged), "{statement}: {}", described());
             assert_alike(&answer(plan), &answer(merged), statement);
@@ -394,11 +415,19 @@ mod tests {
             "SELECT MEDIAN(gini) AS m, COUNT(*) AS n FROM heads",
             "SELECT COUNT(*) AS n FROM (SELECT DISTINCT token FROM heads) AS h",
             "SELECT step IN (1, 2) AS s FROM heads",
+            // What polars says of these, or answers, is said and answered of all rows.
+            "SELECT AVG(block_numbers) AS x FROM steps",
+            "SELECT AVG(token_ids) AS x FROM steps WHERE step < 0",
+            "SELECT token, AVG(block_numbers) AS x FROM steps GROUP BY token",
+            "SELECT MIN(token) + 1 AS x FROM heads",
+            "SELECT SUM(CAST(token AS INTEGER)) AS a FROM heads",
+            "SELECT attnkit_kept_0, COUNT(*) AS n FROM (SELECT step AS attnkit_kept_0 FROM heads) AS t GROUP BY \
+             attnkit_kept_0",
             // As many groups as rows.
             "SELECT video_id, token, step, block, head, MAX(gini) AS g FROM heads GROUP BY video_id, token, step, \
              block, head",
         ] {
-            let merged = by_parts(planned(&mut tables, statement)).unwrap();
+            let merged = by_parts(planned(&mut tables, statement));
             assert!(!is_merged(&merged), "{statement}");
         }
     }

@@ -280,7 +280,7 @@ impl Sql {
         }
         let plan = self.frame(snapshot)?;
         let mut notes = caught(|| unknown_groups(&plan.logical_plan)).map_err(|error| explain_sql(&error))?;
-        let rows = caught(|| LazyFrame::from(by_parts(plan.logical_plan)?).collect());
+        let rows = caught(|| LazyFrame::from(by_parts(plan.logical_plan)).collect());
         let mut table = with_decimals(rows.map_err(|error| explain_sql(&error))?)?;
         let said = words(&self.statement);
         let says = |word: &str| said.iter().any(|said| said == word);

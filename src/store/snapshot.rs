@@ -16,7 +16,8 @@ use crate::dump::composed;
 use crate::shape::StepShape;
 
 /// How often it is looked whether a commit that is under way has ended, and what is waited in between.
-const COMMIT_ATTEMPTS: usize = 5;
+const COMMIT_ATTEMPTS: u32 = 6;
+/// For the first time: it is doubled from time to time, to half a second in all.
 const COMMIT_WAIT: std::time::Duration = std::time::Duration::from_millis(20);
 /// How often what is read is begun anew because a video was committed anew meanwhile.
 const READ_ATTEMPTS: usize = 10;
@@ -197,7 +198,7 @@ impl Snapshot {
         let storage = self.storage();
         for attempt in 0..COMMIT_ATTEMPTS {
             if attempt > 0 {
-                std::thread::sleep(COMMIT_WAIT);
+                std::thread::sleep(COMMIT_WAIT * 2_u32.pow(attempt - 1));
             }
             let found = match storage.entry(key)? {
                 Some(entry) => Some((self.store.known.check(storage, key, &entry)?.generation, entry.bytes)),

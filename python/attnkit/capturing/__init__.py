@@ -302,7 +302,7 @@ def capture(
         raise ValueError("store: name a store to write into, or a function that gets each step as on_step=")
     if dtype not in ("float16", "float32"):
         raise ValueError(f"dtype: {dtype!r} is neither float16 nor float32")
-    averaged = set(_check.names(average))
+    averaged = set(_check.names("average", average))
     if not averaged <= {"blocks", "heads"}:
         raise ValueError(f"average: {sorted(averaged - {'blocks', 'heads'})} are neither blocks nor heads")
     if occurrence != "all":
@@ -314,7 +314,7 @@ def capture(
     for name, numbers in chosen.items():
         if numbers is not None and (not numbers or len(set(numbers)) < len(numbers)):
             raise ValueError(f"{name}: {numbers} are to be different numbers, at least one")
-    asked = None if words is None else [weighted(word) for word in _check.names(words)]
+    asked = None if words is None else [weighted(word) for word in _check.names("words", words)]
     if asked == [] and not positions:
         raise ValueError("words: none, and no positions either")
     fixed = {
