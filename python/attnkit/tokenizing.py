@@ -83,8 +83,8 @@ def tokens(
     prompt : str
         As the model gets it: pipelines of diffusers clean prompts, and know no emphasis.
     words : str or sequence of str, optional
-        Words of the prompt, or several words in a row; `(flower:2.5)` has a weight. Default: those that the prompt has in
-        parentheses, as `a (flower:2.5) near a tree`.
+        Words of the prompt, or several words in a row; `(flower:2.5)` has a weight. Default: those that the prompt has
+        in parentheses, as `a (flower:2.5) near a tree`.
     max_length : int, optional
         Pieces that the model takes, the end token included: what is behind is cut off.
 

@@ -1,7 +1,7 @@
 """An environment with torch and diffusers for the tests of capture: python environment.py VENV REQUIREMENTS
 
-torch is installed without the gigabytes of CUDA libraries that its wheel for Linux asks for, which tests on a CPU do not
-need: libraries of the same names take their place, in which every function says that there is no device.
+torch is installed without the gigabytes of CUDA libraries that its wheel for Linux asks for, which tests on a CPU do
+not need: libraries of the same names take their place, in which every function says that there is no device.
 """
 
 from __future__ import annotations

@@ -78,8 +78,8 @@ def text_encoder() -> UMT5EncoderModel:
 
 
 def transformer(kind: type = WanTransformer3DModel, *, in_channels: int = 16, seed: int = 0, **more: Any) -> Any:
-    """Three blocks of two heads; the norms of cross-attention are sharpened: with fresh ones attention is all but uniform,
-    and a wrong formula would pass."""
+    """Three blocks of two heads; the norms of cross-attention are sharpened: with fresh ones attention is all but
+    uniform, and a wrong formula would pass."""
     torch.manual_seed(seed)
     model = kind(
         patch_size=(1, 2, 2),

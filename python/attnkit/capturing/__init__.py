@@ -260,8 +260,8 @@ def capture(
     store : path, optional
         The store; created if it is not there. Each step is committed as it ends.
     words : str or sequence of str, optional
-        Words of the prompt, or several words in a row; `(flower:2.5)` is stored with its weight. Default: those that the
-        prompt has in parentheses. A word that the prompt lacks is refused before anything is computed.
+        Words of the prompt, or several words in a row; `(flower:2.5)` is stored with its weight. Default: those that
+        the prompt has in parentheses. A word that the prompt lacks is refused before anything is computed.
     positions : mapping, optional
         Of names, rows of the text axis, for embeddings that were made elsewhere.
     prompt : str, optional

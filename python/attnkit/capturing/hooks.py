@@ -194,8 +194,8 @@ class _Forwards:
         missing = [number for row, number in enumerate(self._blocks) if row not in record.seen]
         if missing:
             raise RuntimeError(
-                f"blocks {missing} of {self._name} did not run: something skips them (a step cache?), or runs code that "
-                "was compiled before the capture began"
+                f"blocks {missing} of {self._name} did not run: something skips them (a step cache?), or runs code "
+                "that was compiled before the capture began"
             )
         self._capture._end_step(self._name, record.grid, record.latents, record.finish())
 
