@@ -62,6 +62,9 @@ pub fn occurrences(word: &str, text: &str, pieces: Vec<(usize, usize)>) -> PyRes
     Ok(prompt::occurrences(word, text, &pieces))
 }
 
+/// Id and name of a piece, and the characters that it is for.
+type Cut = (u32, String, (usize, usize));
+
 /// A tokenizer of a file.
 #[pyclass(frozen, module = "attnkit._native")]
 pub struct Tokenizer(prompt::Tokenizer);
@@ -74,10 +77,10 @@ impl Tokenizer {
     }
 
     /// Ids and pieces of a text, and the characters that each is for.
-    fn cut(&self, text: &str) -> PyResult<Vec<(u32, String, (usize, usize))>> {
+    fn cut(&self, text: &str) -> PyResult<Vec<Cut>> {
         let characters = |bytes: usize| text.get(..bytes).map_or(0, |before| before.chars().count());
         let cut = self.0.cut(text).or_raise()?;
-        let of_piece = |(id, piece, bytes): (u32, String, Range<usize>)| {
+        let of_piece = |(id, piece, bytes): (u32, String, Range<usize>)| -> Cut {
             (id, piece, (characters(bytes.start), characters(bytes.end)))
         };
         Ok(cut.into_iter().map(of_piece).collect())
