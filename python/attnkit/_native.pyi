@@ -15,6 +15,7 @@ __all__ = [
     "Store",
     "StoreWriter",
     "Templates",
+    "Tokenizer",
     "__version__",
     "columns",
     "dry_run",
@@ -23,6 +24,7 @@ __all__ = [
     "infer_grid",
     "ingest",
     "mean_axis",
+    "occurrences",
     "usual_reduction",
     "watch",
 ]
