@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -132,6 +133,14 @@ def test_however_the_model_is_run_its_maps_are_the_same(how: str) -> None:
     assert torch.equal(plain, captured)
     for step, other in zip(steps, expected, strict=True):
         assert (step.maps["flower"] - other.maps["flower"]).abs().max() < 1e-5
+
+
+def test_a_pipeline_that_does_not_tell_its_calls_apart_is_an_error() -> None:
+    pipe = tiny.wan()
+    with attnkit.capture(pipe, words=["flower"], on_step=print):
+        pipe.transformer.__dict__["cache_context"] = lambda *_, **__: contextlib.nullcontext()
+        with pytest.raises(RuntimeError, match="which call of transformer"):
+            pipe(prompt=PROMPT, **CALL)
 
 
 def test_a_step_cache_is_refused() -> None:

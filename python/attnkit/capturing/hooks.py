@@ -156,6 +156,11 @@ class _Forwards:
 
     def _begin(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._record = self._query = None
+        if self._call is None:
+            raise RuntimeError(
+                f"the pipeline does not say which call of {self._name} is the conditional one, so that nothing could be "
+                "captured: pipelines of a later diffusers do"
+            )
         if self._call != "cond" or not self._capture._wants_step():
             return
         given = inspect.signature(type(model).forward).bind_partial(model, *args, **kwargs).arguments
