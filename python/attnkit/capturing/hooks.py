@@ -158,8 +158,8 @@ class _Forwards:
         self._record = self._query = None
         if self._call is None:
             raise RuntimeError(
-                f"the pipeline does not say which call of {self._name} is the conditional one, so that nothing could be "
-                "captured: pipelines of a later diffusers do"
+                f"the pipeline does not say which call of {self._name} is the conditional one, so that nothing could "
+                "be captured: pipelines of a later diffusers do"
             )
         if self._call != "cond" or not self._capture._wants_step():
             return
