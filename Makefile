@@ -66,17 +66,18 @@ test: need-rust venv
 	ATTNKIT_BIN="$(abspath $(TARGET))/release/attnkit" PYTHONDONTWRITEBYTECODE=1 "$(VENV)/bin/python" -m pytest -q -p no:cacheprovider python/tests
 	@echo 'Left out: capture from pipelines of diffusers, which `make test-torch` tests.'
 
+# Puts the package into an environment. Built with what cargo built already; nothing is downloaded beside what it has.
+install = PATH="$$(cd "$(1)/bin" && pwd):$$PATH" "$(1)/bin/python" -m pip install --quiet --disable-pip-version-check \
+  --no-build-isolation --no-deps --force-reinstall ./python
+
 # The environment stays in the cache; attnkit is the one of this checkout.
 test-torch: need-rust need-python
 	"$(PYTHON)" tests/capture/environment.py "$(TORCH_VENV)" $(TORCH_REQUIREMENTS)
-	$(CHECKED) PATH="$$(cd "$(TORCH_VENV)/bin" && pwd):$$PATH" "$(TORCH_VENV)/bin/python" -m pip install --quiet \
-	  --disable-pip-version-check --no-build-isolation --no-deps --force-reinstall ./python
+	$(CHECKED) $(call install,$(TORCH_VENV))
 	PYTHONDONTWRITEBYTECODE=1 "$(TORCH_VENV)/bin/python" -m pytest -q -p no:cacheprovider tests/capture
 
-# Built with what cargo built already; nothing is downloaded beside what the environment has.
 python: need-rust venv
-	PATH="$$(cd "$(VENV)/bin" && pwd):$$PATH" "$(VENV)/bin/python" -m pip install --quiet --disable-pip-version-check \
-	  --no-build-isolation --no-deps --force-reinstall ./python
+	$(call install,$(VENV))
 
 # Every call that can fail, every state that a power loss can leave, ten thousand flipped bits: an hour or two. `make test` draws a sample.
 torture: need-rust venv

@@ -268,14 +268,7 @@ fn dumped_series(series: &Series) -> SeriesContents {
 mod tests {
     use super::*;
     use crate::ingest::{self, IngestOptions, Silent};
-
-    struct Stopped;
-
-    impl Progress for Stopped {
-        fn is_cancelled(&self) -> bool {
-            true
-        }
-    }
+    use crate::progress::Stopped;
 
     #[test]
     fn it_can_be_stopped() {

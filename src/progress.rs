@@ -61,6 +61,17 @@ pub struct Silent;
 
 impl Progress for Silent {}
 
+/// Stops all work at once.
+#[cfg(test)]
+pub(crate) struct Stopped;
+
+#[cfg(test)]
+impl Progress for Stopped {
+    fn is_cancelled(&self) -> bool {
+        true
+    }
+}
+
 /// That whoever follows the work wants it to stop; each layer's error says what stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cancelled;

@@ -113,12 +113,11 @@ def sizes(name: str, numbers: Sequence[SupportsIndex] | None, axes: str) -> tupl
         return None
     if not isinstance(numbers, (Sequence, np.ndarray)) or isinstance(numbers, (str, bytes)):
         raise TypeError(f"{name}: {numbers!r} is not ({axes})")
-    if len(numbers) != len(axes.split(", ")):
+    # Before any is looked at: there may be more than memory holds.
+    found = [positive(name, number) for number in numbers] if len(numbers) == len(axes.split(", ")) else []
+    if not found or None in found:
         raise ValueError(f"{name}: {numbers!r} is not ({axes})")
-    found = tuple(integer(name, number) for number in numbers)
-    if None in found or len(found) != len(axes.split(", ")):
-        raise ValueError(f"{name}: {found} is not ({axes})")
-    return tuple(positive(name, number) or 0 for number in found)
+    return tuple(number for number in found if number is not None)
 
 
 def names(name: str, names: str | Iterable[str]) -> list[str]:

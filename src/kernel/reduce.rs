@@ -226,8 +226,7 @@ impl Accumulator {
     }
 
     /// What [`write_to`](Self::write_to) wrote of one that was made with these arguments, and the bytes behind it;
-    /// `None` if they are too few, or more values
-    /// are counted than maps went in.
+    /// `None` if they are too few, or more values are counted than maps went in.
     #[must_use]
     pub fn read_from(bytes: &[u8], reducer: Reducer, skipna: bool, positions: usize) -> Option<(Self, &[u8])> {
         fn take<const N: usize, T>(bytes: &mut &[u8], count: usize, of: fn([u8; N]) -> T) -> Option<Vec<T>> {

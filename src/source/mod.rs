@@ -319,17 +319,9 @@ fn few(names: &[String]) -> String {
 mod tests {
     use super::*;
     use crate::ingest::{self, IngestOptions};
-    use crate::progress::Silent;
+    use crate::progress::Stopped;
 
     const VARIANTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/variants");
-
-    struct Stopped;
-
-    impl Progress for Stopped {
-        fn is_cancelled(&self) -> bool {
-            true
-        }
-    }
 
     #[test]
     fn a_dump_and_its_store_give_the_same_arrays_and_means() {

@@ -176,8 +176,8 @@ class Capture:
         # None before the first step.
         return getattr(self._pipe.scheduler, "step_index", None) or 0
 
-    def _wants_step(self) -> bool:
-        """Whether the maps of the step that begins are wanted."""
+    def _begin_step(self) -> bool:
+        """A transformer begins a step, with the first of which the videos get their ids: whether maps are wanted."""
         if not self._video_ids:
             self._video_ids = [self._ids.give(target.prompt or "") for target in self._targets]
             self.videos += self._video_ids
@@ -206,8 +206,8 @@ class Capture:
                 video_size=self._video_size(latents),
                 words=target.words,
                 maps={word.word: of_video[..., [at[position] for position in word.positions]] for word in target.words},
-                blocks=None if "blocks" in self._average else self._listed("blocks"),
-                heads=None if "heads" in self._average else self._listed("heads"),
+                blocks=self._listed("blocks"),
+                heads=self._listed("heads"),
             )
             if self._on_step is not None:
                 self._on_step(captured)
@@ -215,8 +215,9 @@ class Capture:
                 self._beside.put(captured)
 
     def _listed(self, axis: str) -> list[int] | None:
+        """The numbers along an axis of the maps, where they are chosen ones."""
         chosen = self._chosen[axis]
-        return None if chosen is None else list(chosen)
+        return None if chosen is None or axis in self._average else list(chosen)
 
     def _video_size(self, latents: tuple[int, int, int]) -> tuple[int, int, int] | None:
         of_time = getattr(self._pipe, "vae_scale_factor_temporal", None)

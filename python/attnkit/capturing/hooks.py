@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import math
 import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -114,7 +115,7 @@ class _Forwards:
     """The forwards of one transformer: hooked, and handed to the capture when they end."""
 
     def __init__(self, name: str, model: Any, capture: Capture, stack: contextlib.ExitStack) -> None:
-        self._name, self._model, self._capture = name, model, capture
+        self._name, self._capture = name, capture
         self._call: str | None = None
         self._record: _Record | None = None
         self._query: torch.Tensor | None = None
@@ -161,7 +162,7 @@ class _Forwards:
                 f"the pipeline does not say which call of {self._name} is the conditional one, so that nothing could "
                 "be captured: pipelines of a later diffusers do"
             )
-        if self._call != "cond" or not self._capture._wants_step():
+        if self._call != "cond" or not self._capture._begin_step():
             return
         given = inspect.signature(type(model).forward).bind_partial(model, *args, **kwargs).arguments
         latents, text = given["hidden_states"], given["encoder_hidden_states"]
@@ -221,20 +222,20 @@ class _Record:
         heads = 1 if self._over_heads else len(of._heads)
         # Means are of float32, whatever is stored.
         dtype = torch.float32 if self._over_blocks else self._dtype
-        shapes = ((blocks, heads, models.spatial(grid), len(target.positions)) for target in self._targets)
+        shapes = ((blocks, heads, math.prod(grid), len(target.positions)) for target in self._targets)
         self._maps = [torch.zeros(shape, dtype=dtype) for shape in shapes]
 
     def add(self, row: int, query: torch.Tensor, key: torch.Tensor, alike: list[int]) -> None:
         """The softmax of one block."""
         import torch
 
+        is_averaged = self._over_blocks or self._over_heads
         for video, (target, maps) in enumerate(zip(self._targets, self._maps)):
-            if not (self._over_blocks or self._over_heads):
-                softmax.columns(query[video], key[video], target.positions, alike=alike[video], out=maps[row])
-                continue
             shape = (query.shape[1], query.shape[2], len(target.positions))
-            of_block = torch.empty(shape)
+            of_block = torch.empty(shape) if is_averaged else maps[row]
             softmax.columns(query[video], key[video], target.positions, alike=alike[video], out=of_block)
+            if not is_averaged:
+                continue
             mean = of_block.mean(0, keepdim=True) if self._over_heads else of_block
             if self._over_blocks:
                 maps[0] += mean

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -42,8 +41,3 @@ def grid_of(model: Any, latents: torch.Tensor) -> tuple[int, int, int]:
     """(frames, height, width) of a model's queries, from its latents `[video, channel, frame, height, width]`."""
     frames, height, width = (size // patch for size, patch in zip(latents.shape[2:], model.config.patch_size))
     return frames, height, width
-
-
-def spatial(grid: tuple[int, int, int]) -> int:
-    """How many positions a grid has."""
-    return math.prod(grid)

@@ -53,12 +53,13 @@ class VideoIds:
             store = open_store(path)
         except (NotAStoreError, FileNotFoundError):
             return
-        for video in store.info().videos:
-            prefix, _, rest = video["video_id"].partition("_vid")
+        videos = store.sql("SELECT DISTINCT video_id, prompt FROM steps ORDER BY video_id")
+        for video_id, prompt in zip(videos["video_id"], videos["prompt"]):
+            prefix, _, rest = video_id.partition("_vid")
             digits = prefix.removeprefix("prompt_")
             if prefix == digits or not digits.isdigit() or not rest.isdigit():
                 continue
             self._next = max(self._next, int(digits) + 1)
-            known = self._prompts.setdefault(video["prompt"], [int(digits), 0])
+            known = self._prompts.setdefault(prompt, [int(digits), 0])
             if known[0] == int(digits):
                 known[1] = max(known[1], int(rest))
