@@ -166,6 +166,7 @@ pub mod metrics;
 #[cfg(feature = "query")]
 pub mod output;
 pub mod progress;
+pub mod provenance;
 pub mod prompt;
 #[cfg(feature = "query")]
 pub mod query;

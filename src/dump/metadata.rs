@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{DumpError, Problem, StepPeek};
 use crate::grid::{Grid, GridError, VideoSize, infer_grid};
 use crate::json::{Json, Object, Parsed};
+use crate::provenance::Provenance;
 use crate::shape::{AxisNumbers, StepShape};
 
 /// JSON files larger than this are not metadata.
@@ -69,6 +70,8 @@ pub struct StepMetadata {
     pub video_height: Option<i32>,
     /// `video_frames`.
     pub video_frames: Option<i32>,
+    /// How the maps came about.
+    pub provenance: Provenance,
     /// What a store knew beyond these keys, if the dump was exported from one.
     pub exported: Exported,
     /// All keys as they were, but for what a store added.
@@ -137,6 +140,8 @@ impl StepMetadata {
         let ids = |ids: &Json| list(ids.get("token_ids").unwrap_or(ids), integer);
         let numbers = |numbers: &Json| list(numbers, place).or_else(|| Some(vec![place(numbers)?]));
         let text = |text: &Json| text.as_str().map(str::to_owned);
+        // Some generators put them beside the ids.
+        let beside_ids = raw.get("token_ids").and_then(|ids| list(ids.get("positions")?, place));
         let mut metadata = Self {
             video_id: reader.get("video_id", text),
             step: reader.get("step", integer),
@@ -157,6 +162,22 @@ impl StepMetadata {
             video_width: reader.get("video_width", integer),
             video_height: reader.get("video_height", integer),
             video_frames: reader.get("video_frames", integer),
+            provenance: Provenance {
+                call: reader.get("call", |call| call.as_str()?.parse().ok()),
+                model: reader.get("model", text),
+                pieces: reader.get("pieces", place),
+                pooling: reader.get("pooling", |pooling| pooling.as_str()?.parse().ok()),
+                positions: reader.get("positions", |positions| list(positions, place)).or(beside_ids),
+                text_length: reader.get("text_length", place),
+                skipped: reader.get("skipped", |blocks| list(blocks, place)),
+                scheduler: reader.get("scheduler", text),
+                model_id: reader.get("model_id", text),
+                guidance_scale: reader.get("guidance_scale", Json::as_f64),
+                library_versions: reader.get("library_versions", |versions| match versions {
+                    Json::Object(_) => Some(versions.to_string()),
+                    _ => None,
+                }),
+            },
             exported,
             raw: Object::new(),
         };

@@ -12,6 +12,7 @@ use crate::dtype::{Dtype, SourceDtype};
 use crate::dump::{ReadOptions, StepFiles, StepMetadata, StepPeek};
 use crate::grid::Grid;
 use crate::kernel::{StepMeasurer, StepMeasures};
+use crate::provenance::Provenance;
 use crate::shape::AxisNumbers;
 use crate::store::{
     ArrayKind, Generation, HeadRow, Recipe, SeriesLayout, ShardWriter, StepRow, StoreError, heads_batch,
@@ -136,6 +137,7 @@ impl SeriesTarget {
             video_height: None,
             video_frames: None,
             threshold_applied: None,
+            provenance: Provenance::default(),
             array: format!("{}/{}", self.path, ArrayKind::Attention.name()),
             row: u32::try_from(row).unwrap_or(u32::MAX),
             source: String::new(),
@@ -281,6 +283,7 @@ pub(super) fn describe_row(row: &mut StepRow, metadata: &StepMetadata, split: bo
     row.video_height = metadata.video_height;
     row.video_frames = metadata.video_frames;
     row.threshold_applied = metadata.threshold_applied;
+    row.provenance = metadata.provenance.clone().completed(row.token_ids.len(), row.shape.tokens);
     let told = &metadata.exported;
     row.prompt_id = told.prompt_id.clone().or(row.prompt_id.take());
     row.template = told.template.clone().or(row.template.take());

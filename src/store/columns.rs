@@ -22,12 +22,15 @@ use parquet::file::statistics::Statistics;
 use super::StoreError;
 use super::part::{GENERATION_KEY, PartFile, check_sizes, guarded, value_of};
 use super::storage::Storage;
+use super::tables::columns_of_part;
 
 /// A part of which columns are read: what is read is of one commit, whatever takes the file's place meanwhile.
 pub(crate) struct PartColumns {
     path: PathBuf,
     file: PartFile,
     metadata: ArrowReaderMetadata,
+    /// The table's columns, of which the part of an earlier version has only the first.
+    table: SchemaRef,
 }
 
 impl PartColumns {
@@ -37,14 +40,18 @@ impl PartColumns {
     /// If it cannot be opened or has other columns.
     pub(super) fn open(storage: &dyn Storage, key: &str, table: &Schema) -> Result<Self, StoreError> {
         let (path, file) = (storage.place(key), PartFile::open(storage, key)?);
+        let table = with_views(table);
         let metadata = guarded(&path, || {
             let footer = ParquetMetaDataReader::new().parse_and_finish(&file);
             let footer = footer.map_err(|source| StoreError::Parquet { path: path.clone(), source })?;
             check_sizes(&footer).map_err(|found| StoreError::damaged(&path, found))?;
-            let options = ArrowReaderOptions::new().with_schema(with_views(table));
+            let count = footer.file_metadata().schema_descr().root_schema().get_fields().len();
+            let fields = columns_of_part(&table, count);
+            let fields = fields.ok_or_else(|| StoreError::damaged(&path, format!("{count} columns")))?;
+            let options = ArrowReaderOptions::new().with_schema(Arc::new(Schema::new(fields.to_vec())));
             ArrowReaderMetadata::try_new(Arc::new(footer), options).map_err(|error| StoreError::damaged(&path, error))
         })?;
-        Ok(Self { path, file, metadata })
+        Ok(Self { path, file, metadata, table })
     }
 
     /// The commit that it is of.
@@ -106,8 +113,12 @@ impl PartColumns {
     }
 
     /// The value that a column of texts or integers has in every row, or null if no row has one: if the part's
-    /// statistics say so.
+    /// statistics say so, or if the column was added since the part was written.
     pub fn constant(&self, column: &str) -> Option<ArrayRef> {
+        let index = self.table.index_of(column).ok()?;
+        if index >= self.metadata.schema().fields().len() {
+            return Some(new_null_array(self.table.field(index).data_type(), 1));
+        }
         let parquet = self.metadata.parquet_schema();
         let leaf = parquet.columns().iter().position(|leaf| leaf.path().parts() == [column])?;
         let groups = self.metadata.metadata().row_groups();

@@ -3,15 +3,16 @@
 //! Names and types of the columns are a contract: `schemas/steps.columns.json` and `schemas/heads.columns.json`.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, Decimal128Array, Float64Array, Int32Array, Int64Array, ListBuilder, PrimitiveBuilder,
-    RecordBatch, StringArray, StringBuilder, TimestampMicrosecondArray,
+    RecordBatch, StringArray, StringBuilder, TimestampMicrosecondArray, new_null_array,
 };
 use arrow::compute::concat_batches;
 use arrow::datatypes::{
-    DataType, Decimal128Type, Field, Float64Type, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit,
+    DataType, Decimal128Type, Field, FieldRef, Float64Type, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit,
     TimestampMicrosecondType,
 };
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,7 @@ use crate::dtype::Dtype;
 use crate::grid::Grid;
 use crate::json::{Json, Object};
 use crate::kernel::{MapMeasure, MapStatistics};
+use crate::provenance::Provenance;
 use crate::shape::{AxisNumbers, StepShape};
 
 /// Digits of a seed: 2^64 - 1 has twenty.
@@ -79,6 +81,9 @@ pub struct StepRow {
     /// Threshold below which the generator dropped values.
     #[serde(with = "crate::json::exact::option")]
     pub threshold_applied: Option<f64>,
+    /// `call` to `library_versions`: how the maps came about.
+    #[serde(default)]
+    pub provenance: Provenance,
     /// Path of the attention array from the store's root.
     pub array: String,
     /// Index along the step axis of that array.
@@ -108,7 +113,8 @@ impl StepRow {
         series_of(&self.array)
     }
 
-    /// The step metadata that this row stands for, with every documented key.
+    /// The step metadata that this row stands for, with every documented key, and of what is told of the maps'
+    /// provenance those keys that are not null.
     #[must_use]
     pub fn to_metadata(&self) -> Object {
         let [block_idx, head_idx] = self.numbers.as_metadata();
@@ -138,6 +144,33 @@ impl StepRow {
         });
         let Json::Object(mut metadata) = known.into() else { return Object::new() };
         metadata.insert("seed".into(), self.seed.map_or(Json::Null, Json::from));
+        let Provenance {
+            call,
+            model,
+            positions,
+            text_length,
+            skipped,
+            scheduler,
+            model_id,
+            guidance_scale,
+            library_versions,
+            // These follow, as a rule.
+            pieces: _,
+            pooling: _,
+        } = &self.provenance;
+        let versions = library_versions.as_ref().and_then(|versions| serde_json::from_str(versions).ok());
+        let told: [(&str, Option<serde_json::Value>); 9] = [
+            ("call", call.map(|call| call.name().into())),
+            ("model", model.as_deref().map(Into::into)),
+            ("positions", positions.as_deref().map(Into::into)),
+            ("text_length", text_length.map(Into::into)),
+            ("skipped", skipped.as_deref().map(Into::into)),
+            ("scheduler", scheduler.as_deref().map(Into::into)),
+            ("model_id", model_id.as_deref().map(Into::into)),
+            ("guidance_scale", guidance_scale.map(Into::into)),
+            ("library_versions", versions),
+        ];
+        metadata.extend(told.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?.into()))));
         metadata
     }
 }
@@ -237,6 +270,17 @@ pub fn steps_schema() -> SchemaRef {
         ("source_modified", &modified, false),
         ("source_signature", &text, false),
         ("content_hash", &text, false),
+        ("call", &text, true),
+        ("model", &text, true),
+        ("pieces", &int, true),
+        ("pooling", &text, true),
+        ("positions", &list(DataType::Int32), true),
+        ("text_length", &int, true),
+        ("skipped", &list(DataType::Int32), true),
+        ("scheduler", &text, true),
+        ("model_id", &text, true),
+        ("guidance_scale", &float, true),
+        ("library_versions", &text, true),
     ];
     schema(&columns)
 }
@@ -285,10 +329,10 @@ pub(super) fn steps_batch(rows: &[StepRow]) -> Result<RecordBatch, arrow::error:
         ids.append_value(row.token_ids.iter().copied().map(Some));
         texts.append_value(row.token_texts.iter().map(Some));
     }
-    let numbers = |get: fn(&AxisNumbers) -> Option<&[i32]>| {
+    let ints = |get: fn(&StepRow) -> Option<&[i32]>| {
         let mut lists = ListBuilder::new(PrimitiveBuilder::<Int32Type>::new());
         for row in rows {
-            lists.append_option(get(&row.numbers).map(|numbers| numbers.iter().copied().map(Some)));
+            lists.append_option(get(row).map(|numbers| numbers.iter().copied().map(Some)));
         }
         Arc::new(lists.finish()) as ArrayRef
     };
@@ -317,8 +361,8 @@ pub(super) fn steps_batch(rows: &[StepRow]) -> Result<RecordBatch, arrow::error:
             int(|row| Some(axis(row.shape.heads))),
             int(|row| Some(axis(row.shape.spatial))),
             int(|row| Some(axis(row.shape.tokens))),
-            numbers(|numbers| numbers.blocks.as_deref()),
-            numbers(|numbers| numbers.heads.as_deref()),
+            ints(|row| row.numbers.blocks.as_deref()),
+            ints(|row| row.numbers.heads.as_deref()),
             int(|row| row.grid.map(|grid| axis(grid.frames))),
             int(|row| row.grid.map(|grid| axis(grid.height))),
             int(|row| row.grid.map(|grid| axis(grid.width))),
@@ -334,6 +378,17 @@ pub(super) fn steps_batch(rows: &[StepRow]) -> Result<RecordBatch, arrow::error:
             Arc::new(modified),
             text(|row| &row.source_signature),
             text(|row| &row.content_hash),
+            text_or_null(|row| Some(row.provenance.call?.name())),
+            text_or_null(|row| row.provenance.model.as_deref()),
+            int(|row| row.provenance.pieces),
+            text_or_null(|row| Some(row.provenance.pooling?.name())),
+            ints(|row| row.provenance.positions.as_deref()),
+            int(|row| row.provenance.text_length),
+            ints(|row| row.provenance.skipped.as_deref()),
+            text_or_null(|row| row.provenance.scheduler.as_deref()),
+            text_or_null(|row| row.provenance.model_id.as_deref()),
+            float(|row| row.provenance.guidance_scale),
+            text_or_null(|row| row.provenance.library_versions.as_deref()),
         ],
     )
 }
@@ -426,9 +481,7 @@ impl StoredAs<'_> {
 
 /// Columns as rows of `steps`; the error names a column that is not as it should be.
 pub(super) fn steps_from_batch(batch: &RecordBatch) -> Result<Vec<StepRow>, String> {
-    if batch.schema().fields() != steps_schema().fields() {
-        return Err(format!("its columns are {}; expected those of the `steps` table", names(&batch.schema())));
-    }
+    let batch = with_added(batch)?;
     let column = |name: &str| batch.column_by_name(name).ok_or_else(|| format!("no column `{name}`"));
     let text = |name: &str| column(name).map(arrow::array::AsArray::as_string::<i32>);
     let int = |name: &str| column(name).map(arrow::array::AsArray::as_primitive::<Int32Type>);
@@ -441,12 +494,10 @@ pub(super) fn steps_from_batch(batch: &RecordBatch) -> Result<Vec<StepRow>, Stri
                 |name| text(name).map(|column| column.is_valid(row).then(|| column.value(row).to_owned()));
             let int_or_null = |name| int(name).map(|column| column.is_valid(row).then(|| column.value(row)));
             let float_or_null = |name| float(name).map(|column| column.is_valid(row).then(|| column.value(row)));
-            let numbers = |name| {
+            let ints = |name| {
                 column(name).map(|column| {
                     let lists = column.as_list::<i32>();
-                    lists
-                        .is_valid(row)
-                        .then(|| lists.value(row).as_primitive::<Int32Type>().values().iter().copied().collect())
+                    lists.is_valid(row).then(|| lists.value(row).as_primitive::<Int32Type>().values().to_vec())
                 })
             };
             let stored = StoredAs {
@@ -456,7 +507,10 @@ pub(super) fn steps_from_batch(batch: &RecordBatch) -> Result<Vec<StepRow>, Stri
                     int_or_null("spatial")?,
                     int_or_null("tokens")?,
                 ],
-                numbers: AxisNumbers { blocks: numbers("block_numbers")?, heads: numbers("head_numbers")? },
+                numbers: AxisNumbers {
+                    blocks: ints("block_numbers")?.map(Into::into),
+                    heads: ints("head_numbers")?.map(Into::into),
+                },
                 grid: [int_or_null("frames")?, int_or_null("height")?, int_or_null("width")?],
                 dtype: Some(text("dtype")?.value(row)),
                 row: int_or_null("row")?,
@@ -498,9 +552,46 @@ pub(super) fn steps_from_batch(batch: &RecordBatch) -> Result<Vec<StepRow>, Stri
                 source_modified: column("source_modified")?.as_primitive::<TimestampMicrosecondType>().value(row),
                 source_signature: string("source_signature")?,
                 content_hash: string("content_hash")?,
+                provenance: Provenance {
+                    call: parsed(string_or_null("call")?)?,
+                    model: string_or_null("model")?,
+                    pieces: int_or_null("pieces")?,
+                    pooling: parsed(string_or_null("pooling")?)?,
+                    positions: ints("positions")?,
+                    text_length: int_or_null("text_length")?,
+                    skipped: ints("skipped")?,
+                    scheduler: string_or_null("scheduler")?,
+                    model_id: string_or_null("model_id")?,
+                    guidance_scale: float_or_null("guidance_scale")?,
+                    library_versions: string_or_null("library_versions")?,
+                },
             })
         })
         .collect()
+}
+
+fn parsed<T: FromStr>(name: Option<String>) -> Result<Option<T>, T::Err> {
+    name.as_deref().map(str::parse).transpose()
+}
+
+/// The columns that a part with so many has of a table: columns behind the last that is never null were added since
+/// the first version.
+pub(super) fn columns_of_part(table: &Schema, count: usize) -> Option<&[FieldRef]> {
+    let first = table.fields().iter().rposition(|field| !field.is_nullable()).map_or(0, |last| last + 1);
+    table.fields().get(..count).filter(|fields| fields.len() >= first)
+}
+
+/// Rows of `steps` of any version with the columns that were added since, as nulls.
+fn with_added(batch: &RecordBatch) -> Result<RecordBatch, String> {
+    let table = steps_schema();
+    let count = batch.num_columns();
+    if columns_of_part(&table, count) != Some(&**batch.schema().fields()) {
+        return Err(format!("its columns are {}; expected those of the `steps` table", names(&batch.schema())));
+    }
+    let added = table.fields().iter().skip(count);
+    let added = added.map(|field| new_null_array(field.data_type(), batch.num_rows()));
+    let columns = batch.columns().iter().cloned().chain(added).collect();
+    RecordBatch::try_new(table, columns).map_err(|error| error.to_string())
 }
 
 /// The rows of `heads` of each word.

@@ -10,6 +10,7 @@ use super::*;
 use crate::dtype::Dtype;
 use crate::kernel::StepMeasurer;
 use crate::progress::Silent;
+use crate::provenance::Provenance;
 use crate::shape::{AxisNumbers, StepShape};
 
 const SHAPE: StepShape = StepShape { blocks: 2, heads: 3, spatial: 40, tokens: 1 };
@@ -76,6 +77,7 @@ fn row(generation: &Generation, step: i32) -> StepRow {
         video_height: None,
         video_frames: None,
         threshold_applied: None,
+        provenance: Provenance::default(),
         array: generation.attention(),
         row: u32::try_from(step).unwrap(),
         source: String::new(),
