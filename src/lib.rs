@@ -166,8 +166,8 @@ pub mod metrics;
 #[cfg(feature = "query")]
 pub mod output;
 pub mod progress;
-pub mod provenance;
 pub mod prompt;
+pub mod provenance;
 #[cfg(feature = "query")]
 pub mod query;
 pub mod remedy;

@@ -24,7 +24,7 @@ use crate::query::{Filter, QueryError, StepSet};
 use crate::remedy::{OptionName, Remedy};
 use crate::store::{
     ArrayKind, Coordinates, Fault, HeadRow, MetadataPatch, Recipe, Snapshot, StepRow, Store, StoreError, StoredArray,
-    UNFINISHED, VideoIndex, VideoRecord, heads_batch,
+    UNFINISHED, VideoIndex, VideoRecord, heads_batch, text_contradictions,
 };
 use crate::values::{Values, with_values};
 
@@ -314,7 +314,7 @@ fn check_as_committed(
             return checked;
         }
         // Between its two renames, a commit has replaced one part only.
-        if matches!(snapshot.read_heads(current), Ok(None)) {
+        if matches!(snapshot.read_heads(current), Ok(None)) || is_text_of_another_commit(snapshot, current) {
             std::thread::sleep(COMMIT);
         }
         match snapshot.store().snapshot().read_video(&video.record.video_id) {
@@ -354,6 +354,7 @@ fn check_video(
             None
         }
     };
+    checked.faults.extend(text_fault(snapshot, video).map(|error| of_video(store.text_key(video_id), error)));
     let in_steps = contradictions(video).map(|error| of_video(store.steps_key(video_id), error));
     checked.faults.extend(in_steps);
     let has_rows = |token: &String| video.rows.iter().any(|row| row.token == *token);
@@ -374,6 +375,22 @@ fn check_video(
         })
         .collect();
     words.into_iter().fold(checked, Checked::merge)
+}
+
+/// What is wrong with a video's rows of `text`.
+fn text_fault(snapshot: &Snapshot, video: &VideoIndex) -> Option<String> {
+    let steps = video.rows.iter().map(|row| row.step).collect();
+    match snapshot.read_text(&video.record.video_id) {
+        Ok(None) => None,
+        Ok(Some((generation, _))) if generation != video.generation => Some(UNFINISHED.to_owned()),
+        Ok(Some((_, text))) => text_contradictions(&text, &video.record.video_id, &steps),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+fn is_text_of_another_commit(snapshot: &Snapshot, video: &VideoIndex) -> bool {
+    let text = snapshot.read_text(&video.record.video_id);
+    matches!(text, Ok(Some((generation, _))) if generation != video.generation)
 }
 
 /// What in a `steps` part contradicts something else in it: rows that are there twice or are gone.

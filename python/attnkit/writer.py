@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from operator import index
 from types import TracebackType
 from typing import Any, Literal, SupportsFloat, SupportsIndex
+
+import numpy as np
 
 from . import _check, _native
 from .errors import WriteError
@@ -23,9 +26,10 @@ _METHODS = {
 class StoreWriter:
     """Writes one video into a store, step by step.
 
-    Every step is committed at once: what `append` has returned from is in the store, and seen by its readers, whatever
-    happens to the process afterwards. A video that is there already is gone on with; steps it has are skipped if their
-    values are the same. Writers of different videos may write into one store at the same time, in any processes.
+    Every step is committed as it ends, one of a single word by `append`, of several at once by `step`: it is in the
+    store then, and seen by its readers, whatever happens to the process afterwards. A video that is there already is
+    gone on with; steps it has are skipped if their values are the same. Writers of different videos may write into one
+    store at the same time, in any processes.
 
     Parameters
     ----------
@@ -53,8 +57,10 @@ class StoreWriter:
     Examples
     --------
     >>> with attnkit.StoreWriter("maps.store", video_id="v1", prompt="a flower") as writer:  # doctest: +SKIP
-    ...     for step, timestep in enumerate(scheduler.timesteps):
-    ...         writer.append("flower", step, timestep, maps)  # [block, head, spatial, token]
+    ...     for number, timestep in enumerate(scheduler.timesteps):
+    ...         with writer.step(number, timestep) as step:
+    ...             for word, maps in maps_of_words.items():
+    ...                 step.append(word, maps)  # [block, head, spatial, token]
     """
 
     def __init__(
@@ -109,27 +115,7 @@ class StoreWriter:
         token_texts: Sequence[str] = (),
         metadata: Mapping[str, Any] | None = None,
     ) -> bool:
-        """Write and commit the maps of one word at one step.
-
-        Parameters
-        ----------
-        token : str
-            The tracked word.
-        step : int
-            The denoising step; the steps of a word come in ascending order, gaps are fine.
-        timestep : float
-            The scheduler's timestep.
-        array : numpy array or torch tensor
-            `[block, head, spatial, token]`, float16, float32 or float64; blocks and heads are 1 where they were
-            averaged. A batch axis of 1 behind the first is dropped. bfloat16 tensors are stored as float32. Tensors of
-            other devices are copied here.
-        weight : float, optional
-            The word's weight in the prompt.
-        token_ids, token_texts : optional
-            Of the word, in the tokenizer's vocabulary.
-        metadata : mapping, optional
-            More to keep of this step. `block_idx` and `head_idx` are the numbers of the blocks and heads along the
-            array's axes, where they are chosen ones: a number, or a list as long as the axis.
+        """Write and commit the maps of one word at one step: a `step` of a single word.
 
         Returns
         -------
@@ -143,27 +129,28 @@ class StoreWriter:
         StoreError
             If the store cannot be written.
         """
-        values = _check.floats(array)
-        if values.ndim == 5 and values.shape[1] > 1:
-            raise WriteError(
-                f"an array of shape {list(values.shape)} has a batch axis (axis 1); "
-                "append one element of it: array[:, 0]"
-            )
+        buffer = self.step(step, timestep)
+        buffer.append(token, array, weight=weight, token_ids=token_ids, token_texts=token_texts, metadata=metadata)
+        return buffer.commit() == {token: True}
+
+    def step(
+        self, step: SupportsIndex, timestep: SupportsFloat, *, metadata: Mapping[str, Any] | None = None
+    ) -> StepBuffer:
+        """Begin a step of several words, which is committed as a whole when the `with` block ends.
+
+        Parameters
+        ----------
+        step : int
+            The denoising step; the steps of a word come in ascending order, gaps are fine.
+        timestep : float
+            The scheduler's timestep.
+        metadata : mapping, optional
+            More to keep of this step.
+        """
         if not math.isfinite(timestep):
             raise ValueError(f"timestep: {timestep} is not finite")
-        averaged = (values.shape[0] == 1, values.shape[-3] == 1) if values.ndim in (4, 5) else (False, False)
-        document = {
-            **self._more,
-            **(metadata or {}),
-            **self._metadata,
-            "token_word": token,
-            "token_ids": [int(id) for id in token_ids],
-            "token_texts": list(token_texts),
-            "step": index(step),
-            "timestep": float(timestep),
-            "aggregation_method": _METHODS[averaged],
-        }
-        return self._native.append(token, weight, index(step), values, _check.as_json("metadata", document))
+        told = {"step": index(step), "timestep": float(timestep)}
+        return StepBuffer(self._native, {**self._more, **(metadata or {})}, {**self._metadata, **told})
 
     def close(self) -> None:
         """End the writing. Everything that was appended is in the store already."""
@@ -176,3 +163,138 @@ class StoreWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+class StepBuffer:
+    """A step of some words that is on its way into a store: see `StoreWriter.step`.
+
+    As a context manager, it is committed when the block ends, and given up if it ends with an error.
+    """
+
+    def __init__(self, native: _native.StoreWriter, more: dict[str, Any], metadata: dict[str, Any]) -> None:
+        self._native, self._more, self._metadata = native, more, metadata
+        self._words: dict[str, tuple[float | None, Any, str]] = {}
+        self._text: list[tuple[str | None, int, int, float, int, float, float | None]] = []
+
+    def append(
+        self,
+        token: str,
+        array: Any,
+        *,
+        weight: float | None = None,
+        token_ids: Sequence[int] = (),
+        token_texts: Sequence[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Add the maps of a word.
+
+        Parameters
+        ----------
+        token : str
+            The tracked word.
+        array : numpy array or torch tensor
+            `[block, head, spatial, token]`, float16, float32 or float64; blocks and heads are 1 where they were
+            averaged. A batch axis of 1 behind the first is dropped. bfloat16 tensors are stored as float32. Tensors of
+            other devices are copied here. It must not change until the step is committed.
+        weight : float, optional
+            The word's weight in the prompt.
+        token_ids, token_texts : optional
+            Of the word, in the tokenizer's vocabulary.
+        metadata : mapping, optional
+            More to keep of this word at this step. `block_idx` and `head_idx` are the numbers of the blocks and heads
+            along the array's axes, where they are chosen ones: a number, or a list as long as the axis. Keys that are
+            columns of the table `steps`, as `call`, `model` or `positions`, are told there.
+
+        Raises
+        ------
+        WriteError
+            If the array is none of one step, or the word is there already.
+        """
+        if token in self._words:
+            raise WriteError(f"step {self._metadata['step']} of {token!r} is there twice")
+        values = _check.floats(array)
+        if values.ndim == 5 and values.shape[1] > 1:
+            raise WriteError(
+                f"an array of shape {list(values.shape)} has a batch axis (axis 1); "
+                "append one element of it: array[:, 0]"
+            )
+        averaged = (values.shape[0] == 1, values.shape[-3] == 1) if values.ndim in (4, 5) else (False, False)
+        document = {
+            **self._more,
+            **(metadata or {}),
+            **self._metadata,
+            "token_word": token,
+            "token_ids": [int(id) for id in token_ids],
+            "token_texts": list(token_texts),
+            "aggregation_method": _METHODS[averaged],
+        }
+        self._words[token] = (weight, values, _check.as_json("metadata", document))
+
+    def text(
+        self,
+        call: Literal["cond", "uncond"] | None,
+        text_entropy: Any,
+        sink_key: Any,
+        sink_mass: Any,
+        *,
+        sum_error: Any = None,
+        blocks: Sequence[int] | None = None,
+        heads: Sequence[int] | None = None,
+    ) -> None:
+        """Add what each head's attention to the whole text axis was like: rows of the table `text`.
+
+        Parameters
+        ----------
+        call : str or None
+            Which call of classifier-free guidance.
+        text_entropy, sink_key, sink_mass : array
+            `[block, head]`: mean over positions of the entropy over the text axis, in nats; the key with the most
+            attention, as a mean over positions; that mean.
+        sum_error : array, optional
+            `[block, head]`: how far from 1 the sum of the words is, where all keys are in one.
+        blocks, heads : sequence of int, optional
+            Their numbers, where they do not count from 0.
+        """
+        entropies, keys, masses = np.asarray(text_entropy), np.asarray(sink_key), np.asarray(sink_mass)
+        errors = None if sum_error is None else np.asarray(sum_error)
+        for array in (entropies, keys, masses, *(() if errors is None else (errors,))):
+            if array.ndim != 2 or array.shape != entropies.shape:
+                raise ValueError(f"text: arrays of shape {array.shape} and {entropies.shape}; expected [block, head]")
+        of_axes = [
+            range(count) if numbers is None else numbers for numbers, count in zip((blocks, heads), entropies.shape)
+        ]
+        if [len(numbers) for numbers in of_axes] != list(entropies.shape):
+            raise ValueError(f"text: {[len(numbers) for numbers in of_axes]} numbers for {entropies.shape}")
+        for (row, block), (column, head) in itertools.product(*map(enumerate, of_axes)):
+            at = row, column
+            error = None if errors is None else float(errors[at])
+            self._text.append((call, block, head, float(entropies[at]), int(keys[at]), float(masses[at]), error))
+
+    def commit(self) -> dict[str, bool]:
+        """Write the step, all of its words or none, and make it seen.
+
+        Returns
+        -------
+        dict
+            Of each word, whether its step was new.
+
+        Raises
+        ------
+        WriteError
+            If the step does not fit behind those that are there, or is there with other values. The store is as it was.
+        StoreError
+            If the store cannot be written.
+        """
+        words = [(token, *word) for token, word in self._words.items()]
+        is_new = self._native.append(self._metadata["step"], words, self._text)
+        self._words, self._text = {}, []
+        return dict(zip((token for token, *_ in words), is_new))
+
+    def __enter__(self) -> StepBuffer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.commit()

@@ -8,10 +8,12 @@ use attnkit::dtype::Dtype;
 use attnkit::dump::{StepArray, StepMetadata};
 use attnkit::grid::Grid;
 use attnkit::ingest::{
-    self, IngestError, IngestOptions, OnError, Quarantined, Remark, WatchOptions, WriterOptions, read_settings,
+    self, IngestError, IngestOptions, OnError, Quarantined, Remark, WatchOptions, WordStep, WriterOptions,
+    read_settings,
 };
 use attnkit::json::{Json, Parsed};
-use attnkit::store::Codec;
+use attnkit::provenance::Call;
+use attnkit::store::{Codec, TextRow};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -208,34 +210,56 @@ impl StoreWriter {
         Ok(Self { writer: Mutex::new(Some(writer)) })
     }
 
-    /// Commits a step. `metadata` is a JSON object. Returns whether it was new.
+    /// Commits a step of words: of each its name, weight, array and metadata, which is a JSON object; and of the whole
+    /// text axis rows of (call, block, head, text_entropy, sink_key, sink_mass, sum_error). Returns which words were
+    /// new.
     fn append(
         &self,
         py: Python<'_>,
-        token: &str,
-        weight: Option<f64>,
         step: i32,
-        array: Floats<'_>,
-        metadata: &str,
-    ) -> PyResult<bool> {
-        let Ok(Parsed { value: Json::Object(metadata), .. }) = Json::parse(metadata.as_bytes()) else {
-            return Err(PyValueError::new_err("the metadata is not a JSON object"));
+        words: Vec<(String, Option<f64>, Floats<'_>, String)>,
+        text: Vec<(Option<String>, i32, i32, f64, i32, f64, Option<f64>)>,
+    ) -> PyResult<Vec<bool>> {
+        let text_row = |(call, block, head, text_entropy, sink_key, sink_mass, sum_error)| {
+            let call: Option<String> = call;
+            let call = call.map(|call| choice::<Call>("call", &call)).transpose()?;
+            Ok(TextRow { call, step, block, head, text_entropy, sink_key, sink_mass, sum_error })
         };
-        let (metadata, odd) = StepMetadata::from_object(metadata);
-        if let Some(odd) = odd.first() {
-            return Err(PyValueError::new_err(odd.clone()));
+        let text = text.into_iter().map(text_row).collect::<PyResult<Vec<_>>>()?;
+        let mut read = Vec::with_capacity(words.len());
+        for (token, weight, array, metadata) in &words {
+            let (shape, values) = (array.shape().to_vec(), array.to_values());
+            read.push((token, *weight, shape, values, step_metadata(metadata)?));
         }
-        let (shape, values) = (array.shape().to_vec(), array.to_values());
         work::detached(py, || {
             let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
             let writer = writer.as_mut().ok_or_else(|| PyValueError::new_err("the writer is closed"))?;
-            let array = StepArray::new(&shape, values, None).map_err(ingest::WriteError::from).or_raise()?;
-            writer.append(token, weight, step, &array, &metadata).or_raise()
+            let mut steps = Vec::with_capacity(read.len());
+            for (token, weight, shape, values, metadata) in read {
+                let array = StepArray::new(&shape, values, None).map_err(ingest::WriteError::from).or_raise()?;
+                steps.push((token, weight, array, metadata));
+            }
+            let words: Vec<WordStep<'_>> = steps
+                .iter()
+                .map(|(token, weight, array, metadata)| WordStep { token, weight: *weight, array, metadata })
+                .collect();
+            writer.append_words(step, &words, &text).or_raise()
         })?
     }
 
     /// Ends the writing. Everything is in the store already.
     fn close(&self, py: Python<'_>) {
         py.detach(|| drop(self.writer.lock().unwrap_or_else(PoisonError::into_inner).take()));
+    }
+}
+
+/// The metadata of a step, all of which is to be understood.
+fn step_metadata(text: &str) -> PyResult<StepMetadata> {
+    let Ok(Parsed { value: Json::Object(metadata), .. }) = Json::parse(text.as_bytes()) else {
+        return Err(PyValueError::new_err("the metadata is not a JSON object"));
+    };
+    match StepMetadata::from_object(metadata) {
+        (metadata, odd) if odd.is_empty() => Ok(metadata),
+        (_, odd) => Err(PyValueError::new_err(odd.join("; "))),
     }
 }

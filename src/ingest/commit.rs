@@ -1,6 +1,6 @@
 //! Making a video's new state visible: documents of the words written, rows of all words, one commit.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::concat_batches;
@@ -15,7 +15,8 @@ use super::series::SeriesTarget;
 use super::task::{Fragment, no_heads};
 use crate::json::{Json, Object};
 use crate::store::{
-    Coordinates, Heads, MetadataPatch, Recipe, StepRow, Store, StoreError, VideoIndex, VideoRecord, heads_schema,
+    Coordinates, Heads, MetadataPatch, Recipe, StepRow, Store, StoreError, TextRow, VideoIndex, VideoRecord,
+    heads_schema, text_after, text_batch,
 };
 
 /// What ends the work on a video: what was begun in vain is removed, and what was written is committed.
@@ -104,7 +105,9 @@ impl CommitTask {
     }
 
     fn commit(&self, change: &Change, store: &Store) -> Result<bool, StoreError> {
-        let needs_previous = !change.kept.is_empty() || change.written.iter().any(WrittenWord::needs_previous);
+        let needs_previous = !change.kept.is_empty()
+            || change.written.iter().any(WrittenWord::needs_previous)
+            || store.has_text(&self.video_id)?;
         let mut committed = Committed { generation: change.base.clone(), ..Committed::default() };
         if needs_previous {
             committed = Committed::read(store, &self.video_id)?;
@@ -115,7 +118,7 @@ impl CommitTask {
         }
         let written = change.written.iter().map(|word| word.document(store, &committed)).collect::<Result<_, _>>()?;
         let Change { generation, summary, kept, .. } = change.clone();
-        commit_video(store, &self.video_id, generation, summary, kept, written, &committed)
+        commit_video(store, &self.video_id, generation, summary, kept, written, &[], &committed)
     }
 
     /// The words whose arrays are new, if anything is.
@@ -254,8 +257,9 @@ impl WrittenSeries {
     }
 }
 
-/// Commits a video: the words written, and those kept as they are. Returns false if another writer committed it
-/// meanwhile.
+/// Commits a video: the words written, and those kept as they are; rows of `text` are added to those there are.
+/// Returns false if another writer committed it meanwhile.
+#[allow(clippy::too_many_arguments)]
 pub(super) fn commit_video(
     store: &Store,
     video_id: &str,
@@ -263,6 +267,7 @@ pub(super) fn commit_video(
     summary: Option<Object>,
     kept: Vec<StepRow>,
     written: Vec<WrittenSeries>,
+    text: &[TextRow],
     committed: &Committed,
 ) -> Result<bool, StoreError> {
     let no_record = VideoRecord::default();
@@ -294,8 +299,28 @@ pub(super) fn commit_video(
         rows.extend(series.rows);
     }
     rows.sort_by(|a, b| (&a.token, a.step).cmp(&(&b.token, b.step)));
+    let text = (committed.text.is_some() || !text.is_empty()).then(|| text_of(video_id, text, &rows, committed));
+    let text = text.transpose().map_err(|error| StoreError::Damaged { path: store.place(), found: error.into() })?;
     let index = VideoIndex { generation, record, rows };
-    store.commit(&index, &heads, committed.generation.as_deref())
+    store.commit(&index, &heads, text.as_ref(), committed.generation.as_deref())
+}
+
+/// The rows of `text` once these rows of `steps` are committed. Of a step whose maps are others now, what was known is
+/// of another video.
+fn text_of(
+    video_id: &str,
+    added: &[TextRow],
+    rows: &[StepRow],
+    committed: &Committed,
+) -> Result<RecordBatch, ArrowError> {
+    let place = |row: &StepRow| (row.token.clone(), row.step);
+    let hashes: HashMap<_, _> = committed.rows().iter().map(|row| (place(row), &row.content_hash)).collect();
+    let is_another = |row: &&StepRow| hashes.get(&place(row)).is_some_and(|before| **before != row.content_hash);
+    let mut steps: HashSet<i32> = rows.iter().map(|row| row.step).collect();
+    for row in rows.iter().filter(is_another) {
+        steps.remove(&row.step);
+    }
+    text_after(committed.text.as_ref(), &text_batch(video_id, added)?, &steps)
 }
 
 /// The rows of `heads` from one step to another, which lie together.

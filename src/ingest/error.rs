@@ -193,6 +193,14 @@ pub enum WriteError {
         /// The step.
         step: i32,
     },
+    /// The step is given twice.
+    #[error("step {step} of `{token}` is there twice")]
+    Twice {
+        /// The word.
+        token: String,
+        /// The step.
+        step: i32,
+    },
     /// A step that cannot be one.
     #[error("step {step} of `{token}`: steps are numbered from 0")]
     Negative {

@@ -46,7 +46,7 @@ pub use settings::{Settings, SettingsError, read_settings};
 pub(crate) use task::ARRAY_KEYS;
 pub use task::{Failure, Fragment, ShardTask};
 pub(crate) use transform::transform;
-pub use writer::{StoreWriter, WriterOptions};
+pub use writer::{StoreWriter, WordStep, WriterOptions};
 
 use crate::dump::Dump;
 use crate::progress::Progress;

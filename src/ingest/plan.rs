@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use serde::{Deserialize, Serialize};
 
 use super::candidates::{Candidate, Candidates};
@@ -339,6 +340,8 @@ pub(super) struct Committed {
     pub previous: Option<VideoIndex>,
     /// Its statistics; `None` if they were lost and must be computed anew.
     pub heads: Option<Heads>,
+    /// Its rows of `text`, if it has any.
+    pub text: Option<RecordBatch>,
     /// Its generation, which is what a commit replaces.
     pub generation: Option<String>,
 }
@@ -349,18 +352,24 @@ impl Committed {
         let snapshot = store.snapshot();
         let previous = snapshot.read_video(video_id)?;
         let heads = previous.as_ref().and_then(|index| snapshot.read_heads(index).ok().flatten());
-        Ok(Self::new(previous, heads))
+        let text = snapshot.read_text(video_id)?.map(|(_, text)| text);
+        Ok(Self { text, ..Self::new(previous, heads) })
     }
 
-    /// What was read of a video.
+    /// What was read of a video, but for its rows of `text`.
     pub fn new(previous: Option<VideoIndex>, heads: Option<Heads>) -> Self {
         let generation = previous.as_ref().map(|index| index.generation.clone());
-        Self { previous, heads, generation }
+        Self { previous, heads, text: None, generation }
     }
 
     /// Its rows.
     pub fn rows(&self) -> &[StepRow] {
         self.previous.as_ref().map_or(&[], |index| &index.rows)
+    }
+
+    /// The video's `summary.json`.
+    pub fn summary(&self) -> Option<Object> {
+        self.previous.as_ref()?.record.summary.clone()
     }
 
     /// The settings a word was ingested with.

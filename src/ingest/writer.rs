@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use arrow::compute::concat_batches;
 use arrow::error::ArrowError;
+use rayon::prelude::*;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::WriteError;
@@ -19,7 +20,8 @@ use crate::grid::Grid;
 use crate::shape::AxisNumbers;
 use crate::store::storage::Guard;
 use crate::store::{
-    Codec, Generation, MetadataPatch, Recipe, SeriesLayout, StepRow, Store, StoreError, heads_schema, new_generation,
+    Codec, Generation, MetadataPatch, Recipe, SeriesLayout, StepRow, Store, StoreError, TextRow, heads_schema,
+    new_generation,
 };
 
 /// What is written of a video beside its steps, and how.
@@ -39,6 +41,29 @@ pub struct WriterOptions {
     pub variation: Option<i32>,
     /// Whether the caller promises that no other process writes into the store: it need not have locks then.
     pub single_writer: bool,
+}
+
+/// A step of one word, as it is written.
+#[derive(Debug, Clone, Copy)]
+pub struct WordStep<'a> {
+    /// The tracked word.
+    pub token: &'a str,
+    /// Its weight in the prompt.
+    pub weight: Option<f64>,
+    /// Its maps.
+    pub array: &'a StepArray<'a>,
+    /// What a dump would have beside the step.
+    pub metadata: &'a StepMetadata,
+}
+
+/// A word whose next step fits behind those that are there.
+struct BegunWord<'a> {
+    target: SeriesTarget,
+    row: StepRow,
+    array: &'a StepArray<'a>,
+    metadata: &'a StepMetadata,
+    /// Its rows so far.
+    stored: Vec<StepRow>,
 }
 
 /// Writes one video into a store.
@@ -83,7 +108,8 @@ impl StoreWriter {
         })
     }
 
-    /// Writes and commits a step. Returns false, and writes nothing, if the store has it already with the same values.
+    /// Writes and commits a step of a word. Returns false, and writes nothing, if the store has it already with the same
+    /// values.
     ///
     /// `metadata` is what a dump would have beside the step: `timestep`, `prompt`, `seed`, `video_height` and so on.
     ///
@@ -97,50 +123,104 @@ impl StoreWriter {
         array: &StepArray<'_>,
         metadata: &StepMetadata,
     ) -> Result<bool, WriteError> {
-        let content_hash = format!("{:032x}", xxh3_128(array.values.bytes()));
+        let is_new = self.append_words(step, &[WordStep { token, weight, array, metadata }], &[])?;
+        Ok(is_new == [true])
+    }
+
+    /// Writes a step of several words, and what is known of the whole text axis at this step, which is one commit: all of
+    /// it is in the store, or nothing. Returns which words were new; the others are there already with the same values.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append), or if a word is there twice.
+    pub fn append_words(
+        &mut self,
+        step: i32,
+        words: &[WordStep<'_>],
+        text: &[TextRow],
+    ) -> Result<Vec<bool>, WriteError> {
+        let spelled: Vec<String> = words.iter().map(|word| self.spelled(word.token)).collect();
+        if let Some(twice) = spelled.iter().enumerate().find(|(place, token)| spelled[..*place].contains(token)) {
+            return Err(WriteError::Twice { token: twice.1.clone(), step });
+        }
+        let hashed = |word: &WordStep<'_>| format!("{:032x}", xxh3_128(word.array.values.bytes()));
+        let hashes: Vec<String> = words.par_iter().map(hashed).collect();
+        loop {
+            let committed = self.committed()?;
+            let mut begun = Vec::new();
+            let mut is_new = Vec::new();
+            for ((word, token), hash) in words.iter().zip(&spelled).zip(&hashes) {
+                let new = self.begin(word, token, step, hash, &committed)?;
+                is_new.push(new.is_some());
+                begun.extend(new);
+            }
+            if begun.is_empty() {
+                return Ok(is_new);
+            }
+            let is_kept = |row: &&StepRow| begun.iter().all(|word| word.target.token != row.token);
+            let kept = committed.rows().iter().filter(is_kept).cloned().collect();
+            let (own, summary) = (new_generation(), committed.summary());
+            let committed_as = self.write_all(&mut begun, &committed).and_then(|written| {
+                Ok(commit_video(&self.store, &self.video_id, own, summary, kept, written, text, &committed)?)
+            });
+            match committed_as {
+                Ok(true) => {
+                    for word in begun {
+                        self.supersede(&word.target, word.stored.first().map(StepRow::series_path));
+                    }
+                    return Ok(is_new);
+                }
+                // No commit names what was begun; where another writer committed this video meanwhile, its words are to
+                // be kept.
+                other => {
+                    begun.iter().for_each(|word| self.store.discard(&word.target.path));
+                    other?;
+                }
+            }
+        }
+    }
+
+    /// A word's next step as it is to be written; `None` if the store has it already.
+    fn begin<'a>(
+        &self,
+        word: &WordStep<'a>,
+        token: &str,
+        step: i32,
+        content_hash: &str,
+        committed: &Committed,
+    ) -> Result<Option<BegunWord<'a>>, WriteError> {
+        let WordStep { array, metadata, .. } = *word;
         let (numbers, mut odd) = metadata.numbers(array.shape, &AxisNumbers::default());
         if let Some(found) = odd.pop() {
             return Err(WriteError::Numbers { token: token.to_owned(), step, found });
         }
-        let token = self.spelled(token);
-        let token = token.as_str();
-        loop {
-            let committed = self.committed()?;
-            let (stored, kept): (Vec<StepRow>, Vec<StepRow>) =
-                committed.rows().iter().cloned().partition(|row| row.token == token);
-            if let Some(row) = stored.iter().find(|row| row.step == step)
-                && self.holds(row, array)?
-            {
-                return Ok(false);
-            }
-            self.check_video(array, metadata, committed.rows())?;
-            self.check(token, step, array, &numbers, &stored, &committed)?;
-            let recipe = committed.recipe(token).cloned().unwrap_or_else(|| self.recipe());
-            let target = self.target(token, weight, array, metadata, recipe, &stored);
-            let generation = self.store.create_generation(&self.video_id, token)?;
-            let target = SeriesTarget { path: generation.path().to_owned(), numbers: numbers.clone(), ..target };
-            let mut row = target.row(step, stored.len());
-            describe_row(&mut row, metadata, false);
-            row.content_hash.clone_from(&content_hash);
-            row.source_modified = micros(SystemTime::now());
-            row.template.clone_from(&self.options.template);
-            row.variation = self.options.variation;
-            let written = match self.write(&target, row, array, metadata, &stored, &committed) {
-                Ok(written) => written,
-                Err(error) => {
-                    // No commit names what was begun.
-                    generation.remove();
-                    return Err(error);
-                }
-            };
-            let summary = committed.previous.as_ref().and_then(|index| index.record.summary.clone());
-            if commit_video(&self.store, &self.video_id, new_generation(), summary, kept, vec![written], &committed)? {
-                self.supersede(token, stored.first().map(StepRow::series_path), generation.path());
-                return Ok(true);
-            }
-            // Another writer committed this video meanwhile: its words are to be kept.
-            generation.remove();
+        let stored: Vec<StepRow> = committed.rows().iter().filter(|row| row.token == token).cloned().collect();
+        if let Some(row) = stored.iter().find(|row| row.step == step)
+            && self.holds(row, array)?
+        {
+            return Ok(None);
         }
+        self.check_video(array, metadata, committed.rows())?;
+        self.check(token, step, array, &numbers, &stored, committed)?;
+        let recipe = committed.recipe(token).cloned().unwrap_or_else(|| self.recipe());
+        let target = self.target(token, word.weight, array, metadata, recipe, &stored);
+        let target = SeriesTarget { numbers, ..target };
+        let mut row = target.row(step, stored.len());
+        describe_row(&mut row, metadata, false);
+        content_hash.clone_into(&mut row.content_hash);
+        row.source_modified = micros(SystemTime::now());
+        row.template.clone_from(&self.options.template);
+        row.variation = self.options.variation;
+        Ok(Some(BegunWord { target, row, array, metadata, stored }))
+    }
+
+    /// Writes the new generation of each word.
+    fn write_all(&self, begun: &mut [BegunWord<'_>], committed: &Committed) -> Result<Vec<WrittenSeries>, WriteError> {
+        for word in &mut *begun {
+            let generation = self.store.create_generation(&self.video_id, &word.target.token)?;
+            generation.path().clone_into(&mut word.target.path);
+            word.row.array = generation.attention();
+        }
+        begun.par_iter().map(|word| self.write(word, committed)).collect()
     }
 
     /// The word as the store spells it already, if the same characters are composed otherwise there.
@@ -162,7 +242,8 @@ impl StoreWriter {
             let previous = snapshot.read_video(&self.video_id)?;
             let heads = previous.as_ref().map(|index| snapshot.read_heads(index)).transpose()?.flatten();
             let is_whole = previous.is_none() || heads.is_some();
-            committed = Committed::new(previous, heads);
+            let text = snapshot.read_text(&self.video_id)?.map(|(_, text)| text);
+            committed = Committed { text, ..Committed::new(previous, heads) };
             if is_whole {
                 break;
             }
@@ -304,15 +385,8 @@ impl StoreWriter {
 
     /// Writes the word's new generation: full shards are shared with the old one, the last is copied chunk by chunk and
     /// goes on.
-    fn write(
-        &self,
-        target: &SeriesTarget,
-        row: StepRow,
-        array: &StepArray<'_>,
-        metadata: &StepMetadata,
-        stored: &[StepRow],
-        committed: &Committed,
-    ) -> Result<WrittenSeries, WriteError> {
+    fn write(&self, word: &BegunWord<'_>, committed: &Committed) -> Result<WrittenSeries, WriteError> {
+        let BegunWord { target, row, array, metadata, stored } = word;
         let (layout, generation) = (&target.layout, self.store.generation_at(&target.path)?);
         let old = stored.first().map(|row| self.store.generation_at(row.series_path())).transpose()?;
         let old_layout = SeriesLayout { steps: stored.len(), ..*layout };
@@ -340,18 +414,19 @@ impl StoreWriter {
         if !patch.set.is_empty() {
             patches.insert(row.step, MetadataPatch { unset: Vec::new(), ..patch });
         }
-        let rows = carried.into_iter().chain([row]).collect();
+        let rows = carried.into_iter().chain([row.clone()]).collect();
         Ok(WrittenSeries::document(&self.store, target, rows, heads, patches, None)?)
     }
 
     /// Removes what this writer replaced before; what it has just replaced stays for those who are reading it.
-    fn supersede(&mut self, token: &str, old: Option<&str>, new: &str) {
-        let own = self.own.insert(token.to_owned(), new.to_owned());
+    fn supersede(&mut self, target: &SeriesTarget, old: Option<&str>) {
+        let token = &target.token;
+        let own = self.own.insert(token.clone(), target.path.clone());
         // What others wrote is left to `gc`.
         let replaced = old.filter(|old| own.as_deref() == Some(old));
         let replaced = replaced.and_then(|old| self.store.generation_at(old).ok());
         let before = match replaced {
-            Some(replaced) => self.superseded.insert(token.to_owned(), replaced),
+            Some(replaced) => self.superseded.insert(token.clone(), replaced),
             None => self.superseded.remove(token),
         };
         if let Some(generation) = before {

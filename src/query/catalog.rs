@@ -1,4 +1,4 @@
-//! The two tables of a store as lazy frames.
+//! The tables of a store as lazy frames.
 
 use std::sync::{Arc, LazyLock};
 
@@ -8,7 +8,7 @@ use super::QueryError;
 use super::frame::to_polars;
 use super::scan::PartScan;
 use crate::dump::CALENDAR;
-use crate::store::{Part, Snapshot, heads_schema, steps_schema};
+use crate::store::{Part, Snapshot, heads_schema, steps_schema, text_schema};
 
 /// Digits of a seed in the tables.
 pub(super) const SEED_DIGITS: usize = 20;
@@ -23,7 +23,9 @@ pub(super) static STEPS: LazyLock<SchemaRef> = LazyLock::new(|| {
 static FILES_OF_STEPS: LazyLock<SchemaRef> = LazyLock::new(|| to_polars(&steps_schema()));
 /// Columns of `heads`.
 pub(super) static HEADS: LazyLock<SchemaRef> = LazyLock::new(|| to_polars(&heads_schema()));
-/// Columns of both tables, those of `steps` first.
+/// Columns of `text`.
+pub(super) static TEXT: LazyLock<SchemaRef> = LazyLock::new(|| to_polars(&text_schema()));
+/// Columns of `steps` and `heads`, those of `steps` first.
 pub(super) static BOTH: LazyLock<SchemaRef> = LazyLock::new(|| {
     let mut both = (**STEPS).clone();
     for (name, kind) in HEADS.iter() {
@@ -60,6 +62,12 @@ impl Catalog {
     pub fn heads(&self) -> Result<LazyFrame, QueryError> {
         let parts = self.snapshot.heads_of(&self.parts)?;
         Ok(PartScan::new("HEADS", self.snapshot.clone(), parts, heads_schema()).lazy()?)
+    }
+
+    /// The table `text`, of the commits that the steps are of.
+    pub fn text(&self) -> Result<LazyFrame, QueryError> {
+        let parts = self.snapshot.text_of(&self.parts)?;
+        Ok(PartScan::new("TEXT", self.snapshot.clone(), parts, text_schema()).lazy()?)
     }
 }
 

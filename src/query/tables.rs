@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::answer::{Answer, AnswerKind, Arrange, Sort, check_distinct, sorted};
 use super::by_parts::by_parts;
-use super::catalog::{BOTH, Catalog, HEADS, SEED_DIGITS, STEP_KEY, STEPS, type_name};
+use super::catalog::{BOTH, Catalog, HEADS, SEED_DIGITS, STEP_KEY, STEPS, TEXT, type_name};
 use super::dialect::{aliases, first_word, for_polars, words};
 use super::error::{QueryError, caught, plain};
 use super::exact::{exact_plan, filtered, overflow};
@@ -167,7 +167,7 @@ impl List {
 /// # Errors
 /// Never, in practice.
 pub fn columns() -> Result<Answer, QueryError> {
-    let rows: Vec<(&str, &str, String)> = [("steps", &*STEPS), ("heads", &*HEADS)]
+    let rows: Vec<(&str, &str, String)> = [("steps", &*STEPS), ("heads", &*HEADS), ("text", &*TEXT)]
         .into_iter()
         .flat_map(|(table, schema)| schema.iter().map(move |(name, kind)| (table, name.as_str(), type_name(kind))))
         .collect();
@@ -185,14 +185,14 @@ pub fn columns() -> Result<Answer, QueryError> {
 
 /// Name and type of the columns of one table.
 fn described(table: &str) -> Result<Answer, QueryError> {
-    if !["steps", "heads"].contains(&table) {
+    if !["steps", "heads", "text"].contains(&table) {
         return Err(QueryError::sql(format!("there is no table `{table}`")));
     }
     let rows = columns()?.table.lazy().filter(col("table").eq(lit(table))).select([col("column"), col("type")]);
     Ok(Answer::of_table(AnswerKind::Rows, rows.collect()?, &["column"]))
 }
 
-/// A SQL statement over the tables `steps` and `heads`.
+/// A SQL statement over the tables `steps`, `heads` and `text`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sql {
@@ -251,6 +251,9 @@ impl Sql {
         context.register("steps", without_nan(catalog.steps()?, &STEPS));
         if first.as_deref() == Some("SHOW") || statement.to_lowercase().contains("heads") {
             context.register("heads", without_nan(catalog.heads()?, &HEADS));
+        }
+        if first.as_deref() == Some("SHOW") || statement.to_lowercase().contains("text") {
+            context.register("text", without_nan(catalog.text()?, &TEXT));
         }
         let statement = for_polars(statement).map_err(QueryError::sql)?;
         let plan = caught(|| context.execute(&statement).and_then(|frame| exact_plan(frame.logical_plan)));
@@ -364,11 +367,12 @@ fn with_decimals(mut table: DataFrame) -> Result<DataFrame, QueryError> {
 /// What polars says of a HAVING that asks of single rows.
 const LIST_OF_CONDITIONS: &str = "cannot cast List type (inner: 'Boolean'";
 
-/// The only table that has a column, and the other one.
-fn table_of(column: &str) -> Option<(&'static str, &'static str)> {
-    match (STEPS.contains(column), HEADS.contains(column)) {
-        (true, false) => Some(("steps", "heads")),
-        (false, true) => Some(("heads", "steps")),
+/// The only table that has a column, the columns by which it is joined, and the other one.
+fn table_of(column: &str) -> Option<(&'static str, &'static str, &'static str)> {
+    match [&STEPS, &HEADS, &TEXT].map(|table| table.contains(column)) {
+        [true, false, _] => Some(("steps", "video_id, token, step", "heads")),
+        [false, true, _] => Some(("heads", "video_id, token, step", "steps")),
+        [false, false, true] => Some(("text", "video_id, call, step", "steps")),
         _ => None,
     }
 }
@@ -382,9 +386,9 @@ fn explain_sql(error: &PolarsError) -> QueryError {
         PolarsError::ColumnNotFound(message) => {
             let name = message.split(['"', '\'', '`']).nth(1).unwrap_or(message);
             match table_of(name) {
-                Some((own, other)) => refused(format!(
-                    "`{name}` is a column of `{own}`; add JOIN {own} USING (video_id, token, step) to FROM {other}"
-                )),
+                Some((own, by, other)) => {
+                    refused(format!("`{name}` is a column of `{own}`; add JOIN {own} USING ({by}) to FROM {other}"))
+                }
                 None => QueryError::unknown_column(name, BOTH.iter_names().map(PlSmallStr::as_str)),
             }
         }

@@ -6,13 +6,17 @@ use std::sync::LazyLock;
 
 use polars::prelude::{DslPlan, Expr, LazyFrame, PolarsResult, col, len};
 
-use crate::store::{heads_schema, steps_schema};
+use crate::store::{heads_schema, steps_schema, text_schema};
 
-/// Columns of both tables that have a value in every row.
+/// Columns that have a value in every row, whichever table they are of.
 static ALWAYS_KNOWN: LazyLock<HashSet<String>> = LazyLock::new(|| {
-    let (steps, heads) = (steps_schema(), heads_schema());
-    let fields = steps.fields().iter().chain(heads.fields());
-    fields.filter(|field| !field.is_nullable()).map(|field| field.name().clone()).collect()
+    let tables = [steps_schema(), heads_schema(), text_schema()];
+    let named = |is_nullable: bool| {
+        let fields = tables.iter().flat_map(|table| table.fields());
+        fields.filter(move |field| field.is_nullable() == is_nullable).map(|field| field.name().clone())
+    };
+    let unknown: HashSet<String> = named(true).collect();
+    named(false).filter(|name| !unknown.contains(name)).collect()
 });
 
 /// What to say of a plan's groups whose key is null: by which expression, and of how many rows.

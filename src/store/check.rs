@@ -126,7 +126,11 @@ impl Snapshot {
 
     /// Bytes of the tables.
     pub(crate) fn index_bytes(&self) -> Result<u64, StoreError> {
-        Ok(self.storage().bytes_below(layout::STEPS)? + self.storage().bytes_below(layout::HEADS)?)
+        let text = match self.storage().bytes_below(layout::TEXT) {
+            Err(error) if error.is_not_found() => 0,
+            other => other?,
+        };
+        Ok(self.storage().bytes_below(layout::STEPS)? + self.storage().bytes_below(layout::HEADS)? + text)
     }
 }
 

@@ -80,8 +80,12 @@ impl Store {
             |entry: &Entry| is_hidden(entry) || video_name(&entry.name).is_none_or(|name| !committed.contains(name));
         let in_root = below("")?.into_iter().filter(|(_, entry)| is_hidden_file(entry));
         let staged = below(layout::STEPS)?.into_iter().filter(|(_, entry)| is_hidden(entry));
-        let heads = below(layout::HEADS)?.into_iter().filter(|(_, entry)| is_of_no_video(entry));
-        unnamed.extend(in_root.chain(staged).chain(heads).map(|(key, _)| key));
+        let text = match below(layout::TEXT) {
+            Err(error) if error.is_not_found() => Vec::new(),
+            other => other?,
+        };
+        let beside = below(layout::HEADS)?.into_iter().chain(text).filter(|(_, entry)| is_of_no_video(entry));
+        unnamed.extend(in_root.chain(staged).chain(beside).map(|(key, _)| key));
         let garbage = |key: String| {
             let bytes = self.storage.bytes_below(&key)?;
             Ok((key.clone(), Garbage { path: self.storage.place(&key), bytes }))

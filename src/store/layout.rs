@@ -14,6 +14,8 @@ pub const INDEX: &str = "index";
 pub const STEPS: &str = "index/steps";
 /// The parts of `heads`.
 pub const HEADS: &str = "index/heads";
+/// The parts of `text`, of videos that have one.
+pub const TEXT: &str = "index/text";
 /// What writers lock.
 pub const WRITERS: &str = ".writers";
 /// The name of every document.
@@ -39,6 +41,11 @@ pub fn heads_beside(steps_part: &str) -> String {
     join(HEADS, super::storage::split(steps_part).1)
 }
 
+/// The `text` part beside a `steps` part.
+pub fn text_beside(steps_part: &str) -> String {
+    join(TEXT, super::storage::split(steps_part).1)
+}
+
 /// Where the `steps` part of a commit waits until it is published.
 pub fn staged_steps(video_id: &str, generation: &str) -> String {
     join(STEPS, &format!(".{}.{generation}.steps", encode_name(video_id)))
@@ -47,6 +54,11 @@ pub fn staged_steps(video_id: &str, generation: &str) -> String {
 /// Where the `heads` part of a commit waits until it is published.
 pub fn staged_heads(video_id: &str, generation: &str) -> String {
     join(HEADS, &format!(".{}.{generation}.heads", encode_name(video_id)))
+}
+
+/// Where the `text` part of a commit waits until it is published.
+pub fn staged_text(video_id: &str, generation: &str) -> String {
+    join(TEXT, &format!(".{}.{generation}.text", encode_name(video_id)))
 }
 
 /// Directory of a word's arrays in that of its video.

@@ -37,6 +37,7 @@ mod snapshot;
 mod sound;
 pub mod storage;
 mod tables;
+mod text;
 #[cfg(test)]
 mod trial;
 mod word;
@@ -44,6 +45,7 @@ mod word;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -68,6 +70,8 @@ pub use tables::{HeadRow, StepRow, heads_schema, steps_schema};
 #[cfg(feature = "query")]
 pub(crate) use tables::{StepPlace, StoredAs};
 pub(crate) use tables::{heads_batch, series_of};
+pub use text::{TextRow, text_schema};
+pub(crate) use text::{text_after, text_batch, text_contradictions};
 pub use word::Elements;
 
 /// What is said of statistics that are not of the commit that the steps are of, and what to do.
@@ -209,10 +213,16 @@ impl Store {
         }
     }
 
-    /// Commits a video: both parts become visible, the `steps` part last. All arrays named must be durable already.
+    /// Commits a video: its parts become visible, the `steps` part last. All arrays named must be durable already.
     ///
     /// Returns false, and changes nothing, if the committed generation is no longer `base`: another writer was faster.
-    pub(crate) fn commit(&self, index: &VideoIndex, heads: &Heads, base: Option<&str>) -> Result<bool, StoreError> {
+    pub(crate) fn commit(
+        &self,
+        index: &VideoIndex,
+        heads: &Heads,
+        text: Option<&RecordBatch>,
+        base: Option<&str>,
+    ) -> Result<bool, StoreError> {
         let (storage, video, generation) = (&*self.storage, &index.record.video_id, &index.generation);
         let (steps_part, heads_part) = (self.steps_key(video), self.heads_key(video));
         let (staged_steps, staged_heads) =
@@ -221,12 +231,20 @@ impl Store {
             let path = storage.place(key);
             move |source| StoreError::Parquet { path, source }
         };
+        let staged_text = layout::staged_text(video, generation);
+        let text_part = layout::text_beside(&steps_part);
+        if let Some(text) = text {
+            storage.make_directory(layout::TEXT)?;
+            storage.write(&staged_text, &part::text_part(generation, text).map_err(parquet(&text_part))?)?;
+        }
         storage.write(&staged_heads, &part::heads_part(generation, heads).map_err(parquet(&heads_part))?)?;
         storage.write(&staged_steps, &part::steps_part(index).map_err(parquet(&steps_part))?)?;
-        let unstage = || [&staged_heads, &staged_steps].into_iter().try_for_each(|staged| storage.delete(staged));
+        let staged = [(&*staged_text, &*text_part), (&*staged_heads, &*heads_part), (&*staged_steps, &*steps_part)];
+        let staged = if text.is_some() { &staged[..] } else { &staged[1..] };
+        let unstage = || staged.iter().try_for_each(|(staged, _)| storage.delete(staged));
         // What could not be read again would close the store for everybody.
-        let read_back =
-            part::check_part(storage, &staged_heads).and_then(|_| part::read_steps_part(storage, &staged_steps));
+        let read_back = part::check_part(storage, staged[0].0).and_then(|_| part::check_part(storage, &staged_heads));
+        let read_back = read_back.and_then(|_| part::read_steps_part(storage, &staged_steps));
         match read_back {
             Ok(read) if read.record == index.record && read.rows.len() == index.rows.len() => {}
             other => {
@@ -237,8 +255,7 @@ impl Store {
                 return Err(StoreError::damaged(storage.place(&steps_part), format!("cannot be committed: {found}")));
             }
         }
-        let staged = [(&*staged_heads, &*heads_part), (&*staged_steps, &*steps_part)];
-        let is_published = storage.publish(&staged, &mut || Ok(self.committed(video)?.as_deref() == base))?;
+        let is_published = storage.publish(staged, &mut || Ok(self.committed(video)?.as_deref() == base))?;
         if !is_published {
             unstage()?;
         }
@@ -253,21 +270,30 @@ impl Store {
         }
     }
 
-    /// Finishes the commit of a video whose writer was interrupted between its two parts, if its staged part is still
-    /// there.
+    /// Finishes the commit of a video whose writer was interrupted between its parts, if those that are staged are
+    /// still there.
     pub(crate) fn mend(&self, video_id: &str) -> Result<(), StoreError> {
-        let (storage, heads_part) = (&*self.storage, self.heads_key(video_id));
-        // Statistics that cannot be read are computed anew; nothing can be told from them.
-        let Ok(Some(generation)) = part::part_generation(storage, &heads_part) else { return Ok(()) };
-        let staged = layout::staged_steps(video_id, &generation);
-        if storage.entry(&staged)?.is_none() {
-            return Ok(());
+        let (storage, steps_part) = (&*self.storage, self.steps_key(video_id));
+        let (heads_part, text_part) = (layout::heads_beside(&steps_part), layout::text_beside(&steps_part));
+        // In the order in which they are published: of the first that is new, those behind it may still be staged.
+        for published in [&text_part, &heads_part] {
+            // Of a part that cannot be read, nothing can be told.
+            let Ok(Some(generation)) = part::part_generation(storage, published) else { continue };
+            let staged_steps = layout::staged_steps(video_id, &generation);
+            let staged_heads = layout::staged_heads(video_id, &generation);
+            let staged = [(&*staged_heads, &*heads_part), (&*staged_steps, &*steps_part)];
+            let staged = if published == &text_part { &staged[..] } else { &staged[1..] };
+            let is_staged = |(staged, _): &(&str, &str)| Ok(storage.entry(staged)?.is_some());
+            if !staged.iter().map(is_staged).collect::<Result<Vec<bool>, StoreError>>()?.contains(&false) {
+                let mut is_unfinished = || {
+                    let now = part::part_generation(storage, published)?;
+                    let is_sound = |(staged, _): &(&str, &str)| part::check_part(storage, staged).is_ok();
+                    Ok(now.as_ref() == Some(&generation) && staged.iter().all(is_sound))
+                };
+                return storage.publish(staged, &mut is_unfinished).map(drop);
+            }
         }
-        let mut is_unfinished = || {
-            let heads = part::part_generation(storage, &heads_part)?;
-            Ok(heads.as_ref() == Some(&generation) && part::check_part(storage, &staged).is_ok())
-        };
-        storage.publish(&[(&staged, &self.steps_key(video_id))], &mut is_unfinished).map(drop)
+        Ok(())
     }
 
     /// Announces a writer, as long as the guard lives.
@@ -322,7 +348,7 @@ impl Store {
     /// Refuses links and files where the store's own directories should be: whoever reads, writes or cleans up would
     /// leave the store.
     fn check_directories(&self) -> Result<(), StoreError> {
-        for directory in [layout::MAPS, layout::INDEX, layout::STEPS, layout::HEADS, layout::WRITERS] {
+        for directory in [layout::MAPS, layout::INDEX, layout::STEPS, layout::HEADS, layout::TEXT, layout::WRITERS] {
             if let Some(odd) = self.storage.entry(directory)?.and_then(|entry| entry.kind.in_place_of_directory()) {
                 return Err(StoreError::damaged(self.storage.place(directory), odd));
             }
@@ -356,7 +382,9 @@ impl Store {
 
     /// Checks that a path below the store stays there.
     fn check_inside(&self, path: &str) -> Result<(), StoreError> {
-        if Path::new(path).components().all(|part| matches!(part, Component::Normal(_))) {
+        let mut parts = Path::new(path).components();
+        // The store itself is no path below it.
+        if !path.is_empty() && parts.all(|part| matches!(part, Component::Normal(_))) {
             Ok(())
         } else {
             Err(StoreError::damaged(self.place(), format!("the path `{path}` leads out of the store")))
@@ -376,6 +404,16 @@ impl Store {
     /// Where the statistics of a video are.
     pub(crate) fn heads_key(&self, video_id: &str) -> String {
         layout::heads_beside(&self.steps_key(video_id))
+    }
+
+    /// Where what is known of a video's text axis is.
+    pub(crate) fn text_key(&self, video_id: &str) -> String {
+        layout::text_beside(&self.steps_key(video_id))
+    }
+
+    /// Whether anything is known of a video's text axis.
+    pub(crate) fn has_text(&self, video_id: &str) -> Result<bool, StoreError> {
+        Ok(self.storage.entry(&self.text_key(video_id))?.is_some())
     }
 
     /// What is of a video. Where a store has it under the name that earlier versions gave it, it stays there.

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use bytes::{Buf, Bytes};
 use parquet::arrow::ArrowWriter;
@@ -23,7 +24,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::storage::{Contents, Storage};
 use super::tables::{StepRow, heads_by_token, heads_schema, names, steps_batch, steps_from_batch, steps_schema};
-use super::{Codec, StoreError};
+use super::{Codec, StoreError, text_schema};
 use crate::dtype::Dtype;
 use crate::dump::Batch;
 use crate::json::Object;
@@ -191,6 +192,11 @@ pub(super) fn heads_part(generation: &str, heads: &Heads) -> Result<Vec<u8>, Par
     part(&heads_schema(), heads.values(), generation, Vec::new())
 }
 
+/// A `text` part as the bytes of its file.
+pub(super) fn text_part(generation: &str, text: &RecordBatch) -> Result<Vec<u8>, ParquetError> {
+    part(&text_schema(), [text], generation, Vec::new())
+}
+
 fn part<'a>(
     schema: &SchemaRef,
     batches: impl IntoIterator<Item = &'a RecordBatch>,
@@ -314,14 +320,26 @@ pub type Heads = BTreeMap<String, RecordBatch>;
 /// Generation and rows of a `heads` part.
 pub(super) fn read_heads_part(storage: &dyn Storage, key: &str) -> Result<(String, Heads), StoreError> {
     let path = &*storage.place(key);
-    let (batches, keys) = read_part(path, storage.get(key)?)?;
-    if let Some(batch) = batches.first().filter(|batch| batch.schema().fields() != heads_schema().fields()) {
-        let found = format!("its columns are {}; expected those of the `heads` table", names(&batch.schema()));
+    let (generation, table) = read_table(path, storage.get(key)?, "heads", &heads_schema())?;
+    let heads = heads_by_token(&table).map_err(|found| StoreError::damaged(path, found))?;
+    Ok((generation, heads))
+}
+
+/// Generation and rows of a `text` part.
+pub(super) fn read_text_part(storage: &dyn Storage, key: &str) -> Result<(String, RecordBatch), StoreError> {
+    read_table(&storage.place(key), storage.get(key)?, "text", &text_schema())
+}
+
+/// Generation and rows of a part that has exactly the columns of its table.
+fn read_table(path: &Path, bytes: Bytes, name: &str, table: &SchemaRef) -> Result<(String, RecordBatch), StoreError> {
+    let (batches, keys) = read_part(path, bytes)?;
+    if let Some(batch) = batches.first().filter(|batch| batch.schema().fields() != table.fields()) {
+        let found = format!("its columns are {}; expected those of the `{name}` table", names(&batch.schema()));
         return Err(StoreError::damaged(path, found));
     }
-    let heads = heads_by_token(&batches).map_err(|found| StoreError::damaged(path, found))?;
+    let rows = concat_batches(table, &batches).map_err(|error| StoreError::damaged(path, error))?;
     let generation = keys.get(GENERATION_KEY).cloned().ok_or_else(|| StoreError::damaged(path, NO_GENERATION))?;
-    Ok((generation, heads))
+    Ok((generation, rows))
 }
 
 /// Generation of a part, from its footer alone; `None`, if there is no part.

@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use arrow::array::RecordBatch;
 use rayon::prelude::*;
 
 use super::part::{self, Heads, VideoIndex};
@@ -149,6 +150,17 @@ impl Snapshot {
         }
     }
 
+    /// The rows of `text` of a video, and the commit that they are of; `None` if it has none.
+    ///
+    /// # Errors
+    /// If the part is damaged.
+    pub(crate) fn read_text(&self, video_id: &str) -> Result<Option<(String, RecordBatch)>, StoreError> {
+        match part::read_text_part(self.storage(), &self.store.text_key(video_id)) {
+            Err(error) if error.is_not_found() => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
     /// The sound `steps` parts, sorted by name.
     ///
     /// # Errors
@@ -188,13 +200,31 @@ impl Snapshot {
     pub(crate) fn heads_of(&self, parts: &[Part]) -> Result<Vec<Part>, StoreError> {
         let sound = parts.par_iter().filter_map(|steps| {
             let key = layout::heads_beside(&steps.key);
-            self.store.known.note(self.storage(), &key, self.heads_part(steps, &key)).transpose()
+            self.store.known.note(self.storage(), &key, self.part_beside(steps, &key)).transpose()
         });
         sound.collect()
     }
 
-    /// The `heads` part of the commit that a `steps` part is of. Waits for a commit that is under way.
-    fn heads_part(&self, steps: &Part, key: &str) -> Result<Part, StoreError> {
+    /// The sound `text` parts of the commits that some `steps` parts are of; not every video has one.
+    ///
+    /// # Errors
+    /// As [`heads_of`](Self::heads_of).
+    #[cfg(feature = "query")]
+    pub(crate) fn text_of(&self, parts: &[Part]) -> Result<Vec<Part>, StoreError> {
+        let sound = parts.par_iter().filter_map(|steps| {
+            let key = layout::text_beside(&steps.key);
+            let part = match self.storage().entry(&key) {
+                Ok(None) => return None,
+                Ok(Some(_)) => self.part_beside(steps, &key),
+                Err(error) => Err(error),
+            };
+            self.store.known.note(self.storage(), &key, part).transpose()
+        });
+        sound.collect()
+    }
+
+    /// The part of another table of the commit that a `steps` part is of. Waits for a commit that is under way.
+    fn part_beside(&self, steps: &Part, key: &str) -> Result<Part, StoreError> {
         let storage = self.storage();
         for attempt in 0..COMMIT_ATTEMPTS {
             if attempt > 0 {

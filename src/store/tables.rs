@@ -10,7 +10,6 @@ use arrow::array::{
     Array, ArrayRef, AsArray, Decimal128Array, Float64Array, Int32Array, Int64Array, ListBuilder, PrimitiveBuilder,
     RecordBatch, StringArray, StringBuilder, TimestampMicrosecondArray, new_null_array,
 };
-use arrow::compute::concat_batches;
 use arrow::datatypes::{
     DataType, Decimal128Type, Field, FieldRef, Float64Type, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit,
     TimestampMicrosecondType,
@@ -305,7 +304,7 @@ pub fn heads_schema() -> SchemaRef {
     schema(&columns)
 }
 
-fn schema(columns: &[(&str, &DataType, bool)]) -> SchemaRef {
+pub(super) fn schema(columns: &[(&str, &DataType, bool)]) -> SchemaRef {
     let fields: Vec<Field> =
         columns.iter().map(|&(name, kind, nullable)| Field::new(name, kind.clone(), nullable)).collect();
     Arc::new(Schema::new(fields))
@@ -595,8 +594,7 @@ fn with_added(batch: &RecordBatch) -> Result<RecordBatch, String> {
 }
 
 /// The rows of `heads` of each word.
-pub(super) fn heads_by_token(batches: &[RecordBatch]) -> Result<BTreeMap<String, RecordBatch>, String> {
-    let table = concat_batches(&heads_schema(), batches).map_err(|error| error.to_string())?;
+pub(super) fn heads_by_token(table: &RecordBatch) -> Result<BTreeMap<String, RecordBatch>, String> {
     let tokens = table.column_by_name("token").ok_or("no column `token`")?.as_string::<i32>();
     let mut by_token = BTreeMap::new();
     let mut start = 0;
@@ -616,12 +614,13 @@ pub(super) fn names(schema: &Schema) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::text_schema;
     use super::*;
 
     /// The documented columns and those written are the same.
     #[test]
     fn columns_are_those_of_the_schemas() {
-        for (table, schema) in [("steps", steps_schema()), ("heads", heads_schema())] {
+        for (table, schema) in [("steps", steps_schema()), ("heads", heads_schema()), ("text", text_schema())] {
             let path = format!("{}/schemas/{table}.columns.json", env!("CARGO_MANIFEST_DIR"));
             let documented: Vec<serde_json::Value> =
                 serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();

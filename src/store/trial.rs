@@ -92,7 +92,7 @@ fn row(generation: &Generation, step: i32) -> StepRow {
 fn commit(store: &Store, values: &[f32]) -> VideoIndex {
     let (index, heads) = written(store, values);
     let base = store.committed(VIDEO).unwrap();
-    assert!(store.commit(&index, &heads, base.as_deref()).unwrap());
+    assert!(store.commit(&index, &heads, None, base.as_deref()).unwrap());
     index
 }
 
@@ -126,12 +126,12 @@ fn what_is_committed_is_read() {
 fn of_two_commits_on_one_base_the_first_counts() {
     for (store, storage, _dir) in stores() {
         let (first, second) = (written(&store, &[1.0]), written(&store, &[2.0]));
-        assert!(store.commit(&first.0, &first.1, None).unwrap());
-        assert!(!store.commit(&second.0, &second.1, None).unwrap());
+        assert!(store.commit(&first.0, &first.1, None, None).unwrap());
+        assert!(!store.commit(&second.0, &second.1, None, None).unwrap());
         assert_eq!(store.snapshot().read_video(VIDEO).unwrap(), Some(first.0.clone()));
         let hidden = |entry: &storage::Entry| entry.name.starts_with('.');
         assert!(!storage.list(layout::STEPS).unwrap().iter().any(hidden));
-        assert!(store.commit(&second.0, &second.1, Some(&first.0.generation)).unwrap());
+        assert!(store.commit(&second.0, &second.1, None, Some(&first.0.generation)).unwrap());
     }
 }
 

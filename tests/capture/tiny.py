@@ -28,6 +28,9 @@ from transformers import (
     UMT5EncoderModel,
 )
 
+# Several threads wait for one another longer than one computes.
+torch.set_num_threads(1)
+
 PROMPT = "a flower near a tree"
 #: What a tiny pipeline is called with.
 CALL: dict[str, Any] = {

@@ -5,33 +5,29 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from .. import _check
+from .._native import __version__
 from ..ingest import Path
-from ..tokenizing import emphasised, tokens, weighted
+from .options import Options
 from .videos import VideoId, VideoIds
-from .writing import Beside, CapturedStep, StoreOfVideos, TrackedWord
+from .wanted import TrackedWord, WantedText, check_names, find_words, named_for
+from .writing import Beside, CapturedStep, StoreOfVideos, TextOfStep
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Capture", "CapturedStep", "TrackedWord", "capture"]
+    from .hooks import Forward
+    from .maps import Columns, Maps
+
+__all__ = ["Capture", "CapturedStep", "TextOfStep", "TrackedWord", "capture"]
 
 #: Oldest versions that are known to do.
-_NEEDED = {"torch": "2.4", "diffusers": "0.35"}
-
-
-@dataclass(frozen=True)
-class _Target:
-    """What is wanted of one video of a run."""
-
-    prompt: str | None
-    words: list[TrackedWord]
-    #: Of all words, ascending.
-    positions: list[int]
+_NEEDED = {"torch": "2.4", "diffusers": "0.33"}
+#: Libraries whose versions are told.
+_LIBRARIES = ("torch", "diffusers", "transformers")
 
 
 class Capture:
@@ -46,34 +42,27 @@ class Capture:
     def __init__(
         self,
         pipe: Any,
-        words: list[tuple[str, float | None]] | None,
-        positions: dict[str, list[int]],
-        prompt: str | None,
-        occurrence: int | Literal["all"],
-        blocks: Sequence[int] | None,
-        heads: Sequence[int] | None,
-        wants: Callable[[int], bool],
-        dtype: str,
-        average: set[str],
+        options: Options,
         ids: VideoIds,
         store: StoreOfVideos | None,
         on_step: Callable[[CapturedStep], None] | None,
     ) -> None:
         self.videos: list[str] = []
-        self._pipe, self._words, self._fixed, self._prompt = pipe, words, positions, prompt
-        self._occurrence, self._dtype, self._average, self._ids = occurrence, dtype, average, ids
-        self._chosen = {"blocks": blocks, "heads": heads}
-        self._wants, self._store, self._on_step = wants, store, on_step
-        self._targets: list[_Target] = []
+        self._pipe, self._options, self._ids, self._store, self._on_step = pipe, options, ids, store, on_step
+        #: Of each call, what is wanted of each video of a run.
+        self._wanted: dict[str, list[WantedText]] = {}
         #: Their ids, once the first transformer runs: prompts may be encoded for another run, too.
         self._video_ids: list[str] = []
         self._seeds: list[int | None] = []
+        self._runs = 0
         self._beside: Beside | None = None
+        self._origin: dict[str, Any] = {}
 
     def __enter__(self) -> Capture:
         from . import hooks
 
         self._attached = hooks.attach(self._pipe, self)
+        self._origin = _origin(self._pipe)
         if self._store is not None:
             self._beside = Beside(self._store.write)
         return self
@@ -98,126 +87,151 @@ class Capture:
 
     # What the hooks tell and ask.
 
-    def _numbers(self, axis: str, count: int) -> list[int]:
-        """The blocks or heads that are wanted of so many."""
-        chosen = self._chosen[axis]
-        if chosen is None:
-            return list(range(count))
-        beyond = [number for number in chosen if not 0 <= number < count]
-        if beyond:
-            raise ValueError(f"{axis}: {beyond} are not among the model's, 0 to {count - 1}")
-        return list(chosen)
-
-    def _torch_dtype(self) -> torch.dtype:
-        import torch
-
-        return torch.float16 if self._dtype == "float16" else torch.float32
-
-    def _begin_run(
-        self, prompts: str | list[str] | None, embedded: int | None, each: int, max_length: int | None
-    ) -> None:
-        """The pipeline was called: what is wanted is found, or refused, before anything is computed."""
-        known = self._prompt if prompts is None else prompts
-        if known is None and self._words != []:
+    def _begin_run(self, given: Mapping[str, Any]) -> None:
+        """The pipeline encodes its prompts: what is wanted is found, or refused, before anything is computed."""
+        self._wanted, self._video_ids = {}, []
+        self._runs += 1
+        if "uncond" in self._options.calls and not given.get("do_classifier_free_guidance", True):
+            raise ValueError(
+                "calls: guidance is off (guidance_scale 1 or less), so that there is no unconditional call"
+            )
+        prompts, embeds = given.get("prompt"), given.get("prompt_embeds")
+        known = self._options.prompt if prompts is None else prompts
+        if known is None and self._options.words != [] and "cond" in self._options.calls:
             raise ValueError(
                 "the pipeline gets prompt_embeds: say what they stand for with prompt=, or which rows are wanted with "
                 "positions= and words=[]"
             )
         texts: list[str | None] = [known] if known is None or isinstance(known, str) else list(known)
-        if embedded is not None:
-            # Embeddings hold the repeats already.
-            texts = [text for text in texts for _ in range(max(1, embedded // len(texts)))]
-        else:
-            texts = [text for text in texts for _ in range(each)]
-        wanted = {text: self._wanted(text, max_length) for text in dict.fromkeys(texts)}
-        self._seeds = [None] * len(texts)
-        self._video_ids, self._targets = [], []
-        for text in texts:
-            positions = sorted({position for word in wanted[text] for position in word.positions})
-            self._targets.append(_Target(text, wanted[text], positions))
+        # Embeddings hold the repeats already.
+        each = (given.get("num_videos_per_prompt") or 1) if embeds is None else max(1, embeds.shape[0] // len(texts))
+        max_length = given.get("max_sequence_length")
+        negative = given.get("negative_prompt")
+        if negative is None and given.get("negative_prompt_embeds") is None:
+            negative = ""
+        of_negative = list(negative) if isinstance(negative, (list, tuple)) else [negative] * len(texts)
+        found: dict[str, Callable[[str | None], WantedText]] = {
+            "cond": lambda text: self._wanted_of_prompt(text, max_length),
+            "uncond": lambda text: self._wanted_of_negative(text, max_length),
+        }
+        for call in self._options.calls:
+            of_call = texts if call == "cond" else of_negative
+            of_texts = {text: found[call](text) for text in dict.fromkeys(of_call)}
+            self._wanted[call] = [of_texts[text] for text in of_call for _ in range(each)]
+        self._prompts = [text for text in texts for _ in range(each)]
+        self._seeds = [None] * len(self._prompts)
 
-    def _wanted(self, prompt: str | None, max_length: int | None) -> list[TrackedWord]:
+    def _wanted_of_prompt(self, prompt: str | None, max_length: int | None) -> WantedText:
+        options = self._options
+        words = [TrackedWord(name, None, positions) for name, positions in options.positions.items()]
+        if prompt is None:
+            check_names(words, "positions")
+            return WantedText(None, words, None)
+        found, length = self._find(prompt, options.words, max_length, "words")
+        if not found and not words and not options.groups:
+            raise ValueError(f"words: {prompt!r} has no word in parentheses; name those to capture with words=[...]")
+        check_names(words + found, "words")
+        return WantedText(prompt, words + found, length)
+
+    def _wanted_of_negative(self, prompt: str | None, max_length: int | None) -> WantedText:
+        asked = self._options.negative_words
+        if prompt is None:
+            if asked:
+                raise ValueError("negative_words: the pipeline gets negative_prompt_embeds, whose words are not known")
+            return WantedText(None, [], None)
+        found, length = self._find(prompt, asked, max_length, "negative_words")
+        check_names(found, "negative_words")
+        return WantedText(prompt, found, length)
+
+    def _find(
+        self, prompt: str, words: list[tuple[str, float | None]] | None, max_length: int | None, argument: str
+    ) -> tuple[list[TrackedWord], int]:
         from .hooks import clean_prompt
 
-        found = [TrackedWord(name, None, positions) for name, positions in self._fixed.items()]
-        if prompt is None or self._words == []:
-            return found
-        asked = emphasised(prompt) if self._words is None else self._words
-        if not asked and not found:
-            raise ValueError(f"words: {prompt!r} has no word in parentheses; name those to capture with words=[...]")
-        clean = clean_prompt(self._pipe)
-        cut = tokens(self._pipe.tokenizer, clean(prompt), [clean(word) for word, _ in asked], max_length=max_length)
-        for (word, weight), where in zip(asked, cut.words):
-            places = where.occurrences
-            if not places:
-                raise ValueError(f"words: {cut.prompt!r} has no word {word!r}{_near(word, cut.prompt)}")
-            if self._occurrence != "all" and self._occurrence >= len(places):
-                raise ValueError(
-                    f"occurrence: {word!r} is in {cut.prompt!r} {len(places)} times, and {self._occurrence} is asked "
-                    "for, counted from 0"
-                )
-            chosen = places if self._occurrence == "all" else [places[self._occurrence]]
-            rows = [row for place in chosen for row in place]
-            ids, texts = [cut.ids[row] for row in rows], [cut.pieces[row] for row in rows]
-            found.append(TrackedWord(word, weight, rows, ids, texts))
-        names = [word.word for word in found]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"words: {', '.join(twice)} is asked for twice")
-        return found
+        return find_words(
+            self._pipe.tokenizer,
+            clean_prompt(self._pipe),
+            prompt,
+            words,
+            occurrence=self._options.occurrence,
+            max_length=max_length,
+            argument=argument,
+        )
 
     def _seed(self, generator: Any, has_latents: bool) -> None:
         """The seeds of the videos, where each has a generator of its own that made nothing yet."""
         generators = generator if isinstance(generator, list) else [generator]
-        if not has_latents and len(generators) == len(self._targets):
+        if not has_latents and len(generators) == len(self._seeds):
             self._seeds = [None if one is None else _fresh_seed(one) for one in generators]
 
-    def _step(self) -> int:
+    def _place(self) -> tuple[int, int]:
+        """Number of the run, and of the step."""
         # None before the first step.
-        return getattr(self._pipe.scheduler, "step_index", None) or 0
+        return self._runs, getattr(self._pipe.scheduler, "step_index", None) or 0
 
     def _begin_step(self) -> bool:
         """A transformer begins a step, with the first of which the videos get their ids: whether maps are wanted."""
         if not self._video_ids:
-            self._video_ids = [self._ids.give(target.prompt or "") for target in self._targets]
+            self._video_ids = [self._ids.give(prompt or "") for prompt in self._prompts]
             self.videos += self._video_ids
-        return self._wants(self._step())
+        return self._options.wants(self._place()[1])
 
-    def _end_step(
-        self, model: str, grid: tuple[int, int, int], latents: tuple[int, int, int], maps: list[torch.Tensor]
-    ) -> None:
+    def _columns(self, call: str, text: torch.Tensor) -> list[Columns]:
+        """What is wanted of each video's embedded text, `[video, text, dim]`."""
+        from .maps import Columns
+        from .softmax import equal_tail
+
+        count = text.shape[1]
+        columns = []
+        for wanted, alike in zip(self._wanted[call], equal_tail(text)):
+            length = count - alike
+            words = wanted.with_groups(length, count) if self._options.groups else wanted.words
+            beyond = [word.word for word in words if max(word.positions) >= count]
+            if beyond:
+                raise ValueError(f"positions: {beyond[0]!r} is beyond the text, which has {count} rows")
+            columns.append(Columns(words, count, alike, text.device))
+        return columns
+
+    def _end_forward(self, forward: Forward, maps: list[Maps]) -> None:
         """A transformer ran: its maps go where they are wanted."""
-        step = self._step()
+        step = self._place()[1]
         timesteps = self._pipe.scheduler.timesteps
-        scale = "guidance_scale_2" if model == "transformer_2" else "guidance_scale"
+        scale = "guidance_scale_2" if forward.model == "transformer_2" else "guidance_scale"
         guidance = getattr(self._pipe, f"_{scale}", None)
-        for video_id, target, seed, of_video in zip(self._video_ids, self._targets, self._seeds, maps):
-            at = {position: column for column, position in enumerate(target.positions)}
+        for video, of_video in enumerate(maps):
+            wanted = self._wanted[forward.call][video]
+            words, found = of_video.columns.words, of_video.finish()
+            named = named_for(forward.call, words)
             captured = CapturedStep(
-                video_id=video_id,
-                prompt=target.prompt,
-                seed=seed,
+                video_id=self._video_ids[video],
+                prompt=self._prompts[video],
+                seed=self._seeds[video],
                 step=step,
                 timestep=float(timesteps[step]),
                 total_steps=len(timesteps),
                 guidance_scale=None if guidance is None else float(guidance),
-                model=model,
-                grid=grid,
-                video_size=self._video_size(latents),
-                words=target.words,
-                maps={word.word: of_video[..., [at[position] for position in word.positions]] for word in target.words},
-                blocks=self._listed("blocks"),
-                heads=self._listed("heads"),
+                model=forward.model,
+                call=forward.call,
+                grid=forward.grid,
+                video_size=self._video_size(forward.latents),
+                words=named,
+                maps={name.word: found[word.word] for name, word in zip(named, words)},
+                blocks=self._options.listed("blocks"),
+                heads=self._options.listed("heads"),
+                text_length=wanted.length,
+                skipped=forward.skipped,
+                text=self._text(of_video, forward),
+                origin=self._origin,
             )
             if self._on_step is not None:
                 self._on_step(captured)
             if self._beside is not None:
                 self._beside.put(captured)
 
-    def _listed(self, axis: str) -> list[int] | None:
-        """The numbers along an axis of the maps, where they are chosen ones."""
-        chosen = self._chosen[axis]
-        return None if chosen is None or axis in self._average else list(chosen)
+    def _text(self, maps: Maps, forward: Forward) -> TextOfStep | None:
+        if not maps.statistics:
+            return None
+        return TextOfStep.of(maps.statistics, forward.blocks, forward.heads)
 
     def _video_size(self, latents: tuple[int, int, int]) -> tuple[int, int, int] | None:
         of_time = getattr(self._pipe, "vae_scale_factor_temporal", None)
@@ -233,6 +247,9 @@ def capture(
     store: Path | None = None,
     words: str | Iterable[str] | None = None,
     *,
+    calls: Literal["cond", "uncond"] | Iterable[Literal["cond", "uncond"]] = ("cond",),
+    negative_words: str | Iterable[str] = (),
+    groups: bool = False,
     positions: Mapping[str, Sequence[int]] | None = None,
     prompt: str | None = None,
     occurrence: int | Literal["all"] = 0,
@@ -251,8 +268,8 @@ def capture(
 ) -> Capture:
     """Stores the cross-attention maps of words while a pipeline of diffusers generates.
 
-    What is stored is the softmax of the conditional call, over all of the text axis, for each step, block and head. The
-    pipeline's output is the same, to the bit, with and without capture.
+    What is stored is the softmax over all of the text axis, for each step, block and head. The pipeline's output is the
+    same, to the bit, with and without capture.
 
     Parameters
     ----------
@@ -263,6 +280,15 @@ def capture(
     words : str or sequence of str, optional
         Words of the prompt, or several words in a row; `(flower:2.5)` is stored with its weight. Default: those that
         the prompt has in parentheses. A word that the prompt lacks is refused before anything is computed.
+    calls : str or sequence of str
+        Calls of classifier-free guidance: `cond`, with the prompt, `uncond`, with the negative prompt, or both. Words
+        and groups of the latter are stored as `uncond:word`.
+    negative_words : str or sequence of str
+        Words of the negative prompt, for the unconditional call.
+    groups : bool
+        Capture all other keys too, as tokens of their own: `:eos`, the end token, `:rest`, the text that is in none of
+        the words, and `:pad`, the padding behind the text. With the words their sum is 1 at each position. Statistics of
+        the whole text axis go into the table `text`.
     positions : mapping, optional
         Of names, rows of the text axis, for embeddings that were made elsewhere.
     prompt : str, optional
@@ -301,44 +327,25 @@ def capture(
     _require_versions()
     if store is None and on_step is None:
         raise ValueError("store: name a store to write into, or a function that gets each step as on_step=")
-    if dtype not in ("float16", "float32"):
-        raise ValueError(f"dtype: {dtype!r} is neither float16 nor float32")
-    averaged = set(_check.names("average", average))
-    if not averaged <= {"blocks", "heads"}:
-        raise ValueError(f"average: {sorted(averaged - {'blocks', 'heads'})} are neither blocks nor heads")
-    if occurrence != "all":
-        _check.within("occurrence", occurrence, 0, 2**31)
-    chosen = {
-        name: None if numbers is None else [_check.within(name, number, 0, 2**31) for number in numbers]
-        for name, numbers in {"blocks": blocks, "heads": heads, "steps": steps}.items()
-    }
-    for name, numbers in chosen.items():
-        if numbers is not None and (not numbers or len(set(numbers)) < len(numbers)):
-            raise ValueError(f"{name}: {numbers} are to be different numbers, at least one")
-    asked = None if words is None else [weighted(word) for word in _check.names("words", words)]
-    if asked == [] and not positions:
-        raise ValueError("words: none, and no positions either")
-    fixed = {
-        name: [_check.within("positions", row, 0, 2**31) for row in rows] for name, rows in (positions or {}).items()
-    }
-    interval, only = _check.positive("every", every) or 1, chosen["steps"]
-    path = None if store is None else _check.path(store)
-    options = {"codec": codec, "rollups": rollups, "single_writer": single_writer}
-    return Capture(
-        pipe,
-        asked,
-        fixed,
-        prompt,
-        occurrence,
-        chosen["blocks"] and sorted(chosen["blocks"]),
-        chosen["heads"] and sorted(chosen["heads"]),
-        lambda step: step % interval == 0 and (only is None or step in only),
-        dtype,
-        averaged,
-        VideoIds(video_id, path),
-        None if path is None else StoreOfVideos(path, options, dict(metadata or {})),
-        on_step,
+    options = Options.checked(
+        words=words,
+        negative_words=negative_words,
+        positions=positions,
+        prompt=prompt,
+        occurrence=occurrence,
+        calls=calls,
+        groups=groups,
+        blocks=blocks,
+        heads=heads,
+        steps=steps,
+        every=every,
+        dtype=dtype,
+        average=average,
     )
+    path = None if store is None else _check.path(store)
+    of_writer = {"codec": codec, "rollups": rollups, "single_writer": single_writer}
+    into = None if path is None else StoreOfVideos(path, of_writer, dict(metadata or {}))
+    return Capture(pipe, options, VideoIds(video_id, path), into, on_step)
 
 
 def _require_versions() -> None:
@@ -355,13 +362,18 @@ def _numbers_of(version: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", version.split("+")[0])[:2]]
 
 
-def _near(word: str, prompt: str) -> str:
-    """A word of the prompt that differs only in its capitals."""
-    found = re.search(re.escape(word), prompt, re.IGNORECASE)
-    if found is None:
-        return ""
-    at = found[0]
-    return f" (did you mean {at!r}?)" if at != word else f": {at!r} is a part of another word"
+def _origin(pipe: Any) -> dict[str, Any]:
+    """What runs: the scheduler, where the model is from, and the versions of the libraries."""
+    versions = {"attnkit": __version__}
+    for name in _LIBRARIES:
+        version = getattr(importlib.import_module(name), "__version__", None)
+        versions |= {} if version is None else {name: version}
+    told = {
+        "scheduler": type(pipe.scheduler).__name__,
+        "model_id": getattr(pipe.config, "_name_or_path", None) or None,
+        "library_versions": versions,
+    }
+    return {key: value for key, value in told.items() if value is not None}
 
 
 def _fresh_seed(generator: Any) -> int | None:

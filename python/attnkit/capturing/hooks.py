@@ -13,9 +13,11 @@ import inspect
 import math
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
-from . import models, softmax
+from . import models
+from .maps import Columns, Maps
 
 if TYPE_CHECKING:
     import torch
@@ -81,10 +83,7 @@ def _encoding(original: Callable[..., Any], capture: Capture) -> Callable[..., A
     def encode_prompt(*args: Any, **kwargs: Any) -> Any:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        given = bound.arguments
-        prompts, embeds = given.get("prompt"), given.get("prompt_embeds")
-        each = given.get("num_videos_per_prompt") or 1
-        capture._begin_run(prompts, None if embeds is None else embeds.shape[0], each, given.get("max_sequence_length"))
+        capture._begin_run(bound.arguments)
         return original(*args, **kwargs)
 
     return encode_prompt
@@ -111,26 +110,51 @@ def clean_prompt(pipe: Any) -> Callable[[str], str]:
     return lambda prompt: prompt
 
 
+@dataclass(frozen=True)
+class Forward:
+    """What a transformer was run for.
+
+    Attributes
+    ----------
+    model : str
+        `transformer` or `transformer_2`.
+    call : str
+        `cond` or `uncond`.
+    grid, latents : tuple of int
+        (frames, height, width) of its queries and of its latents.
+    blocks, heads : list of int
+        Numbers of those that are captured.
+    skipped : list of int
+        Blocks that did not run.
+    """
+
+    model: str
+    call: Literal["cond", "uncond"]
+    grid: tuple[int, int, int]
+    latents: tuple[int, int, int]
+    blocks: list[int]
+    heads: list[int]
+    skipped: list[int]
+
+
 class _Forwards:
     """The forwards of one transformer: hooked, and handed to the capture when they end."""
 
     def __init__(self, name: str, model: Any, capture: Capture, stack: contextlib.ExitStack) -> None:
-        self._name, self._capture = name, capture
-        self._call: str | None = None
+        self._name, self._model, self._capture = name, model, capture
+        #: Which call the pipeline says that it is.
+        self._context: str | None = None
+        #: Where it does not: run, step, and how many forwards it had.
+        self._place, self._count = (-1, -1), 0
         self._record: _Record | None = None
         self._query: torch.Tensor | None = None
         attentions = models.cross_attentions(model)
-        if not hasattr(model, "cache_context"):
-            raise TypeError(
-                f"{name} does not say which call of guidance is the conditional one, as models of diffusers 0.35 and "
-                "later do"
-            )
-        if getattr(model, "is_cache_enabled", False):
-            raise TypeError(f"{name} has a cache that leaves out blocks at some steps: {name}.disable_cache() first")
-        self._blocks = capture._numbers("blocks", len(attentions))
-        self._heads = capture._numbers("heads", attentions[0].heads)
-        self._text: tuple[torch.Tensor, list[int]] | None = None
-        _wrap(stack, model, "cache_context", self._context)
+        self._blocks = capture._options.numbers("blocks", len(attentions))
+        self._heads = capture._options.numbers("heads", attentions[0].heads)
+        #: Of each call: the text, and what is wanted of it.
+        self._texts: dict[str, tuple[torch.Tensor, list[Columns]]] = {}
+        if hasattr(model, "cache_context"):
+            _wrap(stack, model, "cache_context", self._contexts)
         handles = [
             model.register_forward_pre_hook(self._begin, with_kwargs=True),
             model.register_forward_hook(self._end),
@@ -143,108 +167,100 @@ class _Forwards:
         for handle in handles:
             stack.callback(handle.remove)
 
-    def _context(self, original: Callable[..., Any]) -> Callable[..., Any]:
+    def _contexts(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @contextlib.contextmanager
         def cache_context(call: str, *args: Any, **kwargs: Any) -> Iterator[None]:
-            before, self._call = self._call, call
+            before, self._context = self._context, call
             try:
                 with original(call, *args, **kwargs):
                     yield
             finally:
-                self._call = before
+                self._context = before
 
         return cache_context
 
-    def _begin(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._record = self._query = None
-        if self._call is None:
+    def _call(self) -> str:
+        """Which call of guidance a forward is."""
+        if self._context is not None:
+            return self._context
+        pipeline = type(self._capture._pipe).__name__
+        if pipeline not in models.CONDITIONAL_FIRST:
             raise RuntimeError(
                 f"the pipeline does not say which call of {self._name} is the conditional one, so that nothing could "
                 "be captured: pipelines of a later diffusers do"
             )
-        if self._call != "cond" or not self._capture._begin_step():
+        place = self._capture._place()
+        self._count = self._count + 1 if place == self._place else 1
+        self._place = place
+        if self._count > 2:
+            raise RuntimeError(f"{self._name} ran {self._count} times at one step; expected two calls of guidance")
+        return "cond" if self._count == 1 else "uncond"
+
+    def _begin(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._record = self._query = None
+        call = self._call()
+        if call not in self._capture._options.calls or not self._capture._begin_step():
             return
         given = inspect.signature(type(model).forward).bind_partial(model, *args, **kwargs).arguments
         latents, text = given["hidden_states"], given["encoder_hidden_states"]
-        videos = self._capture._targets
-        if latents.shape[0] != len(videos):
-            raise RuntimeError(f"{self._name} runs {latents.shape[0]} videos at once; expected {len(videos)}")
-        if self._text is None or self._text[0] is not text:
+        wanted = self._capture._wanted[call]
+        if latents.shape[0] != len(wanted):
+            raise RuntimeError(f"{self._name} runs {latents.shape[0]} videos at once; expected {len(wanted)}")
+        if call not in self._texts or self._texts[call][0] is not text:
             # Looked at once for all steps, as it waits for the device.
-            self._text = (text, softmax.equal_tail(text))
-        self._record = _Record(self, models.grid_of(model, latents), tuple(latents.shape[2:]), text.shape[1])
+            self._texts[call] = (text, self._capture._columns(call, text))
+        grid = models.grid_of(model, latents)
+        sizes = (len(self._blocks), len(self._heads), math.prod(grid))
+        columns = self._texts[call][1]
+        maps = [Maps(self._capture._options, of_video, *sizes, latents.device) for of_video in columns]
+        self._record = _Record(call, grid, tuple(latents.shape[2:]), text.shape[1], maps, set())
 
     def _see_query(self, _: Any, args: Any, query: torch.Tensor) -> None:
         if self._record is not None:
             self._query = query
 
     def _see_key(self, _: Any, args: Any, key: torch.Tensor, *, row: int, heads: int) -> None:
-        if self._record is None or self._query is None or self._text is None:
+        record = self._record
+        if record is None or self._query is None:
             return
         import torch
 
         query, self._query = self._query, None
-        if key.shape[1] != self._record.text:
-            raise RuntimeError(f"{self._name} has {key.shape[1]} keys for {self._record.text} rows of text")
+        if key.shape[1] != record.text:
+            raise RuntimeError(f"{self._name} has {key.shape[1]} keys for {record.text} rows of text")
         with torch.no_grad():
             # [video, position, head x dim] -> [video, head, position, dim]
             query, key = (of_heads.unflatten(2, (heads, -1)).transpose(1, 2) for of_heads in (query, key))
             if len(self._heads) < heads:
                 query, key = query[:, self._heads], key[:, self._heads]
-            self._record.add(row, query, key, self._text[1])
+            for video, maps in enumerate(record.maps):
+                maps.add(row, query[video], key[video])
+        record.seen.add(row)
 
     def _end(self, model: Any, args: Any, output: Any) -> None:
         record, self._record = self._record, None
         if record is None:
             return
-        missing = [number for row, number in enumerate(self._blocks) if row not in record.seen]
-        if missing:
+        skipped = [number for row, number in enumerate(self._blocks) if row not in record.seen]
+        if skipped and not getattr(self._model, "is_cache_enabled", False):
             raise RuntimeError(
-                f"blocks {missing} of {self._name} did not run: something skips them (a step cache?), or runs code "
-                "that was compiled before the capture began"
+                f"blocks {skipped} of {self._name} did not run: something skips them, or runs code that was compiled "
+                "before the capture began"
             )
-        self._capture._end_step(self._name, record.grid, record.latents, record.finish())
+        forward = Forward(self._name, record.call, record.grid, record.latents, self._blocks, self._heads, skipped)
+        self._capture._end_forward(forward, record.maps)
 
 
+@dataclass
 class _Record:
     """The maps of one forward while its blocks run."""
 
-    def __init__(self, of: _Forwards, grid: tuple[int, int, int], latents: tuple[int, int, int], text: int) -> None:
-        import torch
-
-        self.grid, self.latents, self.text = grid, latents, text
-        self.seen: set[int] = set()
-        capture = of._capture
-        self._targets, self._dtype = capture._targets, capture._torch_dtype()
-        self._over_blocks, self._over_heads = (axis in capture._average for axis in ("blocks", "heads"))
-        self._count = len(of._blocks)
-        blocks = 1 if self._over_blocks else len(of._blocks)
-        heads = 1 if self._over_heads else len(of._heads)
-        # Means are of float32, whatever is stored.
-        dtype = torch.float32 if self._over_blocks else self._dtype
-        shapes = ((blocks, heads, math.prod(grid), len(target.positions)) for target in self._targets)
-        self._maps = [torch.zeros(shape, dtype=dtype) for shape in shapes]
-
-    def add(self, row: int, query: torch.Tensor, key: torch.Tensor, alike: list[int]) -> None:
-        """The softmax of one block."""
-        import torch
-
-        is_averaged = self._over_blocks or self._over_heads
-        for video, (target, maps) in enumerate(zip(self._targets, self._maps)):
-            shape = (query.shape[1], query.shape[2], len(target.positions))
-            of_block = torch.empty(shape) if is_averaged else maps[row]
-            softmax.columns(query[video], key[video], target.positions, alike=alike[video], out=of_block)
-            if not is_averaged:
-                continue
-            mean = of_block.mean(0, keepdim=True) if self._over_heads else of_block
-            if self._over_blocks:
-                maps[0] += mean
-            else:
-                maps[row] = mean
-        self.seen.add(row)
-
-    def finish(self) -> list[torch.Tensor]:
-        """Of each video the maps of all its positions."""
-        if self._over_blocks:
-            return [(maps / self._count).to(self._dtype) for maps in self._maps]
-        return self._maps
+    call: Literal["cond", "uncond"]
+    grid: tuple[int, int, int]
+    latents: tuple[int, int, int]
+    #: Rows of its text.
+    text: int
+    #: Of each video.
+    maps: list[Maps]
+    #: Rows of the blocks that ran.
+    seen: set[int]

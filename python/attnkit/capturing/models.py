@@ -14,6 +14,14 @@ _WAN = (
     "SkyReelsV2Transformer3DModel",
 )
 
+#: Pipelines that run the conditional call first, and did before they said which is which.
+CONDITIONAL_FIRST = (
+    "WanPipeline",
+    "WanImageToVideoPipeline",
+    "WanVACEPipeline",
+    "WanVideoToVideoPipeline",
+)
+
 
 def cross_attentions(model: torch.nn.Module) -> list[torch.nn.Module]:
     """The text cross-attention of each block.

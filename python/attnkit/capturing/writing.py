@@ -5,44 +5,20 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..writer import StoreWriter
+from .softmax import TextStatistics
+from .wanted import TrackedWord
 
 if TYPE_CHECKING:
     import torch
 
-#: Steps that wait while one is written; a slow disk slows the generation.
-_WAITING = 1
-
-
-@dataclass(frozen=True)
-class TrackedWord:
-    """A word of a prompt, and where it is.
-
-    Attributes
-    ----------
-    word : str
-        The word, or the name of chosen positions.
-    weight : float or None
-        Its weight, if it was asked for with one.
-    positions : list of int
-        Its rows on the text axis.
-    token_ids, token_texts : list
-        Of each position, in the tokenizer's vocabulary; empty where positions were chosen.
-    """
-
-    word: str
-    weight: float | None
-    positions: list[int]
-    token_ids: list[int] = field(default_factory=list)
-    token_texts: list[str] = field(default_factory=list)
-
 
 @dataclass(frozen=True)
 class CapturedStep:
-    """One denoising step of one video.
+    """One call of one denoising step of one video.
 
     Attributes
     ----------
@@ -52,18 +28,28 @@ class CapturedStep:
         The step's number, and the scheduler's timestep.
     total_steps, guidance_scale : int, float or None
         Of the generation.
-    model : str
-        The transformer that ran: `transformer`, or `transformer_2` of WAN 2.2.
+    model, call : str
+        The transformer that ran, `transformer` or `transformer_2` of WAN 2.2, and for which call of guidance: `cond` or
+        `uncond`.
     grid : tuple of int
         (frames, height, width) of the maps.
     video_size : tuple of int or None
         (frames, height, width) of the video, in frames and pixels.
     words : list of TrackedWord
-        The words.
+        The words and groups.
     maps : dict
-        Of each word a CPU tensor `[block, head, spatial, token]`: softmax over all of the text axis.
+        Of each word a CPU tensor `[block, head, spatial, token]`: softmax over all of the text axis. NaN where a block
+        did not run.
     blocks, heads : list of int or None
         Their numbers, where only some were captured.
+    text_length : int or None
+        Rows of the text axis that the text of the call takes, the end token's among them.
+    skipped : list of int
+        Blocks that a step cache left out.
+    text : TextOfStep or None
+        Statistics of the whole text axis, where groups were asked for.
+    origin : dict
+        What ran: `scheduler`, `model_id`, `library_versions`.
     """
 
     video_id: str
@@ -74,26 +60,71 @@ class CapturedStep:
     total_steps: int
     guidance_scale: float | None
     model: str
+    call: Literal["cond", "uncond"]
     grid: tuple[int, int, int]
     video_size: tuple[int, int, int] | None
     words: list[TrackedWord]
     maps: dict[str, torch.Tensor]
     blocks: list[int] | None
     heads: list[int] | None
+    text_length: int | None
+    skipped: list[int]
+    text: TextOfStep | None
+    origin: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TextOfStep:
+    """What attention to the whole text axis was like, of each head of each block that ran.
+
+    Attributes
+    ----------
+    blocks, heads : list of int
+        Their numbers.
+    entropy, sink_key, sink_mass, sum_error : tensor
+        `[block, head]`, as the table `text` has them.
+    """
+
+    blocks: list[int]
+    heads: list[int]
+    entropy: torch.Tensor
+    sink_key: torch.Tensor
+    sink_mass: torch.Tensor
+    sum_error: torch.Tensor
+
+    @classmethod
+    def of(cls, statistics: dict[int, TextStatistics], blocks: list[int], heads: list[int]) -> TextOfStep:
+        """Of the statistics of blocks, by their places among the chosen ones."""
+        import torch
+
+        rows = sorted(statistics)
+        masses, sinks = zip(*(statistics[row].masses.cpu().max(1) for row in rows))
+        return cls(
+            blocks=[blocks[row] for row in rows],
+            heads=heads,
+            entropy=torch.stack([statistics[row].entropy.cpu() for row in rows]),
+            sink_key=torch.stack(sinks),
+            sink_mass=torch.stack(masses),
+            sum_error=torch.stack([statistics[row].sum_error.cpu() for row in rows]),
+        )
 
 
 class Beside:
-    """Does something with each step, in order, on a thread of its own; what fails there is raised here."""
+    """Does something with each step, in order, on a thread of its own; what fails there is raised here.
+
+    None waits while another is worked on, so that a slow disk slows the generation.
+    """
 
     def __init__(self, work: Callable[[CapturedStep], None]) -> None:
         self._work = work
-        self._waiting: queue.Queue[CapturedStep | None] = queue.Queue(_WAITING)
+        self._waiting: queue.Queue[CapturedStep | None] = queue.Queue()
         self._failed: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="attnkit capture", daemon=True)
         self._thread.start()
 
     def put(self, step: CapturedStep) -> None:
-        """Hands a step over; waits while too many wait already."""
+        """Hands a step over, once the one before it is done."""
+        self._waiting.join()
         self._raise()
         self._waiting.put(step)
 
@@ -110,10 +141,33 @@ class Beside:
                     self._work(step)
                 except BaseException as error:
                     self._failed = error
+            self._waiting.task_done()
 
     def _raise(self) -> None:
         if self._failed is not None:
             raise self._failed
+
+
+def metadata_of(step: CapturedStep) -> dict[str, Any]:
+    """What is told of a step beside what a video's steps have in common."""
+    told: dict[str, Any] = {
+        "call": step.call,
+        "model": step.model,
+        "guidance_scale": step.guidance_scale,
+        "text_length": step.text_length,
+        "skipped": step.skipped or None,
+        "block_idx": step.blocks,
+        "head_idx": step.heads,
+        **step.origin,
+    }
+    return {key: value for key, value in told.items() if value is not None}
+
+
+def metadata_of_word(word: TrackedWord) -> dict[str, Any]:
+    """What is told of a word at each of its steps."""
+    # Padding is hundreds of positions, one behind the other.
+    positions = {} if word.word.endswith(":pad") else {"positions": word.positions}
+    return {**positions, "pieces": len(word.positions), "pooling": word.pooling}
 
 
 class StoreOfVideos:
@@ -139,20 +193,27 @@ class StoreOfVideos:
                 metadata=self._metadata,
                 **self._options,
             )
-        of_step: dict[str, Any] = {"model": step.model}
-        of_step |= {} if step.blocks is None else {"block_idx": step.blocks}
-        of_step |= {} if step.heads is None else {"head_idx": step.heads}
-        for word in step.words:
-            writer.append(
-                word.word,
-                step.step,
-                step.timestep,
-                step.maps[word.word],
-                weight=word.weight,
-                token_ids=word.token_ids,
-                token_texts=word.token_texts,
-                metadata={**of_step, "token_positions": word.positions},
-            )
+        with writer.step(step.step, step.timestep, metadata=metadata_of(step)) as of_step:
+            for word in step.words:
+                of_step.append(
+                    word.word,
+                    step.maps[word.word],
+                    weight=word.weight,
+                    token_ids=word.token_ids,
+                    token_texts=word.token_texts,
+                    metadata=metadata_of_word(word),
+                )
+            if step.text is not None:
+                text = step.text
+                of_step.text(
+                    step.call,
+                    text.entropy,
+                    text.sink_key,
+                    text.sink_mass,
+                    sum_error=text.sum_error,
+                    blocks=text.blocks,
+                    heads=text.heads,
+                )
 
     def close(self) -> None:
         """Ends the writing of all videos."""

@@ -1,0 +1,102 @@
+"""The maps of one video while the blocks of a forward run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .options import Options
+from .softmax import Keys, TextStatistics, columns, columns_and_statistics
+from .wanted import TrackedWord
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Columns:
+    """Which keys each column of a video's maps is of, and which columns are of which word.
+
+    Equal positions of several words are computed once.
+    """
+
+    def __init__(self, words: Sequence[TrackedWord], count: int, alike: int, device: torch.device) -> None:
+        self.words = list(words)
+        single = sorted({position for word in words if word.pooling == "each" for position in word.positions})
+        at = {position: column for column, position in enumerate(single)}
+        sums = [word for word in words if word.pooling == "sum"]
+        of_sums = {word.word: [len(single) + number] for number, word in enumerate(sums)}
+        self.of_words = {
+            word.word: of_sums.get(word.word) or [at[position] for position in word.positions] for word in words
+        }
+        wanted = [[position] for position in single] + [word.positions for word in sums]
+        self.keys = Keys(count, alike, wanted, device)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+class Maps:
+    """The maps of one video in one forward, block by block: `[block, head, spatial, column]` in the end.
+
+    On an accelerator, a block's maps are copied into pinned memory on a stream of their own, while the next block runs.
+    """
+
+    def __init__(
+        self, options: Options, columns: Columns, blocks: int, heads: int, spatial: int, device: torch.device
+    ) -> None:
+        import torch
+
+        self.columns = columns
+        self.statistics: dict[int, TextStatistics] = {}
+        self._over_blocks, self._over_heads = ("blocks" in options.average, "heads" in options.average)
+        self._dtype = torch.float16 if options.dtype == "float16" else torch.float32
+        self._has_statistics, self._device, self._seen = options.groups, device, 0
+        self._of_block = (heads, spatial, len(columns))
+        shape = (1 if self._over_blocks else blocks, 1 if self._over_heads else heads, spatial, len(columns))
+        if self._over_blocks:
+            # Means are of float32, whatever is stored.
+            self._maps = torch.zeros(shape, device=device)
+        else:
+            # Of a block that does not run, nothing is known.
+            self._maps = torch.full(shape, math.nan, dtype=self._dtype, pin_memory=device.type == "cuda")
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def add(self, row: int, query: torch.Tensor, key: torch.Tensor) -> None:
+        """The softmax of one block, `[head, spatial, dim]` and `[head, text, dim]`."""
+        import torch
+
+        is_in_place = self._device.type == "cpu" and not self._over_blocks and not self._over_heads
+        out = self._maps[row] if is_in_place else torch.empty(self._of_block, device=self._device)
+        if self._has_statistics:
+            self.statistics[row] = columns_and_statistics(query, key, self.columns.keys, out)
+        else:
+            columns(query, key, self.columns.keys, out)
+        self._seen += 1
+        if is_in_place:
+            return
+        mean = out.mean(0, keepdim=True) if self._over_heads else out
+        if self._over_blocks:
+            self._maps[0] += mean
+        elif self._stream is None:
+            self._maps[row] = mean
+        else:
+            self._copy_beside(row, mean.to(self._dtype), self._stream)
+
+    def _copy_beside(self, row: int, of_block: torch.Tensor, stream: torch.cuda.Stream) -> None:
+        import torch
+
+        stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(stream):
+            self._maps[row].copy_(of_block, non_blocking=True)
+        of_block.record_stream(stream)
+
+    def finish(self) -> dict[str, torch.Tensor]:
+        """Of each word, `[block, head, spatial, token]` in memory of the CPU."""
+        if self._stream is not None:
+            self._stream.synchronize()
+        maps = self._maps
+        if self._over_blocks:
+            # Without any block: 0 / 0.
+            maps = (maps / self._seen if self._seen else maps * math.nan).to(self._dtype).cpu()
+        return {word: maps[..., at] for word, at in self.columns.of_words.items()}

@@ -1,0 +1,134 @@
+"""What can be chosen of a capture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from .. import _check
+from ..tokenizing import weighted
+
+#: The calls of classifier-free guidance, as pipelines of diffusers name them.
+CALLS = ("cond", "uncond")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The arguments of `attnkit.capture` that say what is computed, checked."""
+
+    words: list[tuple[str, float | None]] | None
+    negative_words: list[tuple[str, float | None]]
+    positions: dict[str, list[int]]
+    prompt: str | None
+    occurrence: int | Literal["all"]
+    calls: tuple[str, ...]
+    groups: bool
+    blocks: list[int] | None
+    heads: list[int] | None
+    steps: set[int] | None
+    every: int
+    dtype: str
+    average: set[str]
+
+    @classmethod
+    def checked(
+        cls,
+        *,
+        words: str | Iterable[str] | None,
+        negative_words: str | Iterable[str],
+        positions: Mapping[str, Sequence[int]] | None,
+        prompt: str | None,
+        occurrence: int | Literal["all"],
+        calls: str | Iterable[str],
+        groups: bool,
+        blocks: Iterable[int] | None,
+        heads: Iterable[int] | None,
+        steps: Iterable[int] | None,
+        every: int,
+        dtype: str,
+        average: str | Iterable[str],
+    ) -> Options:
+        """Of what was given.
+
+        Raises
+        ------
+        ValueError
+            If a value is none that it can have.
+        """
+        if dtype not in ("float16", "float32"):
+            raise ValueError(f"dtype: {dtype!r} is neither float16 nor float32")
+        of_calls = _chosen_names("calls", calls, CALLS)
+        if not of_calls:
+            raise ValueError("calls: none; the conditional one is 'cond'")
+        asked = None if words is None else _weighted("words", words)
+        of_negative = _weighted("negative_words", negative_words)
+        if of_negative and "uncond" not in of_calls:
+            raise ValueError("negative_words: the call that has them is captured with calls=('cond', 'uncond')")
+        if "uncond" in of_calls and not of_negative and not groups:
+            raise ValueError(
+                "calls: of the unconditional call there is nothing to capture; name negative_words, or groups=True"
+            )
+        if asked == [] and not positions and not groups and "cond" in of_calls:
+            raise ValueError("words: none, and neither positions nor groups")
+        fixed = {
+            name: [_check.within("positions", row, 0, 2**31) for row in rows]
+            for name, rows in (positions or {}).items()
+        }
+        for name, rows in fixed.items():
+            if not rows or len(set(rows)) < len(rows):
+                raise ValueError(f"positions: {name!r} has {rows}; expected different positions, at least one")
+        return cls(
+            words=asked,
+            negative_words=of_negative,
+            positions=fixed,
+            prompt=prompt,
+            occurrence=occurrence if occurrence == "all" else _check.within("occurrence", occurrence, 0, 2**31),
+            calls=of_calls,
+            groups=groups,
+            blocks=_numbers("blocks", blocks),
+            heads=_numbers("heads", heads),
+            steps=None if steps is None else set(_numbers("steps", steps) or []),
+            every=_check.positive("every", every) or 1,
+            dtype=dtype,
+            average=set(_chosen_names("average", average, ("blocks", "heads"))),
+        )
+
+    def wants(self, step: int) -> bool:
+        """Whether maps of a step are wanted."""
+        return step % self.every == 0 and (self.steps is None or step in self.steps)
+
+    def numbers(self, axis: Literal["blocks", "heads"], count: int) -> list[int]:
+        """The blocks or heads that are wanted of a model's so many."""
+        chosen: list[int] | None = getattr(self, axis)
+        if chosen is None:
+            return list(range(count))
+        beyond = [number for number in chosen if number >= count]
+        if beyond:
+            raise ValueError(f"{axis}: {beyond} are not among the model's, 0 to {count - 1}")
+        return chosen
+
+    def listed(self, axis: Literal["blocks", "heads"]) -> list[int] | None:
+        """The numbers along an axis of the maps, where they are chosen ones."""
+        chosen: list[int] | None = getattr(self, axis)
+        return None if axis in self.average else chosen
+
+
+def _weighted(argument: str, words: str | Iterable[str]) -> list[tuple[str, float | None]]:
+    return [weighted(word) for word in _check.names(argument, words)]
+
+
+def _chosen_names(argument: str, names: str | Iterable[str], known: tuple[str, ...]) -> tuple[str, ...]:
+    given = set(_check.names(argument, names))
+    if not given <= set(known):
+        raise ValueError(f"{argument}: {sorted(given - set(known))} are none of {', '.join(known)}")
+    return tuple(name for name in known if name in given)
+
+
+def _numbers(argument: str, numbers: Iterable[int] | None) -> list[int] | None:
+    if numbers is None:
+        return None
+    found = sorted(_check.within(argument, number, 0, 2**31) for number in numbers)
+    if not found or len(set(found)) < len(found):
+        raise ValueError(f"{argument}: {found} are to be different numbers, at least one")
+    return found
