@@ -7,9 +7,14 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, SupportsIndex, overload
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, overload
+
+import numpy as np
 
 from . import _check, _native
+
+if TYPE_CHECKING:
+    import torch
 
 #: Warnings of one template.
 _WARNINGS = 10
@@ -41,9 +46,96 @@ class Prompt:
     tokens: list[dict[str, Any]]
     choices: list[dict[str, Any]]
 
+    @property
+    def words(self) -> list[str]:
+        """The words in parentheses and their weights, as `attnkit.capture` takes them: `(flower:2.5)`."""
+        return [f"({_escaped(token['word'])}:{_digits(token['weight'])})" for token in self.tokens]
+
+    def inputs(
+        self,
+        pipe: Any,
+        *,
+        method: Literal["multiply", "interpolate", "norm"] = "multiply",
+        negative_prompt: str | None = None,
+        guidance: bool = True,
+        num_videos_per_prompt: int = 1,
+        max_sequence_length: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """The prompt's embeddings, with the weight of each word in parentheses on the rows of its own pieces.
+
+        With `w` a word's weight and `e` a row of the pipeline's own embeddings `E` of the prompt:
+
+        - `multiply`: `w * e`.
+        - `interpolate`: `e_end + w * (e - e_end)`, where `e_end` is the end token's row.
+        - `norm`: `E' * |E| / |E'|`, where `E'` is what `multiply` makes of `E`, and `|E|` the root of the sum of its
+          squares. All rows of the prompt change.
+
+        Where all weights are 1, these are the pipeline's own embeddings, bit for bit, and rows of padding stay zeros.
+
+        Parameters
+        ----------
+        pipe : pipeline of diffusers
+            For WAN or SkyReels-V2.
+        method : str
+            `multiply`, `interpolate` or `norm`.
+        negative_prompt : str, optional
+            As the pipeline takes it; no weights act on it.
+        guidance : bool
+            Whether to embed the negative prompt too, which a `guidance_scale` of 1 does without.
+        num_videos_per_prompt : int
+            How many videos are made: the embeddings of each are in the result, so the pipeline is not told.
+        max_sequence_length : int, optional
+            Rows of the embeddings. Default: what the pipeline has when it is called.
+        device, dtype : optional
+            As `pipe.encode_prompt` takes them.
+
+        Returns
+        -------
+        dict
+            `prompt_embeds` and `negative_prompt_embeds`, `[video, row, dim]`, for `pipe(**prompt.inputs(pipe))`.
+
+        Raises
+        ------
+        TypeError
+            If the rows of the pipeline's embeddings are not understood.
+        ValueError
+            If a word in parentheses is part of another one, is cut off, has pieces in common with one of another
+            weight, or has a weight that is too large for the embeddings' type.
+
+        Examples
+        --------
+        >>> for prompt in attnkit.expand_prompts("a [(flower:2.5)|(tree:3)]"):  # doctest: +SKIP
+        ...     with attnkit.capture(pipe, "maps.store", variation=prompt):
+        ...         pipe(**prompt.inputs(pipe))
+        """
+        from .capturing import weighting
+
+        return weighting.inputs(
+            pipe,
+            self,
+            method=method,
+            negative_prompt=negative_prompt,
+            guidance=guidance,
+            num_videos_per_prompt=num_videos_per_prompt,
+            max_sequence_length=max_sequence_length,
+            device=device,
+            dtype=dtype,
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """All of it: an object of what `attnkit prompt expand --format json` prints."""
         return asdict(self)
+
+
+def _escaped(word: str) -> str:
+    return word.replace("(", r"\(").replace(")", r"\)")
+
+
+def _digits(weight: float) -> str:
+    """A number as the grammar has it: without an exponent."""
+    return str(np.format_float_positional(weight, trim="-"))
 
 
 class Prompts:

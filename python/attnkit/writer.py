@@ -218,10 +218,13 @@ class StepBuffer:
                 f"an array of shape {list(values.shape)} has a batch axis (axis 1); "
                 "append one element of it: array[:, 0]"
             )
-        averaged = (values.shape[0] == 1, values.shape[-3] == 1) if values.ndim in (4, 5) else (False, False)
+        told = {**self._more, **(metadata or {})}
+        axes = (0, -3) if values.ndim in (4, 5) else ()
+        keys = zip(axes, ("block_idx", "head_idx"))
+        # One that has a number was chosen.
+        averaged = tuple(values.shape[axis] == 1 and told.get(key) is None for axis, key in keys) or (False, False)
         document = {
-            **self._more,
-            **(metadata or {}),
+            **told,
             **self._metadata,
             "token_word": token,
             "token_ids": [int(id) for id in token_ids],

@@ -379,7 +379,7 @@ impl StoreWriter {
             source: PathBuf::new(),
             source_dtype: array.source_dtype,
             source_arrays: Vec::new(),
-            lossy: serde_json::Map::new(),
+            lossy: metadata.exported.lossy.clone(),
         }
     }
 

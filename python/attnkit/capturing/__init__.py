@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from .. import _check
 from .._native import __version__
 from ..ingest import Path
+from ..prompts import Prompt
+from . import weighting
+from .models import clean_prompt
 from .options import Options
-from .videos import VideoId, VideoIds
+from .videos import VideoId, VideoIds, ids_of
 from .wanted import TrackedWord, WantedText, check_names, find_words, named_for
 from .writing import Beside, CapturedStep, StoreOfVideos, TextOfStep
 
@@ -54,6 +57,9 @@ class Capture:
         #: Their ids, once the first transformer runs: prompts may be encoded for another run, too.
         self._video_ids: list[str] = []
         self._seeds: list[int | None] = []
+        #: What the pipeline was called with: texts and embeddings.
+        self._given: tuple[str | list[str] | None, torch.Tensor | None] = None, None
+        self._weighting: str | None = None
         self._runs = 0
         self._beside: Beside | None = None
         self._origin: dict[str, Any] = {}
@@ -96,6 +102,7 @@ class Capture:
                 "calls: guidance is off (guidance_scale 1 or less), so that there is no unconditional call"
             )
         prompts, embeds = given.get("prompt"), given.get("prompt_embeds")
+        self._given = prompts, embeds
         known = self._options.prompt if prompts is None else prompts
         if known is None and self._options.words != [] and "cond" in self._options.calls:
             raise ValueError(
@@ -103,9 +110,13 @@ class Capture:
                 "positions= and words=[]"
             )
         texts: list[str | None] = [known] if known is None or isinstance(known, str) else list(known)
-        # Embeddings hold the repeats already.
-        each = (given.get("num_videos_per_prompt") or 1) if embeds is None else max(1, embeds.shape[0] // len(texts))
-        max_length = given.get("max_sequence_length")
+        if self._options.variation is not None:
+            texts = [self._options.variation.prompt] * len(texts)
+        if embeds is None:
+            each, max_length = given.get("num_videos_per_prompt") or 1, given.get("max_sequence_length")
+        else:
+            # They hold the repeats already, and have rows for what was not cut off.
+            each, max_length = max(1, embeds.shape[0] // len(texts)), embeds.shape[1]
         negative = given.get("negative_prompt")
         if negative is None and given.get("negative_prompt_embeds") is None:
             negative = ""
@@ -127,7 +138,9 @@ class Capture:
         if prompt is None:
             check_names(words, "positions")
             return WantedText(None, words, None)
-        found, length = self._find(prompt, options.words, max_length, "words")
+        variation = options.variation
+        emphases = None if variation is None else weighting.emphases(self._pipe, variation, max_length)
+        found, length = self._find(prompt, options.words, max_length, "words", emphases)
         if not found and not words and not options.groups:
             raise ValueError(f"words: {prompt!r} has no word in parentheses; name those to capture with words=[...]")
         check_names(words + found, "words")
@@ -144,10 +157,13 @@ class Capture:
         return WantedText(prompt, found, length)
 
     def _find(
-        self, prompt: str, words: list[tuple[str, float | None]] | None, max_length: int | None, argument: str
+        self,
+        prompt: str,
+        words: list[tuple[str, float | None]] | None,
+        max_length: int | None,
+        argument: str,
+        emphases: list[weighting.Emphasis] | None = None,
     ) -> tuple[list[TrackedWord], int]:
-        from .hooks import clean_prompt
-
         return find_words(
             self._pipe.tokenizer,
             clean_prompt(self._pipe),
@@ -156,6 +172,7 @@ class Capture:
             occurrence=self._options.occurrence,
             max_length=max_length,
             argument=argument,
+            emphases=emphases,
         )
 
     def _seed(self, generator: Any, has_latents: bool) -> None:
@@ -172,6 +189,8 @@ class Capture:
     def _begin_step(self) -> bool:
         """A transformer begins a step, with the first of which the videos get their ids: whether maps are wanted."""
         if not self._video_ids:
+            if self._options.variation is not None:
+                self._weighting = weighting.applied(self._pipe, self._options.variation, *self._given)
             self._video_ids = [self._ids.give(prompt or "") for prompt in self._prompts]
             self.videos += self._video_ids
         return self._options.wants(self._place()[1])
@@ -222,6 +241,7 @@ class Capture:
                 skipped=forward.skipped,
                 text=self._text(of_video, forward),
                 origin=self._origin,
+                weighting=self._weighting,
             )
             if self._on_step is not None:
                 self._on_step(captured)
@@ -265,6 +285,7 @@ def capture(
     rollups: bool = True,
     metadata: Mapping[str, Any] | None = None,
     single_writer: bool = False,
+    variation: Prompt | None = None,
 ) -> Capture:
     """Stores the cross-attention maps of words while a pipeline of diffusers generates.
 
@@ -311,6 +332,10 @@ def capture(
         As for `attnkit.StoreWriter`.
     metadata : mapping, optional
         More to keep of each step: what JSON can hold.
+    variation : attnkit.Prompt, optional
+        The prompt, one of those of a template, with its words and their weights; its template and its number are
+        stored, too. The pipeline is to be called with `**variation.inputs(pipe)`. A word is captured where it is in
+        parentheses, and videos are `prompt_007_vid001`, … by its id.
 
     Raises
     ------
@@ -341,9 +366,13 @@ def capture(
         every=every,
         dtype=dtype,
         average=average,
+        variation=variation,
     )
     path = None if store is None else _check.path(store)
-    of_writer = {"codec": codec, "rollups": rollups, "single_writer": single_writer}
+    of_writer: dict[str, Any] = {"codec": codec, "rollups": rollups, "single_writer": single_writer}
+    if variation is not None:
+        of_writer |= {name: getattr(variation, name) for name in ("prompt_id", "template", "variation")}
+        video_id = ids_of(variation.prompt_id, variation.prompt, path) if video_id is None else video_id
     into = None if path is None else StoreOfVideos(path, of_writer, dict(metadata or {}))
     return Capture(pipe, options, VideoIds(video_id, path), into, on_step)
 

@@ -11,7 +11,6 @@ import contextlib
 import functools
 import inspect
 import math
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -101,15 +100,6 @@ def _making_noise(original: Callable[..., Any], capture: Capture) -> Callable[..
     return prepare_latents
 
 
-def clean_prompt(pipe: Any) -> Callable[[str], str]:
-    """What a pipeline does to a prompt before it is cut into pieces."""
-    for kind in type(pipe).__mro__:
-        clean = getattr(sys.modules.get(kind.__module__), "prompt_clean", None)
-        if clean is not None:
-            return clean  # type: ignore[no-any-return]
-    return lambda prompt: prompt
-
-
 @dataclass(frozen=True)
 class Forward:
     """What a transformer was run for.
@@ -143,7 +133,7 @@ class _Forwards:
     def __init__(self, name: str, model: Any, capture: Capture, stack: contextlib.ExitStack) -> None:
         self._name, self._model, self._capture = name, model, capture
         #: Which call the pipeline says that it is.
-        self._context: str | None = None
+        self._context: Any = None
         #: Where it does not: run, step, and how many forwards it had.
         self._place, self._count = (-1, -1), 0
         self._record: _Record | None = None
@@ -179,10 +169,11 @@ class _Forwards:
 
         return cache_context
 
-    def _call(self) -> str:
+    def _call(self) -> Literal["cond", "uncond"]:
         """Which call of guidance a forward is."""
         if self._context is not None:
-            return self._context
+            call: Literal["cond", "uncond"] = self._context
+            return call
         pipeline = type(self._capture._pipe).__name__
         if pipeline not in models.CONDITIONAL_FIRST:
             raise RuntimeError(

@@ -1,7 +1,9 @@
-"""The models whose cross-attention is understood: where it is, and the grid of its queries."""
+"""The models whose cross-attention is understood: where it is, the grid of its queries, and what becomes of prompts."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -49,3 +51,12 @@ def grid_of(model: Any, latents: torch.Tensor) -> tuple[int, int, int]:
     """(frames, height, width) of a model's queries, from its latents `[video, channel, frame, height, width]`."""
     frames, height, width = (size // patch for size, patch in zip(latents.shape[2:], model.config.patch_size))
     return frames, height, width
+
+
+def clean_prompt(pipe: Any) -> Callable[[str], str]:
+    """What a pipeline does to a prompt before it is cut into pieces."""
+    for kind in type(pipe).__mro__:
+        clean = getattr(sys.modules.get(kind.__module__), "prompt_clean", None)
+        if clean is not None:
+            return clean  # type: ignore[no-any-return]
+    return lambda prompt: prompt

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .. import _check
+from ..prompts import Prompt
 from ..tokenizing import weighted
 
 #: The calls of classifier-free guidance, as pipelines of diffusers name them.
@@ -30,6 +31,7 @@ class Options:
     every: int
     dtype: str
     average: set[str]
+    variation: Prompt | None
 
     @classmethod
     def checked(
@@ -48,6 +50,7 @@ class Options:
         every: int,
         dtype: str,
         average: str | Iterable[str],
+        variation: Prompt | None,
     ) -> Options:
         """Of what was given.
 
@@ -58,6 +61,8 @@ class Options:
         """
         if dtype not in ("float16", "float32"):
             raise ValueError(f"dtype: {dtype!r} is neither float16 nor float32")
+        if variation is not None and prompt not in (None, variation.prompt):
+            raise ValueError(f"prompt: {prompt!r} is not that of the variation, {variation.prompt!r}")
         of_calls = _chosen_names("calls", calls, CALLS)
         if not of_calls:
             raise ValueError("calls: none; the conditional one is 'cond'")
@@ -82,7 +87,7 @@ class Options:
             words=asked,
             negative_words=of_negative,
             positions=fixed,
-            prompt=prompt,
+            prompt=prompt if variation is None else variation.prompt,
             occurrence=occurrence if occurrence == "all" else _check.within("occurrence", occurrence, 0, 2**31),
             calls=of_calls,
             groups=groups,
@@ -92,6 +97,7 @@ class Options:
             every=_check.positive("every", every) or 1,
             dtype=dtype,
             average=set(_chosen_names("average", average, ("blocks", "heads"))),
+            variation=variation,
         )
 
     def wants(self, step: int) -> bool:

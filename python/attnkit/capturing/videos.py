@@ -12,6 +12,40 @@ from ..store import open as open_store
 VideoId = Union[str, Sequence[str], "Callable[[str, int], str]", None]
 
 
+def ids_of(prompt_id: str, prompt: str, store: str | None) -> Callable[[str, int], str]:
+    """Ids of the videos of a prompt that has an id: `prompt_007_vid001`, … behind those that the store has.
+
+    Raises
+    ------
+    ValueError
+        If the store has videos of another prompt by that id.
+    """
+    first = 1
+    for video_id, other in _videos(store):
+        prefix, _, rest = video_id.partition("_vid")
+        if prefix != prompt_id or not rest.isdigit():
+            continue
+        if other != prompt:
+            raise ValueError(
+                f"variation: {video_id} of the store is of {other!r}, and {prompt_id} of {prompt!r}: name the videos "
+                "with video_id=, or expand all templates at once, which numbers their prompts through"
+            )
+        first = max(first, int(rest) + 1)
+    return lambda _, number: f"{prompt_id}_vid{first + number:03}"
+
+
+def _videos(path: str | None) -> list[tuple[str, str | None]]:
+    """Ids and prompts of a store, if there is one."""
+    if path is None:
+        return []
+    try:
+        store = open_store(path)
+    except (NotAStoreError, FileNotFoundError):
+        return []
+    videos = store.sql("SELECT DISTINCT video_id, prompt FROM steps ORDER BY video_id")
+    return list(zip(videos["video_id"], videos["prompt"]))
+
+
 class VideoIds:
     """Gives out ids: those that were asked for, or as generators number them, behind what the store has."""
 
@@ -19,9 +53,9 @@ class VideoIds:
         self._asked = asked
         self._given: list[str] = []
         #: Of each prompt: its number, and how many videos it has.
-        self._prompts: dict[str, list[int]] = {}
+        self._prompts: dict[str | None, list[int]] = {}
         self._next = 0
-        if store is not None and asked is None:
+        if asked is None:
             self._read(store)
 
     def give(self, prompt: str) -> str:
@@ -47,14 +81,9 @@ class VideoIds:
         self._given.append(video_id)
         return video_id
 
-    def _read(self, path: str) -> None:
+    def _read(self, path: str | None) -> None:
         """Takes note of the videos that a store has."""
-        try:
-            store = open_store(path)
-        except (NotAStoreError, FileNotFoundError):
-            return
-        videos = store.sql("SELECT DISTINCT video_id, prompt FROM steps ORDER BY video_id")
-        for video_id, prompt in zip(videos["video_id"], videos["prompt"]):
+        for video_id, prompt in _videos(path):
             prefix, _, rest = video_id.partition("_vid")
             digits = prefix.removeprefix("prompt_")
             if prefix == digits or not digits.isdigit() or not rest.isdigit():

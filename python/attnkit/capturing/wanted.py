@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ..tokenizing import emphasised, tokens
+from .weighting import Emphasis, weight_of
 
 #: What the tokens of the unconditional call are called: those of the negative prompt, and its groups.
 UNCONDITIONAL = "uncond:"
@@ -90,19 +91,23 @@ def find_words(
     occurrence: int | Literal["all"],
     max_length: int | None,
     argument: str,
+    emphases: list[Emphasis] | None = None,
 ) -> tuple[list[TrackedWord], int]:
-    """The words of a prompt, by default those it has in parentheses, and its number of pieces.
+    """The words of a prompt, by default those it has in parentheses, and its number of pieces. Of a variation, the
+    emphases are known: they tell which of equal words are meant, and the weights.
 
     Raises
     ------
     ValueError
         If the prompt lacks one of them.
     """
-    words = emphasised(prompt) if asked is None else list(asked)
+    if asked is None:
+        asked = emphasised(prompt) if emphases is None else [(word, None) for word in {one.word: 0 for one in emphases}]
+    words = list(asked)
     cut = tokens(tokenizer, clean(prompt), [clean(word) for word, _ in words], max_length=max_length)
     found = []
     for (word, weight), where in zip(words, cut.words):
-        places = where.occurrences
+        places = [one.rows for one in emphases or [] if one.word == word] or where.occurrences
         if not places:
             raise ValueError(f"{argument}: {cut.prompt!r} has no word {word!r}{_near(word, cut.prompt)}")
         if occurrence != "all" and occurrence >= len(places):
@@ -112,6 +117,8 @@ def find_words(
             )
         chosen = places if occurrence == "all" else [places[occurrence]]
         rows = [row for place in chosen for row in place]
+        if emphases is not None:
+            weight = weight_of(word, weight, rows, emphases)
         ids, texts = [cut.ids[row] for row in rows], [cut.pieces[row] for row in rows]
         found.append(TrackedWord(word, weight, rows, ids, texts))
     return found, len(cut.ids)

@@ -50,6 +50,8 @@ class CapturedStep:
         Statistics of the whole text axis, where groups were asked for.
     origin : dict
         What ran: `scheduler`, `model_id`, `library_versions`.
+    weighting : str or None
+        How the weights of the words act, where it is known: the `method` of `attnkit.Prompt.inputs`.
     """
 
     video_id: str
@@ -71,6 +73,7 @@ class CapturedStep:
     skipped: list[int]
     text: TextOfStep | None
     origin: dict[str, Any]
+    weighting: str | None
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,7 @@ def metadata_of(step: CapturedStep) -> dict[str, Any]:
         "skipped": step.skipped or None,
         "block_idx": step.blocks,
         "head_idx": step.heads,
+        "weighting": step.weighting,
         **step.origin,
     }
     return {key: value for key, value in told.items() if value is not None}
