@@ -219,10 +219,12 @@ class StepBuffer:
                 "append one element of it: array[:, 0]"
             )
         told = {**self._more, **(metadata or {})}
-        axes = (0, -3) if values.ndim in (4, 5) else ()
-        keys = zip(axes, ("block_idx", "head_idx"))
-        # One that has a number was chosen.
-        averaged = tuple(values.shape[axis] == 1 and told.get(key) is None for axis, key in keys) or (False, False)
+        is_step = values.ndim in (4, 5)
+        # A single one that has a number was chosen.
+        averaged = (
+            is_step and values.shape[0] == 1 and told.get("block_idx") is None,
+            is_step and values.shape[-3] == 1 and told.get("head_idx") is None,
+        )
         document = {
             **told,
             **self._metadata,

@@ -191,7 +191,7 @@ def test_videos_of_a_template_have_their_own_word_each_and_its_weight(tmp_path: 
     ]
     analyzer = attnkit.AttentionAnalyzer(path)
     metadata = analyzer.load_metadata("prompt_001_vid001", "tree", 2)
-    assert metadata["weighting"] == "interpolate" and metadata["token_positions"] == [2]
+    assert metadata["weighting"] == "interpolate" and metadata["positions"] == [2]
     # The maps are those of embeddings that are weighted here.
     embeds, negative = own(pipe, first)
     embeds[:, 2] = embeds[:, 6] + 2.5 * (embeds[:, 2] - embeds[:, 6])

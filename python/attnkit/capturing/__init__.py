@@ -13,9 +13,11 @@ from .._native import __version__
 from ..ingest import Path
 from ..prompts import Prompt
 from . import weighting
+from .dumping import DumpOfVideos, directories_of, videos_of
 from .models import clean_prompt
 from .options import Options
-from .videos import VideoId, VideoIds, ids_of
+from .settings import Settings, read_settings
+from .videos import VideoId, VideoIds, ids_of, videos_of_store
 from .wanted import TrackedWord, WantedText, check_names, find_words, named_for
 from .writing import Beside, CapturedStep, StoreOfVideos, TextOfStep
 
@@ -31,6 +33,15 @@ __all__ = ["Capture", "CapturedStep", "TextOfStep", "TrackedWord", "capture"]
 _NEEDED = {"torch": "2.4", "diffusers": "0.33"}
 #: Libraries whose versions are told.
 _LIBRARIES = ("torch", "diffusers", "transformers")
+#: What settings can say, and what holds where neither they nor arguments do.
+_SETTABLE: Mapping[str, Any] = {
+    "every": 1,
+    "dtype": "float16",
+    "average": (),
+    "downsample": 1,
+    "storage_format": "numpy",
+    "compress_attention": False,
+}
 
 
 class Capture:
@@ -47,7 +58,7 @@ class Capture:
         pipe: Any,
         options: Options,
         ids: VideoIds,
-        store: StoreOfVideos | None,
+        store: StoreOfVideos | DumpOfVideos | None,
         on_step: Callable[[CapturedStep], None] | None,
     ) -> None:
         self.videos: list[str] = []
@@ -77,16 +88,18 @@ class Capture:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._attached.close()
+        interrupted = error is not None
         try:
             if self._beside is not None:
                 self._beside.close()
         except BaseException as failed:
+            interrupted = True
             # It is what ended the generation, where that went on to another step.
             if failed is not error:
                 raise
         finally:
             if self._store is not None:
-                self._store.close()
+                self._store.close(interrupted=interrupted)
 
     def __repr__(self) -> str:
         return f"<attnkit.Capture of {type(self._pipe).__name__}: {len(self.videos)} videos>"
@@ -129,6 +142,10 @@ class Capture:
             of_call = texts if call == "cond" else of_negative
             of_texts = {text: found[call](text) for text in dict.fromkeys(of_call)}
             self._wanted[call] = [of_texts[text] for text in of_call for _ in range(each)]
+        if isinstance(self._store, DumpOfVideos):
+            for wanted in self._wanted.values():
+                for of_text in wanted:
+                    directories_of(word.word for word in of_text.words)
         self._prompts = [text for text in texts for _ in range(each)]
         self._seeds = [None] * len(self._prompts)
 
@@ -231,7 +248,7 @@ class Capture:
                 guidance_scale=None if guidance is None else float(guidance),
                 model=forward.model,
                 call=forward.call,
-                grid=forward.grid,
+                grid=forward.grid if of_video.pooled is None else of_video.pooled.grid,
                 video_size=self._video_size(forward.latents),
                 words=named,
                 maps={name.word: found[word.word] for name, word in zip(named, words)},
@@ -242,6 +259,7 @@ class Capture:
                 text=self._text(of_video, forward),
                 origin=self._origin,
                 weighting=self._weighting,
+                pooled=of_video.pooled,
             )
             if self._on_step is not None:
                 self._on_step(captured)
@@ -276,9 +294,14 @@ def capture(
     blocks: Iterable[int] | None = None,
     heads: Iterable[int] | None = None,
     steps: Iterable[int] | None = None,
-    every: int = 1,
-    dtype: Literal["float16", "float32"] = "float16",
-    average: Literal["blocks", "heads"] | Iterable[Literal["blocks", "heads"]] = (),
+    every: int | None = None,
+    dtype: Literal["float16", "float32"] | None = None,
+    average: Literal["blocks", "heads"] | Iterable[Literal["blocks", "heads"]] | None = None,
+    downsample: int | None = None,
+    settings: Settings | None = None,
+    format: Literal["store", "dump"] = "store",
+    storage_format: Literal["numpy", "torch"] | None = None,
+    compress_attention: bool | None = None,
     video_id: VideoId = None,
     on_step: Callable[[CapturedStep], None] | None = None,
     codec: Literal["fast", "balanced", "small", "none"] = "balanced",
@@ -297,7 +320,7 @@ def capture(
     pipe : pipeline of diffusers
         For WAN 2.1 or 2.2, VACE or SkyReels-V2.
     store : path, optional
-        The store; created if it is not there. Each step is committed as it ends.
+        The store, or the directory of a dump; created if it is not there. Each step is committed as it ends.
     words : str or sequence of str, optional
         Words of the prompt, or several words in a row; `(flower:2.5)` is stored with its weight. Default: those that
         the prompt has in parentheses. A word that the prompt lacks is refused before anything is computed.
@@ -318,12 +341,20 @@ def capture(
         Which of equal words; 0 is the first.
     blocks, heads, steps : sequence of int, optional
         Only these.
-    every : int
-        Only steps whose number is a multiple of this.
-    dtype : str
-        Of the stored maps, which are computed in float32: `float16` or `float32`.
-    average : str or sequence of str
-        Average over `blocks`, `heads` or both.
+    every : int, optional
+        Only steps whose number is a multiple of this. Default: 1.
+    dtype : str, optional
+        Of the stored maps, which are computed in float32: `float16` (the default) or `float32`.
+    average : str or sequence of str, optional
+        Average over `blocks`, `heads` or both. Default: neither.
+    downsample : int, optional
+        Average height and width of the grid in squares of this size (lossy). Default: 1.
+    settings : path or mapping, optional
+        The generator's `attention_analysis_settings`, a YAML file or what it holds; arguments count more.
+    format : str
+        `store`, or `dump` for the documented directory of step files.
+    storage_format, compress_attention : optional
+        Of a dump: `numpy` (the default) or `torch` files, and whether they are compressed with gzip.
     video_id : str, sequence of str or function of (prompt, number), optional
         Default: `prompt_000_vid001`, … behind those of the store.
     on_step : function of CapturedStep, optional
@@ -352,6 +383,21 @@ def capture(
     _require_versions()
     if store is None and on_step is None:
         raise ValueError("store: name a store to write into, or a function that gets each step as on_step=")
+    if format not in ("store", "dump"):
+        raise ValueError(f"format: {format!r} is neither store nor dump")
+    given = {
+        "every": every,
+        "dtype": dtype,
+        "average": average,
+        "downsample": downsample,
+        "storage_format": storage_format,
+        "compress_attention": compress_attention,
+    }
+    of_dumps = [name for name in ("storage_format", "compress_attention") if given[name] is not None]
+    if of_dumps and format != "dump":
+        raise ValueError(f'{of_dumps[0]}: is of a dump; say format="dump", too')
+    said = {name: value for name, value in given.items() if value is not None}
+    chosen = {**_SETTABLE, **({} if settings is None else read_settings(settings)), **said}
     options = Options.checked(
         words=words,
         negative_words=negative_words,
@@ -363,18 +409,26 @@ def capture(
         blocks=blocks,
         heads=heads,
         steps=steps,
-        every=every,
-        dtype=dtype,
-        average=average,
+        every=chosen["every"],
+        dtype=chosen["dtype"],
+        average=chosen["average"],
+        downsample=chosen["downsample"],
         variation=variation,
     )
     path = None if store is None else _check.path(store)
-    of_writer: dict[str, Any] = {"codec": codec, "rollups": rollups, "single_writer": single_writer}
-    if variation is not None:
-        of_writer |= {name: getattr(variation, name) for name in ("prompt_id", "template", "variation")}
-        video_id = ids_of(variation.prompt_id, variation.prompt, path) if video_id is None else video_id
-    into = None if path is None else StoreOfVideos(path, of_writer, dict(metadata or {}))
-    return Capture(pipe, options, VideoIds(video_id, path), into, on_step)
+    into: StoreOfVideos | DumpOfVideos | None = None
+    if path is not None and format == "dump":
+        kinds = {"storage_format": chosen["storage_format"], "compress": chosen["compress_attention"]}
+        into = DumpOfVideos(path, metadata=metadata, **kinds)
+    elif path is not None:
+        of_writer: dict[str, Any] = {"codec": codec, "rollups": rollups, "single_writer": single_writer}
+        if variation is not None:
+            of_writer |= {name: getattr(variation, name) for name in ("prompt_id", "template", "variation")}
+        into = StoreOfVideos(path, of_writer, dict(metadata or {}))
+    known = [] if path is None or video_id is not None else (videos_of if format == "dump" else videos_of_store)(path)
+    if variation is not None and video_id is None:
+        video_id = ids_of(variation.prompt_id, variation.prompt, known)
+    return Capture(pipe, options, VideoIds(video_id, known), into, on_step)
 
 
 def _require_versions() -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -201,7 +200,7 @@ class _Forwards:
             # Looked at once for all steps, as it waits for the device.
             self._texts[call] = (text, self._capture._columns(call, text))
         grid = models.grid_of(model, latents)
-        sizes = (len(self._blocks), len(self._heads), math.prod(grid))
+        sizes = (len(self._blocks), len(self._heads), grid)
         columns = self._texts[call][1]
         maps = [Maps(self._capture._options, of_video, *sizes, latents.device) for of_video in columns]
         self._record = _Record(call, grid, tuple(latents.shape[2:]), text.shape[1], maps, set())

@@ -7,11 +7,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .options import Options
+from .pooling import Pooling
 from .softmax import Keys, TextStatistics, columns, columns_and_statistics
 from .wanted import TrackedWord
 
 if TYPE_CHECKING:
     import torch
+
+#: (frames, height, width)
+Grid = tuple[int, int, int]
 
 
 class Columns:
@@ -43,16 +47,18 @@ class Maps:
     """
 
     def __init__(
-        self, options: Options, columns: Columns, blocks: int, heads: int, spatial: int, device: torch.device
+        self, options: Options, columns: Columns, blocks: int, heads: int, grid: Grid, device: torch.device
     ) -> None:
         import torch
 
         self.columns = columns
         self.statistics: dict[int, TextStatistics] = {}
+        self.pooled = Pooling(options.downsample, grid) if options.downsample > 1 else None
         self._over_blocks, self._over_heads = ("blocks" in options.average, "heads" in options.average)
         self._dtype = torch.float16 if options.dtype == "float16" else torch.float32
         self._has_statistics, self._device, self._seen = options.groups, device, 0
-        self._of_block = (heads, spatial, len(columns))
+        self._of_block = (heads, math.prod(grid), len(columns))
+        spatial = math.prod(grid if self.pooled is None else self.pooled.grid)
         shape = (1 if self._over_blocks else blocks, 1 if self._over_heads else heads, spatial, len(columns))
         if self._over_blocks:
             # Means are of float32, whatever is stored.
@@ -66,7 +72,8 @@ class Maps:
         """The softmax of one block, `[head, spatial, dim]` and `[head, text, dim]`."""
         import torch
 
-        is_in_place = self._device.type == "cpu" and not self._over_blocks and not self._over_heads
+        is_averaged = self._over_blocks or self._over_heads or self.pooled is not None
+        is_in_place = self._device.type == "cpu" and not is_averaged
         out = self._maps[row] if is_in_place else torch.empty(self._of_block, device=self._device)
         if self._has_statistics:
             self.statistics[row] = columns_and_statistics(query, key, self.columns.keys, out)
@@ -76,6 +83,7 @@ class Maps:
         if is_in_place:
             return
         mean = out.mean(0, keepdim=True) if self._over_heads else out
+        mean = mean if self.pooled is None else self.pooled.pool(mean)
         if self._over_blocks:
             self._maps[0] += mean
         elif self._stream is None:

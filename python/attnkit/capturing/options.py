@@ -31,6 +31,7 @@ class Options:
     every: int
     dtype: str
     average: set[str]
+    downsample: int
     variation: Prompt | None
 
     @classmethod
@@ -50,6 +51,7 @@ class Options:
         every: int,
         dtype: str,
         average: str | Iterable[str],
+        downsample: int,
         variation: Prompt | None,
     ) -> Options:
         """Of what was given.
@@ -97,6 +99,7 @@ class Options:
             every=_check.positive("every", every) or 1,
             dtype=dtype,
             average=set(_chosen_names("average", average, ("blocks", "heads"))),
+            downsample=_check.positive("downsample", downsample) or 1,
             variation=variation,
         )
 

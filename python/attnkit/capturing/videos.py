@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Union
 
 from ..errors import NotAStoreError
@@ -12,32 +12,30 @@ from ..store import open as open_store
 VideoId = Union[str, Sequence[str], "Callable[[str, int], str]", None]
 
 
-def ids_of(prompt_id: str, prompt: str, store: str | None) -> Callable[[str, int], str]:
-    """Ids of the videos of a prompt that has an id: `prompt_007_vid001`, … behind those that the store has.
+def ids_of(prompt_id: str, prompt: str, known: Iterable[tuple[str, str | None]]) -> Callable[[str, int], str]:
+    """Ids of the videos of a prompt that has an id: `prompt_007_vid001`, … behind those of (id, prompt) known.
 
     Raises
     ------
     ValueError
-        If the store has videos of another prompt by that id.
+        If there are videos of another prompt by that id.
     """
     first = 1
-    for video_id, other in _videos(store):
+    for video_id, other in known:
         prefix, _, rest = video_id.partition("_vid")
         if prefix != prompt_id or not rest.isdigit():
             continue
         if other != prompt:
             raise ValueError(
-                f"variation: {video_id} of the store is of {other!r}, and {prompt_id} of {prompt!r}: name the videos "
+                f"variation: {video_id}, which is there, is of {other!r}, and {prompt_id} of {prompt!r}: name the videos "
                 "with video_id=, or expand all templates at once, which numbers their prompts through"
             )
         first = max(first, int(rest) + 1)
     return lambda _, number: f"{prompt_id}_vid{first + number:03}"
 
 
-def _videos(path: str | None) -> list[tuple[str, str | None]]:
+def videos_of_store(path: str) -> list[tuple[str, str | None]]:
     """Ids and prompts of a store, if there is one."""
-    if path is None:
-        return []
     try:
         store = open_store(path)
     except (NotAStoreError, FileNotFoundError):
@@ -47,16 +45,16 @@ def _videos(path: str | None) -> list[tuple[str, str | None]]:
 
 
 class VideoIds:
-    """Gives out ids: those that were asked for, or as generators number them, behind what the store has."""
+    """Gives out ids: those that were asked for, or as generators number them, behind those of (id, prompt) known."""
 
-    def __init__(self, asked: VideoId, store: str | None) -> None:
+    def __init__(self, asked: VideoId, known: Iterable[tuple[str, str | None]]) -> None:
         self._asked = asked
         self._given: list[str] = []
         #: Of each prompt: its number, and how many videos it has.
         self._prompts: dict[str | None, list[int]] = {}
         self._next = 0
-        if asked is None:
-            self._read(store)
+        for video_id, prompt in known:
+            self._note(video_id, prompt)
 
     def give(self, prompt: str) -> str:
         """The id of the next video."""
@@ -81,14 +79,12 @@ class VideoIds:
         self._given.append(video_id)
         return video_id
 
-    def _read(self, path: str | None) -> None:
-        """Takes note of the videos that a store has."""
-        for video_id, prompt in _videos(path):
-            prefix, _, rest = video_id.partition("_vid")
-            digits = prefix.removeprefix("prompt_")
-            if prefix == digits or not digits.isdigit() or not rest.isdigit():
-                continue
-            self._next = max(self._next, int(digits) + 1)
-            known = self._prompts.setdefault(prompt, [int(digits), 0])
-            if known[0] == int(digits):
-                known[1] = max(known[1], int(rest))
+    def _note(self, video_id: str, prompt: str | None) -> None:
+        prefix, _, rest = video_id.partition("_vid")
+        digits = prefix.removeprefix("prompt_")
+        if prefix == digits or not digits.isdigit() or not rest.isdigit():
+            return
+        self._next = max(self._next, int(digits) + 1)
+        known = self._prompts.setdefault(prompt, [int(digits), 0])
+        if known[0] == int(digits):
+            known[1] = max(known[1], int(rest))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..writer import StoreWriter
+from .pooling import Pooling
 from .softmax import TextStatistics
 from .wanted import TrackedWord
 
@@ -52,6 +53,8 @@ class CapturedStep:
         What ran: `scheduler`, `model_id`, `library_versions`.
     weighting : str or None
         How the weights of the words act, where it is known: the `method` of `attnkit.Prompt.inputs`.
+    pooled : Pooling or None
+        How the maps were pooled: `grid` is theirs behind it.
     """
 
     video_id: str
@@ -73,7 +76,8 @@ class CapturedStep:
     skipped: list[int]
     text: TextOfStep | None
     origin: dict[str, Any]
-    weighting: str | None
+    weighting: str | None = None
+    pooled: Pooling | None = None
 
 
 @dataclass(frozen=True)
@@ -197,7 +201,8 @@ class StoreOfVideos:
                 metadata=self._metadata,
                 **self._options,
             )
-        with writer.step(step.step, step.timestep, metadata=metadata_of(step)) as of_step:
+        lossy = {} if step.pooled is None else {"attnkit": {"lossy": step.pooled.lossy}}
+        with writer.step(step.step, step.timestep, metadata={**metadata_of(step), **lossy}) as of_step:
             for word in step.words:
                 of_step.append(
                     word.word,
@@ -219,7 +224,7 @@ class StoreOfVideos:
                     heads=text.heads,
                 )
 
-    def close(self) -> None:
+    def close(self, *, interrupted: bool = False) -> None:
         """Ends the writing of all videos."""
         for writer in self._writers.values():
             writer.close()
