@@ -380,7 +380,7 @@ def test_what_is_not_understood_is_refused_by_name(tmp_path: Path) -> None:
     for options, said in [
         ({"blocks": [3]}, "blocks: .3. are not among the model's, 0 to 2"),
         ({"heads": []}, "heads"),
-        ({"average": "tokens"}, "neither blocks nor heads"),
+        ({"average": "tokens"}, "none of blocks, heads"),
         ({"dtype": "bfloat16"}, "neither float16 nor float32"),
     ]:
         with pytest.raises(ValueError, match=said), attnkit.capture(pipe, words=["flower"], on_step=print, **options):

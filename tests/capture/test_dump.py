@@ -19,7 +19,7 @@ from attnkit.capturing.dumping import DumpOfVideos, directories_of, videos_of
 from attnkit.capturing.pooling import Pooling
 from attnkit.capturing.writing import CapturedStep
 from steps import step
-from tiny import CALL, seeded
+from tiny import CALL, PROMPT, seeded
 
 FORMATS = {("numpy", False): ".npy", ("numpy", True): ".npy.gz", ("torch", False): ".pt", ("torch", True): ".pt.gz"}
 PROMPTS = ["two people and a flower", "a flower and two people"]
@@ -420,6 +420,23 @@ def test_an_ingest_of_a_pooled_dump_is_a_pooling_ingest_of_a_whole_one(tmp_path:
     assert arrays.shape == (3, 2, 3, 3, 2, 3, 2) and np.allclose(arrays, others, rtol=1e-6, atol=0)
 
 
+def test_a_pooled_store_says_so_as_a_pooling_ingest_of_a_whole_dump_does(tmp_path: Path) -> None:
+    call = {**CALL, "height": 48, "width": 80}
+    for name, options in [("whole", {"format": "dump"}), ("found", {"downsample": 2})]:
+        pipe = tiny.wan()
+        with attnkit.capture(pipe, tmp_path / name, ["flower"], dtype="float32", **options):
+            pipe(prompt=PROMPT, generator=seeded(), **call)
+    attnkit.ingest(tmp_path / "whole", tmp_path / "expected", downsample=2)
+    expected, found = (attnkit.open(tmp_path / name) for name in ("expected", "found"))
+    assert found.verify().ok
+    [one_word], [other] = (store.info().videos[0]["tokens"] for store in (expected, found))
+    assert one_word["lossy"] == other["lossy"] != {} and one_word["grid"] == other["grid"]
+    arrays, others = (
+        store.xarray("prompt_000_vid001", "flower")["attention"].to_numpy() for store in (expected, found)
+    )
+    assert np.allclose(arrays, others, rtol=1e-6, atol=0)
+
+
 def test_a_capture_by_settings_is_the_dump_that_they_ask_for(tmp_path: Path, pipe: Any) -> None:
     call = {**CALL, "height": 48, "width": 80, "num_inference_steps": 4}
     block = {
@@ -467,8 +484,6 @@ def test_what_no_dump_can_hold_is_refused_before_anything_is_computed(tmp_path: 
     for options, said in [
         ({"format": "zarr"}, "neither store nor dump"),
         ({"storage_format": "torch"}, "storage_format: is of a dump"),
-        ({"downsample": 2}, "downsample: a store cannot"),
-        ({"settings": {"spatial_downsample_factor": 2}}, "downsample: a store cannot"),
         ({"downsample": 0}, "downsample: 0 is less than 1"),
     ]:
         with pytest.raises(ValueError, match=said):

@@ -106,7 +106,7 @@ def test_the_tables_have_calls_groups_and_statistics(tmp_path: Path) -> None:
     ]
     assert text.select("step", "call", "block", "text_entropy", "sink_key").rows() == expected
     # Every question takes a group as it takes a word.
-    mean = store.average(token=":pad", over=["steps", "blocks", "heads"])
+    mean = store.average(token=":pad", over=["step", "block", "head"])
     exact = torch.stack([step.maps[":pad"].float() for step in steps if step.call == "cond"]).mean()
     assert abs(float(mean["mean"][0]) - float(exact)) < 1e-6
 
@@ -129,7 +129,8 @@ def test_embeddings_that_were_made_elsewhere_have_padding_too() -> None:
         assert torch.allclose(step.maps[":pad"], other.maps[":pad"], rtol=1e-5)
         assert torch.allclose(step.maps["x"], other.maps["flower"], rtol=1e-5)
     with pytest.raises(ValueError, match="has 4 pieces, its embeddings have 6 rows"):
-        captured(tiny.wan(), None, {**CALL, "prompt_embeds": embeds}, prompt="red flower tree")
+        with attnkit.capture(tiny.wan(), words="tree", prompt="red flower tree", groups=True, on_step=print) as capture:
+            capture._pipe(prompt_embeds=embeds, generator=seeded(), **CALL)
 
 
 REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [

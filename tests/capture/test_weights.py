@@ -297,7 +297,7 @@ def test_embeddings_may_be_made_within_a_capture_and_hold_several_videos(tmp_pat
     with attnkit.capture(pipe, path, variation=FLOWER) as again:
         pipe(**FLOWER.inputs(pipe), **CALL)
     assert capture.videos + again.videos == [f"prompt_000_vid00{number}" for number in (1, 2, 3, 4)]
-    with pytest.raises(ValueError, match="prompt_000_vid001 of the store is of 'a flower near a tree'"):
+    with pytest.raises(ValueError, match="prompt_000_vid001, which is there, is of 'a flower near a tree'"):
         attnkit.capture(pipe, path, variation=prompt_of("a (cat:2)"))
 
 

@@ -14,6 +14,7 @@ from ..ingest import Path
 from ..prompts import Prompt
 from . import weighting
 from .dumping import DumpOfVideos, directories_of, videos_of
+from .layouts import text_of
 from .models import clean_prompt
 from .options import Options
 from .settings import Settings, read_settings
@@ -76,9 +77,10 @@ class Capture:
         self._origin: dict[str, Any] = {}
 
     def __enter__(self) -> Capture:
-        from . import hooks
+        from . import hooks, joint
 
-        self._attached = hooks.attach(self._pipe, self)
+        attach = joint.attach if joint.understands(self._pipe) else hooks.attach
+        self._attached = attach(self._pipe, self)
         self._origin = _origin(self._pipe)
         if self._store is not None:
             self._beside = Beside(self._store.write)
@@ -181,14 +183,16 @@ class Capture:
         argument: str,
         emphases: list[weighting.Emphasis] | None = None,
     ) -> tuple[list[TrackedWord], int]:
+        text = text_of(self._pipe)
         return find_words(
-            self._pipe.tokenizer,
+            text.tokenizer,
             clean_prompt(self._pipe),
             prompt,
             words,
             occurrence=self._options.occurrence,
             max_length=max_length,
             argument=argument,
+            first=text.first,
             emphases=emphases,
         )
 
@@ -198,10 +202,19 @@ class Capture:
         if not has_latents and len(generators) == len(self._seeds):
             self._seeds = [None if one is None else _fresh_seed(one) for one in generators]
 
-    def _place(self) -> tuple[int, int]:
-        """Number of the run, and of the step."""
-        # None before the first step.
-        return self._runs, getattr(self._pipe.scheduler, "step_index", None) or 0
+    def _step(self) -> int:
+        scheduler = self._pipe.scheduler
+        step = getattr(scheduler, "step_index", None)
+        if step is not None:
+            return int(step)
+        # Before the first step, or of a scheduler that does not count them, as CogVideoX's.
+        current = getattr(self._pipe, "_current_timestep", None)
+        found = [] if current is None else (scheduler.timesteps == current).nonzero().flatten().tolist()
+        if not found and not hasattr(scheduler, "step_index"):
+            raise RuntimeError(
+                f"{type(scheduler).__name__} does not tell which step it is at, and nor does the pipeline"
+            )
+        return found[0] if found else getattr(scheduler, "begin_index", None) or 0
 
     def _begin_step(self) -> bool:
         """A transformer begins a step, with the first of which the videos get their ids: whether maps are wanted."""
@@ -210,7 +223,7 @@ class Capture:
                 self._weighting = weighting.applied(self._pipe, self._options.variation, *self._given)
             self._video_ids = [self._ids.give(prompt or "") for prompt in self._prompts]
             self.videos += self._video_ids
-        return self._options.wants(self._place()[1])
+        return self._options.wants(self._step())
 
     def _columns(self, call: str, text: torch.Tensor) -> list[Columns]:
         """What is wanted of each video's embedded text, `[video, text, dim]`."""
@@ -230,7 +243,7 @@ class Capture:
 
     def _end_forward(self, forward: Forward, maps: list[Maps]) -> None:
         """A transformer ran: its maps go where they are wanted."""
-        step = self._place()[1]
+        step = self._step()
         timesteps = self._pipe.scheduler.timesteps
         scale = "guidance_scale_2" if forward.model == "transformer_2" else "guidance_scale"
         guidance = getattr(self._pipe, f"_{scale}", None)
@@ -259,6 +272,7 @@ class Capture:
                 text=self._text(of_video, forward),
                 origin=self._origin,
                 weighting=self._weighting,
+                text_share=of_video.text_share(),
                 pooled=of_video.pooled,
             )
             if self._on_step is not None:
@@ -271,10 +285,10 @@ class Capture:
             return None
         return TextOfStep.of(maps.statistics, forward.blocks, forward.heads)
 
-    def _video_size(self, latents: tuple[int, int, int]) -> tuple[int, int, int] | None:
+    def _video_size(self, latents: tuple[int, int, int] | None) -> tuple[int, int, int] | None:
         of_time = getattr(self._pipe, "vae_scale_factor_temporal", None)
         of_space = getattr(self._pipe, "vae_scale_factor_spatial", None)
-        if of_time is None or of_space is None:
+        if of_time is None or of_space is None or latents is None:
             return None
         frames, height, width = latents
         return (frames - 1) * of_time + 1, height * of_space, width * of_space
@@ -312,13 +326,13 @@ def capture(
 ) -> Capture:
     """Stores the cross-attention maps of words while a pipeline of diffusers generates.
 
-    What is stored is the softmax over all of the text axis, for each step, block and head. The pipeline's output is the
-    same, to the bit, with and without capture.
+    What is stored is the softmax over all of the text axis, for each step, block and head; of joint attention, over text
+    and image. The pipeline's output is the same, to the bit, with and without capture.
 
     Parameters
     ----------
     pipe : pipeline of diffusers
-        For WAN 2.1 or 2.2, VACE or SkyReels-V2.
+        For WAN 2.1 or 2.2, VACE, SkyReels-V2, LTX-Video, CogVideoX, Flux or Stable Diffusion 3.
     store : path, optional
         The store, or the directory of a dump; created if it is not there. Each step is committed as it ends.
     words : str or sequence of str, optional

@@ -110,7 +110,7 @@ class Forward:
     call : str
         `cond` or `uncond`.
     grid, latents : tuple of int
-        (frames, height, width) of its queries and of its latents.
+        (frames, height, width) of its queries, and of its latents where they tell the size of the video.
     blocks, heads : list of int
         Numbers of those that are captured.
     skipped : list of int
@@ -120,7 +120,7 @@ class Forward:
     model: str
     call: Literal["cond", "uncond"]
     grid: tuple[int, int, int]
-    latents: tuple[int, int, int]
+    latents: tuple[int, int, int] | None
     blocks: list[int]
     heads: list[int]
     skipped: list[int]
@@ -179,7 +179,7 @@ class _Forwards:
                 f"the pipeline does not say which call of {self._name} is the conditional one, so that nothing could "
                 "be captured: pipelines of a later diffusers do"
             )
-        place = self._capture._place()
+        place = (self._capture._runs, self._capture._step())
         self._count = self._count + 1 if place == self._place else 1
         self._place = place
         if self._count > 2:
@@ -218,7 +218,8 @@ class _Forwards:
         query, self._query = self._query, None
         if key.shape[1] != record.text:
             raise RuntimeError(f"{self._name} has {key.shape[1]} keys for {record.text} rows of text")
-        with torch.no_grad():
+        # Under autocast, what is computed here would be of few digits.
+        with torch.no_grad(), torch.autocast(query.device.type, enabled=False):
             # [video, position, head x dim] -> [video, head, position, dim]
             query, key = (of_heads.unflatten(2, (heads, -1)).transpose(1, 2) for of_heads in (query, key))
             if len(self._heads) < heads:

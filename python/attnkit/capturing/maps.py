@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from .options import Options
@@ -26,7 +27,10 @@ class Columns:
 
     def __init__(self, words: Sequence[TrackedWord], count: int, alike: int, device: torch.device) -> None:
         self.words = list(words)
-        single = sorted({position for word in words if word.pooling == "each" for position in word.positions})
+        #: Those of single keys, which are the first columns.
+        self.single = single = sorted(
+            {position for word in words if word.pooling == "each" for position in word.positions}
+        )
         at = {position: column for column, position in enumerate(single)}
         sums = [word for word in words if word.pooling == "sum"]
         of_sums = {word.word: [len(single) + number] for number, word in enumerate(sums)}
@@ -52,7 +56,9 @@ class Maps:
         import torch
 
         self.columns = columns
+        #: Of blocks, by their rows: statistics of a text axis of its own, and of joint attention the text's share.
         self.statistics: dict[int, TextStatistics] = {}
+        self.shares: dict[int, torch.Tensor] = {}
         self.pooled = Pooling(options.downsample, grid) if options.downsample > 1 else None
         self._over_blocks, self._over_heads = ("blocks" in options.average, "heads" in options.average)
         self._dtype = torch.float16 if options.dtype == "float16" else torch.float32
@@ -69,16 +75,22 @@ class Maps:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def add(self, row: int, query: torch.Tensor, key: torch.Tensor) -> None:
-        """The softmax of one block, `[head, spatial, dim]` and `[head, text, dim]`."""
+        """The softmax of one block over the text, `[head, spatial, dim]` and `[head, text, dim]`."""
+        with self.of_block(row) as out:
+            if self._has_statistics:
+                self.statistics[row] = columns_and_statistics(query, key, self.columns.keys, out)
+            else:
+                columns(query, key, self.columns.keys, out)
+
+    @contextlib.contextmanager
+    def of_block(self, row: int) -> Iterator[torch.Tensor]:
+        """What the columns of a block are written into, `[head, spatial, column]`."""
         import torch
 
         is_averaged = self._over_blocks or self._over_heads or self.pooled is not None
         is_in_place = self._device.type == "cpu" and not is_averaged
         out = self._maps[row] if is_in_place else torch.empty(self._of_block, device=self._device)
-        if self._has_statistics:
-            self.statistics[row] = columns_and_statistics(query, key, self.columns.keys, out)
-        else:
-            columns(query, key, self.columns.keys, out)
+        yield out
         self._seen += 1
         if is_in_place:
             return
@@ -98,6 +110,16 @@ class Maps:
         with torch.cuda.stream(stream):
             self._maps[row].copy_(of_block, non_blocking=True)
         of_block.record_stream(stream)
+
+    def text_share(self) -> torch.Tensor | None:
+        """Of joint attention `[block, head]`, averaged as the maps are."""
+        import torch
+
+        if not self.shares:
+            return None
+        shares = torch.stack([share.cpu() for _, share in sorted(self.shares.items())])
+        axes = [axis for axis, over in enumerate((self._over_blocks, self._over_heads)) if over]
+        return shares.mean(axes, keepdim=True) if axes else shares
 
     def finish(self) -> dict[str, torch.Tensor]:
         """Of each word, `[block, head, spatial, token]` in memory of the CPU."""

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from .layouts import LAYOUTS
+
 if TYPE_CHECKING:
     import torch
 
@@ -35,7 +37,7 @@ def cross_attentions(model: torch.nn.Module) -> list[torch.nn.Module]:
     """
     name = type(model).__name__
     if name not in _WAN:
-        raise TypeError(f"{name}: its cross-attention is not understood; that of {', '.join(_WAN)} is")
+        raise TypeError(f"{name}: its cross-attention is not understood; that of {', '.join((*_WAN, *LAYOUTS))} is")
     found = [getattr(block, "attn2", None) for block in model.blocks]
     odd = [
         number

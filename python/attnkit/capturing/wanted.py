@@ -91,10 +91,11 @@ def find_words(
     occurrence: int | Literal["all"],
     max_length: int | None,
     argument: str,
+    first: int = 0,
     emphases: list[Emphasis] | None = None,
 ) -> tuple[list[TrackedWord], int]:
     """The words of a prompt, by default those it has in parentheses, and its number of pieces. Of a variation, the
-    emphases are known: they tell which of equal words are meant, and the weights.
+    emphases are known: they tell which of equal words are meant, and the weights. The first row of the text is `first`.
 
     Raises
     ------
@@ -120,8 +121,8 @@ def find_words(
         if emphases is not None:
             weight = weight_of(word, weight, rows, emphases)
         ids, texts = [cut.ids[row] for row in rows], [cut.pieces[row] for row in rows]
-        found.append(TrackedWord(word, weight, rows, ids, texts))
-    return found, len(cut.ids)
+        found.append(TrackedWord(word, weight, [first + row for row in rows], ids, texts))
+    return found, first + len(cut.ids)
 
 
 def check_names(words: list[TrackedWord], argument: str) -> None:

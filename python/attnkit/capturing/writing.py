@@ -39,8 +39,8 @@ class CapturedStep:
     words : list of TrackedWord
         The words and groups.
     maps : dict
-        Of each word a CPU tensor `[block, head, spatial, token]`: softmax over all of the text axis. NaN where a block
-        did not run.
+        Of each word a CPU tensor `[block, head, spatial, token]`: softmax over all of the text axis, and over the image
+        too where `text_share` is told. NaN where a block did not run.
     blocks, heads : list of int or None
         Their numbers, where only some were captured.
     text_length : int or None
@@ -53,6 +53,9 @@ class CapturedStep:
         What ran: `scheduler`, `model_id`, `library_versions`.
     weighting : str or None
         How the weights of the words act, where it is known: the `method` of `attnkit.Prompt.inputs`.
+    text_share : tensor or None
+        `[block, head]`, where text and image have one softmax: the share of it that all the text has, the mean over
+        positions. Maps are not renormalised by it.
     pooled : Pooling or None
         How the maps were pooled: `grid` is theirs behind it.
     """
@@ -77,6 +80,7 @@ class CapturedStep:
     text: TextOfStep | None
     origin: dict[str, Any]
     weighting: str | None = None
+    text_share: torch.Tensor | None = None
     pooled: Pooling | None = None
 
 
@@ -168,6 +172,9 @@ def metadata_of(step: CapturedStep) -> dict[str, Any]:
         "weighting": step.weighting,
         **step.origin,
     }
+    if step.text_share is not None:
+        share = [[round(head, 6) for head in block] for block in step.text_share.tolist()]
+        told |= {"attention": "joint", "renormalised": False, "text_share": share}
     return {key: value for key, value in told.items() if value is not None}
 
 
