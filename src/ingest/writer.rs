@@ -108,8 +108,8 @@ impl StoreWriter {
         })
     }
 
-    /// Writes and commits a step of a word. Returns false, and writes nothing, if the store has it already with the same
-    /// values.
+    /// Writes and commits a step of a word. Returns false, and writes nothing, if the store has it already with the
+    /// same values.
     ///
     /// `metadata` is what a dump would have beside the step: `timestep`, `prompt`, `seed`, `video_height` and so on.
     ///
@@ -127,8 +127,9 @@ impl StoreWriter {
         Ok(is_new == [true])
     }
 
-    /// Writes a step of several words, and what is known of the whole text axis at this step, which is one commit: all of
-    /// it is in the store, or nothing. Returns which words were new; the others are there already with the same values.
+    /// Writes a step of several words, and what is known of the whole text axis at this step, which is one commit: all
+    /// of it is in the store, or nothing. Returns which words were new; the others are there already with the same
+    /// values.
     ///
     /// # Errors
     /// As [`append`](Self::append), or if a word is there twice.

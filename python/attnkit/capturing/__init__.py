@@ -326,8 +326,8 @@ def capture(
 ) -> Capture:
     """Stores the cross-attention maps of words while a pipeline of diffusers generates.
 
-    What is stored is the softmax over all of the text axis, for each step, block and head; of joint attention, over text
-    and image. The pipeline's output is the same, to the bit, with and without capture.
+    What is stored is the softmax over all of the text axis, for each step, block and head; of joint attention, over
+    text and image. The pipeline's output is the same, to the bit, with and without capture.
 
     Parameters
     ----------
@@ -345,8 +345,8 @@ def capture(
         Words of the negative prompt, for the unconditional call.
     groups : bool
         Capture all other keys too, as tokens of their own: `:eos`, the end token, `:rest`, the text that is in none of
-        the words, and `:pad`, the padding behind the text. With the words their sum is 1 at each position. Statistics of
-        the whole text axis go into the table `text`.
+        the words, and `:pad`, the padding behind the text. With the words their sum is 1 at each position. Statistics
+        of the whole text axis go into the table `text`.
     positions : mapping, optional
         Of names, rows of the text axis, for embeddings that were made elsewhere.
     prompt : str, optional

@@ -27,8 +27,8 @@ def ids_of(prompt_id: str, prompt: str, known: Iterable[tuple[str, str | None]])
             continue
         if other != prompt:
             raise ValueError(
-                f"variation: {video_id}, which is there, is of {other!r}, and {prompt_id} of {prompt!r}: name the videos "
-                "with video_id=, or expand all templates at once, which numbers their prompts through"
+                f"variation: {video_id}, which is there, is of {other!r}, and {prompt_id} of {prompt!r}: name the "
+                "videos with video_id=, or expand all templates at once, which numbers their prompts through"
             )
         first = max(first, int(rest) + 1)
     return lambda _, number: f"{prompt_id}_vid{first + number:03}"
