@@ -31,7 +31,7 @@ class IngestReport(Report):
         if there were no prompts to look in.
     contents : dict, optional
         What the store holds of the dump now: `videos`, different `words`, `prompts` and `seeds`, and videos
-        `without_seed`. None of a watch.
+        `without_seed`, and `weighted`: videos of a generator with other weights than 1. None of a watch.
     bytes_in, bytes_out : int
         Bytes of the ingested steps' files, and bytes written.
     seconds : float

@@ -197,7 +197,7 @@ class Store:
         return self._ask("list", filter=maps, table=table, arrange=_arranged(sort, limit, columns))
 
     def sql(self, statement: str) -> Result:
-        """Rows of a SELECT over the tables `steps` and `heads`, in the dialect of Polars.
+        """Rows of a SELECT over the tables `steps`, `heads` and `text`, in the dialect of Polars.
 
         Parameters
         ----------

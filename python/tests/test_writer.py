@@ -653,3 +653,103 @@ def test_nothing_is_cleaned_up_under_a_writer(
     assert run_attnkit("gc", tmp_path / "store").returncode == 0
     assert_holds(tmp_path / "store", {step: maps(step) for step in range(5)})
     clean(tmp_path / "store")
+
+
+def test_the_words_of_a_step_are_there_together_or_not_at_all(tmp_path: Path, verified: Callable[[Path], None]) -> None:
+    store = tmp_path / "store"
+    with StoreWriter(store, VIDEO, "a flower near a tree", metadata={"note": "x"}) as writer:
+        for number in range(3):
+            with writer.step(number, 999.0 - number, metadata={"call": "cond"}) as step:
+                for word in ("flower", "tree"):
+                    step.append(word, maps(number), metadata={"positions": [1], "extra": word})
+                assert not (store / "index/steps").is_dir() or len(attnkit.open(store).steps) == 2 * number
+            assert len(attnkit.open(store).steps) == 2 * (number + 1)
+        with pytest.raises(ZeroDivisionError), writer.step(3, 996.0) as step:
+            step.append("flower", maps(3))
+            _ = 1 / 0
+        with (
+            pytest.raises(attnkit.WriteError, match="step 3 of 'flower' is there twice"),
+            writer.step(3, 996.0) as step,
+        ):
+            step.append("flower", maps(3))
+            step.append("flower", maps(3))
+        with pytest.raises(attnkit.WriteError, match="already, with other values"), writer.step(2, 997.0) as step:
+            step.append("cat", maps(2))
+            step.append("flower", maps(7))
+        buffer = writer.step(2, 997.0)
+        buffer.append("flower", maps(2), metadata={"call": "cond"})
+        buffer.append("cat", maps(2))
+        assert buffer.commit() == {"flower": False, "cat": True}
+        assert writer.step(5, 900.0).commit() == {}
+    for word in ("flower", "tree"):
+        assert_holds(store, {step: maps(step) for step in range(3)}, word=word)
+    rows = table(store, "steps").filter(token="tree")
+    assert rows["call"].to_list() == ["cond"] * 3 and rows["positions"].to_list() == [[1]] * 3
+    assert rows["pieces"].to_list() == [1] * 3 and rows["pooling"].to_list() == ["each"] * 3
+    metadata = attnkit.AttentionAnalyzer(store).load_metadata(VIDEO, "tree", 1)
+    assert (metadata["extra"], metadata["note"], metadata["call"], metadata["positions"]) == ("tree", "x", "cond", [1])
+    verified(store)
+
+
+def test_what_is_known_of_the_text_axis_is_a_table_for_all(tmp_path: Path, verified: Callable[[Path], None]) -> None:
+    polars, duckdb, pandas = (pytest.importorskip(name) for name in ("polars", "duckdb", "pandas"))
+    store = tmp_path / "store"
+    entropy = np.arange(12.0).reshape(2, 2, 3) + 0.25
+    sinks = np.arange(12).reshape(2, 2, 3) % 5
+    with StoreWriter(store, VIDEO, "a flower") as writer:
+        for number in range(2):
+            with writer.step(number, 999.0 - number) as step:
+                step.append(WORD, maps(number))
+                step.text("cond", entropy[number], sinks[number], entropy[number] / 100, blocks=[4, 7])
+                step.text("uncond", entropy[number][:1], sinks[number][:1], entropy[number][:1], sum_error=[[0, 0, 1]])
+        with pytest.raises(ValueError, match="expected"):
+            writer.step(2, 9.0).text("cond", [1.0], [1], [1.0])
+        with pytest.raises(ValueError, match="3 numbers|numbers for"):
+            writer.step(2, 9.0).text("cond", entropy[0], sinks[0], entropy[0], blocks=[1, 2, 3])
+        with pytest.raises(ValueError, match="call"), writer.step(2, 9.0) as step:
+            step.append(WORD, maps(2))
+            step.text("condition", entropy[0], sinks[0], entropy[0])  # type: ignore[arg-type]
+    expected = [
+        (VIDEO, call, number, block, head, entropy[number, row, head], sinks[number, row, head], mass, error)
+        for number in range(2)
+        for call, blocks in (("cond", (4, 7)), ("uncond", (0,)))
+        for row, block in enumerate(blocks)
+        for head in range(3)
+        for mass in [entropy[number, row, head] / (100 if call == "cond" else 1)]
+        for error in [None if call == "cond" else float(head == 2)]
+    ]
+    glob = f"{store}/index/text/*.parquet"
+    assert polars.read_parquet(glob).rows() == expected
+    assert duckdb.sql(f"FROM '{glob}'").fetchall() == expected
+    assert len(pandas.read_parquet(store / "index/text")) == len(expected)
+    assert attnkit.open(store).sql("SELECT * FROM text").to_polars().rows() == expected
+    highest = (
+        "SELECT steps.token, MAX(text_entropy) AS m FROM text JOIN steps USING (video_id, step) GROUP BY steps.token"
+    )
+    assert attnkit.open(store).sql(highest)["m"].tolist() == [11.25]
+    verified(store)
+    # A word that an ingest adds keeps it, one that it replaces does not.
+    write_dump(tmp_path / "dump", 1, SHAPE, VIDEO, "tree")
+    attnkit.ingest(tmp_path / "dump", store)
+    assert polars.read_parquet(glob).rows() == expected
+    verified(store)
+    write_dump(tmp_path / "other", 1, SHAPE, VIDEO, WORD)
+    attnkit.ingest(tmp_path / "other", store, replace=True)
+    assert polars.read_parquet(glob).rows() == []
+    verified(store)
+
+
+def test_flipped_bits_of_the_text_axis_are_found(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    with StoreWriter(store, VIDEO, "a flower") as writer, writer.step(0, 9.0) as step:
+        step.append(WORD, maps(0))
+        step.text(None, [[1.0]], [[1]], [[1.0]])
+    part = store / "index/text" / f"{VIDEO}.parquet"
+    whole = part.read_bytes()
+    for place in range(0, len(whole), 97):
+        part.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert not attnkit.open(store).verify().ok, place
+        with pytest.warns(attnkit.DamageWarning):
+            assert len(attnkit.open(store).sql("SELECT * FROM text")) == 0
+    part.write_bytes(whole)
+    assert attnkit.open(store).verify().ok

@@ -350,12 +350,19 @@ fn describe(report: &Report, args: &IngestArgs) -> String {
     if !report.quarantined.is_empty() {
         lines.push("what was left out is named above; mend it and run the same command again".into());
     }
+    if let Some(weighted) = report.contents.map(|contents| contents.weighted).filter(|&weighted| weighted > 0) {
+        lines.push(format!(
+            "weights of words ({}) are what was asked for; a generator may have put them one piece too late: \
+             docs/capture.md, Weights",
+            units::count(weighted, "video")
+        ));
+    }
     lines.push(format!("store: {}", args.store.display()));
     lines.join("\n") + "\n"
 }
 
 fn describe_contents(contents: DumpContents) -> String {
-    let DumpContents { videos, words, prompts, seeds, without_seed } = contents;
+    let DumpContents { videos, words, prompts, seeds, without_seed, weighted: _ } = contents;
     let counts = [(videos, "video"), (words, "word"), (prompts, "prompt"), (seeds, "seed")];
     let counts: Vec<String> = counts.into_iter().map(|(count, what)| units::count(count, what)).collect();
     let unknown = if without_seed > 0 {

@@ -212,6 +212,8 @@ pub struct DumpContents {
     pub seeds: u64,
     /// Videos whose seed is not known.
     pub without_seed: u64,
+    /// Videos of a generator that have words of other weights than 1: that is what was asked for.
+    pub weighted: u64,
 }
 
 /// What tells the videos of an ingest apart.
@@ -219,6 +221,7 @@ pub struct DumpContents {
 pub(super) struct Seen {
     videos: u64,
     without_seed: u64,
+    weighted: u64,
     words: BTreeSet<String>,
     prompts: BTreeSet<String>,
     seeds: BTreeSet<i128>,
@@ -226,10 +229,12 @@ pub(super) struct Seen {
 
 impl Seen {
     pub fn add<'a>(&mut self, rows: impl Iterator<Item = &'a StepRow>) {
-        let (mut is_empty, mut has_seed) = (true, false);
+        let (mut is_empty, mut has_seed, mut is_weighted) = (true, false, false);
         for row in rows {
             is_empty = false;
             has_seed |= row.seed.is_some();
+            // Of captured ones the model is told.
+            is_weighted |= row.provenance.model.is_none() && row.weight.is_some_and(|weight| weight != 1.0);
             self.seeds.extend(row.seed);
             if !self.words.contains(&row.token) {
                 self.words.insert(row.token.clone());
@@ -240,11 +245,13 @@ impl Seen {
         }
         self.videos += u64::from(!is_empty);
         self.without_seed += u64::from(!is_empty && !has_seed);
+        self.weighted += u64::from(is_weighted);
     }
 
     pub fn merge(&mut self, other: Self) {
         self.videos += other.videos;
         self.without_seed += other.without_seed;
+        self.weighted += other.weighted;
         self.words.extend(other.words);
         self.prompts.extend(other.prompts);
         self.seeds.extend(other.seeds);
@@ -257,6 +264,7 @@ impl Seen {
             prompts: self.prompts.len() as u64,
             seeds: self.seeds.len() as u64,
             without_seed: self.without_seed,
+            weighted: self.weighted,
         }
     }
 }

@@ -445,6 +445,8 @@ impl Drop for StoreWriter {
 #[cfg(test)]
 #[cfg(feature = "query")]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::dtype::Dtype;
     use crate::json::Json;
@@ -498,6 +500,51 @@ mod tests {
             let all = Average::new(Filter::parse("token = 'flower'").unwrap()).run(&store, &Silent).unwrap();
             assert_eq!(all.table.height(), usize::try_from(steps).unwrap());
         }
+    }
+
+    fn text_row(step: i32, head: i32) -> TextRow {
+        let call = Some(crate::provenance::Call::Cond);
+        TextRow { call, step, block: 0, head, text_entropy: 1.5, sink_key: 3, sink_mass: 0.5, sum_error: Some(1e-7) }
+    }
+
+    #[test]
+    fn the_words_of_a_step_are_one_commit_with_what_is_known_of_its_text() {
+        let dir = tempfile::tempdir().unwrap();
+        let small = [2, 3, 12, 1];
+        let mut writer = StoreWriter::open(dir.path(), "v1", WriterOptions::default()).unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let mut generations = BTreeSet::new();
+        for number in 0..4 {
+            let (array, metadata) = (step(small, number), metadata(number));
+            let word = |token| WordStep { token, weight: None, array: &array, metadata: &metadata };
+            let text = [text_row(number, 0), text_row(number, 1)];
+            let words = [word("flower"), word("tree"), word(":pad")];
+            assert_eq!(writer.append_words(number, &words, &text).unwrap(), [true; 3]);
+            assert_eq!(writer.append_words(number, &words, &text).unwrap(), [false; 3]);
+            let snapshot = store.snapshot();
+            let index = snapshot.read_video("v1").unwrap().unwrap();
+            assert!(generations.insert(index.generation.clone()));
+            let (generation, rows) = snapshot.read_text("v1").unwrap().unwrap();
+            assert_eq!((generation, rows.num_rows()), (index.generation, 2 * (usize::try_from(number).unwrap() + 1)));
+        }
+        // Of words one of which does not fit, none is written.
+        let (array, other, metadata) = (step(small, 4), step([2, 3, 13, 1], 4), metadata(4));
+        let fits = WordStep { token: "flower", weight: None, array: &array, metadata: &metadata };
+        let before = store.snapshot().read_video("v1").unwrap();
+        for words in [[fits, WordStep { token: "tree", array: &other, ..fits }], [fits, fits]] {
+            let refused = writer.append_words(4, &words, &[]).unwrap_err().to_string();
+            assert!(refused.contains("[2, 3, 13, 1]") || refused.contains("twice"), "{refused}");
+        }
+        assert_eq!(store.snapshot().read_video("v1").unwrap(), before);
+        // A word alone is a commit that keeps the text's rows.
+        assert!(writer.append("flower", None, 4, &array, &metadata).unwrap());
+        drop(writer);
+        verified(&store);
+        assert_eq!(store.garbage().unwrap(), []);
+        let rows = store.snapshot().read_text("v1").unwrap().unwrap().1.num_rows();
+        assert_eq!(rows, 8);
+        let counted = crate::query::Sql::new("SELECT step, COUNT(*) AS n FROM text GROUP BY step").run(&store).unwrap();
+        assert_eq!(counted.table.height(), 4);
     }
 
     #[test]

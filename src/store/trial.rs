@@ -167,6 +167,56 @@ fn a_commit_that_was_interrupted_is_a_writers_to_finish_and_no_readers() {
 }
 
 #[test]
+fn a_commit_of_three_parts_is_finished_wherever_it_was_interrupted() {
+    const TEXT: &str = "index/text/v.parquet";
+    let row = |step: i32| TextRow {
+        call: None,
+        step,
+        block: 0,
+        head: 0,
+        text_entropy: 1.0,
+        sink_key: 0,
+        sink_mass: 1.0,
+        sum_error: None,
+    };
+    for published in 0..=3 {
+        for (store, storage, _dir) in stores() {
+            let commit = |values: &[f32], base: Option<&str>| {
+                let (index, heads) = written(&store, values);
+                let rows: Vec<TextRow> = index.rows.iter().map(|of_step| row(of_step.step)).collect();
+                let text = text_batch(VIDEO, &rows).unwrap();
+                assert!(store.commit(&index, &heads, Some(&text), base).unwrap());
+                (index, text)
+            };
+            let (old, old_text) = commit(&[1.0], None);
+            let before = [TEXT, HEADS, STEPS].map(|key| storage.get(key).unwrap());
+            let (new, new_text) = commit(&[1.0, 2.0], Some(&old.generation));
+            let after = [TEXT, HEADS, STEPS].map(|key| storage.get(key).unwrap());
+            let staged = [layout::staged_text, layout::staged_heads, layout::staged_steps];
+            for part in published..3 {
+                storage.put([TEXT, HEADS, STEPS][part], &before[part]).unwrap();
+                storage.write(&staged[part](VIDEO, &new.generation), &after[part]).unwrap();
+            }
+            let snapshot = store.snapshot();
+            let (of_commit, whole) = if published == 3 { (&new, 1) } else { (&old, usize::from(published == 0)) };
+            assert_eq!(snapshot.read_video(VIDEO).unwrap().as_ref(), Some(of_commit));
+            assert_eq!(snapshot.text_of(&snapshot.parts().unwrap()).unwrap().len(), whole, "{published}");
+
+            store.mend(VIDEO).unwrap();
+            let snapshot = store.snapshot();
+            // Of one whose first part waits still, nothing is seen, and it is begun anew.
+            let (expected, text) = if published == 0 { (old, old_text) } else { (new, new_text) };
+            assert_eq!(snapshot.read_text(VIDEO).unwrap(), Some((expected.generation.clone(), text)));
+            assert_eq!(snapshot.read_video(VIDEO).unwrap(), Some(expected));
+            assert_eq!(snapshot.heads_of(&snapshot.parts().unwrap()).unwrap().len(), 1);
+            store.gc(&Silent).unwrap();
+            assert_eq!(store.garbage().unwrap(), []);
+            assert!(storage.get(TEXT).is_ok());
+        }
+    }
+}
+
+#[test]
 fn gc_finishes_what_was_interrupted_and_removes_what_no_commit_names() {
     for (store, storage, _dir) in stores() {
         let old = commit(&store, &[1.0]);

@@ -141,7 +141,7 @@ def test_a_column_of_the_other_table_is_told(finished, sql, store):
 
 
 def test_tables_and_their_columns_are_shown(finished, sql, store):
-    assert sorted(sql("SHOW TABLES").iloc[:, 0]) == ["heads", "steps"]
+    assert sorted(sql("SHOW TABLES").iloc[:, 0]) == ["heads", "steps", "text"]
     for table in ("steps", "HEADS"):
         columns = sql(f"DESCRIBE {table}")["column"].tolist()
         assert (

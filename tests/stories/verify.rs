@@ -521,6 +521,20 @@ fn stores_of_every_version_open_and_say_what_they_said() {
         };
         assert_eq!(circles("old.store"), circles("fresh.store"));
         assert_eq!(place.run(["gc", "old.store"]).ended(0).out, "nothing to remove\n");
+        // Columns that were added since are null, beside rows that have them.
+        let counted = || {
+            let statement = "SELECT COUNT(*) AS n, COUNT(pieces) AS told FROM steps";
+            let counts = place.run(["query", "sql", "old.store", statement, "--format", "csv"]).ended(0).out;
+            let counts = counts.lines().last().unwrap().split(',').map(|count| count.parse().unwrap());
+            counts.collect::<Vec<usize>>()
+        };
+        let [old, 0] = counted()[..] else { panic!("{:?}", counted()) };
+        let new = fixture("variants/torch");
+        place.run(["ingest", new.to_str().unwrap(), "--store", "old.store", "--prefix", "new", "-q"]).ended(0);
+        assert_eq!(counted(), [old + 6, 6]);
+        let unknown = ["query", "list", "old.store", "--where", "pieces IS NULL AND call IS NULL", "--format", "csv"];
+        assert_eq!(place.run(unknown).ended(0).out.lines().count(), old + 1);
+        place.run(["verify", "old.store"]).ended(0);
     }
 }
 

@@ -8,7 +8,7 @@ use super::Ask;
 use super::target::{OutputArgs, Target};
 use crate::query::{Question, Sql};
 
-/// SQL over the tables `steps` and `heads` (dialect of Polars), read-only.
+/// SQL over the tables `steps`, `heads` and `text` (dialect of Polars), read-only.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
