@@ -313,7 +313,7 @@ fn check_as_committed(
         if checked.faults.iter().all(|fault| fault.in_dump) {
             return checked;
         }
-        // Between its two renames, a commit has replaced one part only.
+        // Between its renames, a commit has replaced some parts only.
         if matches!(snapshot.read_heads(current), Ok(None)) || is_text_of_another_commit(snapshot, current) {
             std::thread::sleep(COMMIT);
         }

@@ -9,7 +9,7 @@
 
 from ._native import __version__
 from .analyzer import AttentionAnalyzer
-from .capturing import Capture, CapturedStep, capture
+from .capturing import Capture, CapturedStep, TextOfStep, TrackedWord, capture
 from .errors import (
     AttnkitError,
     DamageWarning,
@@ -31,7 +31,7 @@ from .result import Result
 from .store import Info, Store, open
 from .tokenizing import Tokens, tokens
 from .where import Where
-from .writer import StoreWriter
+from .writer import StepBuffer, StoreWriter
 
 __all__ = [
     "AttentionAnalyzer",
@@ -55,10 +55,13 @@ __all__ = [
     "Prompts",
     "QueryError",
     "Result",
+    "StepBuffer",
     "Store",
     "StoreError",
     "StoreWriter",
+    "TextOfStep",
     "Tokens",
+    "TrackedWord",
     "VerifyReport",
     "Where",
     "WriteError",

@@ -117,6 +117,19 @@ class StoreWriter:
     ) -> bool:
         """Write and commit the maps of one word at one step: a `step` of a single word.
 
+        Parameters
+        ----------
+        token : str
+            The tracked word.
+        step : int
+            The denoising step; the steps of a word come in ascending order, gaps are fine.
+        timestep : float
+            The scheduler's timestep.
+        array : numpy array or torch tensor
+            `[block, head, spatial, token]`.
+        weight, token_ids, token_texts, metadata : optional
+            As for `StepBuffer.append`.
+
         Returns
         -------
         bool

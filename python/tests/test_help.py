@@ -10,7 +10,14 @@ import attnkit
 import pytest
 from attnkit import result
 
-CLASSES = [attnkit.Store, attnkit.StoreWriter, attnkit.AttentionAnalyzer, attnkit.Where, result.Result]
+CLASSES = [
+    attnkit.Store,
+    attnkit.StoreWriter,
+    attnkit.StepBuffer,
+    attnkit.AttentionAnalyzer,
+    attnkit.Where,
+    result.Result,
+]
 
 
 def public() -> Iterator[tuple[str, Callable[..., Any], str]]:
