@@ -26,7 +26,7 @@ def public() -> Iterator[tuple[str, Callable[..., Any], str]]:
         function = getattr(attnkit, name)
         yield name, function, function.__doc__ or ""
     for of in CLASSES:
-        if of is not result.Result:  # made by questions alone
+        if of not in (attnkit.StepBuffer, result.Result):  # made by others alone
             yield of.__name__, of, of.__doc__ or ""
         for name, method in vars(of).items():
             if inspect.isfunction(method) and not name.startswith("_"):
