@@ -23,37 +23,45 @@ FLOWER, TREE = [1], [4]
 
 
 class BruteForce:
-    """Whole softmaxes of one of the calls, by wrapping the attention processors."""
+    """Whole softmaxes of one of the calls, by wrapping the attention processors; calls are told by their text."""
 
     def __init__(self, pipe: Any, wanted: str = "cond") -> None:
         self.maps: list[dict[int, torch.Tensor]] = []
-        self._call, self._wanted = None, wanted
+        self._wanted, self._is_wanted = wanted, False
+        self._texts: dict[str, torch.Tensor | None] = {}
+        self._encode = pipe.encode_prompt
+        pipe.encode_prompt = self._encoding
         for name in ("transformer", "transformer_2"):
             model = getattr(pipe, name, None)
             if model is not None:
-                self._watch(model)
+                model.register_forward_pre_hook(self._begin, with_kwargs=True)
+                for number, block in enumerate(model.blocks):
+                    block.attn2.processor = self._processor(number, block.attn2.processor)
 
-    def _watch(self, model: Any) -> None:
-        context = model.cache_context
+    def _encoding(self, *args: Any, **kwargs: Any) -> Any:
+        encoded = self._encode(*args, **kwargs)
+        self._texts = dict(zip(("cond", "uncond"), encoded))
+        return encoded
 
-        def cache_context(call: str, *args: Any, **kwargs: Any) -> Any:
-            if call == self._wanted:
-                self.maps.append({})
-            self._call = call
-            return context(call, *args, **kwargs)
-
-        model.__dict__["cache_context"] = cache_context
-        for number, block in enumerate(model.blocks):
-            block.attn2.processor = self._processor(number, block.attn2.processor)
+    def _begin(self, model: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        text = kwargs["encoder_hidden_states"]
+        expected = self._texts[self._wanted]
+        self._is_wanted = expected is not None and torch.equal(text, expected.to(text))
+        if self._is_wanted:
+            self.maps.append({})
 
     def _processor(self, number: int, original: Any) -> Any:
         def process(attention: Any, hidden: Any, text: Any = None, *args: Any, **kwargs: Any) -> Any:
-            if self._call == self._wanted:
+            text = kwargs.pop("encoder_hidden_states", text)
+            if self._is_wanted:
                 of_text = text[:, -512:] if attention.add_k_proj is not None else text
-                query = attention.norm_q(attention.to_q(hidden)).double()
-                key = attention.norm_k(attention.to_k(of_text)).double()
-                query, key = (x.unflatten(2, (attention.heads, -1)).transpose(1, 2) for x in (query, key))
-                logits = query @ key.transpose(2, 3) / query.shape[-1] ** 0.5
+                query = attention.norm_q(attention.to_q(hidden))
+                key = attention.norm_k(attention.to_k(of_text))
+                if torch.is_autocast_enabled("cpu"):
+                    query, key = query.to(torch.bfloat16), key.to(torch.bfloat16)
+                query, key = (x.double().unflatten(2, (attention.heads, -1)).transpose(1, 2) for x in (query, key))
+                with torch.autocast("cpu", enabled=False):
+                    logits = query @ key.transpose(2, 3) / query.shape[-1] ** 0.5
                 self.maps[-1][number] = logits.softmax(-1)
             return original(attention, hidden, text, *args, **kwargs)
 
@@ -66,7 +74,7 @@ class BruteForce:
 
 PIPELINES: dict[str, Any] = {
     "WAN 2.1": (tiny.wan, {}),
-    "WAN 2.1, Euler": (lambda: tiny.wan(euler=True), {}),
+    "WAN 2.1, Euler": (lambda: tiny.wan(scheduler=tiny.euler()), {}),
     "WAN 2.2": (lambda: tiny.wan(boundary_ratio=0.9), {}),
     "WAN 2.1 I2V": (tiny.wan_i2v, {"image": Image.new("RGB", (48, 32), "red")}),
     "VACE": (tiny.wan_vace, {}),
