@@ -262,8 +262,8 @@ class _Forwards:
         grid = (frames - self.references, height, width)
         if self._grid[0] == place[0] and self._grid[1] != grid:
             raise RuntimeError(
-                f"{self._name} has the grid {grid} at step {step}, and had {self._grid[1]} before; expected one for all "
-                "steps of a video: choose those before with steps="
+                f"{self._name} has the grid {grid} at step {step}, and had {self._grid[1]} before; expected one for "
+                "all steps of a video: choose those before with steps="
             )
         self._grid = (place[0], grid)
         of_video = (latents.shape[2] - self.references, *latents.shape[3:])
