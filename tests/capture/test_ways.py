@@ -1,4 +1,4 @@
-"""Every way in which a pipeline of WAN is run: maps against whole float64 softmaxes of the same way, the output untouched."""
+"""Every way in which a pipeline of WAN is run: maps against whole float64 softmaxes, the output untouched."""
 
 from __future__ import annotations
 
