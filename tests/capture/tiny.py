@@ -55,14 +55,18 @@ def need(*names: str) -> None:
         pytest.skip(f"diffusers {diffusers.__version__} has no {' and '.join(missing)}")
 
 
-def _made(pipeline: str, **parts: Any) -> Any:
-    """A pipeline of diffusers, if there is one of that name that takes these parts."""
-    need(pipeline)
-    kind = getattr(diffusers, pipeline)
+def _of(kind: Any, **parts: Any) -> Any:
+    """An object of diffusers; a test is skipped whose parts it does not know."""
     lacking = parts.keys() - inspect.signature(kind.__init__).parameters.keys()
     if lacking:
-        pytest.skip(f"{pipeline} of diffusers {diffusers.__version__} has no {' and '.join(sorted(lacking))}")
-    pipe = kind(**parts)
+        pytest.skip(f"{kind.__name__} of diffusers {diffusers.__version__} has no {' and '.join(sorted(lacking))}")
+    return kind(**parts)
+
+
+def _made(pipeline: str, **parts: Any) -> Any:
+    """A pipeline of diffusers, if there is one of that name."""
+    need(pipeline)
+    pipe = _of(getattr(diffusers, pipeline), **parts)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -128,7 +132,7 @@ def transformer(kind: Any = WanTransformer3DModel, *, seed: int = 0, **more: Any
 def _parts(dtype: torch.dtype, **vae: Any) -> dict[str, Any]:
     torch.manual_seed(1)
     sizes = {"base_dim": 3, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1, "temperal_downsample": [False, True, True]}
-    autoencoder = AutoencoderKLWan(z_dim=16, **sizes, **vae).eval()
+    autoencoder = _of(AutoencoderKLWan, z_dim=16, **sizes, **vae).eval()
     return {"tokenizer": tokenizer(), "text_encoder": text_encoder().to(dtype), "vae": autoencoder}
 
 

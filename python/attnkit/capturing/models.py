@@ -25,6 +25,8 @@ CONDITIONAL_FIRST = (
     "WanImageToVideoPipeline",
     "WanVACEPipeline",
     "WanVideoToVideoPipeline",
+    "SkyReelsV2Pipeline",
+    "SkyReelsV2ImageToVideoPipeline",
     "ChronoEditPipeline",
 )
 
