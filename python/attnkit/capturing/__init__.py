@@ -81,7 +81,6 @@ class Capture:
 
         attach = joint.attach if joint.understands(self._pipe) else hooks.attach
         self._attached = attach(self._pipe, self)
-        self._origin = _origin(self._pipe)
         if self._store is not None:
             self._beside = Beside(self._store.write)
         return self
@@ -112,6 +111,7 @@ class Capture:
         """The pipeline encodes its prompts: what is wanted is found, or refused, before anything is computed."""
         self._wanted, self._video_ids = {}, []
         self._runs += 1
+        self._origin = _origin(self._pipe)
         if "uncond" in self._options.calls and not given.get("do_classifier_free_guidance", True):
             raise ValueError(
                 "calls: guidance is off (guidance_scale 1 or less), so that there is no unconditional call"

@@ -10,12 +10,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import models
-from .maps import Columns, Maps
+from .layouts import plain
+from .maps import Columns, Grid, Maps
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 #: Attributes of pipelines that hold a transformer: WAN 2.2 has two.
 TRANSFORMERS = ("transformer", "transformer_2")
+#: Of a pipeline that is being captured.
+_CAPTURED = "_attnkit_captures"
 
 
 def attach(pipe: Any, capture: Capture) -> contextlib.ExitStack:
@@ -33,7 +37,10 @@ def attach(pipe: Any, capture: Capture) -> contextlib.ExitStack:
     ------
     TypeError
         If it is no pipeline whose attention is understood.
+    RuntimeError
+        If it is being captured already.
     """
+    models.require_steps(pipe)
     with contextlib.ExitStack() as stack:
         if not hasattr(pipe, "encode_prompt") or not hasattr(pipe, "scheduler"):
             raise TypeError(f"{type(pipe).__name__} has no encode_prompt and scheduler: it is no pipeline of diffusers")
@@ -41,17 +48,41 @@ def attach(pipe: Any, capture: Capture) -> contextlib.ExitStack:
         found = {name: model for name, model in found.items() if model is not None}
         if not found:
             raise TypeError(f"{type(pipe).__name__} has no transformer")
-        for name, model in found.items():
-            _Forwards(name, getattr(model, "_orig_mod", model), capture, stack)
-        _wrap(stack, pipe, "encode_prompt", functools.partial(_encoding, capture=capture))
+        if _CAPTURED in vars(pipe):
+            raise RuntimeError(f"{type(pipe).__name__} is being captured already: name all words in one capture")
+        vars(pipe)[_CAPTURED] = True
+        stack.callback(vars(pipe).pop, _CAPTURED)
+        forwards = [_Forwards(name, plain(model), capture, stack) for name, model in found.items()]
+        _require_one_size(forwards, capture)
+        if hasattr(pipe, "preprocess_conditions"):
+            _wrap(stack, pipe, "preprocess_conditions", functools.partial(_referring, forwards=forwards))
+        _wrap(stack, pipe, "encode_prompt", functools.partial(_encoding, capture=capture, hooked=found))
         if hasattr(pipe, "prepare_latents"):
             _wrap(stack, pipe, "prepare_latents", functools.partial(_making_noise, capture=capture))
         if any(_is_compiled(model) for model in found.values()):
             import torch
 
+            if not hasattr(torch.compiler, "set_stance"):
+                raise TypeError(f"a compiled model is captured with torch 2.6 or later; found {torch.__version__}")
+
             # Code that was compiled before knows no hooks.
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         return stack.pop_all()
+
+
+def _require_one_size(forwards: list[_Forwards], capture: Capture) -> None:
+    """Refuses models whose maps would be of several sizes, where these are stored as the steps of one video."""
+    average = capture._options.average
+    sizes = {
+        (1 if "blocks" in average else len(one._blocks), 1 if "heads" in average else len(one._heads))
+        for one in forwards
+    }
+    if capture._store is not None and len(sizes) > 1:
+        found = " and ".join(f"{one._name} {len(one._blocks)} blocks of {len(one._heads)} heads" for one in forwards)
+        raise ValueError(
+            f"of {found} would be captured; expected as many of each model, as the steps of a video are stored: choose "
+            "them with blocks= and heads=, or average="
+        )
 
 
 def _is_compiled(model: torch.nn.Module) -> bool:
@@ -74,11 +105,18 @@ def _wrap(stack: contextlib.ExitStack, owner: Any, name: str, wrapper: Callable[
     stack.callback(restore)
 
 
-def _encoding(original: Callable[..., Any], capture: Capture) -> Callable[..., Any]:
+def _encoding(original: Callable[..., Any], capture: Capture, hooked: dict[str, Any]) -> Callable[..., Any]:
     signature = inspect.signature(original)
+    compiled = [name for name, model in hooked.items() if _is_compiled(model)]
 
     @functools.wraps(original)
     def encode_prompt(*args: Any, **kwargs: Any) -> Any:
+        for name in TRANSFORMERS:
+            model = getattr(capture._pipe, name, None)
+            if plain(model) is not plain(hooked.get(name)):
+                raise RuntimeError(f"{name} is another model than when the capture began: begin one behind that")
+            if model is not None and _is_compiled(model) and name not in compiled:
+                raise RuntimeError(f"{name} was compiled since the capture began: compile it before")
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         capture._begin_run(bound.arguments)
@@ -97,6 +135,19 @@ def _making_noise(original: Callable[..., Any], capture: Capture) -> Callable[..
         return original(*args, **kwargs)
 
     return prepare_latents
+
+
+def _referring(original: Callable[..., Any], forwards: list[_Forwards]) -> Callable[..., Any]:
+    """VACE's images that are referred to: each is a frame of the latents, in front of those of the video."""
+
+    @functools.wraps(original)
+    def preprocess_conditions(*args: Any, **kwargs: Any) -> Any:
+        video, mask, images = original(*args, **kwargs)
+        for of_model in forwards:
+            of_model.references = len(images[0])
+        return video, mask, images
+
+    return preprocess_conditions
 
 
 @dataclass(frozen=True)
@@ -119,7 +170,7 @@ class Forward:
 
     model: str
     call: Literal["cond", "uncond"]
-    grid: tuple[int, int, int]
+    grid: Grid
     latents: tuple[int, int, int] | None
     blocks: list[int]
     heads: list[int]
@@ -131,10 +182,14 @@ class _Forwards:
 
     def __init__(self, name: str, model: Any, capture: Capture, stack: contextlib.ExitStack) -> None:
         self._name, self._model, self._capture = name, model, capture
+        #: Frames in front of those of the video.
+        self.references = 0
         #: Which call the pipeline says that it is.
         self._context: Any = None
-        #: Where it does not: run, step, and how many forwards it had.
-        self._place, self._count = (-1, -1), 0
+        #: Of each call, the run and the step that it was at last.
+        self._places: dict[str, tuple[int, int]] = {}
+        #: The run that was captured at last, and its grid.
+        self._grid: tuple[int, Grid | None] = (0, None)
         self._record: _Record | None = None
         self._query: torch.Tensor | None = None
         attentions = models.cross_attentions(model)
@@ -168,27 +223,31 @@ class _Forwards:
 
         return cache_context
 
-    def _call(self) -> Literal["cond", "uncond"]:
-        """Which call of guidance a forward is."""
-        if self._context is not None:
-            call: Literal["cond", "uncond"] = self._context
-            return call
-        pipeline = type(self._capture._pipe).__name__
-        if pipeline not in models.CONDITIONAL_FIRST:
-            raise RuntimeError(
-                f"the pipeline does not say which call of {self._name} is the conditional one, so that nothing could "
-                "be captured: pipelines of a later diffusers do"
-            )
-        place = (self._capture._runs, self._capture._step())
-        self._count = self._count + 1 if place == self._place else 1
-        self._place = place
-        if self._count > 2:
-            raise RuntimeError(f"{self._name} ran {self._count} times at one step; expected two calls of guidance")
-        return "cond" if self._count == 1 else "uncond"
+    def _call(self, place: tuple[int, int]) -> Literal["cond", "uncond"]:
+        """Which call of guidance a forward is, at a step of a run."""
+        if self._context is None:
+            if type(self._capture._pipe).__name__ not in models.CONDITIONAL_FIRST:
+                raise RuntimeError(
+                    f"the pipeline does not say which call of {self._name} is the conditional one, so that nothing "
+                    "could be captured: pipelines of a later diffusers do"
+                )
+            return "uncond" if self._places.get("cond") == place else "cond"
+        if self._context not in ("cond", "uncond"):
+            raise RuntimeError(f"the pipeline calls {self._name} for {self._context!r}; expected cond or uncond")
+        call: Literal["cond", "uncond"] = self._context
+        return call
 
     def _begin(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._record = self._query = None
-        call = self._call()
+        step, steps = self._capture._step(), len(self._capture._pipe.scheduler.timesteps)
+        place = (self._capture._runs, step)
+        call = self._call(place)
+        if place <= self._places.get(call, (1, -1)) or step >= steps:
+            raise RuntimeError(
+                f"{self._name} runs for call {call} of step {step} of {steps}, which was done, or no prompt was "
+                "encoded; expected each step once, in order: does another pipeline that has the same model run?"
+            )
+        self._places[call] = place
         if call not in self._capture._options.calls or not self._capture._begin_step():
             return
         given = inspect.signature(type(model).forward).bind_partial(model, *args, **kwargs).arguments
@@ -199,11 +258,20 @@ class _Forwards:
         if call not in self._texts or self._texts[call][0] is not text:
             # Looked at once for all steps, as it waits for the device.
             self._texts[call] = (text, self._capture._columns(call, text))
-        grid = models.grid_of(model, latents)
+        frames, height, width = models.grid_of(model, latents)
+        grid = (frames - self.references, height, width)
+        if self._grid[0] == place[0] and self._grid[1] != grid:
+            raise RuntimeError(
+                f"{self._name} has the grid {grid} at step {step}, and had {self._grid[1]} before; expected one for "
+                "all steps of a video: choose those before with steps="
+            )
+        self._grid = (place[0], grid)
+        of_video = (latents.shape[2] - self.references, *latents.shape[3:])
+        first = self.references * height * width
         sizes = (len(self._blocks), len(self._heads), grid)
         columns = self._texts[call][1]
-        maps = [Maps(self._capture._options, of_video, *sizes, latents.device) for of_video in columns]
-        self._record = _Record(call, grid, tuple(latents.shape[2:]), text.shape[1], maps, set())
+        maps = [Maps(self._capture._options, of_text, *sizes, latents.device) for of_text in columns]
+        self._record = _Record(call, grid, of_video, first, text.shape[1], maps, set())
 
     def _see_query(self, _: Any, args: Any, query: torch.Tensor) -> None:
         if self._record is not None:
@@ -216,8 +284,17 @@ class _Forwards:
         import torch
 
         query, self._query = self._query, None
-        if key.shape[1] != record.text:
-            raise RuntimeError(f"{self._name} has {key.shape[1]} keys for {record.text} rows of text")
+        found = (*query.shape[:2], *key.shape[:2])
+        expected = (len(record.maps), record.first + math.prod(record.grid), len(record.maps), record.text)
+        if found != expected:
+            raise RuntimeError(
+                f"{self._name} attends with queries and keys of {found} videos and positions; expected {expected}: "
+                "something splits its batch or its positions, such as FasterCache or context parallelism"
+            )
+        if torch.is_autocast_enabled(query.device.type):
+            # As it rounds what the attention is given.
+            dtype = torch.get_autocast_dtype(query.device.type)
+            query, key = query.to(dtype), key.to(dtype)
         # Under autocast, what is computed here would be of few digits.
         with torch.no_grad(), torch.autocast(query.device.type, enabled=False):
             # [video, position, head x dim] -> [video, head, position, dim]
@@ -225,7 +302,7 @@ class _Forwards:
             if len(self._heads) < heads:
                 query, key = query[:, self._heads], key[:, self._heads]
             for video, maps in enumerate(record.maps):
-                maps.add(row, query[video], key[video])
+                maps.add(row, query[video, :, record.first :], key[video])
         record.seen.add(row)
 
     def _end(self, model: Any, args: Any, output: Any) -> None:
@@ -247,8 +324,10 @@ class _Record:
     """The maps of one forward while its blocks run."""
 
     call: Literal["cond", "uncond"]
-    grid: tuple[int, int, int]
+    grid: Grid
     latents: tuple[int, int, int]
+    #: The first query that is of the video.
+    first: int
     #: Rows of its text.
     text: int
     #: Of each video.

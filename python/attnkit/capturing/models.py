@@ -16,6 +16,7 @@ _WAN = (
     "WanTransformer3DModel",
     "WanVACETransformer3DModel",
     "SkyReelsV2Transformer3DModel",
+    "ChronoEditTransformer3DModel",
 )
 
 #: Pipelines that run the conditional call first, and did before they said which is which.
@@ -24,7 +25,28 @@ CONDITIONAL_FIRST = (
     "WanImageToVideoPipeline",
     "WanVACEPipeline",
     "WanVideoToVideoPipeline",
+    "SkyReelsV2Pipeline",
+    "SkyReelsV2ImageToVideoPipeline",
+    "ChronoEditPipeline",
 )
+
+_IN_PASSES = "each frame has a timestep of its own, and a long video is made in several passes"
+#: Pipelines whose steps cannot be told, and why: neither they nor what derives from them can be captured.
+_REFUSED = {
+    "ModularPipeline": "a modular pipeline does not say which call of guidance runs; make a pipeline such as "
+    "diffusers.WanPipeline of its components, and capture that",
+    "SkyReelsV2DiffusionForcingPipeline": _IN_PASSES,
+    "SkyReelsV2DiffusionForcingImageToVideoPipeline": _IN_PASSES,
+    "SkyReelsV2DiffusionForcingVideoToVideoPipeline": _IN_PASSES,
+    "WanAnimatePipeline": "a video is made in segments, each of which has all steps",
+}
+
+
+def require_steps(pipe: Any) -> None:
+    """Refuses, as a TypeError, pipelines whose steps cannot be told."""
+    for kind in type(pipe).__mro__:
+        if kind.__name__ in _REFUSED:
+            raise TypeError(f"{type(pipe).__name__} cannot be captured: {_REFUSED[kind.__name__]}")
 
 
 def cross_attentions(model: torch.nn.Module) -> list[torch.nn.Module]:
