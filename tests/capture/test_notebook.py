@@ -1,7 +1,8 @@
-"""The notebook docs/capture.ipynb, run cell by cell; what is stored in it is what it shows.
+"""The notebook docs/capture.ipynb, run cell by cell, and the first examples of README.md and docs/capture.md.
 
-After a change of the notebook, or of what it shows, `python tests/capture/test_notebook.py` runs it and stores the
-outputs. Jupyter is not needed: what a cell shows is told as IPython tells it.
+What is stored in the notebook is what it shows. After a change of it, or of what it shows,
+`python tests/capture/test_notebook.py` runs it and stores the outputs. Jupyter is not needed: what a cell shows is told
+as IPython tells it.
 """
 
 from __future__ import annotations
@@ -19,11 +20,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import attnkit
+import diffusers
 import numpy as np
 import pytest
+import tiny
 from PIL import Image
 
-NOTEBOOK = Path(__file__).resolve().parents[2] / "docs/capture.ipynb"
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOK = ROOT / "docs/capture.ipynb"
 RENEW = "python tests/capture/test_notebook.py stores what the notebook shows now"
 #: A picture in HTML.
 EMBEDDED = re.compile(r'<img [^>]*src="data:image/png;base64,([^"]+)"')
@@ -79,6 +84,20 @@ def test_the_committed_notebook_is_small_and_of_no_machine(stored: dict[str, Any
     prose = "".join("".join(cell["source"]) for cell in stored["cells"] if cell["cell_type"] == "markdown")
     targets = re.findall(r"\]\(([^)#]+)[^)]*\)", prose)
     assert targets and all((NOTEBOOK.parent / target).exists() for target in targets)
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/capture.md"])
+def test_the_first_example_runs(document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    call = diffusers.WanPipeline.__call__
+    size = {**tiny.CALL, "num_inference_steps": 10}
+    monkeypatch.setattr(diffusers.WanPipeline, "__call__", lambda pipe, **given: call(pipe, **given, **size))
+    example = re.findall(r"^```python\n(.*?)^```$", (ROOT / document).read_text(), re.MULTILINE | re.DOTALL)[0]
+    names: dict[str, Any] = {"attnkit": attnkit, "pipe": tiny.wan()}
+    exec(compile(example, document, "exec"), names)
+    store = attnkit.open("maps.store")
+    assert store.evolution(token="flower")["step"].tolist() == list(range(10))
+    assert store.map("prompt_000_vid001", "tree", step=9).to_numpy().std() > 0
 
 
 def read() -> dict[str, Any]:
