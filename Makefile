@@ -20,9 +20,15 @@ FUZZ_TARGETS ?= npy npy_gzip npz torch torch_gzip gzip metadata summary settings
 TORTURE_ARGS ?=
 # More arguments for benches/python.py.
 PYTHON_BENCH_ARGS ?=
+# More arguments for benches/capture.py.
+CAPTURE_BENCH_ARGS ?=
 
 DENY_VERSION := 0.20.2
 DENY = $(ATTNKIT_CACHE)/cargo-deny-$(DENY_VERSION)
+
+# What the benchmark of capture is beside.
+CAPTURE_PEER := attention-map-diffusers==1.0.0
+CAPTURE_PEER_HOME = $(ATTNKIT_CACHE)/$(subst ==,-,$(CAPTURE_PEER))
 
 # The profile of the tests: release, with debug assertions and overflow checks in our own code (Cargo.toml).
 CHECKED := CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true
@@ -33,7 +39,8 @@ TARGET = $(subst $(CURDIR)/,,$(shell $(if $(CARGO_TARGET_DIR),CARGO_TARGET_DIR='
 VENV = $(ATTNKIT_CACHE)/venv-$(shell { cat $(REQUIREMENTS); $(PYTHON) --version; } 2>/dev/null | cksum | cut -d ' ' -f 1)
 TORCH_VENV = $(ATTNKIT_CACHE)/torch-$(shell { cat $(TORCH_REQUIREMENTS) tests/capture/environment.py; $(PYTHON) --version; } 2>/dev/null | cksum | cut -d ' ' -f 1)
 
-.PHONY: help build dist demo test test-torch test-torch-versions python torture fuzz bench lint lint-rust lint-python deny fmt clean need-rust need-python venv
+.PHONY: help build dist demo test test-torch test-torch-versions python torture fuzz bench bench-capture
+.PHONY: lint lint-rust lint-python deny fmt clean need-rust need-python venv
 
 help:
 	@echo 'make build   the attnkit binary'
@@ -45,7 +52,8 @@ help:
 	@echo 'make python  the Python package, into the environment of the tests'
 	@echo 'make torture every fault, power loss and flipped bit of which make test draws a sample: an hour or two'
 	@echo 'make fuzz    the readers, with inputs that a fuzzer makes up: a minute for each kind'
-	@echo 'make bench   speed of ingest, read-back, queries and Python, beside what users would use instead'
+	@echo 'make bench   speed of ingest, read-back, queries, Python and capture, beside what users would use instead'
+	@echo 'make bench-capture  what capture costs, alone: downloads as make test-torch does'
 	@echo 'make lint    formatting, clippy, types, documentation, licences of dependencies; no warning is let through'
 	@echo 'make fmt     format the Rust and Python code'
 	@echo 'make clean   remove everything that was built'
@@ -114,6 +122,15 @@ bench: need-rust venv
 	$(MAKE) python
 	"$(VENV)/bin/python" benches/python.py --attnkit "$(TARGET)/release/attnkit" \
 	  --synth "$(TARGET)/release/examples/synth" $(PYTHON_BENCH_ARGS)
+	$(MAKE) bench-capture
+
+# Of attention-map-diffusers nothing but itself is installed: what it needs to capture is in the environment.
+bench-capture: need-rust need-python
+	"$(PYTHON)" tests/capture/environment.py "$(TORCH_VENV)" $(TORCH_REQUIREMENTS)
+	$(call install,$(TORCH_VENV))
+	@test -e "$(CAPTURE_PEER_HOME)/ready" || { "$(TORCH_VENV)/bin/python" -m pip install --quiet --disable-pip-version-check \
+	  --no-deps --upgrade --target "$(CAPTURE_PEER_HOME)" $(CAPTURE_PEER) && touch "$(CAPTURE_PEER_HOME)/ready"; }
+	"$(TORCH_VENV)/bin/python" benches/capture.py --peer "$(CAPTURE_PEER_HOME)" $(CAPTURE_BENCH_ARGS)
 
 lint: lint-python lint-rust deny
 
