@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
@@ -14,19 +15,16 @@ from ..ingest import Path
 from ..prompts import Prompt
 from . import weighting
 from .dumping import DumpOfVideos, directories_of, videos_of
-from .layouts import text_of
-from .models import clean_prompt
 from .options import Options
+from .run import Run
 from .settings import Settings, read_settings
 from .videos import VideoId, VideoIds, ids_of, videos_of_store
-from .wanted import TrackedWord, WantedText, check_names, find_words, named_for
+from .wanted import TrackedWord, named_for
 from .writing import Beside, CapturedStep, StoreOfVideos, TextOfStep
 
 if TYPE_CHECKING:
-    import torch
-
     from .hooks import Forward
-    from .maps import Columns, Maps
+    from .maps import Maps
 
 __all__ = ["Capture", "CapturedStep", "TextOfStep", "TrackedWord", "capture"]
 
@@ -64,15 +62,12 @@ class Capture:
     ) -> None:
         self.videos: list[str] = []
         self._pipe, self._options, self._ids, self._store, self._on_step = pipe, options, ids, store, on_step
-        #: Of each call, what is wanted of each video of a run.
-        self._wanted: dict[str, list[WantedText]] = {}
-        #: Their ids, once the first transformer runs: prompts may be encoded for another run, too.
-        self._video_ids: list[str] = []
-        self._seeds: list[int | None] = []
-        #: What the pipeline was called with: texts and embeddings.
-        self._given: tuple[str | list[str] | None, torch.Tensor | None] = None, None
-        self._weighting: str | None = None
+        #: The last call of the pipeline, and its number.
+        self._last: Run | None = None
         self._runs = 0
+        #: Ids of its videos, once the first transformer runs: prompts may be encoded for another run, too.
+        self._video_ids: list[str] = []
+        self._weighting: str | None = None
         self._beside: Beside | None = None
         self._origin: dict[str, Any] = {}
 
@@ -107,100 +102,20 @@ class Capture:
 
     # What the hooks tell and ask.
 
+    @property
+    def _run(self) -> Run:
+        if self._last is None:
+            raise RuntimeError("the transformer runs, and no prompt was encoded since the capture began")
+        return self._last
+
     def _begin_run(self, given: Mapping[str, Any]) -> None:
         """The pipeline encodes its prompts: what is wanted is found, or refused, before anything is computed."""
-        self._wanted, self._video_ids = {}, []
-        self._runs += 1
+        self._runs, self._video_ids = self._runs + 1, []
+        self._last = Run(self._pipe, self._options, given)
         self._origin = _origin(self._pipe)
-        if "uncond" in self._options.calls and not given.get("do_classifier_free_guidance", True):
-            raise ValueError(
-                "calls: guidance is off (guidance_scale 1 or less), so that there is no unconditional call"
-            )
-        prompts, embeds = given.get("prompt"), given.get("prompt_embeds")
-        self._given = prompts, embeds
-        known = self._options.prompt if prompts is None else prompts
-        if known is None and self._options.words != [] and "cond" in self._options.calls:
-            raise ValueError(
-                "the pipeline gets prompt_embeds: say what they stand for with prompt=, or which rows are wanted with "
-                "positions= and words=[]"
-            )
-        texts: list[str | None] = [known] if known is None or isinstance(known, str) else list(known)
-        if self._options.variation is not None:
-            texts = [self._options.variation.prompt] * len(texts)
-        if embeds is None:
-            each, max_length = given.get("num_videos_per_prompt") or 1, given.get("max_sequence_length")
-        else:
-            # They hold the repeats already, and have rows for what was not cut off.
-            each, max_length = max(1, embeds.shape[0] // len(texts)), embeds.shape[1]
-        negative = given.get("negative_prompt")
-        if negative is None and given.get("negative_prompt_embeds") is None:
-            negative = ""
-        of_negative = list(negative) if isinstance(negative, (list, tuple)) else [negative] * len(texts)
-        found: dict[str, Callable[[str | None], WantedText]] = {
-            "cond": lambda text: self._wanted_of_prompt(text, max_length),
-            "uncond": lambda text: self._wanted_of_negative(text, max_length),
-        }
-        for call in self._options.calls:
-            of_call = texts if call == "cond" else of_negative
-            of_texts = {text: found[call](text) for text in dict.fromkeys(of_call)}
-            self._wanted[call] = [of_texts[text] for text in of_call for _ in range(each)]
         if isinstance(self._store, DumpOfVideos):
-            for wanted in self._wanted.values():
-                for of_text in wanted:
-                    directories_of(word.word for word in of_text.words)
-        self._prompts = [text for text in texts for _ in range(each)]
-        self._seeds = [None] * len(self._prompts)
-
-    def _wanted_of_prompt(self, prompt: str | None, max_length: int | None) -> WantedText:
-        options = self._options
-        words = [TrackedWord(name, None, positions) for name, positions in options.positions.items()]
-        if prompt is None:
-            check_names(words, "positions")
-            return WantedText(None, words, None)
-        variation = options.variation
-        emphases = None if variation is None else weighting.emphases(self._pipe, variation, max_length)
-        found, length = self._find(prompt, options.words, max_length, "words", emphases)
-        if not found and not words and not options.groups:
-            raise ValueError(f"words: {prompt!r} has no word in parentheses; name those to capture with words=[...]")
-        check_names(words + found, "words")
-        return WantedText(prompt, words + found, length)
-
-    def _wanted_of_negative(self, prompt: str | None, max_length: int | None) -> WantedText:
-        asked = self._options.negative_words
-        if prompt is None:
-            if asked:
-                raise ValueError("negative_words: the pipeline gets negative_prompt_embeds, whose words are not known")
-            return WantedText(None, [], None)
-        found, length = self._find(prompt, asked, max_length, "negative_words")
-        check_names(found, "negative_words")
-        return WantedText(prompt, found, length)
-
-    def _find(
-        self,
-        prompt: str,
-        words: list[tuple[str, float | None]] | None,
-        max_length: int | None,
-        argument: str,
-        emphases: list[weighting.Emphasis] | None = None,
-    ) -> tuple[list[TrackedWord], int]:
-        text = text_of(self._pipe)
-        return find_words(
-            text.tokenizer,
-            clean_prompt(self._pipe),
-            prompt,
-            words,
-            occurrence=self._options.occurrence,
-            max_length=max_length,
-            argument=argument,
-            first=text.first,
-            emphases=emphases,
-        )
-
-    def _seed(self, generator: Any, has_latents: bool) -> None:
-        """The seeds of the videos, where each has a generator of its own that made nothing yet."""
-        generators = generator if isinstance(generator, list) else [generator]
-        if not has_latents and len(generators) == len(self._seeds):
-            self._seeds = [None if one is None else _fresh_seed(one) for one in generators]
+            for of_video in itertools.chain(*self._run.wanted.values()):
+                directories_of(word.word for word in of_video.words)
 
     def _step(self) -> int:
         scheduler = self._pipe.scheduler
@@ -219,42 +134,26 @@ class Capture:
     def _begin_step(self) -> bool:
         """A transformer begins a step, with the first of which the videos get their ids: whether maps are wanted."""
         if not self._video_ids:
-            if self._options.variation is not None:
-                self._weighting = weighting.applied(self._pipe, self._options.variation, *self._given)
-            self._video_ids = [self._ids.give(prompt or "") for prompt in self._prompts]
+            run, variation = self._run, self._options.variation
+            if variation is not None:
+                self._weighting = weighting.applied(self._pipe, variation, run.texts, run.embeds)
+            self._video_ids = [self._ids.give(prompt or "") for prompt in run.prompts]
             self.videos += self._video_ids
         return self._options.wants(self._step())
 
-    def _columns(self, call: str, text: torch.Tensor) -> list[Columns]:
-        """What is wanted of each video's embedded text, `[video, text, dim]`."""
-        from .maps import Columns
-        from .softmax import equal_tail
-
-        count = text.shape[1]
-        columns = []
-        for wanted, alike in zip(self._wanted[call], equal_tail(text)):
-            length = count - alike
-            words = wanted.with_groups(length, count) if self._options.groups else wanted.words
-            beyond = [word.word for word in words if max(word.positions) >= count]
-            if beyond:
-                raise ValueError(f"positions: {beyond[0]!r} is beyond the text, which has {count} rows")
-            columns.append(Columns(words, count, alike, text.device))
-        return columns
-
     def _end_forward(self, forward: Forward, maps: list[Maps]) -> None:
         """A transformer ran: its maps go where they are wanted."""
-        step = self._step()
+        run, step = self._run, self._step()
         timesteps = self._pipe.scheduler.timesteps
         scale = "guidance_scale_2" if forward.model == "transformer_2" else "guidance_scale"
         guidance = getattr(self._pipe, f"_{scale}", None)
         for video, of_video in enumerate(maps):
-            wanted = self._wanted[forward.call][video]
             words, found = of_video.columns.words, of_video.finish()
             named = named_for(forward.call, words)
             captured = CapturedStep(
                 video_id=self._video_ids[video],
-                prompt=self._prompts[video],
-                seed=self._seeds[video],
+                prompt=run.prompts[video],
+                seed=run.seeds[video],
                 step=step,
                 timestep=float(timesteps[step]),
                 total_steps=len(timesteps),
@@ -267,9 +166,9 @@ class Capture:
                 maps={name.word: found[word.word] for name, word in zip(named, words)},
                 blocks=self._options.listed("blocks"),
                 heads=self._options.listed("heads"),
-                text_length=wanted.length,
+                text_length=run.wanted[forward.call][video].length,
                 skipped=forward.skipped,
-                text=self._text(of_video, forward),
+                text=TextOfStep.of(of_video.statistics, forward.blocks, forward.heads),
                 origin=self._origin,
                 weighting=self._weighting,
                 text_share=of_video.text_share(),
@@ -279,11 +178,6 @@ class Capture:
                 self._on_step(captured)
             if self._beside is not None:
                 self._beside.put(captured)
-
-    def _text(self, maps: Maps, forward: Forward) -> TextOfStep | None:
-        if not maps.statistics:
-            return None
-        return TextOfStep.of(maps.statistics, forward.blocks, forward.heads)
 
     def _video_size(self, latents: tuple[int, int, int] | None) -> tuple[int, int, int] | None:
         of_time = getattr(self._pipe, "vae_scale_factor_temporal", None)
@@ -471,12 +365,3 @@ def _origin(pipe: Any) -> dict[str, Any]:
         "library_versions": versions,
     }
     return {key: value for key, value in told.items() if value is not None}
-
-
-def _fresh_seed(generator: Any) -> int | None:
-    """The seed of a generator that made nothing yet: of one that did, it does not tell what comes."""
-    import torch
-
-    seed = int(generator.initial_seed())
-    fresh = torch.Generator(generator.device).manual_seed(seed)
-    return seed if torch.equal(fresh.get_state(), generator.get_state()) else None

@@ -131,7 +131,7 @@ def _making_noise(original: Callable[..., Any], capture: Capture) -> Callable[..
     @functools.wraps(original)
     def prepare_latents(*args: Any, **kwargs: Any) -> Any:
         given = signature.bind(*args, **kwargs).arguments
-        capture._seed(given.get("generator"), given.get("latents") is not None)
+        capture._run.seed(given.get("generator"), given.get("latents") is not None)
         return original(*args, **kwargs)
 
     return prepare_latents
@@ -252,12 +252,12 @@ class _Forwards:
             return
         given = inspect.signature(type(model).forward).bind_partial(model, *args, **kwargs).arguments
         latents, text = given["hidden_states"], given["encoder_hidden_states"]
-        wanted = self._capture._wanted[call]
+        wanted = self._capture._run.wanted[call]
         if latents.shape[0] != len(wanted):
             raise RuntimeError(f"{self._name} runs {latents.shape[0]} videos at once; expected {len(wanted)}")
         if call not in self._texts or self._texts[call][0] is not text:
             # Looked at once for all steps, as it waits for the device.
-            self._texts[call] = (text, self._capture._columns(call, text))
+            self._texts[call] = (text, self._capture._run.columns(call, text))
         frames, height, width = models.grid_of(model, latents)
         grid = (frames - self.references, height, width)
         if self._grid[0] == place[0] and self._grid[1] != grid:

@@ -139,7 +139,7 @@ class _Forwards:
 
     @property
     def _videos(self) -> int:
-        return len(self._capture._wanted["cond"])
+        return len(self._capture._run.wanted["cond"])
 
     def _context(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @contextlib.contextmanager
@@ -220,7 +220,7 @@ class _Record:
         text = given["encoder_hidden_states"]
         self._text = text.shape[1]
         sizes = (len(of._blocks), len(of._heads), self.grid)
-        columns = of._capture._columns("cond", text[batch - of._videos :])
+        columns = of._capture._run.columns("cond", text[batch - of._videos :])
         self.maps = [Maps(of._capture._options, of_video, *sizes, text.device) for of_video in columns]
 
     def see(self, row: int, attention: fused.Attention, total: torch.Tensor | None) -> None:

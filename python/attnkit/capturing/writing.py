@@ -104,10 +104,12 @@ class TextOfStep:
     sum_error: torch.Tensor
 
     @classmethod
-    def of(cls, statistics: dict[int, TextStatistics], blocks: list[int], heads: list[int]) -> TextOfStep:
-        """Of the statistics of blocks, by their places among the chosen ones."""
+    def of(cls, statistics: dict[int, TextStatistics], blocks: list[int], heads: list[int]) -> TextOfStep | None:
+        """Of the statistics of blocks, by their places among the chosen ones; None if there are none."""
         import torch
 
+        if not statistics:
+            return None
         rows = sorted(statistics)
         masses, sinks = zip(*(statistics[row].masses.cpu().max(1) for row in rows))
         return cls(
