@@ -155,8 +155,14 @@ impl Snapshot {
     /// # Errors
     /// If the part is damaged.
     pub(crate) fn read_text(&self, video_id: &str) -> Result<Option<(String, RecordBatch)>, StoreError> {
+        let lost = |path, found: &dyn std::fmt::Display| {
+            let found = format!("{found}; its rows cannot be computed anew: move the file away to go on without them");
+            Err(StoreError::damaged(path, found))
+        };
         match part::read_text_part(self.storage(), &self.store.text_key(video_id)) {
             Err(error) if error.is_not_found() => Ok(None),
+            Err(StoreError::Damaged { path, found }) => lost(path, &found),
+            Err(StoreError::Parquet { path, source }) => lost(path, &source),
             other => other.map(Some),
         }
     }
