@@ -126,7 +126,7 @@ def test_embeddings_that_were_made_elsewhere_have_padding_too() -> None:
     expected = captured(tiny.wan(), words=["flower"], groups=True)
     for step, other in zip(steps, expected, strict=True):
         assert list(step.maps) == ["x", ":rest", ":pad"], "which is the end token is not known"
-        assert torch.allclose(step.maps[":pad"], other.maps[":pad"], rtol=1e-5)
+        assert torch.allclose(step.maps[":pad"], other.maps[":pad"], rtol=1e-4)
         assert torch.allclose(step.maps["x"], other.maps["flower"], rtol=1e-4)
     with pytest.raises(ValueError, match="has 4 pieces, its embeddings have 6 rows"):
         with attnkit.capture(tiny.wan(), words="tree", prompt="red flower tree", groups=True, on_step=print) as capture:
