@@ -8,6 +8,7 @@ REQUIREMENTS := tests/requirements.txt
 TORCH_REQUIREMENTS := tests/requirements-torch.txt
 # Those that capture is tested with beside the one that is required, and what the oldest of them need.
 OLDER_DIFFUSERS := 0.40.0 0.37.0 0.35.2 0.34.0 0.33.1
+TESTS_OF_WAN := $(patsubst %,tests/capture/test_%.py,ways capture text_axis tokens)
 OLDER_TRANSFORMERS := transformers==4.51.3 tokenizers==0.21.4 huggingface_hub==0.36.0
 # More arguments for benches/ingest.py.
 BENCH_ARGS ?=
@@ -48,7 +49,7 @@ help:
 	@echo 'make demo    ingest the bundled dumps and look at the result'
 	@echo 'make test    all tests: Rust, the readers of other projects, the Python package'
 	@echo 'make test-torch  tests of capture, on tiny pipelines of diffusers: torch is downloaded, half a gigabyte'
-	@echo 'make test-torch-versions  the same, and with each older diffusers that is supported'
+	@echo 'make test-torch-versions  the same, and those of WAN with each older diffusers that is supported'
 	@echo 'make python  the Python package, into the environment of the tests'
 	@echo 'make torture every fault, power loss and flipped bit of which make test draws a sample: an hour or two'
 	@echo 'make fuzz    the readers, with inputs that a fuzzer makes up: a minute for each kind'
@@ -88,14 +89,14 @@ test-torch: need-rust need-python
 	$(CHECKED) $(call install,$(TORCH_VENV))
 	PYTHONDONTWRITEBYTECODE=1 "$(TORCH_VENV)/bin/python" -m pytest -q -p no:cacheprovider tests/capture
 
-# With older versions of diffusers, each in a directory of its own beside what is in the environment.
+# WAN with older versions of diffusers, each in a directory of its own beside what is in the environment.
 test-torch-versions: test-torch
 	for version in $(OLDER_DIFFUSERS); do \
 	  case $$version in 0.33.*|0.34.*) more="$(OLDER_TRANSFORMERS)";; *) more=;; esac; \
 	  older="$(TORCH_VENV)/diffusers-$$version"; \
 	  test -e "$$older/made" || { rm -rf "$$older" && "$(TORCH_VENV)/bin/python" -m pip install --quiet \
 	    --disable-pip-version-check --no-deps --target "$$older" diffusers==$$version $$more && touch "$$older/made"; } && \
-	  PYTHONPATH="$$older" PYTHONDONTWRITEBYTECODE=1 "$(TORCH_VENV)/bin/python" -m pytest -q -p no:cacheprovider tests/capture || exit 1; \
+	  PYTHONPATH="$$older" PYTHONDONTWRITEBYTECODE=1 "$(TORCH_VENV)/bin/python" -m pytest -q -p no:cacheprovider $(TESTS_OF_WAN) || exit 1; \
 	done
 
 python: need-rust venv

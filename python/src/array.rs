@@ -1,5 +1,7 @@
 //! Values as numpy arrays, and back.
 
+use std::borrow::Cow;
+
 use attnkit::dtype::Dtype;
 use attnkit::kernel::{Accumulator, Element, Reducer};
 use attnkit::values::Values;
@@ -64,13 +66,23 @@ impl Floats<'_> {
         }
     }
 
-    /// A copy of its values, C order: nobody can change them while they are worked on.
-    pub fn to_values(&self) -> Values<'static> {
+    /// Its values, C order, which nobody can change while they are worked on: a copy, but of an array that cannot be
+    /// written to.
+    pub fn to_values(&self) -> Values<'_> {
         match self {
-            Self::Float16(array) => Values::Float16(array.as_array().iter().copied().collect()),
-            Self::Float32(array) => Values::Float32(array.as_array().iter().copied().collect()),
-            Self::Float64(array) => Values::Float64(array.as_array().iter().copied().collect()),
+            Self::Float16(array) => Values::Float16(unchanging(array)),
+            Self::Float32(array) => Values::Float32(unchanging(array)),
+            Self::Float64(array) => Values::Float64(unchanging(array)),
         }
+    }
+}
+
+fn unchanging<'a, T: numpy::Element + Copy>(array: &'a PyReadonlyArrayDyn<'_, T>) -> Cow<'a, [T]> {
+    let flags = array.getattr("flags").and_then(|flags| flags.getattr("writeable"));
+    let is_writeable = flags.and_then(|flag| flag.is_truthy()).unwrap_or(true);
+    match array.as_slice() {
+        Ok(values) if !is_writeable => Cow::Borrowed(values),
+        _ => Cow::Owned(array.as_array().iter().copied().collect()),
     }
 }
 

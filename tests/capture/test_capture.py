@@ -398,3 +398,13 @@ def test_a_store_that_cannot_be_written_ends_the_generation(tmp_path: Path) -> N
     with pytest.raises(attnkit.WriteError), attnkit.capture(pipe, path, ["flower"], video_id="v"):
         pipe(prompt=PROMPT, generator=seeded(1), **CALL)
     assert attnkit.open(path).verify().ok
+
+
+def test_where_nothing_is_captured_it_is_said(tmp_path: Path) -> None:
+    pipe = tiny.wan()
+    with pytest.warns(UserWarning, match="WanPipeline was not called in the block"):
+        with attnkit.capture(pipe, tmp_path / "s", ["flower"]):
+            pass
+    with pytest.raises(ValueError, match=r"steps: \[3, 7\] are beyond the schedule, which has 3"):
+        with attnkit.capture(pipe, tmp_path / "s", ["flower"], steps=[1, 3, 7]):
+            pipe(prompt=PROMPT, **CALL)

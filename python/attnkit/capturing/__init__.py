@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -68,6 +69,7 @@ class Capture:
         #: Ids of its videos, once the first transformer runs: prompts may be encoded for another run, too.
         self._video_ids: list[str] = []
         self._weighting: str | None = None
+        self._has_steps = False
         self._beside: Beside | None = None
         self._origin: dict[str, Any] = {}
 
@@ -96,6 +98,12 @@ class Capture:
         finally:
             if self._store is not None:
                 self._store.close(interrupted=interrupted)
+        if not (self._has_steps or interrupted):
+            warnings.warn(
+                f"nothing was captured: {type(self._pipe).__name__} was not called in the block, or made no step that "
+                "was asked for",
+                stacklevel=2,
+            )
 
     def __repr__(self) -> str:
         return f"<attnkit.Capture of {type(self._pipe).__name__}: {len(self.videos)} videos>"
@@ -139,11 +147,15 @@ class Capture:
                 self._weighting = weighting.applied(self._pipe, variation, run.texts, run.embeds)
             self._video_ids = [self._ids.give(prompt or "") for prompt in run.prompts]
             self.videos += self._video_ids
-        return self._options.wants(self._step())
+        step, count = self._step(), len(self._pipe.scheduler.timesteps)
+        beyond = [wanted for wanted in sorted(self._options.steps or ()) if wanted >= count]
+        if beyond:
+            raise ValueError(f"steps: {beyond} are beyond the schedule, which has {count}, counted from 0")
+        return self._options.wants(step)
 
     def _end_forward(self, forward: Forward, maps: list[Maps]) -> None:
         """A transformer ran: its maps go where they are wanted."""
-        run, step = self._run, self._step()
+        run, step, self._has_steps = self._run, self._step(), True
         timesteps = self._pipe.scheduler.timesteps
         scale = "guidance_scale_2" if forward.model == "transformer_2" else "guidance_scale"
         guidance = getattr(self._pipe, f"_{scale}", None)
@@ -332,7 +344,7 @@ def capture(
         of_writer: dict[str, Any] = {"codec": codec, "rollups": rollups, "single_writer": single_writer}
         if variation is not None:
             of_writer |= {name: getattr(variation, name) for name in ("prompt_id", "template", "variation")}
-        into = StoreOfVideos(path, of_writer, dict(metadata or {}))
+        into = StoreOfVideos(path, of_writer, dict(metadata or {}), is_alone=on_step is None)
     known = [] if path is None or video_id is not None else (videos_of if format == "dump" else videos_of_store)(path)
     if variation is not None and video_id is None:
         video_id = ids_of(variation.prompt_id, variation.prompt, known)

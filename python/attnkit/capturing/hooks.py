@@ -292,7 +292,7 @@ class _Forwards:
                 "something splits its batch or its positions, such as FasterCache or context parallelism"
             )
         if torch.is_autocast_enabled(query.device.type):
-            # As it rounds what the attention is given.
+            # As the attention's are: before diffusers 0.35 the norms give float32 nevertheless.
             dtype = torch.get_autocast_dtype(query.device.type)
             query, key = query.to(dtype), key.to(dtype)
         # Under autocast, what is computed here would be of few digits.

@@ -45,7 +45,7 @@ class Columns:
 
 
 class Maps:
-    """The maps of one video in one forward, block by block: `[block, head, spatial, column]` in the end.
+    """The maps of one video in one forward, block by block.
 
     On an accelerator, a block's maps are copied into pinned memory on a stream of their own, while the next block runs.
     """
@@ -65,7 +65,8 @@ class Maps:
         self._has_statistics, self._device, self._seen = options.groups, device, 0
         self._of_block = (heads, math.prod(grid), len(columns))
         spatial = math.prod(grid if self.pooled is None else self.pooled.grid)
-        shape = (1 if self._over_blocks else blocks, 1 if self._over_heads else heads, spatial, len(columns))
+        # Column by column, so that the maps of a word of one piece lie together.
+        shape = (len(columns), 1 if self._over_blocks else blocks, 1 if self._over_heads else heads, spatial)
         if self._over_blocks:
             # Means are of float32, whatever is stored.
             self._maps = torch.zeros(shape, device=device)
@@ -89,26 +90,28 @@ class Maps:
 
         is_averaged = self._over_blocks or self._over_heads or self.pooled is not None
         is_in_place = self._device.type == "cpu" and not is_averaged
-        out = self._maps[row] if is_in_place else torch.empty(self._of_block, device=self._device)
+        own = self._maps[:, 0 if self._over_blocks else row]
+        out = own.permute(1, 2, 0) if is_in_place else torch.empty(self._of_block, device=self._device)
         yield out
         self._seen += 1
         if is_in_place:
             return
         mean = out.mean(0, keepdim=True) if self._over_heads else out
-        mean = mean if self.pooled is None else self.pooled.pool(mean)
+        mean = (mean if self.pooled is None else self.pooled.pool(mean)).permute(2, 0, 1)
         if self._over_blocks:
-            self._maps[0] += mean
+            own += mean
         elif self._stream is None:
-            self._maps[row] = mean
+            own.copy_(mean)
         else:
-            self._copy_beside(row, mean.to(self._dtype), self._stream)
+            self._copy_beside(own, mean.to(self._dtype, memory_format=torch.contiguous_format), self._stream)
 
-    def _copy_beside(self, row: int, of_block: torch.Tensor, stream: torch.cuda.Stream) -> None:
+    def _copy_beside(self, own: torch.Tensor, of_block: torch.Tensor, stream: torch.cuda.Stream) -> None:
         import torch
 
         stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(stream):
-            self._maps[row].copy_(of_block, non_blocking=True)
+            for column, mean in zip(own, of_block):
+                column.copy_(mean, non_blocking=True)
         of_block.record_stream(stream)
 
     def text_share(self) -> torch.Tensor | None:
@@ -123,10 +126,15 @@ class Maps:
 
     def finish(self) -> dict[str, torch.Tensor]:
         """Of each word, `[block, head, spatial, token]` in memory of the CPU."""
+        import torch
+
         if self._stream is not None:
             self._stream.synchronize()
         maps = self._maps
         if self._over_blocks:
             # Without any block: 0 / 0.
             maps = (maps / self._seen if self._seen else maps * math.nan).to(self._dtype).cpu()
-        return {word: maps[..., at] for word, at in self.columns.of_words.items()}
+        return {
+            word: maps[at[0]].unsqueeze(-1) if len(at) == 1 else torch.stack([maps[column] for column in at], -1)
+            for word, at in self.columns.of_words.items()
+        }

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     import torch
 
 
+#: How far from 1 the sum of all keys may be: much more than what is rounded.
+_SUM_ERROR = 1e-3
+
+
 @dataclass(frozen=True)
 class CapturedStep:
     """One call of one denoising step of one video.
@@ -112,13 +116,19 @@ class TextOfStep:
             return None
         rows = sorted(statistics)
         masses, sinks = zip(*(statistics[row].masses.cpu().max(1) for row in rows))
+        sum_error = torch.stack([statistics[row].sum_error.cpu() for row in rows])
+        if bool((sum_error > _SUM_ERROR).any()):
+            raise RuntimeError(
+                f"words and groups add up to 1 but for {float(sum_error.max()):g} at a position; expected less than "
+                f"{_SUM_ERROR:g}: this is an error of attnkit"
+            )
         return cls(
             blocks=[blocks[row] for row in rows],
             heads=heads,
             entropy=torch.stack([statistics[row].entropy.cpu() for row in rows]),
             sink_key=torch.stack(sinks),
             sink_mass=torch.stack(masses),
-            sum_error=torch.stack([statistics[row].sum_error.cpu() for row in rows]),
+            sum_error=sum_error,
         )
 
 
@@ -188,10 +198,10 @@ def metadata_of_word(word: TrackedWord) -> dict[str, Any]:
 
 
 class StoreOfVideos:
-    """A store that videos are written into, several at a time."""
+    """A store that videos are written into, several at a time. Maps that nobody else has are written without a copy."""
 
-    def __init__(self, path: str, options: dict[str, Any], metadata: dict[str, Any]) -> None:
-        self._path, self._options, self._metadata = path, options, metadata
+    def __init__(self, path: str, options: dict[str, Any], metadata: dict[str, Any], *, is_alone: bool) -> None:
+        self._path, self._options, self._metadata, self._is_alone = path, options, metadata, is_alone
         self._writers: dict[str, StoreWriter] = {}
 
     def write(self, step: CapturedStep) -> None:
@@ -213,9 +223,12 @@ class StoreOfVideos:
         lossy = {} if step.pooled is None else {"attnkit": {"lossy": step.pooled.lossy}}
         with writer.step(step.step, step.timestep, metadata={**metadata_of(step), **lossy}) as of_step:
             for word in step.words:
+                maps = step.maps[word.word].numpy()
+                if self._is_alone:
+                    maps.flags.writeable = False
                 of_step.append(
                     word.word,
-                    step.maps[word.word],
+                    maps,
                     weight=word.weight,
                     token_ids=word.token_ids,
                     token_texts=word.token_texts,
