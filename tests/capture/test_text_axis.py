@@ -149,3 +149,17 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
 def test_what_there_is_not_is_refused(options: dict[str, Any], call: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         captured(tiny.wan(), call={**CALL, "negative_prompt": NEGATIVE, **call}, **options)
+
+
+def test_embeddings_that_are_changed_between_two_runs_are_looked_at_again() -> None:
+    pipe = tiny.wan()
+    embeds = pipe.encode_prompt(PROMPT, max_sequence_length=512, do_classifier_free_guidance=False)[0]
+    steps: list[attnkit.CapturedStep] = []
+    call = {**CALL, "prompt_embeds": embeds, "negative_prompt": ""}
+    with attnkit.capture(pipe, words=[], positions={"x": [1]}, groups=True, on_step=steps.append):
+        pipe(generator=seeded(), **call)
+        embeds[:, 3:] = 0
+        pipe(generator=seeded(), **call)
+    # Behind the row that is named: the one before it and the one behind it.
+    assert [len(step.words[1].positions) for step in steps] == [5] * 3 + [2] * 3
+    assert [len(step.words[2].positions) for step in steps] == [506] * 3 + [509] * 3

@@ -195,8 +195,8 @@ class _Forwards:
         attentions = models.cross_attentions(model)
         self._blocks = capture._options.numbers("blocks", len(attentions))
         self._heads = capture._options.numbers("heads", attentions[0].heads)
-        #: Of each call: the text, and what is wanted of it.
-        self._texts: dict[str, tuple[torch.Tensor, list[Columns]]] = {}
+        #: Of each call: the run and the text that it had at last, and what is wanted of it.
+        self._texts: dict[str, tuple[int, torch.Tensor, list[Columns]]] = {}
         if hasattr(model, "cache_context"):
             _wrap(stack, model, "cache_context", self._contexts)
         handles = [
@@ -255,9 +255,11 @@ class _Forwards:
         wanted = self._capture._run.wanted[call]
         if latents.shape[0] != len(wanted):
             raise RuntimeError(f"{self._name} runs {latents.shape[0]} videos at once; expected {len(wanted)}")
-        if call not in self._texts or self._texts[call][0] is not text:
+        run, known, columns = self._texts.get(call, (0, None, []))
+        if run != place[0] or known is not text:
             # Looked at once for all steps, as it waits for the device.
-            self._texts[call] = (text, self._capture._run.columns(call, text))
+            columns = self._capture._run.columns(call, text)
+            self._texts[call] = (place[0], text, columns)
         frames, height, width = models.grid_of(model, latents)
         grid = (frames - self.references, height, width)
         if self._grid[0] == place[0] and self._grid[1] != grid:
@@ -269,7 +271,6 @@ class _Forwards:
         of_video = (latents.shape[2] - self.references, *latents.shape[3:])
         first = self.references * height * width
         sizes = (len(self._blocks), len(self._heads), grid)
-        columns = self._texts[call][1]
         maps = [Maps(self._capture._options, of_text, *sizes, latents.device) for of_text in columns]
         self._record = _Record(call, grid, of_video, first, text.shape[1], maps, set())
 
