@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 pub struct Provenance {
     /// Which call of classifier-free guidance.
     pub call: Option<Call>,
+    /// The negative prompt.
+    pub negative_prompt: Option<String>,
+    /// How the weights of words act on the embeddings; `None` if they do not, or that is not known.
+    pub weighting: Option<String>,
     /// Which of the pipeline's transformers: `transformer`, or `transformer_2` of WAN 2.2.
     pub model: Option<String>,
     /// How many positions of the text axis stand for the word.

@@ -753,3 +753,14 @@ def test_flipped_bits_of_the_text_axis_are_found(tmp_path: Path) -> None:
             assert len(attnkit.open(store).sql("SELECT * FROM text")) == 0
     part.write_bytes(whole)
     assert attnkit.open(store).verify().ok
+
+
+def test_arrays_that_cannot_be_written_to_are_stored_as_others_are(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    fixed = maps(0)
+    fixed.flags.writeable = False
+    view = np.moveaxis(np.stack([maps(1)] * 2), 0, -1)[..., 0]
+    view.flags.writeable = False
+    write(store, [fixed, view, maps(2)])
+    assert_holds(store, {step: maps(step) for step in range(3)})
+    assert attnkit.open(store).verify().ok

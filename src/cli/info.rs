@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use super::spelling::Typed;
 use super::{Failure, print, show, table, units};
-use crate::contents::{Contents, Kind, SeriesContents};
+use crate::contents::{Contents, Kind, SeriesContents, VideoContents};
 use crate::dump::DumpError;
 use crate::output::visible;
 use crate::progress::Silent;
@@ -130,7 +130,7 @@ fn describe(contents: &Contents, all: bool) -> String {
             units::count(aggregates as u64, "aggregate file")
         ));
     }
-    let unfinished = contents.videos.iter().filter(|video| !video.has_summary).count();
+    let unfinished = contents.videos.iter().filter(|video| may_be_unfinished(contents.kind, video)).count();
     if unfinished > 0 {
         lines.push(format!(
             "{} without summary.json: generation may not have finished",
@@ -142,6 +142,16 @@ fn describe(contents: &Contents, all: bool) -> String {
         Kind::Dump => visible(&format!("cannot be used: {}: {}", problem.path.display(), problem.error)).into_owned(),
     }));
     lines.join("\n") + "\n"
+}
+
+/// Whether nothing says that a video was generated to its end: no summary, and in a store not its last step either.
+fn may_be_unfinished(kind: Kind, video: &VideoContents) -> bool {
+    let is_at_end = |series: &SeriesContents| match (series.total_steps, series.steps.last()) {
+        (Some(total), Some(last)) => last + 1 == total,
+        _ => false,
+    };
+    let has_end = kind == Kind::Store && !video.tokens.is_empty() && video.tokens.iter().all(is_at_end);
+    !video.has_summary && !has_end
 }
 
 fn shape_of(series: &SeriesContents) -> String {

@@ -164,6 +164,8 @@ impl StepMetadata {
             video_frames: reader.get("video_frames", integer),
             provenance: Provenance {
                 call: reader.get("call", |call| call.as_str()?.parse().ok()),
+                negative_prompt: reader.get("negative_prompt", text),
+                weighting: reader.get("weighting", text),
                 model: reader.get("model", text),
                 pieces: reader.get("pieces", place),
                 pooling: reader.get("pooling", |pooling| pooling.as_str()?.parse().ok()),

@@ -161,7 +161,7 @@ impl LayerError for QueryError {
                 "text is quoted with '…', names of columns with nothing or \"…\"; the columns: {}",
                 [CommandName::Columns.here()],
             ),
-            Self::Sql { .. } => "the tables are `steps` and `heads`; an example: \
+            Self::Sql { .. } => "the tables are `steps`, `heads` and `text`; an example: \
                  \"SELECT token, avg(entropy) FROM heads GROUP BY token\""
                 .into(),
             Self::Condition { remedy, .. } | Self::Question { remedy, .. } | Self::NothingSelected { remedy, .. } => {

@@ -161,6 +161,9 @@ pub(super) fn whats_there(catalog: &Catalog) -> Result<String, QueryError> {
         Ok(all.column(column)?.str()?.iter().flatten().map(str::to_owned).collect())
     };
     let (words, videos) = (names("token")?, names("video_id")?);
+    // Those of a prompt before groups of keys.
+    let (groups, own): (Vec<&String>, Vec<&String>) = words.iter().partition(|word| word.contains(':'));
+    let words = [own, groups].concat();
     let steps = all.column("step")?.i32()?;
     let axis = |name: &str, sizes: &str, numbers: &str| -> Result<String, QueryError> {
         let sizes = all.column(sizes)?.i32()?;
@@ -181,7 +184,7 @@ pub(super) fn whats_there(catalog: &Catalog) -> Result<String, QueryError> {
     };
     Ok(format!(
         "in the store: words {}; steps {} to {}; {}; {}; videos {}",
-        few(&words),
+        few(words),
         steps.iter().flatten().min().unwrap_or_default(),
         steps.iter().flatten().max().unwrap_or_default(),
         axis("block", "num_blocks", "block_numbers")?,

@@ -145,6 +145,8 @@ impl StepRow {
         metadata.insert("seed".into(), self.seed.map_or(Json::Null, Json::from));
         let Provenance {
             call,
+            negative_prompt,
+            weighting,
             model,
             positions,
             text_length,
@@ -158,8 +160,10 @@ impl StepRow {
             pooling: _,
         } = &self.provenance;
         let versions = library_versions.as_ref().and_then(|versions| serde_json::from_str(versions).ok());
-        let told: [(&str, Option<serde_json::Value>); 9] = [
+        let told: [(&str, Option<serde_json::Value>); 11] = [
             ("call", call.map(|call| call.name().into())),
+            ("negative_prompt", negative_prompt.as_deref().map(Into::into)),
+            ("weighting", weighting.as_deref().map(Into::into)),
             ("model", model.as_deref().map(Into::into)),
             ("positions", positions.as_deref().map(Into::into)),
             ("text_length", text_length.map(Into::into)),
@@ -270,6 +274,8 @@ pub fn steps_schema() -> SchemaRef {
         ("source_signature", &text, false),
         ("content_hash", &text, false),
         ("call", &text, true),
+        ("negative_prompt", &text, true),
+        ("weighting", &text, true),
         ("model", &text, true),
         ("pieces", &int, true),
         ("pooling", &text, true),
@@ -378,6 +384,8 @@ pub(super) fn steps_batch(rows: &[StepRow]) -> Result<RecordBatch, arrow::error:
             text(|row| &row.source_signature),
             text(|row| &row.content_hash),
             text_or_null(|row| Some(row.provenance.call?.name())),
+            text_or_null(|row| row.provenance.negative_prompt.as_deref()),
+            text_or_null(|row| row.provenance.weighting.as_deref()),
             text_or_null(|row| row.provenance.model.as_deref()),
             int(|row| row.provenance.pieces),
             text_or_null(|row| Some(row.provenance.pooling?.name())),
@@ -553,6 +561,8 @@ pub(super) fn steps_from_batch(batch: &RecordBatch) -> Result<Vec<StepRow>, Stri
                 content_hash: string("content_hash")?,
                 provenance: Provenance {
                     call: parsed(string_or_null("call")?)?,
+                    negative_prompt: string_or_null("negative_prompt")?,
+                    weighting: string_or_null("weighting")?,
                     model: string_or_null("model")?,
                     pieces: int_or_null("pieces")?,
                     pooling: parsed(string_or_null("pooling")?)?,

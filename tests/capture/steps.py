@@ -19,6 +19,7 @@ def step(number: int = 0, words: tuple[str, ...] = ("flower", "tree"), **more: A
     known = CapturedStep(
         video_id="v",
         prompt="a flower near a tree",
+        negative_prompt=None,
         seed=2**64 - 1,
         step=number,
         timestep=999.5 - number,

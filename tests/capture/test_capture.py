@@ -408,3 +408,73 @@ def test_where_nothing_is_captured_it_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"steps: \[3, 7\] are beyond the schedule, which has 3"):
         with attnkit.capture(pipe, tmp_path / "s", ["flower"], steps=[1, 3, 7]):
             pipe(prompt=PROMPT, **CALL)
+
+
+def test_a_word_of_several_pieces_may_be_one_token_its_share(tmp_path: Path) -> None:
+    prompt = "a sunflower near a tree"
+    each = captured(tiny.wan(), prompt, words=["sunflower", "tree"])
+    summed = captured(tiny.wan(), prompt, words=["sunflower", "tree"], pooling="sum")
+    for step, other in zip(summed, each, strict=True):
+        assert [word.pooling for word in step.words] == ["sum", "each"]
+        assert step.maps["sunflower"].shape == (3, 2, 18, 1) and other.maps["sunflower"].shape == (3, 2, 18, 2)
+        assert torch.allclose(step.maps["sunflower"], other.maps["sunflower"].sum(-1, keepdim=True), atol=1e-6)
+        assert torch.equal(step.maps["tree"], other.maps["tree"])
+    ratios = {}
+    for pooling in ("each", "sum"):
+        path = tmp_path / pooling
+        with attnkit.capture(tiny.wan(), path, ["sunflower", "tree"], pooling=pooling, dtype="float32") as capture:
+            capture._pipe(prompt=prompt, generator=seeded(), **CALL)
+        store = attnkit.open(path)
+        answer = store.compare("token", align="mean", metric="mass_ratio")
+        ratios[pooling] = float(answer["value"][0])
+        assert ("share is their sum" in " ".join(answer.notes)) == (pooling == "each")
+        rows = store.sql("SELECT DISTINCT token, pieces, pooling FROM steps ORDER BY token")
+        assert rows["pieces"].tolist() == [2, 1] and rows["pooling"].tolist() == [pooling, "each"]
+    assert ratios["sum"] == pytest.approx(2 * ratios["each"])
+
+
+@pytest.mark.parametrize(
+    "options, prompt", [({"words": ["(flower:2.5)"]}, PROMPT), ({"words": None}, "a (flower:2.5)")]
+)
+def test_weights_that_do_not_act_are_said(options: dict[str, Any], prompt: str) -> None:
+    with pytest.warns(UserWarning, match=r"the weights of \(flower:2.5\) are stored and do not act"):
+        captured(tiny.wan(), prompt, **options)
+
+
+def test_a_word_that_is_cut_off_is_told_from_one_that_is_not_there() -> None:
+    for length, said in [(5, "'flower' is cut off, as the pipeline takes 5 pieces"), (512, "has no word 'cat'")]:
+        word = "flower" if length == 5 else "cat"
+        with pytest.raises(ValueError, match=said):
+            captured(tiny.wan(), "a red tree and a flower", {**CALL, "max_sequence_length": length}, words=[word])
+
+
+def test_arguments_and_paths_that_cannot_be_are_refused_by_name(tmp_path: Path) -> None:
+    pipe = tiny.wan()
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "dump" / "v").mkdir(parents=True)
+    prompts = attnkit.expand_prompts("a (flower:2.5)")
+    for error, said, options in [
+        (TypeError, "steps: slice", {"steps": slice(0, 1)}),
+        (TypeError, "variation: str is none", {"variation": "a (flower:2.5)"}),
+        (TypeError, "variation: Prompts is none", {"variation": prompts}),
+        (TypeError, "on_step: int is no function", {"on_step": 1}),
+        (ValueError, "pooling: 'mean' is neither", {"pooling": "mean"}),
+        (ValueError, "file is a file", {"store": tmp_path / "file"}),
+        (ValueError, "other things in it", {"store": tmp_path / "dump"}),
+    ]:
+        with pytest.raises(error, match=said):
+            attnkit.capture(pipe, **{"store": tmp_path / "s", "words": ["flower"], **options})
+    step = captured(pipe, blocks=1, heads=0, steps=2)[0]
+    assert step.maps["flower"].shape == (1, 1, 18, 1) and (step.blocks, step.heads, step.step) == ([1], [0], 2)
+    assert len(repr(step)) < 1500 and step == step and step != captured(pipe, steps=2)[0] and len({step}) == 1
+
+
+def test_negative_prompts_are_told(tmp_path: Path) -> None:
+    pipe, path = tiny.wan(), tmp_path / "maps.store"
+    for number, negative in enumerate(["red", "blue"]):
+        with attnkit.capture(pipe, path, ["flower"], video_id=f"v{number}"):
+            pipe(prompt=PROMPT, negative_prompt=negative, generator=seeded(), **CALL)
+    with attnkit.capture(pipe, path, ["flower"], video_id="v2"):
+        pipe(prompt=PROMPT, negative_prompt="red", guidance_scale=1.0, **CALL)
+    rows = attnkit.open(path).sql("SELECT DISTINCT video_id, negative_prompt AS n FROM steps ORDER BY video_id")
+    assert rows["n"].tolist() == ["red", "blue", None]

@@ -211,6 +211,16 @@ def test_what_is_chosen_and_averaged_is_what_all_would_give() -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
+def test_pieces_may_be_summed(model: str) -> None:
+    kind = MODELS[model]
+    options: dict[str, Any] = {"words": [], "positions": {"two": [0, 2], "one": [1]}}
+    each = captured(kind, kind.make(), **options)
+    for step, other in zip(captured(kind, kind.make(), pooling="sum", **options), each, strict=True):
+        assert torch.allclose(step.maps["two"], other.maps["two"].sum(-1, keepdim=True), atol=1e-6)
+        assert torch.allclose(step.maps["one"], other.maps["one"], atol=1e-7)
+
+
+@pytest.mark.parametrize("model", MODELS)
 def test_a_store_says_whether_the_softmax_is_joint(model: str, tmp_path: Path) -> None:
     kind = MODELS[model]
     path = tmp_path / "maps.store"

@@ -304,5 +304,17 @@ def test_embeddings_may_be_made_within_a_capture_and_hold_several_videos(tmp_pat
 def test_words_behind_the_last_row_of_embeddings_are_refused() -> None:
     pipe, variation = tiny.wan(), prompt_of("a (flower:2) near a tree")
     call = variation.inputs(pipe, max_sequence_length=5)
-    with pytest.raises(ValueError, match="has no word 'tree'"):
+    with pytest.raises(ValueError, match="'tree' is cut off"):
         captured(pipe, variation, call, words=["flower", "tree"])
+
+
+def test_the_negative_prompt_of_a_variation_has_words_too(tmp_path: Path) -> None:
+    [prompt] = attnkit.expand_prompts("a (flower:2.5) near a tree")
+    pipe, steps = tiny.wan(), []
+    options: dict[str, Any] = {"calls": ("cond", "uncond"), "negative_words": ["sun"], "groups": True}
+    with attnkit.capture(pipe, variation=prompt, on_step=steps.append, **options):
+        pipe(**prompt.inputs(pipe, negative_prompt="red sun"), generator=seeded(), **CALL)
+    with_embeddings = [step for step in steps if step.call == "uncond"]
+    assert {step.negative_prompt for step in steps} == {"red sun"}
+    assert list(with_embeddings[0].maps) == ["uncond:sun", "uncond::eos", "uncond::rest", "uncond::pad"]
+    assert [word.positions for word in with_embeddings[0].words[:3]] == [[1], [2], [0]]

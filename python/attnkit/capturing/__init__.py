@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -165,6 +166,7 @@ class Capture:
             captured = CapturedStep(
                 video_id=self._video_ids[video],
                 prompt=run.prompts[video],
+                negative_prompt=run.negative_prompts[video],
                 seed=run.seeds[video],
                 step=step,
                 timestep=float(timesteps[step]),
@@ -211,9 +213,10 @@ def capture(
     positions: Mapping[str, Sequence[int]] | None = None,
     prompt: str | None = None,
     occurrence: int | Literal["all"] = 0,
-    blocks: Iterable[int] | None = None,
-    heads: Iterable[int] | None = None,
-    steps: Iterable[int] | None = None,
+    pooling: Literal["each", "sum"] = "each",
+    blocks: int | Iterable[int] | None = None,
+    heads: int | Iterable[int] | None = None,
+    steps: int | Iterable[int] | None = None,
     every: int | None = None,
     dtype: Literal["float16", "float32"] | None = None,
     average: Literal["blocks", "heads"] | Iterable[Literal["blocks", "heads"]] | None = None,
@@ -259,6 +262,9 @@ def capture(
         What the embeddings stand for, where the pipeline gets `prompt_embeds`.
     occurrence : int or "all"
         Which of equal words; 0 is the first.
+    pooling : str
+        Of a word of several pieces: `each`, a token for each of them, or `sum`, one token: the word's share. Questions
+        that compare words take means over tokens.
     blocks, heads, steps : sequence of int, optional
         Only these.
     every : int, optional
@@ -324,6 +330,7 @@ def capture(
         positions=positions,
         prompt=prompt,
         occurrence=occurrence,
+        pooling=pooling,
         calls=calls,
         groups=groups,
         blocks=blocks,
@@ -336,6 +343,10 @@ def capture(
         variation=variation,
     )
     path = None if store is None else _check.path(store)
+    if path is not None:
+        _require_room(path, format)
+    if on_step is not None and not callable(on_step):
+        raise TypeError(f"on_step: {type(on_step).__name__} is no function")
     into: StoreOfVideos | DumpOfVideos | None = None
     if path is not None and format == "dump":
         kinds = {"storage_format": chosen["storage_format"], "compress": chosen["compress_attention"]}
@@ -349,6 +360,20 @@ def capture(
     if variation is not None and video_id is None:
         video_id = ids_of(variation.prompt_id, variation.prompt, known)
     return Capture(pipe, options, VideoIds(video_id, known), into, on_step)
+
+
+def _require_room(path: str, format: str) -> None:
+    """Refuses a path that nothing can be written into, before anything is computed."""
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise ValueError(f"store: {path} is a file; expected a directory, or none yet")
+    is_store = os.path.exists(os.path.join(path, "zarr.json"))
+    # What a store is created with may be there before it is one.
+    others = {*(os.listdir(path) if os.path.isdir(path) else ())} - {"maps", "index", ".writers"}
+    if format == "store" and not is_store and any(not name.startswith(".zarr.json.") for name in others):
+        raise ValueError(
+            f'store: {path} is a directory with other things in it; format="dump" writes a dump, and attnkit.ingest '
+            "makes a store of one"
+        )
 
 
 def _require_versions() -> None:

@@ -225,6 +225,8 @@ class _Record:
 
     def see(self, row: int, attention: fused.Attention, total: torch.Tensor | None) -> None:
         """Takes the maps of a block from the call of its attention."""
+        import torch
+
         image, text, queries, keys = self._layout.places(math.prod(self.grid), self._text)
         query, key = attention.query, attention.key
         if (query.shape[2], key.shape[2]) != (queries, keys):
@@ -241,17 +243,23 @@ class _Record:
         first, heads = self._batch - len(self.maps), self._index
         for video, maps in enumerate(self.maps):
             of_video = first + video
+            columns = maps.columns
             with maps.of_block(row) as out:
+                # Of words of several pieces, the sum may be wanted.
+                sizes = (*out.shape[:2], len(columns.positions))
+                chosen = query.new_empty(sizes, dtype=torch.float32) if columns.keys.is_sums else out
                 share = fused.columns(
                     query[of_video, heads, image],
                     key[of_video, heads],
                     text,
-                    maps.columns.single,
+                    columns.positions,
                     scale=scale,
                     bias=attention.bias(of_video, heads, image),
                     total=None if total is None else total[of_video, heads, image],
-                    out=out,
+                    out=chosen,
                 )
+                if chosen is not out:
+                    out.copy_(columns.of_positions(chosen))
             if self._layout.text != "apart":
                 maps.shares[row] = share
         self.seen.add(row)

@@ -27,10 +27,7 @@ class Columns:
 
     def __init__(self, words: Sequence[TrackedWord], count: int, alike: int, device: torch.device) -> None:
         self.words = list(words)
-        #: Those of single keys, which are the first columns.
-        self.single = single = sorted(
-            {position for word in words if word.pooling == "each" for position in word.positions}
-        )
+        single = sorted({position for word in words if word.pooling == "each" for position in word.positions})
         at = {position: column for column, position in enumerate(single)}
         sums = [word for word in words if word.pooling == "sum"]
         of_sums = {word.word: [len(single) + number] for number, word in enumerate(sums)}
@@ -39,9 +36,22 @@ class Columns:
         }
         wanted = [[position] for position in single] + [word.positions for word in sums]
         self.keys = Keys(count, alike, wanted, device)
+        self._wanted, self._device = wanted, device
+        #: All keys that are in a column.
+        self.positions = sorted({position for positions in wanted for position in positions})
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def of_positions(self, shares: torch.Tensor) -> torch.Tensor:
+        """`[..., column]` of the shares of all positions, `[..., position]`."""
+        import torch
+
+        at = {position: place for place, position in enumerate(self.positions)}
+        sums = torch.zeros(len(self.positions), len(self))
+        for column, positions in enumerate(self._wanted):
+            sums[[at[position] for position in positions], column] = 1
+        return shares @ sums.to(self._device)
 
 
 class Maps:

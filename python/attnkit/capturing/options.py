@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, SupportsIndex
 
 from .. import _check
 from ..prompts import Prompt
@@ -23,6 +23,7 @@ class Options:
     positions: dict[str, list[int]]
     prompt: str | None
     occurrence: int | Literal["all"]
+    pooling: Literal["each", "sum"]
     calls: tuple[str, ...]
     groups: bool
     blocks: list[int] | None
@@ -43,11 +44,12 @@ class Options:
         positions: Mapping[str, Sequence[int]] | None,
         prompt: str | None,
         occurrence: int | Literal["all"],
+        pooling: Literal["each", "sum"],
         calls: str | Iterable[str],
         groups: bool,
-        blocks: Iterable[int] | None,
-        heads: Iterable[int] | None,
-        steps: Iterable[int] | None,
+        blocks: int | Iterable[int] | None,
+        heads: int | Iterable[int] | None,
+        steps: int | Iterable[int] | None,
         every: int,
         dtype: str,
         average: str | Iterable[str],
@@ -63,6 +65,12 @@ class Options:
         """
         if dtype not in ("float16", "float32"):
             raise ValueError(f"dtype: {dtype!r} is neither float16 nor float32")
+        if pooling not in ("each", "sum"):
+            raise ValueError(f"pooling: {pooling!r} is neither each nor sum")
+        if variation is not None and not isinstance(variation, Prompt):
+            raise TypeError(
+                f"variation: {type(variation).__name__} is none; it is one of those that attnkit.expand_prompts gives"
+            )
         if variation is not None and prompt not in (None, variation.prompt):
             raise ValueError(f"prompt: {prompt!r} is not that of the variation, {variation.prompt!r}")
         of_calls = _chosen_names("calls", calls, CALLS)
@@ -91,6 +99,7 @@ class Options:
             positions=fixed,
             prompt=prompt if variation is None else variation.prompt,
             occurrence=occurrence if occurrence == "all" else _check.within("occurrence", occurrence, 0, 2**31),
+            pooling=pooling,
             calls=of_calls,
             groups=groups,
             blocks=_numbers("blocks", blocks),
@@ -134,9 +143,13 @@ def _chosen_names(argument: str, names: str | Iterable[str], known: tuple[str, .
     return tuple(name for name in known if name in given)
 
 
-def _numbers(argument: str, numbers: Iterable[int] | None) -> list[int] | None:
+def _numbers(argument: str, numbers: int | Iterable[int] | None) -> list[int] | None:
     if numbers is None:
         return None
+    if isinstance(numbers, SupportsIndex):
+        numbers = [int(numbers)]
+    if not isinstance(numbers, Iterable):
+        raise TypeError(f"{argument}: {numbers!r} is neither a number nor several")
     found = sorted(_check.within(argument, number, 0, 2**31) for number in numbers)
     if not found or len(set(found)) < len(found):
         raise ValueError(f"{argument}: {found} are to be different numbers, at least one")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from .maps import Columns
 from .models import clean_prompt
 from .options import Options
 from .softmax import equal_tail
-from .wanted import TrackedWord, WantedText, check_names, find_words
+from .wanted import TrackedWord, WantedText, check_names, find_words, summed
 
 if TYPE_CHECKING:
     import torch
@@ -24,8 +25,8 @@ class Run:
     ----------
     texts, embeds : str or list of str or None, tensor or None
         Prompts or their embeddings, whichever were given.
-    prompts, seeds : list
-        Of each video, the prompt and the seed, as far as they are known.
+    prompts, negative_prompts, seeds : list
+        Of each video, both prompts and the seed, as far as they are known.
     wanted : dict
         Of each call of guidance that is captured, what is wanted of each video.
 
@@ -57,10 +58,7 @@ class Run:
         else:
             # They hold the repeats already, and have rows for what was not cut off.
             each, max_length = max(1, self.embeds.shape[0] // len(prompts)), self.embeds.shape[1]
-        negative = given.get("negative_prompt")
-        if negative is None and given.get("negative_prompt_embeds") is None:
-            negative = ""
-        of_negative = list(negative) if isinstance(negative, (list, tuple)) else [negative] * len(prompts)
+        of_negative = _negative_texts(given, len(prompts))
         of_calls: dict[str, tuple[list[str | None], Callable[[str | None, int | None], WantedText]]] = {
             "cond": (prompts, self._of_prompt),
             "uncond": (of_negative, self._of_negative),
@@ -71,6 +69,9 @@ class Run:
             found = {text: find(text, max_length) for text in dict.fromkeys(texts)}
             self.wanted[call] = [found[text] for text in texts for _ in range(each)]
         self.prompts = [prompt for prompt in prompts for _ in range(each)]
+        is_guided = given.get("do_classifier_free_guidance", True)
+        self.negative_prompts = [text if is_guided else None for text in of_negative for _ in range(each)]
+        self._warn_of_weights()
         self.seeds: list[int | None] = [None] * len(self.prompts)
 
     def seed(self, generator: Any, has_latents: bool) -> None:
@@ -96,14 +97,14 @@ class Run:
         words = [TrackedWord(name, None, positions) for name, positions in options.positions.items()]
         if prompt is None:
             check_names(words, "positions")
-            return WantedText(None, words, None)
+            return WantedText(None, self._pooled(words), None)
         variation = options.variation
         emphases = None if variation is None else weighting.emphases(self._pipe, variation, max_length)
         found, length = self._find(prompt, options.words, max_length, "words", emphases)
         if not found and not words and not options.groups:
             raise ValueError(f"words: {prompt!r} has no word in parentheses; name those to capture with words=[...]")
         check_names(words + found, "words")
-        return WantedText(prompt, words + found, length)
+        return WantedText(prompt, self._pooled(words + found), length)
 
     def _of_negative(self, prompt: str | None, max_length: int | None) -> WantedText:
         asked = self._options.negative_words
@@ -113,7 +114,23 @@ class Run:
             return WantedText(None, [], None)
         found, length = self._find(prompt, asked, max_length, "negative_words")
         check_names(found, "negative_words")
-        return WantedText(prompt, found, length)
+        return WantedText(prompt, self._pooled(found), length)
+
+    def _pooled(self, words: list[TrackedWord]) -> list[TrackedWord]:
+        return summed(words) if self._options.pooling == "sum" else words
+
+    def _warn_of_weights(self) -> None:
+        """Says so where weights are stored that the pipeline knows nothing of."""
+        if self._options.variation is not None or self.embeds is not None:
+            return
+        words = {word.word: word.weight for wanted in self.wanted.get("cond", []) for word in wanted.words}
+        weighted = [f"({word}:{weight:g})" for word, weight in words.items() if weight not in (None, 1)]
+        if weighted:
+            warnings.warn(
+                f"the weights of {', '.join(weighted)} are stored and do not act: pipelines know none. With "
+                "attnkit.expand_prompts, variation= and Prompt.inputs they do (docs/capture.md, Weights)",
+                stacklevel=2,
+            )
 
     def _find(
         self,
@@ -135,6 +152,14 @@ class Run:
             first=text.first,
             emphases=emphases,
         )
+
+
+def _negative_texts(given: Mapping[str, Any], count: int) -> list[str | None]:
+    """The negative prompt of each prompt; None where embeddings stand for it that were made elsewhere."""
+    texts, embeds = given.get("negative_prompt"), given.get("negative_prompt_embeds")
+    if texts is None:
+        texts = "" if embeds is None else weighting.negative_of(embeds)
+    return list(texts) if isinstance(texts, (list, tuple)) else [texts] * count
 
 
 def _fresh_seed(generator: Any) -> int | None:

@@ -82,6 +82,11 @@ def named_for(call: str, words: list[TrackedWord]) -> list[TrackedWord]:
     return words if call == "cond" else [replace(word, word=UNCONDITIONAL + word.word) for word in words]
 
 
+def summed(words: list[TrackedWord]) -> list[TrackedWord]:
+    """Words of several pieces with one token each, their sum."""
+    return [replace(word, pooling="sum") if len(word.positions) > 1 else word for word in words]
+
+
 def find_words(
     tokenizer: Any,
     clean: Callable[[str], str],
@@ -110,6 +115,12 @@ def find_words(
     for (word, weight), where in zip(words, cut.words):
         places = [one.rows for one in emphases or [] if one.word == word] or where.occurrences
         if not places:
+            whole = tokens(tokenizer, cut.prompt, clean(word)).words[0].occurrences
+            if whole:
+                raise ValueError(
+                    f"{argument}: {word!r} is cut off, as the pipeline takes {len(cut.ids)} pieces of its text; a "
+                    "larger max_sequence_length keeps it"
+                )
             raise ValueError(f"{argument}: {cut.prompt!r} has no word {word!r}{_near(word, cut.prompt)}")
         if occurrence != "all" and occurrence >= len(places):
             raise ValueError(

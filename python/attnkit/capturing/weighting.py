@@ -49,7 +49,8 @@ class _Made:
     """What embeddings were made of, and which of their versions."""
 
     weighted_prompt: str
-    method: Method
+    #: None of a negative prompt, which no weights act on.
+    method: Method | None
     version: int | None
 
 
@@ -100,6 +101,8 @@ def inputs(
             )
         embeds = apply(embeds, _by_row(found), len(pieces), method)
     _remember(embeds, _Made(prompt.weighted_prompt, method, _version(embeds)))
+    if negative is not None:
+        _remember(negative, _Made(negative_prompt or "", None, _version(negative)))
     return {"prompt_embeds": embeds} | ({} if negative is None else {"negative_prompt_embeds": negative})
 
 
@@ -212,8 +215,8 @@ def applied(pipe: Any, prompt: Prompt, texts: str | list[str] | None, embeds: to
         if weights:
             raise ValueError(f"variation: the pipeline got no weights, and {', '.join(weights)} do not act: {call}")
         return None
-    reference, made = _made.get(id(embeds), (None, None))
-    if reference is None or made is None or reference() is not embeds or made.version != _version(embeds):
+    made = _known(embeds)
+    if made is None:
         return None
     if made.weighted_prompt != prompt.weighted_prompt:
         raise ValueError(
@@ -221,6 +224,12 @@ def applied(pipe: Any, prompt: Prompt, texts: str | list[str] | None, embeds: to
             f"{prompt.weighted_prompt!r}: {call}"
         )
     return made.method
+
+
+def negative_of(embeds: torch.Tensor) -> str | None:
+    """The negative prompt that embeddings were made of, where that was done here."""
+    made = _known(embeds)
+    return made.weighted_prompt if made is not None and made.method is None else None
 
 
 def default_length(pipe: Any) -> int:
@@ -278,6 +287,13 @@ def _by_row(found: list[Emphasis]) -> dict[int, float]:
 def _remember(embeds: torch.Tensor, made: _Made) -> None:
     key = id(embeds)
     _made[key] = (weakref.ref(embeds, lambda _: _made.pop(key, None)), made)
+
+
+def _known(embeds: torch.Tensor) -> _Made | None:
+    """What embeddings were made of, if they were made here and not changed since."""
+    reference, made = _made.get(id(embeds), (None, None))
+    is_same = reference is not None and reference() is embeds
+    return made if made is not None and is_same and made.version == _version(embeds) else None
 
 
 def _version(embeds: torch.Tensor) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..writer import StoreWriter
@@ -21,14 +21,15 @@ if TYPE_CHECKING:
 _SUM_ERROR = 1e-3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CapturedStep:
     """One call of one denoising step of one video.
 
     Attributes
     ----------
-    video_id, prompt, seed : str, str or None, int or None
-        The video. A seed is known where a generator of this video's own, fresh from it, makes its noise.
+    video_id, prompt, negative_prompt, seed : str, str or None, str or None, int or None
+        The video. There is a negative prompt where there is guidance. A seed is known where a generator of this video's
+        own, fresh from it, makes its noise.
     step, timestep : int, float
         The step's number, and the scheduler's timestep.
     total_steps, guidance_scale : int, float or None
@@ -66,6 +67,7 @@ class CapturedStep:
 
     video_id: str
     prompt: str | None
+    negative_prompt: str | None
     seed: int | None
     step: int
     timestep: float
@@ -76,7 +78,7 @@ class CapturedStep:
     grid: tuple[int, int, int]
     video_size: tuple[int, int, int] | None
     words: list[TrackedWord]
-    maps: dict[str, torch.Tensor]
+    maps: dict[str, torch.Tensor] = field(repr=False)
     blocks: list[int] | None
     heads: list[int] | None
     text_length: int | None
@@ -84,11 +86,11 @@ class CapturedStep:
     text: TextOfStep | None
     origin: dict[str, Any]
     weighting: str | None = None
-    text_share: torch.Tensor | None = None
+    text_share: torch.Tensor | None = field(default=None, repr=False)
     pooled: Pooling | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TextOfStep:
     """What attention to the whole text axis was like, of each head of each block that ran.
 
@@ -102,10 +104,10 @@ class TextOfStep:
 
     blocks: list[int]
     heads: list[int]
-    entropy: torch.Tensor
-    sink_key: torch.Tensor
-    sink_mass: torch.Tensor
-    sum_error: torch.Tensor
+    entropy: torch.Tensor = field(repr=False)
+    sink_key: torch.Tensor = field(repr=False)
+    sink_mass: torch.Tensor = field(repr=False)
+    sum_error: torch.Tensor = field(repr=False)
 
     @classmethod
     def of(cls, statistics: dict[int, TextStatistics], blocks: list[int], heads: list[int]) -> TextOfStep | None:
@@ -175,6 +177,7 @@ def metadata_of(step: CapturedStep) -> dict[str, Any]:
     """What is told of a step beside what a video's steps have in common."""
     told: dict[str, Any] = {
         "call": step.call,
+        "negative_prompt": step.negative_prompt,
         "model": step.model,
         "guidance_scale": step.guidance_scale,
         "text_length": step.text_length,

@@ -103,6 +103,8 @@ struct Side {
     /// Of the word.
     weights: Values<Weight>,
     steps: Values<i32>,
+    /// How many tokens the word has.
+    pieces: Values<usize>,
     choices: Values<Choice>,
 }
 
@@ -141,6 +143,17 @@ pub(super) fn notes(across: Across, steps: &[SelectedStep], by_step: bool) -> Ve
     found.push(choices);
 
     let mut notes = Vec::new();
+    let has_others = |side: &Side, first: &Side| !side.pieces.has_same(&first.pieces);
+    if units
+        .iter()
+        .any(|sides| sides.values().next().is_some_and(|first| sides.values().any(|side| has_others(side, first))))
+    {
+        notes.push(
+            "the words of the sides are of different numbers of tokens, and the mean over these is compared; a word's \
+             share is their sum, as a capture with pooling=\"sum\" stores it"
+                .into(),
+        );
+    }
     let differing: Vec<&str> = found.iter().filter_map(Difference::text).collect();
     if !differing.is_empty() {
         let text = format!(
@@ -184,6 +197,7 @@ fn units(across: Across, steps: &[SelectedStep], by_step: bool) -> BTreeMap<Opti
             side.seeds.add(step.seed, maps);
             side.weights.add(step.weight.map(f64::to_bits), maps);
             side.steps.add(Some(step.step), maps);
+            side.pieces.add(Some(step.shape.tokens), maps);
             side.choices.add(Some(choice), maps);
         }
     }
