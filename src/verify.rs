@@ -381,7 +381,7 @@ fn check_video(
 fn text_fault(snapshot: &Snapshot, video: &VideoIndex) -> Option<String> {
     let steps = video.rows.iter().map(|row| row.step).collect();
     match snapshot.read_text(&video.record.video_id) {
-        Ok(None) => None,
+        Ok(None) => video.record.has_text.then(|| "missing: its rows cannot be computed anew".to_owned()),
         Ok(Some((generation, _))) if generation != video.generation => Some(UNFINISHED.to_owned()),
         Ok(Some((_, text))) => text_contradictions(&text, &video.record.video_id, &steps),
         Err(error) => Some(error.to_string()),

@@ -281,8 +281,12 @@ class StepBuffer:
         of_axes = [
             range(count) if numbers is None else numbers for numbers, count in zip((blocks, heads), entropies.shape)
         ]
-        if [len(numbers) for numbers in of_axes] != list(entropies.shape):
-            raise ValueError(f"text: {[len(numbers) for numbers in of_axes]} numbers for {entropies.shape}")
+        if [len({*numbers}) for numbers in of_axes] != list(entropies.shape):
+            raise ValueError(f"text: {[len({*numbers}) for numbers in of_axes]} numbers for {entropies.shape}")
+        if keys.dtype.kind not in "iu" or (keys.size and keys.min() < 0) or min(map(min, of_axes), default=0) < 0:
+            raise ValueError("text: blocks, heads and sink keys are to be integers from 0")
+        if any(call == known for known, *_ in self._text):
+            raise WriteError(f"step {self._metadata['step']} has rows of the text of call {call!r} already")
         for (row, block), (column, head) in itertools.product(*map(enumerate, of_axes)):
             at = row, column
             error = None if errors is None else float(errors[at])
@@ -304,6 +308,8 @@ class StepBuffer:
             If the store cannot be written.
         """
         words = [(token, *word) for token, word in self._words.items()]
+        if self._text and not words:
+            raise WriteError(f"step {self._metadata['step']} has rows of the text, and no word")
         is_new = self._native.append(self._metadata["step"], words, self._text)
         self._words, self._text = {}, []
         return dict(zip((token for token, *_ in words), is_new))

@@ -764,3 +764,28 @@ def test_arrays_that_cannot_be_written_to_are_stored_as_others_are(tmp_path: Pat
     write(store, [fixed, view, maps(2)])
     assert_holds(store, {step: maps(step) for step in range(3)})
     assert attnkit.open(store).verify().ok
+
+
+def test_rows_of_the_text_that_are_none_of_a_step_are_refused(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    one = np.ones((1, 1))
+    with StoreWriter(store, VIDEO, "a flower") as writer:
+        writer.append(WORD, 0, 9.0, maps(0))
+        step = writer.step(1, 8.0)
+        step.text(None, one, [[1]], one)
+        with pytest.raises(attnkit.WriteError, match="has rows of the text of call None already"):
+            step.text(None, one, [[1]], one)
+        with pytest.raises(attnkit.WriteError, match="no word"):
+            step.commit()
+        for keys, numbers in [([[-1]], None), ([[1.5]], None), ([[1]], [-1])]:
+            with pytest.raises(ValueError, match="integers from 0"):
+                writer.step(1, 8.0).text(None, one, keys, one, blocks=numbers)
+        # Of words that are there already, they are new.
+        with writer.step(0, 9.0) as step:
+            step.append(WORD, maps(0))
+            step.text("cond", one, [[3]], one)
+    assert attnkit.open(store).sql("SELECT sink_key FROM text")["sink_key"].tolist() == [3]
+    assert attnkit.open(store).verify().ok
+    (store / "index/text" / f"{VIDEO}.parquet").unlink()
+    [fault] = attnkit.open(store).verify().faults
+    assert "missing" in fault["error"] and "index/text" in fault["path"]

@@ -301,6 +301,7 @@ pub(super) fn commit_video(
     rows.sort_by(|a, b| (&a.token, a.step).cmp(&(&b.token, b.step)));
     let text = (committed.text.is_some() || !text.is_empty()).then(|| text_of(video_id, text, &rows, committed));
     let text = text.transpose().map_err(|error| StoreError::Damaged { path: store.place(), found: error.into() })?;
+    record.has_text = text.is_some();
     let index = VideoIndex { generation, record, rows };
     store.commit(&index, &heads, text.as_ref(), committed.generation.as_deref())
 }

@@ -201,6 +201,14 @@ pub enum WriteError {
         /// The step.
         step: i32,
     },
+    /// Rows of the text axis that are none of the step.
+    #[error("rows of the text at step {step}: {found}")]
+    Text {
+        /// The step.
+        step: i32,
+        /// What is odd.
+        found: String,
+    },
     /// A step that cannot be one.
     #[error("step {step} of `{token}`: steps are numbered from 0")]
     Negative {

@@ -1,7 +1,7 @@
 //! Writing a store step by step while a video is generated, with no dump in between. Every step is a commit of its own:
 //! what `append` has returned from is in the store, whatever happens to the process afterwards.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -21,7 +21,7 @@ use crate::shape::AxisNumbers;
 use crate::store::storage::Guard;
 use crate::store::{
     Codec, Generation, MetadataPatch, Recipe, SeriesLayout, StepRow, Store, StoreError, TextRow, heads_schema,
-    new_generation,
+    new_generation, text_after, text_batch, text_contradictions,
 };
 
 /// What is written of a video beside its steps, and how.
@@ -143,6 +143,7 @@ impl StoreWriter {
         if let Some(twice) = spelled.iter().enumerate().find(|(place, token)| spelled[..*place].contains(token)) {
             return Err(WriteError::Twice { token: twice.1.clone(), step });
         }
+        self.check_text(step, words, text)?;
         let hashed = |word: &WordStep<'_>| format!("{:032x}", xxh3_128(word.array.values.bytes()));
         let hashes: Vec<String> = words.par_iter().map(hashed).collect();
         loop {
@@ -154,7 +155,7 @@ impl StoreWriter {
                 is_new.push(new.is_some());
                 begun.extend(new);
             }
-            if begun.is_empty() {
+            if begun.is_empty() && !self.adds_text(text, &committed)? {
                 return Ok(is_new);
             }
             let is_kept = |row: &&StepRow| begun.iter().all(|word| word.target.token != row.token);
@@ -178,6 +179,37 @@ impl StoreWriter {
                 }
             }
         }
+    }
+
+    /// Whether rows of `text` can be of a step with these words.
+    fn check_text(&self, step: i32, words: &[WordStep<'_>], text: &[TextRow]) -> Result<(), WriteError> {
+        let refused = |found: String| Err(WriteError::Text { step, found });
+        if words.is_empty() && !text.is_empty() {
+            return refused("the step has no words".into());
+        }
+        if let Some(other) = text.iter().find(|row| row.step != step) {
+            return refused(format!("they are of step {}", other.step));
+        }
+        let batch = text_batch(&self.video_id, text).map_err(|error| self.damaged(error))?;
+        match text_contradictions(&batch, &self.video_id, &HashSet::from([step])) {
+            Some(found) => refused(found),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether rows of `text` are others than those that are committed.
+    fn adds_text(&self, text: &[TextRow], committed: &Committed) -> Result<bool, WriteError> {
+        if text.is_empty() {
+            return Ok(false);
+        }
+        let added = text_batch(&self.video_id, text).map_err(|error| self.damaged(error))?;
+        let steps = committed.rows().iter().map(|row| row.step).collect();
+        let after = text_after(committed.text.as_ref(), &added, &steps).map_err(|error| self.damaged(error))?;
+        Ok(committed.text.as_ref() != Some(&after))
+    }
+
+    fn damaged(&self, error: ArrowError) -> StoreError {
+        StoreError::Damaged { path: self.store.place(), found: error.into() }
     }
 
     /// A word's next step as it is to be written; `None` if the store has it already.
@@ -281,6 +313,16 @@ impl StoreWriter {
                 && stored != found
             {
                 return other("seed", stored.to_string(), found.to_string());
+            }
+            if let (Some(stored), Some(found)) = (row.total_steps, metadata.total_steps)
+                && stored != found
+            {
+                return other("total_steps", stored.to_string(), found.to_string());
+            }
+            if let (Some(stored), Some(found)) = (&row.provenance.scheduler, &metadata.provenance.scheduler)
+                && stored != found
+            {
+                return other("scheduler", stored.clone(), found.clone());
             }
             if let (Some(stored), Some(found)) = (row.grid, grid)
                 && stored != found

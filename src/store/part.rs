@@ -56,6 +56,9 @@ pub struct VideoRecord {
     pub documents: BTreeMap<String, String>,
     /// By token: the settings it was ingested with.
     pub recipe: BTreeMap<String, Recipe>,
+    /// Whether it has rows of `text`, in a part beside.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_text: bool,
 }
 
 /// The settings that determine what is stored of a word.

@@ -478,3 +478,100 @@ def test_negative_prompts_are_told(tmp_path: Path) -> None:
         pipe(prompt=PROMPT, negative_prompt="red", guidance_scale=1.0, **CALL)
     rows = attnkit.open(path).sql("SELECT DISTINCT video_id, negative_prompt AS n FROM steps ORDER BY video_id")
     assert rows["n"].tolist() == ["red", "blue", None]
+
+
+@pytest.mark.parametrize("is_used", [False, True])
+def test_a_text_that_is_encoded_in_mid_run_is_not_the_runs(is_used: bool) -> None:
+    def end(pipe: Any, step: int, timestep: Any, given: dict[str, Any]) -> dict[str, Any]:
+        if step == 0:
+            other = pipe.encode_prompt("two people and a red cat", max_sequence_length=512)[0]
+            return {"prompt_embeds": other} if is_used else given
+        return given
+
+    pipe, steps = tiny.wan(), []
+    with attnkit.capture(pipe, words=["flower"], on_step=steps.append, dtype="float32") as capture:
+        run = lambda: pipe(prompt=PROMPT, generator=seeded(), callback_on_step_end=end, **CALL)
+        if is_used:
+            with pytest.raises(RuntimeError, match="the text of call cond is another one"):
+                run()
+            return
+        run()
+    assert capture.videos == ["prompt_000_vid001"] and {step.prompt for step in steps} == {PROMPT}
+    for step, other in zip(steps, captured(tiny.wan()), strict=True):
+        assert torch.equal(step.maps["flower"], other.maps["flower"])
+
+
+def test_embeddings_that_change_in_place_are_looked_at_again() -> None:
+    pipe, steps = tiny.wan(), []
+    first, second = (
+        pipe.encode_prompt(prompt, max_sequence_length=512, do_classifier_free_guidance=False)[0]
+        for prompt in (PROMPT, "a red flower near two people and a blue tree")
+    )
+    buffer = first.clone()
+    call = {**CALL, "prompt_embeds": buffer, "negative_prompt": ""}
+    with attnkit.capture(pipe, words=[], positions={"x": [1]}, on_step=steps.append, dtype="float32"):
+        pipe(generator=seeded(), **call)
+        buffer.copy_(second)
+        pipe(generator=seeded(), **call)
+    expected = captured(tiny.wan(), "a red flower near two people and a blue tree", words=["red"])
+    for step, other in zip(steps[3:], expected, strict=True):
+        assert torch.allclose(step.maps["x"], other.maps["red"], atol=1e-5)
+
+    def end(pipe: Any, step: int, timestep: Any, given: dict[str, Any]) -> dict[str, Any]:
+        buffer.copy_(first)
+        return given
+
+    with attnkit.capture(pipe, words=[], positions={"x": [1]}, on_step=print):
+        with pytest.raises(RuntimeError, match="is another one than at the step before"):
+            pipe(callback_on_step_end=end, **call)
+
+
+def test_a_prompt_that_embeddings_do_not_stand_for_is_refused() -> None:
+    pipe = tiny.wan()
+    tree, flower = (pipe.encode_prompt(prompt, max_sequence_length=512)[0] for prompt in ("a tree", PROMPT))
+    for embeds, prompt, said in [
+        (tree, PROMPT, "has 6 pieces, its embeddings have 3 rows"),
+        (torch.cat([flower, tree]), PROMPT, "embeddings that are not alike; expected one for"),
+    ]:
+        with attnkit.capture(pipe, words=["tree"], prompt=prompt, on_step=print), pytest.raises(ValueError, match=said):
+            pipe(prompt_embeds=embeds, negative_prompt="", **CALL)
+    steps: list[attnkit.CapturedStep] = []
+    with attnkit.capture(pipe, words=["tree"], prompt=[PROMPT, "a tree"], on_step=steps.append):
+        pipe(prompt_embeds=torch.cat([flower, tree]), negative_prompt_embeds=torch.cat([tree, tree]), **CALL)
+    assert [(step.prompt, step.words[0].positions) for step in steps[:2]] == [(PROMPT, [4]), ("a tree", [1])]
+
+
+def test_a_default_word_is_the_one_in_parentheses_and_parentheses_may_be_part_of_a_word() -> None:
+    pipe = tiny.wan()
+    with pytest.warns(UserWarning, match="do not act"):
+        [step, *_] = captured(pipe, "a flower near a (flower:2.5)", words=None)
+    assert step.words[0].token_texts == ["flower"] and step.words[0].positions[0] > 4
+    [step, *_] = captured(pipe, "a flower near a (flower) tree", words=[r"(\(flower\):2)"])
+    assert step.words[0].word == "(flower)" and len(step.words[0].positions) == 3
+
+
+def test_captures_that_are_made_together_have_ids_of_their_own(tmp_path: Path) -> None:
+    pipe, path = tiny.wan(), tmp_path / "maps.store"
+    captures = [attnkit.capture(pipe, path, [word]) for word in ("flower", "tree")]
+    for capture in captures:
+        with capture:
+            pipe(prompt=PROMPT, **CALL)
+    assert [capture.videos for capture in captures] == [["prompt_000_vid001"], ["prompt_000_vid002"]]
+    rows = attnkit.open(path).sql("SELECT DISTINCT video_id, token FROM steps ORDER BY video_id")
+    assert rows["token"].tolist() == ["flower", "tree"]
+
+
+def test_a_video_is_not_gone_on_with_by_another_schedule(tmp_path: Path) -> None:
+    path = tmp_path / "maps.store"
+    options: dict[str, Any] = {"store": path, "words": ["flower"], "video_id": "v"}
+    with attnkit.capture(tiny.wan(), steps=[0], **options) as capture:
+        capture._pipe(prompt=PROMPT, generator=seeded(), **CALL)
+    for pipe, more, said in [(tiny.wan(), {"num_inference_steps": 6}, "total_steps 3, and this is 6")]:
+        with pytest.raises(attnkit.WriteError, match=said), attnkit.capture(pipe, **options):
+            pipe(prompt=PROMPT, generator=seeded(), **{**CALL, **more})
+
+
+def test_what_attnkit_tells_cannot_be_said_otherwise(tmp_path: Path) -> None:
+    for key in ("block_idx", "skipped", "positions"):
+        with pytest.raises(ValueError, match=f"metadata: '{key}' is what attnkit tells itself"):
+            attnkit.capture(tiny.wan(), tmp_path / "s", ["flower"], metadata={key: [1]})

@@ -163,3 +163,25 @@ def test_embeddings_that_are_changed_between_two_runs_are_looked_at_again() -> N
     # Behind the row that is named: the one before it and the one behind it.
     assert [len(step.words[1].positions) for step in steps] == [5] * 3 + [2] * 3
     assert [len(step.words[2].positions) for step in steps] == [506] * 3 + [509] * 3
+
+
+def test_the_end_token_may_be_a_position_of_its_own() -> None:
+    for step in captured(tiny.wan(), words=["flower"], positions={"end": [5]}, groups=True):
+        assert list(step.maps) == ["end", "flower", ":rest", ":pad"]
+        assert step.text is not None and float(step.text.sum_error.max()) < 1e-5
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0, 3000.0])
+def test_entropies_of_large_logits_are_exact(scale: float) -> None:
+    from attnkit.capturing.softmax import Keys, columns_and_statistics
+
+    generator = torch.Generator().manual_seed(0)
+    query, key = (torch.randn((2, count, 8), generator=generator) for count in (50, 9))
+    key = torch.cat([key, key[:, -1:].expand(2, 20, 8)], 1) * scale
+    keys = Keys(29, 21, [list(range(8)), list(range(8, 29))], query.device)
+    found = columns_and_statistics(query, key, keys, torch.empty(2, 50, 2))
+    # Of the same logits, which float32 rounds.
+    logits = torch.matmul(query, (key[:, :9] * 8**-0.5).transpose(1, 2)).double()
+    shares = torch.cat([logits, logits[..., -1:].expand(2, 50, 20)], -1).log_softmax(-1)
+    exact = -(shares.exp() * shares).sum(-1).mean(-1)
+    assert torch.allclose(found.entropy, exact, atol=2e-5) and float(found.sum_error.max()) < 1e-4

@@ -20,9 +20,9 @@ from .dumping import DumpOfVideos, directories_of, videos_of
 from .options import Options
 from .run import Run
 from .settings import Settings, read_settings
-from .videos import VideoId, VideoIds, ids_of, videos_of_store
+from .videos import VideoId, VideoIds, videos_of_store
 from .wanted import TrackedWord, named_for
-from .writing import Beside, CapturedStep, StoreOfVideos, TextOfStep
+from .writing import RESERVED, Beside, CapturedStep, StoreOfVideos, TextOfStep
 
 if TYPE_CHECKING:
     from .hooks import Forward
@@ -67,6 +67,8 @@ class Capture:
         #: The last call of the pipeline, and its number.
         self._last: Run | None = None
         self._runs = 0
+        #: Whether a call of the pipeline began whose prompt was not encoded yet.
+        self._begins = False
         #: Ids of its videos, once the first transformer runs: prompts may be encoded for another run, too.
         self._video_ids: list[str] = []
         self._weighting: str | None = None
@@ -78,6 +80,7 @@ class Capture:
         from . import hooks, joint
 
         attach = joint.attach if joint.understands(self._pipe) else hooks.attach
+        self._begins = not hasattr(self._pipe, "check_inputs")
         self._attached = attach(self._pipe, self)
         if self._store is not None:
             self._beside = Beside(self._store.write)
@@ -211,7 +214,7 @@ def capture(
     negative_words: str | Iterable[str] = (),
     groups: bool = False,
     positions: Mapping[str, Sequence[int]] | None = None,
-    prompt: str | None = None,
+    prompt: str | Sequence[str] | None = None,
     occurrence: int | Literal["all"] = 0,
     pooling: Literal["each", "sum"] = "each",
     blocks: int | Iterable[int] | None = None,
@@ -258,8 +261,8 @@ def capture(
         of the whole text axis go into the table `text`.
     positions : mapping, optional
         Of names, rows of the text axis, for embeddings that were made elsewhere.
-    prompt : str, optional
-        What the embeddings stand for, where the pipeline gets `prompt_embeds`.
+    prompt : str or sequence of str, optional
+        What the embeddings stand for, where the pipeline gets `prompt_embeds`: one text, or one for each of them.
     occurrence : int or "all"
         Which of equal words; 0 is the first.
     pooling : str
@@ -288,7 +291,7 @@ def capture(
     codec, rollups, single_writer
         As for `attnkit.StoreWriter`.
     metadata : mapping, optional
-        More to keep of each step: what JSON can hold.
+        More to keep of each step: what JSON can hold. What attnkit tells itself cannot be said otherwise.
     variation : attnkit.Prompt, optional
         The prompt, one of those of a template, with its words and their weights; its template and its number are
         stored, too. The pipeline is to be called with `**variation.inputs(pipe)`. A word is captured where it is in
@@ -356,10 +359,12 @@ def capture(
         if variation is not None:
             of_writer |= {name: getattr(variation, name) for name in ("prompt_id", "template", "variation")}
         into = StoreOfVideos(path, of_writer, dict(metadata or {}), is_alone=on_step is None)
-    known = [] if path is None or video_id is not None else (videos_of if format == "dump" else videos_of_store)(path)
-    if variation is not None and video_id is None:
-        video_id = ids_of(variation.prompt_id, variation.prompt, known)
-    return Capture(pipe, options, VideoIds(video_id, known), into, on_step)
+    told = sorted(RESERVED & {*(metadata or {})})
+    if told:
+        raise ValueError(f"metadata: {told[0]!r} is what attnkit tells itself")
+    of_path = videos_of if format == "dump" else videos_of_store
+    ids = VideoIds(video_id, variation, lambda: [] if path is None else of_path(path))
+    return Capture(pipe, options, ids, into, on_step)
 
 
 def _require_room(path: str, format: str) -> None:

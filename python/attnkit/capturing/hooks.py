@@ -48,14 +48,13 @@ def attach(pipe: Any, capture: Capture) -> contextlib.ExitStack:
         found = {name: model for name, model in found.items() if model is not None}
         if not found:
             raise TypeError(f"{type(pipe).__name__} has no transformer")
-        if _CAPTURED in vars(pipe):
-            raise RuntimeError(f"{type(pipe).__name__} is being captured already: name all words in one capture")
-        vars(pipe)[_CAPTURED] = True
-        stack.callback(vars(pipe).pop, _CAPTURED)
+        claim(pipe, stack)
         forwards = [_Forwards(name, plain(model), capture, stack) for name, model in found.items()]
         _require_one_size(forwards, capture)
         if hasattr(pipe, "preprocess_conditions"):
             _wrap(stack, pipe, "preprocess_conditions", functools.partial(_referring, forwards=forwards))
+        if hasattr(pipe, "check_inputs"):
+            _wrap(stack, pipe, "check_inputs", functools.partial(beginning, capture=capture))
         _wrap(stack, pipe, "encode_prompt", functools.partial(_encoding, capture=capture, hooked=found))
         if hasattr(pipe, "prepare_latents"):
             _wrap(stack, pipe, "prepare_latents", functools.partial(_making_noise, capture=capture))
@@ -68,6 +67,25 @@ def attach(pipe: Any, capture: Capture) -> contextlib.ExitStack:
             # Code that was compiled before knows no hooks.
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         return stack.pop_all()
+
+
+def claim(pipe: Any, stack: contextlib.ExitStack) -> None:
+    """Marks a pipeline as captured, until the stack is closed; refuses one that is."""
+    if _CAPTURED in vars(pipe):
+        raise RuntimeError(f"{type(pipe).__name__} is being captured already: name all words in one capture")
+    vars(pipe)[_CAPTURED] = True
+    stack.callback(vars(pipe).pop, _CAPTURED)
+
+
+def beginning(original: Callable[..., Any], capture: Capture) -> Callable[..., Any]:
+    """`check_inputs`, with which each call of a pipeline begins: other texts may be encoded while it runs."""
+
+    @functools.wraps(original)
+    def check_inputs(*args: Any, **kwargs: Any) -> Any:
+        capture._begins = True
+        return original(*args, **kwargs)
+
+    return check_inputs
 
 
 def _require_one_size(forwards: list[_Forwards], capture: Capture) -> None:
@@ -111,6 +129,8 @@ def _encoding(original: Callable[..., Any], capture: Capture, hooked: dict[str, 
 
     @functools.wraps(original)
     def encode_prompt(*args: Any, **kwargs: Any) -> Any:
+        if not capture._begins:
+            return original(*args, **kwargs)
         for name in TRANSFORMERS:
             model = getattr(capture._pipe, name, None)
             if plain(model) is not plain(hooked.get(name)):
@@ -120,6 +140,7 @@ def _encoding(original: Callable[..., Any], capture: Capture, hooked: dict[str, 
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         capture._begin_run(bound.arguments)
+        capture._begins = not hasattr(capture._pipe, "check_inputs")
         return original(*args, **kwargs)
 
     return encode_prompt
@@ -195,8 +216,8 @@ class _Forwards:
         attentions = models.cross_attentions(model)
         self._blocks = capture._options.numbers("blocks", len(attentions))
         self._heads = capture._options.numbers("heads", attentions[0].heads)
-        #: Of each call: the run and the text that it had at last, and what is wanted of it.
-        self._texts: dict[str, tuple[int, torch.Tensor, list[Columns]]] = {}
+        #: Of each call: the run and the text that it had at last, the text's version, and what is wanted of it.
+        self._texts: dict[str, tuple[int, torch.Tensor, int | None, list[Columns]]] = {}
         if hasattr(model, "cache_context"):
             _wrap(stack, model, "cache_context", self._contexts)
         handles = [
@@ -255,11 +276,7 @@ class _Forwards:
         wanted = self._capture._run.wanted[call]
         if latents.shape[0] != len(wanted):
             raise RuntimeError(f"{self._name} runs {latents.shape[0]} videos at once; expected {len(wanted)}")
-        run, known, columns = self._texts.get(call, (0, None, []))
-        if run != place[0] or known is not text:
-            # Looked at once for all steps, as it waits for the device.
-            columns = self._capture._run.columns(call, text)
-            self._texts[call] = (place[0], text, columns)
+        columns = self._columns(call, text, place[0])
         frames, height, width = models.grid_of(model, latents)
         grid = (frames - self.references, height, width)
         if self._grid[0] == place[0] and self._grid[1] != grid:
@@ -273,6 +290,23 @@ class _Forwards:
         sizes = (len(self._blocks), len(self._heads), grid)
         maps = [Maps(self._capture._options, of_text, *sizes, latents.device) for of_text in columns]
         self._record = _Record(call, grid, of_video, first, text.shape[1], maps, set())
+
+    def _columns(self, call: str, text: torch.Tensor, run: int) -> list[Columns]:
+        """What is wanted of a text, which is looked at once for all steps of a run, as that waits for the device."""
+        import torch
+
+        before, known, was, columns = self._texts.get(call, (0, None, None, []))
+        version = None if text.is_inference() else text._version
+        if before == run and known is text and was == version:
+            return columns
+        if before == run and known is not None and (known is text or not torch.equal(known.to(text), text)):
+            raise RuntimeError(
+                f"the text of call {call} is another one than at the step before, so that nobody knows where its words "
+                "are: capture one text in a run"
+            )
+        columns = self._capture._run.columns(call, text, is_padded=True)
+        self._texts[call] = (run, text, version, columns)
+        return columns
 
     def _see_query(self, _: Any, args: Any, query: torch.Tensor) -> None:
         if self._record is not None:

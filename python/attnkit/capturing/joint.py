@@ -42,8 +42,9 @@ def attach(pipe: Any, capture: Capture) -> contextlib.ExitStack:
     if hasattr(pipe, "do_perturbed_attention_guidance"):
         raise TypeError(f"{type(pipe).__name__} perturbs attention in a part of its batch, which is not understood")
     with contextlib.ExitStack() as stack:
+        hooks.claim(pipe, stack)
         forwards = _Forwards(plain(pipe.transformer), capture, stack)
-        hooks._wrap(stack, pipe, "check_inputs", forwards.beginning)
+        hooks._wrap(stack, pipe, "check_inputs", functools.partial(hooks.beginning, capture=capture))
         hooks._wrap(stack, pipe, "encode_prompt", forwards.encoding)
         if hasattr(pipe, "prepare_latents"):
             hooks._wrap(stack, pipe, "prepare_latents", functools.partial(hooks._making_noise, capture=capture))
@@ -72,8 +73,6 @@ class _Forwards:
             raise TypeError("transformer has a cache that leaves out blocks at some steps: transformer.disable_cache()")
         self._layout, self._capture = layout, capture
         self._call: str | None = None
-        #: Whether a call of the pipeline began whose prompt was not encoded yet: what comes behind it is negative.
-        self._begins = True
         self._encoded: torch.Tensor | None = None
         #: The text that was found to be what was encoded.
         self._text: torch.Tensor | None = None
@@ -96,29 +95,19 @@ class _Forwards:
 
     # A call of the pipeline.
 
-    def beginning(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        """`check_inputs`, with which each call begins."""
-
-        @functools.wraps(original)
-        def check_inputs(*args: Any, **kwargs: Any) -> Any:
-            self._begins = True
-            return original(*args, **kwargs)
-
-        return check_inputs
-
     def encoding(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """`encode_prompt`, which Flux calls for the negative prompt too, behind the prompt."""
         signature = inspect.signature(original)
 
         @functools.wraps(original)
         def encode_prompt(*args: Any, **kwargs: Any) -> Any:
-            if not self._begins:
+            if not self._capture._begins:
                 return original(*args, **kwargs)
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
             self._begin_run(bound.arguments)
             encoded = original(*args, **kwargs)
-            self._encoded, self._text, self._begins = encoded[0], None, False
+            self._encoded, self._text, self._capture._begins = encoded[0], None, False
             return encoded
 
         return encode_prompt

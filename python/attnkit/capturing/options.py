@@ -21,7 +21,7 @@ class Options:
     words: list[tuple[str, float | None]] | None
     negative_words: list[tuple[str, float | None]]
     positions: dict[str, list[int]]
-    prompt: str | None
+    prompt: str | list[str] | None
     occurrence: int | Literal["all"]
     pooling: Literal["each", "sum"]
     calls: tuple[str, ...]
@@ -42,7 +42,7 @@ class Options:
         words: str | Iterable[str] | None,
         negative_words: str | Iterable[str],
         positions: Mapping[str, Sequence[int]] | None,
-        prompt: str | None,
+        prompt: str | Sequence[str] | None,
         occurrence: int | Literal["all"],
         pooling: Literal["each", "sum"],
         calls: str | Iterable[str],
@@ -84,6 +84,8 @@ class Options:
             raise ValueError(
                 "calls: of the unconditional call there is nothing to capture; name negative_words, or groups=True"
             )
+        if "cond" not in of_calls and (asked or positions):
+            raise ValueError("words: these are of the conditional call; say calls=('cond', 'uncond')")
         if asked == [] and not positions and not groups and "cond" in of_calls:
             raise ValueError("words: none, and neither positions nor groups")
         fixed = {
@@ -91,13 +93,17 @@ class Options:
             for name, rows in (positions or {}).items()
         }
         for name, rows in fixed.items():
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                raise ValueError(f"positions: {name!r} has half a character (a lone surrogate)") from None
             if not rows or len(set(rows)) < len(rows):
                 raise ValueError(f"positions: {name!r} has {rows}; expected different positions, at least one")
         return cls(
             words=asked,
             negative_words=of_negative,
             positions=fixed,
-            prompt=prompt if variation is None else variation.prompt,
+            prompt=_texts(prompt if variation is None else variation.prompt),
             occurrence=occurrence if occurrence == "all" else _check.within("occurrence", occurrence, 0, 2**31),
             pooling=pooling,
             calls=of_calls,
@@ -130,6 +136,10 @@ class Options:
         """The numbers along an axis of the maps, where they are chosen ones."""
         chosen: list[int] | None = getattr(self, axis)
         return None if axis in self.average else chosen
+
+
+def _texts(prompt: str | Sequence[str] | None) -> str | list[str] | None:
+    return prompt if prompt is None or isinstance(prompt, str) else _check.names("prompt", prompt)
 
 
 def _weighted(argument: str, words: str | Iterable[str]) -> list[tuple[str, float | None]]:

@@ -58,6 +58,11 @@ class Run:
         else:
             # They hold the repeats already, and have rows for what was not cut off.
             each, max_length = max(1, self.embeds.shape[0] // len(prompts)), self.embeds.shape[1]
+            if any(bool((of_prompt != of_prompt[:1]).any()) for of_prompt in self.embeds.split(each)):
+                raise ValueError(
+                    f"prompt: {len(prompts)} for {self.embeds.shape[0]} embeddings that are not alike; expected one for "
+                    "each, as a list"
+                )
         of_negative = _negative_texts(given, len(prompts))
         of_calls: dict[str, tuple[list[str | None], Callable[[str | None, int | None], WantedText]]] = {
             "cond": (prompts, self._of_prompt),
@@ -80,11 +85,13 @@ class Run:
         if not has_latents and len(generators) == len(self.seeds):
             self.seeds = [None if one is None else _fresh_seed(one) for one in generators]
 
-    def columns(self, call: str, text: torch.Tensor) -> list[Columns]:
-        """What is wanted of each video's embedded text, `[video, text, dim]`."""
+    def columns(self, call: str, text: torch.Tensor, *, is_padded: bool = False) -> list[Columns]:
+        """What is wanted of each video's embedded text, `[video, text, dim]`: padded with zeros, or as it is."""
         count = text.shape[1]
         columns = []
         for wanted, alike in zip(self.wanted[call], equal_tail(text)):
+            if is_padded:
+                wanted.check_length(count - alike)
             words = wanted.with_groups(count - alike, count) if self._options.groups else wanted.words
             beyond = [word.word for word in words if max(word.positions) >= count]
             if beyond:

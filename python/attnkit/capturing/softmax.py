@@ -137,14 +137,16 @@ def columns_and_statistics(query: torch.Tensor, key: torch.Tensor, keys: Keys, o
     sum_error = torch.zeros(heads, device=query.device)
     for rows in _chunks(query, keys):
         logits = torch.matmul(query[:, rows].float(), scaled)
+        # Differences of large logits have more digits than these.
+        logits -= logits.amax(2, keepdim=True)
         total = torch.logsumexp(logits if keys.bias is None else logits + keys.bias, 2, keepdim=True)
-        shares = (logits - total).exp_()
+        logarithms = logits - total
+        shares = logarithms.exp()
         sums = shares @ keys.sums
         out[:, rows].copy_(sums)
         sum_error = torch.maximum(sum_error, (sums.sum(2) - 1).abs().amax(1))
         masses += shares.sum(1, dtype=torch.float64)
-        # -sum(A ln A) = ln(sum(exp(logits))) - sum(A logits), as sum(A) is 1.
-        entropy += (total.squeeze(2) - (shares * logits) @ keys.times).sum(1, dtype=torch.float64)
+        entropy -= ((shares * logarithms) @ keys.times).sum(1, dtype=torch.float64)
     return TextStatistics(entropy / spatial, masses / spatial, sum_error)
 
 

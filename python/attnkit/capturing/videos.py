@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Union
 
 from ..errors import NotAStoreError
+from ..prompts import Prompt
 from ..store import open as open_store
 
 #: An id, ids in the order of the videos, or a function of (prompt, number of the video in the capture).
@@ -23,7 +24,7 @@ def ids_of(prompt_id: str, prompt: str, known: Iterable[tuple[str, str | None]])
     first = 1
     for video_id, other in known:
         prefix, _, rest = video_id.partition("_vid")
-        if prefix != prompt_id or not rest.isdigit():
+        if prefix != prompt_id or not rest.isdecimal():
             continue
         if other != prompt:
             raise ValueError(
@@ -45,20 +46,38 @@ def videos_of_store(path: str) -> list[tuple[str, str | None]]:
 
 
 class VideoIds:
-    """Gives out ids: those that were asked for, or as generators number them, behind those of (id, prompt) known."""
+    """Gives out ids: those that were asked for, or as generators number them, behind those of (id, prompt) known.
 
-    def __init__(self, asked: VideoId, known: Iterable[tuple[str, str | None]]) -> None:
-        self._asked = asked
+    What is known is looked at when the first id is wanted.
+    """
+
+    def __init__(
+        self, asked: VideoId, variation: Prompt | None, known: Callable[[], Iterable[tuple[str, str | None]]]
+    ) -> None:
+        if not (asked is None or isinstance(asked, Sequence) or callable(asked)):
+            raise TypeError(f"video_id: {asked!r} is neither an id, nor several, nor a function of (prompt, number)")
+        self._asked, self._variation, self._known = asked, variation, known
         self._given: list[str] = []
         #: Of each prompt: its number, and how many videos it has.
-        self._prompts: dict[str | None, list[int]] = {}
+        self._prompts: dict[str, list[int]] = {}
         self._next = 0
-        for video_id, prompt in known:
-            self._note(video_id, prompt)
+        if asked is None and variation is not None:
+            # Refused here where it is another prompt's.
+            ids_of(variation.prompt_id, variation.prompt, known())
+
+    def _look(self) -> None:
+        """Takes note of what is known."""
+        if self._variation is not None:
+            self._asked = ids_of(self._variation.prompt_id, self._variation.prompt, self._known())
+        else:
+            for video_id, prompt in self._known():
+                self._note(video_id, prompt or "")
 
     def give(self, prompt: str) -> str:
         """The id of the next video."""
         number = len(self._given)
+        if number == 0 and self._asked is None:
+            self._look()
         if self._asked is None:
             known = self._prompts.setdefault(prompt, [self._next, 0])
             self._next = max(self._next, known[0] + 1)
@@ -79,10 +98,10 @@ class VideoIds:
         self._given.append(video_id)
         return video_id
 
-    def _note(self, video_id: str, prompt: str | None) -> None:
+    def _note(self, video_id: str, prompt: str) -> None:
         prefix, _, rest = video_id.partition("_vid")
         digits = prefix.removeprefix("prompt_")
-        if prefix == digits or not digits.isdigit() or not rest.isdigit():
+        if prefix == digits or not digits.isdecimal() or not rest.isdecimal():
             return
         self._next = max(self._next, int(digits) + 1)
         known = self._prompts.setdefault(prompt, [int(digits), 0])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ..tokenizing import emphasised, tokens
-from .weighting import Emphasis, weight_of
+from .weighting import Emphasis, literal, place_in_parentheses, weight_of
 
 #: What the tokens of the unconditional call are called: those of the negative prompt, and its groups.
 UNCONDITIONAL = "uncond:"
@@ -59,15 +60,18 @@ class WantedText:
     words: list[TrackedWord]
     length: int | None
 
-    def with_groups(self, length: int, count: int) -> list[TrackedWord]:
-        """The words and all other keys, once the text is embedded: `length` rows of `count` are not padding."""
+    def check_length(self, length: int) -> None:
+        """Refuses embeddings that have another number of rows than the text has pieces."""
         if self.prompt is not None and self.length != length:
             raise ValueError(
                 f"the prompt {self.prompt!r} has {self.length} pieces, its embeddings have {length} rows: it is not "
                 "what they stand for"
             )
+
+    def with_groups(self, length: int, count: int) -> list[TrackedWord]:
+        """The words and all other keys, once the text is embedded: `length` rows of `count` are not padding."""
         tracked = {position for word in self.words for position in word.positions}
-        end = [] if self.prompt is None else [length - 1]
+        end = [] if self.prompt is None or length - 1 in tracked else [length - 1]
         groups = {
             ":eos": end,
             ":rest": [position for position in range(length) if position not in tracked and position not in end],
@@ -107,15 +111,18 @@ def find_words(
     ValueError
         If the prompt lacks one of them.
     """
+    by_default = asked is None and emphases is None
     if asked is None:
         asked = emphasised(prompt) if emphases is None else [(word, None) for word in {one.word: 0 for one in emphases}]
     words = list(asked)
-    cut = tokens(tokenizer, clean(prompt), [clean(word) for word, _ in words], max_length=max_length)
+    cut = tokens(tokenizer, clean(prompt), [literal(clean(word)) for word, _ in words], max_length=max_length)
     found = []
     for (word, weight), where in zip(words, cut.words):
         places = [one.rows for one in emphases or [] if one.word == word] or where.occurrences
+        if by_default and len(places) > 1:
+            places = places[place_in_parentheses(clean(word), cut.prompt) :]
         if not places:
-            whole = tokens(tokenizer, cut.prompt, clean(word)).words[0].occurrences
+            whole = tokens(tokenizer, cut.prompt, literal(clean(word))).words[0].occurrences
             if whole:
                 raise ValueError(
                     f"{argument}: {word!r} is cut off, as the pipeline takes {len(cut.ids)} pieces of its text; a "
@@ -138,7 +145,7 @@ def find_words(
 
 def check_names(words: list[TrackedWord], argument: str) -> None:
     """Refuses words that would be stored under one name."""
-    names = [word.word for word in words]
+    names = [unicodedata.normalize("NFC", word.word) for word in words]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"{argument}: {', '.join(twice)} is asked for twice")

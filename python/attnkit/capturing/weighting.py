@@ -167,7 +167,7 @@ def emphases(pipe: Any, prompt: Prompt, max_length: int | None) -> list[Emphasis
         if number is None:
             raise ValueError(f"words: ({word}) is a part of another word of {text!r}, and has no rows of its own")
         every, kept = (
-            tokens(pipe.tokenizer, text, [_literal(cleaned)], max_length=limit).words[0].occurrences
+            tokens(pipe.tokenizer, text, [literal(cleaned)], max_length=limit).words[0].occurrences
             for limit in (None, max_length)
         )
         if len(every) != len(places):
@@ -269,10 +269,19 @@ def _unescaped(text: str) -> str:
     return re.sub(r"\\([()])", r"\1", text)
 
 
-def _literal(word: str) -> str:
+def literal(word: str) -> str:
     """A word as `words` takes it, where it may begin and end with parentheses of its own."""
     escaped = re.sub(r"([()])", r"\\\1", word)
     return f"({escaped}:1)" if escaped != word else word
+
+
+def place_in_parentheses(word: str, text: str) -> int:
+    """Which of the occurrences of a word in a text is the first in parentheses."""
+    characters = [(at, at + 1) for at in range(len(text))]
+    starts = [place[0] for place in _native.occurrences(word, text, characters)]
+    spans = [place.span() for place in _IN_PARENTHESES.finditer(text)]
+    inside = (number for number, start in enumerate(starts) if any(first < start < last for first, last in spans))
+    return next(inside, 0)
 
 
 def _by_row(found: list[Emphasis]) -> dict[int, float]:

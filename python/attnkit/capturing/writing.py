@@ -17,6 +17,50 @@ if TYPE_CHECKING:
     import torch
 
 
+#: Keys of metadata that are told of each step.
+RESERVED = frozenset(
+    [
+        "video_id",
+        "prompt",
+        "negative_prompt",
+        "seed",
+        "cfg_scale",
+        "total_steps",
+        "video_frames",
+        "video_height",
+        "video_width",
+        "step",
+        "timestep",
+        "token_word",
+        "token_ids",
+        "token_texts",
+        "aggregation_method",
+        "attention_shape",
+        "spatial_resolution",
+        "num_blocks",
+        "num_heads",
+        "threshold_applied",
+        "block_idx",
+        "head_idx",
+        "dtype",
+        "call",
+        "model",
+        "pieces",
+        "pooling",
+        "positions",
+        "text_length",
+        "skipped",
+        "scheduler",
+        "model_id",
+        "guidance_scale",
+        "library_versions",
+        "weighting",
+        "attention",
+        "renormalised",
+        "text_share",
+        "attnkit",
+    ]
+)
 #: How far from 1 the sum of all keys may be: much more than what is rounded.
 _SUM_ERROR = 1e-3
 
