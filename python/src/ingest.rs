@@ -210,18 +210,16 @@ impl StoreWriter {
         Ok(Self { writer: Mutex::new(Some(writer)) })
     }
 
-    /// Commits a step of words: of each its name, weight, array and metadata, which is a JSON object; and of the whole
-    /// text axis rows of (call, block, head, text_entropy, sink_key, sink_mass, sum_error). Returns which words were
-    /// new.
+    /// Commits a step of words: of each its name, weight, array and metadata, which is a JSON object; and rows of the
+    /// text axis. Returns which words were new.
     fn append(
         &self,
         py: Python<'_>,
         step: i32,
         words: Vec<(String, Option<f64>, Floats<'_>, String)>,
-        text: Vec<(Option<String>, i32, i32, f64, i32, f64, Option<f64>)>,
+        text: Vec<RowOfText>,
     ) -> PyResult<Vec<bool>> {
-        let text_row = |(call, block, head, text_entropy, sink_key, sink_mass, sum_error)| {
-            let call: Option<String> = call;
+        let text_row = |(call, block, head, text_entropy, sink_key, sink_mass, sum_error): RowOfText| {
             let call = call.map(|call| choice::<Call>("call", &call)).transpose()?;
             Ok(TextRow { call, step, block, head, text_entropy, sink_key, sink_mass, sum_error })
         };
@@ -252,6 +250,10 @@ impl StoreWriter {
         py.detach(|| drop(self.writer.lock().unwrap_or_else(PoisonError::into_inner).take()));
     }
 }
+
+/// The columns of `text` behind the video's, but for the step: call, block, head, entropy, sink key, sink mass, error
+/// of the sum.
+type RowOfText = (Option<String>, i32, i32, f64, i32, f64, Option<f64>);
 
 /// The metadata of a step, all of which is to be understood.
 fn step_metadata(text: &str) -> PyResult<StepMetadata> {

@@ -174,7 +174,9 @@ impl StoreWriter {
                 // No commit names what was begun; where another writer committed this video meanwhile, its words are to
                 // be kept.
                 other => {
-                    begun.iter().for_each(|word| self.store.discard(&word.target.path));
+                    for word in &begun {
+                        self.store.discard(&word.target.path);
+                    }
                     other?;
                 }
             }

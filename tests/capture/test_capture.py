@@ -531,7 +531,7 @@ def test_a_prompt_that_embeddings_do_not_stand_for_is_refused() -> None:
     tree, flower = (pipe.encode_prompt(prompt, max_sequence_length=512)[0] for prompt in ("a tree", PROMPT))
     for embeds, prompt, said in [
         (tree, PROMPT, "has 6 pieces, its embeddings have 3 rows"),
-        (torch.cat([flower, tree]), PROMPT, "embeddings that are not alike; expected one for"),
+        (torch.cat([flower, tree]), PROMPT, "embeddings that are not alike; expected one for each"),
     ]:
         with attnkit.capture(pipe, words=["tree"], prompt=prompt, on_step=print), pytest.raises(ValueError, match=said):
             pipe(prompt_embeds=embeds, negative_prompt="", **CALL)

@@ -60,8 +60,8 @@ class Run:
             each, max_length = max(1, self.embeds.shape[0] // len(prompts)), self.embeds.shape[1]
             if any(bool((of_prompt != of_prompt[:1]).any()) for of_prompt in self.embeds.split(each)):
                 raise ValueError(
-                    f"prompt: {len(prompts)} for {self.embeds.shape[0]} embeddings that are not alike; expected one for "
-                    "each, as a list"
+                    f"prompt: {len(prompts)} for {self.embeds.shape[0]} embeddings that are not alike; expected one "
+                    "for each, as a list"
                 )
         of_negative = _negative_texts(given, len(prompts))
         of_calls: dict[str, tuple[list[str | None], Callable[[str | None, int | None], WantedText]]] = {
