@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,39 @@ def test_a_killed_generator_loses_only_what_was_on_its_way(tmp_path: Path) -> No
     steps = store.list("steps", columns=["step"]).to_polars()["step"].to_list()
     # The last may have been on its way.
     assert steps in ([0, 1], [0, 1, 2])
+
+
+ENDLESS = """
+import sys
+import attnkit, tiny
+pipe = tiny.wan()
+def end(pipe, step, timestep, given):
+    print(step, flush=True)
+    return given
+with attnkit.capture(pipe, sys.argv[1], ["flower", "tree"], groups=True, video_id="v"):
+    pipe(prompt=tiny.PROMPT, callback_on_step_end=end, generator=tiny.seeded(), **{**tiny.CALL, "num_inference_steps": 40})
+"""
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_wherever_a_generator_is_killed_all_but_the_last_steps_are_there(seed: int, tmp_path: Path) -> None:
+    path, random = tmp_path / "maps.store", np.random.default_rng(seed)
+    search = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    command = [sys.executable, "-c", ENDLESS, str(path)]
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": search}, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for _ in range(int(random.integers(2, 12))):
+        process.stdout.readline()
+    time.sleep(float(random.uniform(0, 0.05)))
+    process.kill()
+    ended = [int(line) for line in process.communicate()[0].split()]
+    store = attnkit.open(path)
+    rows = store.sql("SELECT step, COUNT(*) AS words FROM steps GROUP BY step ORDER BY step")
+    steps, words = rows["step"].tolist(), set(rows["words"].tolist())
+    text = store.sql("SELECT DISTINCT step FROM text ORDER BY step")["step"].tolist()
+    assert store.verify().ok and words == {5} and steps == text == list(range(len(steps)))
+    # What had ended before the last of those that were said to have ended is there.
+    assert not ended or len(steps) >= ended[-1]
 
 
 def test_nothing_is_left_in_the_pipeline() -> None:
