@@ -164,7 +164,7 @@ def test_an_error_says_its_kind_and_what_to_try(tmp_path: Path) -> None:
         (lambda store: store.list("steps", columns=["entropy"]), ["`entropy`", "table=heads"]),
         (lambda store: store.list("steps", columns=["step", "step"]), ["`step`", "twice"]),
         (lambda store: store.sql("SELECT entrpy FROM heads"), ["`entrpy`"]),
-        (lambda store: store.sql("SELECT * FROM maps"), ["'maps'", "`steps` and `heads`"]),
+        (lambda store: store.sql("SELECT * FROM maps"), ["'maps'", "`steps`, `heads` and `text`"]),
         (lambda store: store.sql("DELETE FROM heads"), ["SELECT"]),
         (lambda store: store.compare("seed"), ["3 words", "token=", "across=token"]),
         (lambda store: store.compare("seed", token="circle", where="seed = 11"), ["only one seed", "11", "where"]),
