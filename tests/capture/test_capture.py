@@ -224,7 +224,8 @@ def end(pipe, step, timestep, given):
     print(step, flush=True)
     return given
 with attnkit.capture(pipe, sys.argv[1], ["flower", "tree"], groups=True, video_id="v"):
-    pipe(prompt=tiny.PROMPT, callback_on_step_end=end, generator=tiny.seeded(), **{**tiny.CALL, "num_inference_steps": 40})
+    call = {**tiny.CALL, "num_inference_steps": 40}
+    pipe(prompt=tiny.PROMPT, callback_on_step_end=end, generator=tiny.seeded(), **call)
 """
 
 
