@@ -23,6 +23,11 @@ _METHODS = {
 }
 
 
+def aggregation_method(shape: Sequence[int], blocks: Any, heads: Any) -> str:
+    """What was averaged of a step of `[block, …, head, spatial, token]`: a single one that has a number was chosen."""
+    return _METHODS[shape[0] == 1 and blocks is None, shape[-3] == 1 and heads is None]
+
+
 class StoreWriter:
     """Writes one video into a store, step by step.
 
@@ -232,19 +237,15 @@ class StepBuffer:
                 "append one element of it: array[:, 0]"
             )
         told = {**self._more, **(metadata or {})}
-        is_step = values.ndim in (4, 5)
-        # A single one that has a number was chosen.
-        averaged = (
-            is_step and values.shape[0] == 1 and told.get("block_idx") is None,
-            is_step and values.shape[-3] == 1 and told.get("head_idx") is None,
-        )
+        # What is no step is refused when it is committed.
+        shape = values.shape if values.ndim in (4, 5) else (0,) * 4
         document = {
             **told,
             **self._metadata,
             "token_word": token,
             "token_ids": [int(id) for id in token_ids],
             "token_texts": list(token_texts),
-            "aggregation_method": _METHODS[averaged],
+            "aggregation_method": aggregation_method(shape, told.get("block_idx"), told.get("head_idx")),
         }
         self._words[token] = (weight, values, _check.as_json("metadata", document))
 

@@ -20,7 +20,7 @@ import numpy as np
 from .. import _check
 from ..analyzer import AttentionAnalyzer
 from ..errors import ExportError, NotFoundError
-from ..writer import _METHODS
+from ..writer import aggregation_method
 from .wanted import TrackedWord
 from .writing import CapturedStep, metadata_of, metadata_of_word
 
@@ -163,7 +163,6 @@ class DumpOfVideos:
     def _metadata(self, step: CapturedStep, word: TrackedWord) -> dict[str, Any]:
         maps = step.maps[word.word]
         blocks, heads, spatial, _ = maps.shape
-        averaged = (blocks == 1 and step.blocks is None, heads == 1 and step.heads is None)
         frames, height, width = step.video_size or (None, None, None)
         return {
             **self._more,
@@ -174,7 +173,7 @@ class DumpOfVideos:
             "token_word": word.word,
             "token_ids": word.token_ids,
             "token_texts": word.token_texts,
-            "aggregation_method": _METHODS[averaged],
+            "aggregation_method": aggregation_method(maps.shape, step.blocks, step.heads),
             "attention_shape": list(maps.shape),
             "spatial_resolution": [spatial, 1],
             "num_blocks": blocks,

@@ -198,6 +198,33 @@ class Forward:
     skipped: list[int]
 
 
+class Contexts:
+    """Which call of guidance a pipeline says that a model runs for, in its `cache_context`.
+
+    Attributes
+    ----------
+    call : str or None
+        Its name; None if the pipeline does not say.
+    """
+
+    def __init__(self, model: Any, stack: contextlib.ExitStack) -> None:
+        self.call: str | None = None
+        if hasattr(model, "cache_context"):
+            _wrap(stack, model, "cache_context", self._watch)
+
+    def _watch(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @contextlib.contextmanager
+        def cache_context(call: str, *args: Any, **kwargs: Any) -> Iterator[None]:
+            before, self.call = self.call, call
+            try:
+                with original(call, *args, **kwargs):
+                    yield
+            finally:
+                self.call = before
+
+        return cache_context
+
+
 class _Forwards:
     """The forwards of one transformer: hooked, and handed to the capture when they end."""
 
@@ -205,8 +232,7 @@ class _Forwards:
         self._name, self._model, self._capture = name, model, capture
         #: Frames in front of those of the video.
         self.references = 0
-        #: Which call the pipeline says that it is.
-        self._context: Any = None
+        self._context = Contexts(model, stack)
         #: Of each call, the run and the step that it was at last.
         self._places: dict[str, tuple[int, int]] = {}
         #: The run that was captured at last, and its grid.
@@ -218,8 +244,6 @@ class _Forwards:
         self._heads = capture._options.numbers("heads", attentions[0].heads)
         #: Of each call: the run and the text that it had at last, the text's version, and what is wanted of it.
         self._texts: dict[str, tuple[int, torch.Tensor, int | None, list[Columns]]] = {}
-        if hasattr(model, "cache_context"):
-            _wrap(stack, model, "cache_context", self._contexts)
         handles = [
             model.register_forward_pre_hook(self._begin, with_kwargs=True),
             model.register_forward_hook(self._end),
@@ -232,31 +256,19 @@ class _Forwards:
         for handle in handles:
             stack.callback(handle.remove)
 
-    def _contexts(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        @contextlib.contextmanager
-        def cache_context(call: str, *args: Any, **kwargs: Any) -> Iterator[None]:
-            before, self._context = self._context, call
-            try:
-                with original(call, *args, **kwargs):
-                    yield
-            finally:
-                self._context = before
-
-        return cache_context
-
     def _call(self, place: tuple[int, int]) -> Literal["cond", "uncond"]:
         """Which call of guidance a forward is, at a step of a run."""
-        if self._context is None:
+        call: Any = self._context.call
+        if call is None:
             if type(self._capture._pipe).__name__ not in models.CONDITIONAL_FIRST:
                 raise RuntimeError(
                     f"the pipeline does not say which call of {self._name} is the conditional one, so that nothing "
                     "could be captured: pipelines of a later diffusers do"
                 )
             return "uncond" if self._places.get("cond") == place else "cond"
-        if self._context not in ("cond", "uncond"):
-            raise RuntimeError(f"the pipeline calls {self._name} for {self._context!r}; expected cond or uncond")
-        call: Literal["cond", "uncond"] = self._context
-        return call
+        if call not in ("cond", "uncond"):
+            raise RuntimeError(f"the pipeline calls {self._name} for {call!r}; expected cond or uncond")
+        return "cond" if call == "cond" else "uncond"
 
     def _begin(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._record = self._query = None

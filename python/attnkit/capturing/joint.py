@@ -10,7 +10,7 @@ import contextlib
 import functools
 import inspect
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from . import fused, hooks
@@ -72,7 +72,6 @@ class _Forwards:
         if getattr(model, "is_cache_enabled", False):
             raise TypeError("transformer has a cache that leaves out blocks at some steps: transformer.disable_cache()")
         self._layout, self._capture = layout, capture
-        self._call: str | None = None
         self._encoded: torch.Tensor | None = None
         #: The text that was found to be what was encoded.
         self._text: torch.Tensor | None = None
@@ -81,8 +80,7 @@ class _Forwards:
         self._blocks = capture._options.numbers("blocks", len(attentions))
         self._heads = capture._options.numbers("heads", attentions[0].heads)
         self._watched = contextlib.ExitStack()
-        if hasattr(model, "cache_context"):
-            hooks._wrap(stack, model, "cache_context", self._context)
+        self._context = hooks.Contexts(model, stack)
         handles = [
             model.register_forward_pre_hook(self._begin, with_kwargs=True),
             model.register_forward_hook(self._end),
@@ -130,23 +128,11 @@ class _Forwards:
     def _videos(self) -> int:
         return len(self._capture._run.wanted["cond"])
 
-    def _context(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        @contextlib.contextmanager
-        def cache_context(call: str, *args: Any, **kwargs: Any) -> Iterator[None]:
-            before, self._call = self._call, call
-            try:
-                with original(call, *args, **kwargs):
-                    yield
-            finally:
-                self._call = before
-
-        return cache_context
-
     def _begin(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._record = None
         given = inspect.signature(type(model).forward).bind_partial(model, *args, **kwargs).arguments
         # A further call with some blocks left out guides away from what these do.
-        if self._call == "uncond" or given.get("skip_layers") is not None:
+        if self._context.call == "uncond" or given.get("skip_layers") is not None:
             return
         text, videos = given["encoder_hidden_states"], self._videos
         if text.shape[0] not in (videos, 2 * videos):
@@ -248,7 +234,7 @@ class _Record:
                     out=chosen,
                 )
                 if chosen is not out:
-                    out.copy_(columns.of_positions(chosen))
+                    out.copy_(chosen @ columns.sums)
             if self._layout.text != "apart":
                 maps.shares[row] = share
         self.seen.add(row)

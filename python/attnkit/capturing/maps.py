@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from .options import Options
@@ -36,22 +37,16 @@ class Columns:
         }
         wanted = [[position] for position in single] + [word.positions for word in sums]
         self.keys = Keys(count, alike, wanted, device)
-        self._wanted, self._device = wanted, device
         #: All keys that are in a column.
         self.positions = sorted({position for positions in wanted for position in positions})
 
     def __len__(self) -> int:
         return len(self.keys)
 
-    def of_positions(self, shares: torch.Tensor) -> torch.Tensor:
-        """`[..., column]` of the shares of all positions, `[..., position]`."""
-        import torch
-
-        at = {position: place for place, position in enumerate(self.positions)}
-        sums = torch.zeros(len(self.positions), len(self))
-        for column, positions in enumerate(self._wanted):
-            sums[[at[position] for position in positions], column] = 1
-        return shares @ sums.to(self._device)
+    @cached_property
+    def sums(self) -> torch.Tensor:
+        """In which columns each position is, where no keys are alike: `[position, column]`."""
+        return self.keys.sums[self.positions]
 
 
 class Maps:

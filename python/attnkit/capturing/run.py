@@ -89,7 +89,9 @@ class Run:
         """What is wanted of each video's embedded text, `[video, text, dim]`: padded with zeros, or as it is."""
         count = text.shape[1]
         columns = []
-        for wanted, alike in zip(self.wanted[call], equal_tail(text)):
+        # Others are multiplied key by key.
+        tails = equal_tail(text) if is_padded else [1] * text.shape[0]
+        for wanted, alike in zip(self.wanted[call], tails):
             if is_padded:
                 wanted.check_length(count - alike)
             words = wanted.with_groups(count - alike, count) if self._options.groups else wanted.words
