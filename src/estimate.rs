@@ -11,8 +11,8 @@ use crate::dump::{Dump, Video};
 use crate::grid::Grid;
 use crate::ingest::{self, IngestError, IngestOptions, PartOf};
 use crate::progress::{Meter, Progress, Unit};
-use crate::shape::StepShape;
-use crate::store::{ArrayKind, Codec, SeriesLayout};
+use crate::shape::{AxisNumbers, StepShape};
+use crate::store::{ArrayKind, Codec, Rollups, SeriesLayout};
 
 /// Bytes of a step's npy header.
 const NPY_HEADER: u64 = 128;
@@ -22,8 +22,8 @@ const METADATA: u64 = 900;
 pub const TABLES_PER_MAP: u64 = 117;
 /// Bytes that the tables have for each video, about.
 const TABLES_PER_VIDEO: u64 = 20_000;
-/// Files of a store beside those of its videos: documents of the root and of `maps`, two locks.
-const STORE_FILES: u64 = 4;
+/// Files of a store beside those of its videos: the root's document, two locks.
+const STORE_FILES: u64 = 3;
 /// Time that an ingest takes for each step and for each video, however small.
 const SECONDS_PER_STEP: f64 = 0.0003;
 const SECONDS_PER_VIDEO: f64 = 0.015;
@@ -258,7 +258,7 @@ impl Generation {
     /// Estimates sizes for all settings that leave something of what there is: of maps that are averaged over blocks
     /// already, only those without blocks.
     #[must_use]
-    pub fn estimate(&self, compression: &[Compression], rollups: bool) -> Estimate {
+    pub fn estimate(&self, compression: &[Compression], rollups: Rollups) -> Estimate {
         let keeps = |block: bool, head: bool| {
             let fits = |words: &Words| (!block || words.shape.blocks > 1) && (!head || words.shape.heads > 1);
             (!block && !head) || self.words.iter().any(fits)
@@ -272,7 +272,7 @@ impl Generation {
         Estimate { generation: self.clone(), compression: compression.to_vec(), settings }
     }
 
-    fn setting(&self, block: bool, head: bool, full: u64, compression: &[Compression], rollups: bool) -> Setting {
+    fn setting(&self, block: bool, head: bool, full: u64, compression: &[Compression], rollups: Rollups) -> Setting {
         let words: Vec<Words> = self.words.iter().map(|words| words.averaged(!block, !head)).collect();
         let sum = |of: &dyn Fn(&Words) -> u64| words.iter().map(|words| of(words) * words.count).sum::<u64>();
         let steps = sum(&|words| words.steps);
@@ -314,7 +314,7 @@ impl Generation {
             times_smaller: full as f64 / values_bytes.max(1) as f64,
             dump_bytes,
             dump_files: 2 * steps + self.videos,
-            store_files: sum(&|words| words.layout(rollups).files())
+            store_files: sum(&|words| words.layout(rollups).files(&AxisNumbers::default()))
                 + self.videos * SeriesLayout::FILES_OF_A_VIDEO
                 + STORE_FILES,
             stores: compression.iter().map(store_of).collect(),
@@ -342,13 +342,13 @@ impl Words {
         self.shape.blocks == 1 || self.shape.heads == 1
     }
 
-    fn layout(&self, rollups: bool) -> SeriesLayout {
+    fn layout(&self, rollups: Rollups) -> SeriesLayout {
         let steps = usize::try_from(self.steps).unwrap_or(usize::MAX);
         SeriesLayout { shape: self.shape, dtype: self.dtype.stored(), steps, codec: Codec::default(), rollups }
     }
 
     /// Bytes of the values of some of the arrays of all words, uncompressed.
-    fn stored_bytes(&self, rollups: bool, kinds: &dyn Fn(ArrayKind) -> bool) -> u64 {
+    fn stored_bytes(&self, rollups: Rollups, kinds: &dyn Fn(ArrayKind) -> bool) -> u64 {
         let layout = self.layout(rollups);
         let bytes =
             |kind: ArrayKind| kind.step_axes(self.shape).iter().product::<usize>() * layout.dtype_of(kind).size();
@@ -375,14 +375,14 @@ pub fn measure(dump: &Path, progress: &dyn Progress) -> Result<Option<Vec<Compre
     // Each codec with and without rollups and averages, and once to see whether there is something.
     let meter = Meter::new(progress, Unit::Tasks, 4 * Compression::MEASURED.len() as u64 + 1);
     // Of a sample: its bytes in the store, and those of its values.
-    let compressed = |codec: Codec, rollups: bool, average_heads: bool| -> Result<(f64, f64), IngestError> {
+    let compressed = |codec: Codec, rollups: Rollups, average_heads: bool| -> Result<(f64, f64), IngestError> {
         let options = IngestOptions { codec, rollups, average_heads, ..IngestOptions::default() };
         let outcome =
             ingest::dry_run_of(Dump { videos: videos.clone(), ..Dump::default() }, &options, &PartOf(progress))?;
         meter.add(1).map_err(|_| IngestError::Cancelled)?;
         Ok((outcome.bytes_out_estimate as f64, outcome.bytes_raw.max(1) as f64))
     };
-    if compressed(Codec::None, false, false)?.0 == 0.0 {
+    if compressed(Codec::None, Rollups::None, false)?.0 == 0.0 {
         return Ok(None);
     }
     let ratio =
@@ -390,7 +390,7 @@ pub fn measure(dump: &Path, progress: &dyn Progress) -> Result<Option<Vec<Compre
     let sample = Generation::of_dump(&Contents::of_videos(&videos, progress).map_err(|_| IngestError::Cancelled)?);
     let values = |kinds: &dyn Fn(ArrayKind) -> bool, averaged: bool| -> f64 {
         let words = sample.words.iter().map(|words| words.averaged(false, averaged));
-        words.map(|words| words.stored_bytes(true, kinds)).sum::<u64>().max(1) as f64
+        words.map(|words| words.stored_bytes(Rollups::All, kinds)).sum::<u64>().max(1) as f64
     };
     let is_map = |kind| kind == ArrayKind::Attention;
     // How much larger than the maps their rollups are.
@@ -398,10 +398,10 @@ pub fn measure(dump: &Path, progress: &dyn Progress) -> Result<Option<Vec<Compre
     let mut measured = Compression::MEASURED;
     for compression in &mut measured {
         let codec = compression.codec;
-        compression.maps = ratio(codec, false, false)?;
-        compression.averaged = ratio(codec, false, true)?;
-        compression.rollups = (ratio(codec, true, false)? - compression.maps) / share(false);
-        compression.averaged_rollups = (ratio(codec, true, true)? - compression.averaged) / share(true);
+        compression.maps = ratio(codec, Rollups::None, false)?;
+        compression.averaged = ratio(codec, Rollups::None, true)?;
+        compression.rollups = (ratio(codec, Rollups::All, false)? - compression.maps) / share(false);
+        compression.averaged_rollups = (ratio(codec, Rollups::All, true)? - compression.averaged) / share(true);
     }
     Ok(Some(measured.to_vec()))
 }
@@ -413,7 +413,7 @@ mod tests {
 
     fn full() -> Estimate {
         let shape = StepShape { blocks: 30, heads: 12, spatial: 23_850, tokens: 1 };
-        Generation::new(shape, SourceDtype::Float16, 50, 5, 100).estimate(&Compression::MEASURED, true)
+        Generation::new(shape, SourceDtype::Float16, 50, 5, 100).estimate(&Compression::MEASURED, Rollups::default())
     }
 
     #[test]
@@ -455,7 +455,7 @@ mod tests {
     fn an_estimate_of_a_dump_is_near_what_an_ingest_leaves() {
         let dump = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/dataset"));
         let generation = Generation::of_dump(&Contents::of_dump(dump, &Silent).unwrap());
-        let estimate = generation.estimate(&measure(dump, &Silent).unwrap().unwrap(), true);
+        let estimate = generation.estimate(&measure(dump, &Silent).unwrap().unwrap(), Rollups::default());
         let dir = tempfile::tempdir().unwrap();
         let report = ingest::run(&[dump], dir.path().join("s"), &IngestOptions::default(), &Silent).unwrap();
         let setting = estimate.settings.last().unwrap();

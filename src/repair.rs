@@ -111,7 +111,6 @@ pub fn run(path: &Path, options: &RepairOptions, progress: &dyn Progress) -> Res
     if report.found.is_empty() {
         return Ok(report);
     }
-    store.mend_documents()?;
     let (index, _) = store.of_one_state(Snapshot::read_index)?;
     let damage = damage(&store, &index, &report.found);
     if !damage.is_empty() {

@@ -23,8 +23,8 @@ use crate::progress::{Cancelled, Meter, Progress, Unit};
 use crate::query::{Filter, QueryError, StepSet};
 use crate::remedy::{OptionName, Remedy};
 use crate::store::{
-    ArrayKind, Coordinates, Fault, HeadRow, MetadataPatch, Recipe, Snapshot, StepRow, Store, StoreError, StoredArray,
-    UNFINISHED, VideoIndex, VideoRecord, heads_batch, text_contradictions,
+    ArrayKind, Coordinates, Fault, HeadRow, MetadataPatch, Recipe, Rollups, Snapshot, StepRow, Store, StoreError,
+    StoredArray, UNFINISHED, VideoIndex, VideoRecord, heads_batch, text_contradictions,
 };
 use crate::values::{Values, with_values};
 
@@ -155,7 +155,7 @@ impl VerifyReport {
 pub fn run(store: &Store, options: &VerifyOptions, progress: &dyn Progress) -> Result<VerifyReport, VerifyError> {
     let start = std::time::Instant::now();
     let snapshot = store.snapshot();
-    let mut report = VerifyReport { faults: snapshot.check_plain_documents(), ..VerifyReport::default() };
+    let mut report = VerifyReport { faults: snapshot.check_root().into_iter().collect(), ..VerifyReport::default() };
     let (mut index, damaged) = snapshot.read_index_and_faults()?;
     if let Some(videos) = &options.videos {
         index.retain(|video| videos.contains(&video.record.video_id));
@@ -443,10 +443,9 @@ impl Word<'_> {
             }
         }
         self.check_coordinates(first, series, &mut checked);
-        let rollups = self.recipe.is_none_or(|recipe| recipe.rollups);
-        let kinds = ArrayKind::ALL.into_iter().filter(|kind| rollups || *kind == ArrayKind::Attention);
+        let rollups = self.recipe.map_or(Rollups::All, |recipe| recipe.rollups);
         let mut arrays = Vec::new();
-        for kind in kinds {
+        for kind in rollups.kinds(first.shape, first.dtype) {
             let path = format!("{series}/{}", kind.name());
             match self.snapshot.open_array(&path) {
                 Ok(array) => {

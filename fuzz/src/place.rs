@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use attnkit::dump::{Dump, StepFiles};
 use attnkit::ingest::{self, IngestOptions, Silent};
-use attnkit::store::Store;
+use attnkit::store::{Rollups, Store};
 
 /// The video of each dump.
 pub const VIDEO: &str = "prompt_000_vid001";
@@ -37,7 +37,8 @@ impl Place {
             }
         }
         let store = dir.path().join("store");
-        ingest::run(&[&dump], &store, &IngestOptions::default(), &Silent).expect("an ingest");
+        let options = IngestOptions { rollups: Rollups::All, ..IngestOptions::default() };
+        ingest::run(&[&dump], &store, &options, &Silent).expect("an ingest");
         let series = Dump::find(&[&dump]).expect("a dump").videos[0].series[0].clone();
         let video =
             Store::open(&store).expect("a store").snapshot().read_video(VIDEO).expect("a part").expect("a video");
@@ -45,14 +46,20 @@ impl Place {
         Self { _dir: dir, word: series.dir, step, store, array }
     }
 
-    /// Of one step.
+    /// Of one step; with a coordinate, as words of more steps have it.
     pub fn of_one_step() -> Self {
-        Self::new(&[("flower", 1, "")])
+        let place = Self::new(&[("flower", 1, "")]);
+        let step = place.store.join(place.array.trim_end_matches("attention")).join("step");
+        let mut chunk = vec![0; 8];
+        super::mend::crc32c_behind(&mut chunk);
+        fs::create_dir(&step).expect("a directory");
+        fs::write(step.join("c.0"), chunk).expect("a file");
+        place
     }
 
-    /// Of two words, one of two steps with numbered heads.
+    /// Of two words, one of four steps with numbered heads.
     pub fn of_two_words() -> Self {
-        Self::new(&[("flower", 2, r#", "head_idx": [3, 7], "prompt": "a flower""#), ("tree", 1, "")])
+        Self::new(&[("flower", 4, r#", "head_idx": [3, 7], "prompt": "a flower""#), ("tree", 1, "")])
     }
 }
 

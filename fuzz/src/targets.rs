@@ -263,7 +263,7 @@ pub fn shard(data: &[u8]) {
         let array = place.array.as_str();
         let mut shard = data.to_vec();
         mend::shard(&mut shard, 1);
-        with_file(&place.store.join(array).join("c/0/0/0/0/0"), Some(&shard), || {
+        with_file(&place.store.join(array).join("c.0.0.0.0.0"), Some(&shard), || {
             read_array(place, array);
         });
     });
@@ -423,7 +423,7 @@ impl Stored {
     fn new() -> Self {
         let place = Place::of_two_words();
         let values = read_store(&place.store, 0).expect("a store");
-        assert_eq!(values.len(), 3);
+        assert_eq!(values.len(), 5);
         let files = files(&place.store).into_iter().filter(|path| !path.starts_with(place.store.join(".writers")));
         let files = files.map(|path| (path.clone(), fs::read(path).expect("a file"))).collect();
         Self { place, files, values }
@@ -469,9 +469,9 @@ impl Stored {
                 mend::part(&mut mended);
                 return Some((part, mended));
             }
-            _ if below.ends_with("/c/0") => mend::crc32c_behind(contents),
+            _ if below.ends_with("/c.0") => mend::crc32c_behind(contents),
             // A step is a chunk.
-            _ => mend::shard(contents, if below.contains("flower") { 2 } else { 1 }),
+            _ => mend::shard(contents, if below.contains("flower") { 4 } else { 1 }),
         }
         None
     }

@@ -46,7 +46,7 @@ def watch(
     progress: _Report,
 ) -> str: ...
 def estimate(
-    dump: _Path | None, sizes: Mapping[str, Any], dtype: str | None, throughput: float | None, rollups: bool
+    dump: _Path | None, sizes: Mapping[str, Any], dtype: str | None, throughput: float | None, rollups: str
 ) -> str: ...
 def columns() -> Answer: ...
 def heatmap(map: NDArray[np.float32], grid: Sequence[int], range: tuple[float, float] | None) -> bytes: ...
@@ -147,7 +147,7 @@ class StoreWriter:
         store: _Path,
         video_id: str,
         codec: str,
-        rollups: bool,
+        rollups: str,
         grid_of_maps: Sequence[int] | None,
         prompt_id: str | None,
         template: str | None,

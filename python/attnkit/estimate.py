@@ -80,7 +80,7 @@ def estimate(
     videos: SupportsIndex | None = None,
     dtype: Literal["float16", "bfloat16", "float32"] | None = None,
     throughput: float | None = None,
-    rollups: bool = True,
+    rollups: Literal["auto", "all", "none"] = "auto",
 ) -> Estimate:
     """Say how large a dump and its store will be: of a model, of numbers, or of a dump that is there.
 
@@ -102,8 +102,8 @@ def estimate(
         Element type of the dump. Default: float16, or that of `dump`.
     throughput : float, optional
         Bytes of step files that an ingest takes in a second. Default: as measured for each codec on two cores.
-    rollups : bool
-        With the means over blocks, heads and both that a store keeps beside the maps.
+    rollups : str
+        Which means over blocks, heads and both the store keeps beside the maps: `auto`, `all` or `none`.
 
     Returns
     -------

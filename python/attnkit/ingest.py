@@ -21,7 +21,7 @@ Path = Union[str, "os.PathLike[str]"]
 #: What is passed on where nothing is said.
 DEFAULTS: Mapping[str, Any] = {
     "codec": "balanced",
-    "rollups": True,
+    "rollups": "auto",
     "videos": (),
     "tokens": (),
     "average": (),
@@ -38,8 +38,9 @@ class IngestOptions(TypedDict, total=False):
     ----------
     codec : str
         Compression: `fast` (lz4), `balanced` (zstd 1), `small` (zstd 9) or `none`. Every codec is lossless.
-    rollups : bool
-        Store the means over blocks, heads and both too, so that questions for means are answered at once.
+    rollups : str
+        Which means over blocks, heads and both are stored too, so that questions for means are answered at once: `auto`
+        (those that cost next to nothing; of a word that is in the store, those that it has), `all` or `none`.
     videos, tokens : str or sequence of str
         Globs of video ids and words; empty: all.
     every : int, optional
@@ -79,7 +80,7 @@ class IngestOptions(TypedDict, total=False):
     """
 
     codec: Literal["fast", "balanced", "small", "none"]
-    rollups: bool
+    rollups: Literal["auto", "all", "none"]
     videos: str | Sequence[str]
     tokens: str | Sequence[str]
     every: int | None

@@ -83,7 +83,7 @@ class StoreWriter:
         template: str | None = None,
         variation: int | None = None,
         codec: Literal["fast", "balanced", "small", "none"] = "balanced",
-        rollups: bool = True,
+        rollups: Literal["auto", "all", "none"] = "auto",
         metadata: Mapping[str, Any] | None = None,
         single_writer: bool = False,
     ) -> None:

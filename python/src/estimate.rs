@@ -60,7 +60,7 @@ pub fn estimate(
     sizes: Sizes,
     dtype: Option<&str>,
     throughput: Option<f64>,
-    rollups: bool,
+    rollups: &str,
 ) -> PyResult<String> {
     let dtype: Option<SourceDtype> = dtype.map(|dtype| parsed("dtype", dtype)).transpose()?;
     let (generation, compression) = match dump {
@@ -73,7 +73,8 @@ pub fn estimate(
             of_codec.throughput = throughput;
         }
     }
-    Ok(serde_json::to_string(&generation.estimate(&compression, rollups)).unwrap_or_default())
+    let estimate = generation.estimate(&compression, parsed("rollups", rollups)?);
+    Ok(serde_json::to_string(&estimate).unwrap_or_default())
 }
 
 /// What is in a dump, and how well that compresses, as far as it can be told.

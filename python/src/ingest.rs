@@ -27,7 +27,7 @@ use crate::work::{self, Watch};
 #[pyo3(from_item_all)]
 pub struct Options {
     codec: String,
-    rollups: bool,
+    rollups: String,
     videos: Vec<String>,
     tokens: Vec<String>,
     every: Option<u32>,
@@ -52,7 +52,7 @@ impl Options {
     fn options(&self) -> PyResult<IngestOptions> {
         let mut options = IngestOptions {
             codec: choice("codec", &self.codec)?,
-            rollups: self.rollups,
+            rollups: parsed("rollups", &self.rollups)?,
             videos: self.videos.clone(),
             tokens: self.tokens.clone(),
             batch: self.batch.as_deref().map(|batch| parsed("batch", batch)).transpose()?,
@@ -190,7 +190,7 @@ impl StoreWriter {
         store: PathBuf,
         video_id: String,
         codec: &str,
-        rollups: bool,
+        rollups: &str,
         grid_of_maps: Option<(usize, usize, usize)>,
         prompt_id: Option<String>,
         template: Option<String>,
@@ -199,7 +199,7 @@ impl StoreWriter {
     ) -> PyResult<Self> {
         let options = WriterOptions {
             codec: choice::<Codec>("codec", codec)?,
-            no_rollups: !rollups,
+            rollups: parsed("rollups", rollups)?,
             grid: grid_of_maps.map(grid),
             prompt_id,
             template,

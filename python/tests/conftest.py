@@ -32,7 +32,7 @@ def store_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], attnki
         if name not in made:
             path = tmp_path_factory.mktemp("stores") / "maps.store"
             batch = "mean" if name.endswith("batch") else None
-            attnkit.ingest(FIXTURES / name, path, batch=batch)
+            attnkit.ingest(FIXTURES / name, path, batch=batch, rollups="all")
             made[name] = attnkit.open(path)
         return made[name]
 

@@ -67,7 +67,7 @@ def test_sizes_follow_from_numbers() -> None:
     assert full["values_bytes"] == 30 * 12 * 23850 * 2 * 50 * 5 * 100
     assert full["dump_files"] == 2 * 50 * 5 * 100 + 100
     assert {store["codec"] for store in full["stores"]} == {"fast", "balanced", "small", "none"}
-    means = attnkit.estimate(blocks=30, heads=12, grid=(15, 30, 53), rollups=False).settings[-1]["stores"][0]
+    means = attnkit.estimate(blocks=30, heads=12, grid=(15, 30, 53), rollups="none").settings[-1]["stores"][0]
     assert means["rollups_bytes"] == 0
     assert str(full["shape"][2]) in repr(found) and "<table>" in found._repr_html_()
 

@@ -747,7 +747,7 @@ def large(request: pytest.FixtureRequest, large_dump: Path) -> Path:
         return large_dump
     store = large_dump.parent / f"{request.param}.store"
     if not store.exists():
-        attnkit.ingest(large_dump, store, codec="fast", rollups=request.param == "store")
+        attnkit.ingest(large_dump, store, codec="fast", rollups="all" if request.param == "store" else "none")
     return store
 
 

@@ -24,7 +24,7 @@ VIDEO = "prompt_000_vid001"
 def alone(tmp_path: Path) -> tuple[Path, np.ndarray]:
     """A store of one word, and what its dump holds."""
     values = write_dump(tmp_path / "dump", 3, (2, 3, 24, 1))
-    attnkit.ingest(tmp_path / "dump", tmp_path / "maps.store")
+    attnkit.ingest(tmp_path / "dump", tmp_path / "maps.store", rollups="all")
     return tmp_path / "maps.store", values
 
 

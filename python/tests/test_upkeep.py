@@ -41,7 +41,7 @@ def flip(path: Path) -> None:
 
 
 def shard(store: attnkit.Store, video: str = VIDEO, kind: str = "attention") -> Path:
-    (found,) = (path for path in Path(store.path, "maps", video).glob(f"*/{kind}/c/**/*") if path.is_file())
+    (found,) = (path for path in Path(store.path, "maps", video).glob(f"*/{kind}/c.*") if path.is_file())
     return found
 
 

@@ -103,7 +103,7 @@ def clean(run_attnkit: Callable[..., subprocess.CompletedProcess[str]]) -> Calla
 COMMON: dict[str, Any] = {"seed": 999, "cfg_scale": 6.5, "total_steps": 3, "video_size": (13, 48, 64)}
 
 
-@pytest.mark.parametrize("options", [{}, {"codec": "fast"}, {"codec": "none"}, {"rollups": False}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"codec": "fast"}, {"codec": "none"}, {"rollups": "all"}], ids=str)
 @pytest.mark.parametrize(
     ("shape", "dtype", "method"),
     [
@@ -144,8 +144,8 @@ def test_zarr_reads_the_arrays_and_the_rollups(
     tmp_path: Path, shape: tuple[int, int, int, int], options: dict[str, Any]
 ) -> None:
     values = write_dump(tmp_path / "dump", 3, shape)
-    attnkit.ingest(tmp_path / "dump", tmp_path / "ingested.store", **options)
-    write(tmp_path / "written.store", values, **options)
+    attnkit.ingest(tmp_path / "dump", tmp_path / "ingested.store", rollups="all", **options)
+    write(tmp_path / "written.store", values, rollups="all", **options)
     np.testing.assert_array_equal(zarr_array(tmp_path / "written.store"), values, strict=True)
     for kind, axis in ROLLUPS.items():
         rollup = zarr_array(tmp_path / "written.store", kind)
@@ -154,7 +154,7 @@ def test_zarr_reads_the_arrays_and_the_rollups(
 
 
 def test_without_rollups_there_are_none(tmp_path: Path) -> None:
-    write(tmp_path / "store", [maps(0)], rollups=False)
+    write(tmp_path / "store", [maps(0)], rollups="none")
     assert {path.parent.name for path in (tmp_path / "store/maps").rglob("zarr.json")}.isdisjoint(ROLLUPS)
 
 
@@ -440,7 +440,7 @@ def test_a_grid_that_does_not_fit_the_maps_is_not_passed_over(tmp_path: Path) ->
 
 def test_other_settings_than_those_of_the_word_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "store", [maps(0)])
-    with StoreWriter(tmp_path / "store", VIDEO, "a flower", rollups=False) as writer:
+    with StoreWriter(tmp_path / "store", VIDEO, "a flower", rollups="none") as writer:
         with pytest.raises(attnkit.WriteError, match="rollups"):
             writer.append(WORD, 1, 998, maps(1))
         assert writer.append("tree", 1, 998, maps(1))

@@ -12,7 +12,7 @@ use crate::dtype::SourceDtype;
 use crate::estimate::{Compression, Estimate, Generation, Model, Setting, measure};
 use crate::grid::Grid;
 use crate::progress::Silent;
-use crate::store::Codec;
+use crate::store::{Codec, Rollups};
 
 /// Say how large a dump and its store will be, before there is one.
 #[derive(Debug, Args)]
@@ -70,9 +70,9 @@ pub(super) struct EstimateArgs {
     /// cores]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     throughput: Option<f64>,
-    /// Leave out the means over blocks, heads and both that a store keeps beside the maps
-    #[arg(long)]
-    no_rollups: bool,
+    /// Which means over blocks, heads and both the store keeps beside the maps
+    #[arg(long, value_enum, default_value = "auto")]
+    rollups: Rollups,
     /// Everything, as JSON
     #[arg(long)]
     json: bool,
@@ -117,7 +117,7 @@ pub(super) fn run(args: &EstimateArgs, global: &Global) -> Result<ExitCode, Fail
             of_codec.throughput = throughput;
         }
     }
-    let estimate = generation.estimate(&compression, !args.no_rollups);
+    let estimate = generation.estimate(&compression, args.rollups);
     if args.json {
         print(&(serde_json::to_string_pretty(&estimate)? + "\n"))?;
     } else {
@@ -211,7 +211,11 @@ fn describe(estimate: &Estimate, what: &str, is_measured: bool, args: &EstimateA
         let files = [setting.store_files, setting.dump_files].map(|files| files.to_string());
         [&switches(setting)[..], &sizes, &files, &[time]].concat()
     });
-    let rollups = if args.no_rollups { "without rollups" } else { "with rollups" };
+    let rollups = match args.rollups {
+        Rollups::Auto => "with the rollups that cost little",
+        Rollups::All => "with all rollups",
+        Rollups::None => "without rollups",
+    };
     let source = if is_measured {
         "measured on a few steps of this dump"
     } else {

@@ -252,7 +252,7 @@ impl WrittenSeries {
             attributes["source_arrays"] = json!(target.source_arrays);
         }
         let generation = store.generation_at(&target.path)?;
-        let documents = generation.write_documents(&target.layout, json!({"attnkit": attributes}), &coordinates)?;
+        let documents = generation.write_documents(&target.layout, attributes, &coordinates)?;
         Ok(Self { token: target.token.clone(), recipe: target.recipe.clone(), rows, heads, metadata, documents })
     }
 }

@@ -163,17 +163,14 @@ impl Looked {
     fn commit(&mut self, task: &CommitTask) {
         let Some(words) = task.words() else { return };
         let outcome = &mut self.outcome;
-        let mut writes_arrays = false;
         for series in words {
             let layout = &series.layout;
-            writes_arrays = true;
             outcome.bytes_in += self.bytes_in.remove(&series.path).unwrap_or(0);
             outcome.bytes_raw += (layout.shape.len() * layout.dtype.size() * layout.steps) as u64;
-            outcome.files_out += layout.files() + 2 * series.numbers.count() as u64;
+            outcome.files_out += layout.files(&series.numbers);
         }
         outcome.videos += 1;
-        // Where only the tables are written, the document of the video's group stays as it is.
-        outcome.files_out += SeriesLayout::FILES_OF_A_VIDEO - u64::from(!writes_arrays);
+        outcome.files_out += SeriesLayout::FILES_OF_A_VIDEO;
     }
 
     fn ratio(&self) -> f64 {

@@ -10,7 +10,7 @@ use super::IngestError;
 use crate::dtype::Dtype;
 use crate::dump::{Batch, ReadOptions, composed};
 use crate::grid::Grid;
-use crate::store::{Codec, Recipe};
+use crate::store::{Codec, Recipe, Rollups};
 
 /// What is done with a file that cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -29,7 +29,7 @@ pub struct IngestOptions {
     /// Compression. Default: [`Codec::Balanced`].
     pub codec: Codec,
     /// Whether means over blocks, heads and both are stored too. Default: yes.
-    pub rollups: bool,
+    pub rollups: Rollups,
     /// Globs of video ids; empty: all.
     pub videos: Vec<String>,
     /// Globs of words; empty: all.
@@ -74,7 +74,7 @@ impl Default for IngestOptions {
     fn default() -> Self {
         Self {
             codec: Codec::default(),
-            rollups: true,
+            rollups: Rollups::default(),
             videos: Vec::new(),
             tokens: Vec::new(),
             every: 1,

@@ -244,8 +244,9 @@ impl VideoPlan {
         options: &Arc<IngestOptions>,
         committed: &Committed,
     ) {
-        let recipe = options.recipe();
         let stored_recipe = committed.recipe(&series.token);
+        let recipe = options.recipe();
+        let recipe = stored_recipe.map_or_else(|| recipe.clone(), |stored| recipe.for_stored(stored));
         // Another codec is no reason to write the same values again.
         let same_recipe = stored_recipe.is_none_or(|stored| Recipe { codec: recipe.codec, ..stored.clone() } == recipe);
         let wanted = |files: &&StepFiles| i64::from(files.step) % i64::from(options.every.max(1)) == 0;
@@ -271,7 +272,11 @@ impl VideoPlan {
             lost_heads,
             rewrite: rewrite && options.replace,
             stored_recipe: stored_recipe.cloned(),
-            options: options.clone(),
+            options: if recipe.rollups == options.rollups {
+                options.clone()
+            } else {
+                Arc::new(recipe.as_options(options))
+            },
             is_mended: false,
         };
         let mut fresh = Vec::new();

@@ -20,7 +20,7 @@ use crate::grid::Grid;
 use crate::shape::AxisNumbers;
 use crate::store::storage::Guard;
 use crate::store::{
-    Codec, Generation, MetadataPatch, Recipe, SeriesLayout, StepRow, Store, StoreError, TextRow, heads_schema,
+    Codec, Generation, MetadataPatch, Recipe, Rollups, SeriesLayout, StepRow, Store, StoreError, TextRow, heads_schema,
     new_generation, text_after, text_batch, text_contradictions,
 };
 
@@ -29,8 +29,8 @@ use crate::store::{
 pub struct WriterOptions {
     /// Compression. Default: [`Codec::Balanced`].
     pub codec: Codec,
-    /// Leave out the means over blocks, heads and both.
-    pub no_rollups: bool,
+    /// Which means over blocks, heads and both are stored beside the maps.
+    pub rollups: Rollups,
     /// The grid, where the video's size does not tell it.
     pub grid: Option<Grid>,
     /// The prompt's id. Default: what the video's id begins with, if that is like `prompt_000`.
@@ -371,8 +371,11 @@ impl StoreWriter {
             return Err(WriteError::Mixed { token, step, found, expected });
         }
         let own = self.recipe();
-        match committed.recipe(&token).map(|stored| Recipe { codec: own.codec, grid: own.grid, ..stored.clone() }) {
-            Some(stored) if stored != own => {
+        let stored = committed
+            .recipe(&token)
+            .map(|stored| (Recipe { codec: own.codec, grid: own.grid, ..stored.clone() }, own.for_stored(stored)));
+        match stored {
+            Some((stored, own)) if stored != own => {
                 let differences = stored.differences(&own);
                 Err(WriteError::Settings { video_id: self.video_id.clone(), token, differences })
             }
@@ -387,8 +390,8 @@ impl StoreWriter {
     }
 
     fn recipe(&self) -> Recipe {
-        let WriterOptions { codec, no_rollups, grid, .. } = self.options;
-        IngestOptions { codec, rollups: !no_rollups, grid, ..IngestOptions::default() }.recipe()
+        let WriterOptions { codec, rollups, grid, .. } = self.options;
+        IngestOptions { codec, rollups, grid, ..IngestOptions::default() }.recipe()
     }
 
     fn target(
@@ -609,7 +612,7 @@ mod tests {
         assert!(refused(5, step([2, 3, 13, 1], 5)).contains("[2, 3, 13, 1]"));
         assert!(writer.append("flower", None, 5, &step(small, 5), &metadata(5)).unwrap());
         drop(writer);
-        let mut writer = open(WriterOptions { no_rollups: true, ..WriterOptions::default() });
+        let mut writer = open(WriterOptions { rollups: Rollups::All, ..WriterOptions::default() });
         let refused = writer.append("flower", None, 6, &step(small, 6), &metadata(6)).unwrap_err();
         assert!(refused.to_string().contains("rollups"), "{refused}");
         drop(writer);

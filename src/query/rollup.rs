@@ -13,7 +13,7 @@ pub(super) fn choose(
     series: &[SelectedStep],
     keys: &[Key],
     reduction: Reduction,
-    has_rollups: impl FnOnce() -> bool,
+    has: impl Fn(ArrayKind) -> bool,
 ) -> (ArrayKind, Option<&'static str>) {
     let Some(first) = series.first() else { return (ArrayKind::Attention, None) };
     let over_block = !keys.contains(&Key::Block) && first.shape.blocks > 1;
@@ -36,12 +36,12 @@ pub(super) fn choose(
         "a rollup does not leave out non-finite values"
     } else if !reduction.rollups {
         "they are not wanted"
-    } else if !has_rollups() {
-        "the store was made without rollups"
-    } else if let Some(kind) = rollups.iter().copied().find(fits) {
+    } else if !rollups.iter().any(fits) {
+        "not all maps are selected along any axis that is averaged"
+    } else if let Some(kind) = rollups.iter().copied().find(|kind| fits(kind) && has(*kind)) {
         return (kind, None);
     } else {
-        "not all maps are selected along any axis that is averaged"
+        "the store has none that answers"
     };
     (ArrayKind::Attention, Some(refused))
 }
@@ -123,26 +123,40 @@ mod tests {
             (&[Key::Block, Key::Head], all, Attention),
         ];
         for (keys, marks, expected) in table {
-            let (found, refused) = choose(&[step(SHAPE, marks)], keys, Reduction::default(), || true);
+            let (found, refused) = choose(&[step(SHAPE, marks)], keys, Reduction::default(), |_| true);
             assert_eq!(found, expected, "{keys:?} {marks:?}");
             assert_eq!(refused.is_some(), found == Attention && keys.len() == 1, "{keys:?} {marks:?}");
         }
         let mixed = [step(SHAPE, all), step(SHAPE, one_block)];
-        assert_eq!(choose(&mixed, &[Key::Step], Reduction::default(), || true).0, MeanHead, "every step must allow it");
+        assert_eq!(
+            choose(&mixed, &[Key::Step], Reduction::default(), |_| true).0,
+            MeanHead,
+            "every step must allow it"
+        );
+    }
+
+    #[test]
+    fn of_the_rollups_there_are_the_smallest_is_read() {
+        let steps = [step(SHAPE, None)];
+        let chosen =
+            |there: &[ArrayKind]| choose(&steps, &[Key::Step], Reduction::default(), |kind| there.contains(&kind)).0;
+        assert_eq!(chosen(&[ArrayKind::MeanHead, ArrayKind::MeanBlock]), ArrayKind::MeanBlock);
+        assert_eq!(chosen(&[ArrayKind::MeanHead]), ArrayKind::MeanHead);
+        assert_eq!(chosen(&[]), ArrayKind::Attention);
     }
 
     #[test]
     fn why_no_rollup_is_read_is_said() {
         let steps = [step(SHAPE, None)];
-        let refused = |reduction, has_rollups| choose(&steps, &[], reduction, || has_rollups).1;
+        let refused = |reduction, has_rollups| choose(&steps, &[], reduction, |_| has_rollups).1;
         let usual = Reduction::default();
         assert_eq!(refused(usual, true), None);
-        assert_eq!(refused(usual, false), Some("the store was made without rollups"));
+        assert_eq!(refused(usual, false), Some("the store has none that answers"));
         assert_eq!(refused(Reduction { reducer: Reducer::Max, ..usual }, true), Some("a rollup holds means only"));
         assert_eq!(refused(Reduction { rollups: false, ..usual }, true), Some("they are not wanted"));
         let skipna = Reduction { skipna: true, ..usual };
         assert_eq!(refused(skipna, true), Some("a rollup does not leave out non-finite values"));
         let averaged = StepShape { blocks: 1, heads: 1, ..SHAPE };
-        assert_eq!(choose(&[step(averaged, None)], &[], usual, || false), (ArrayKind::Attention, None));
+        assert_eq!(choose(&[step(averaged, None)], &[], usual, |_| false), (ArrayKind::Attention, None));
     }
 }

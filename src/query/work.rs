@@ -205,8 +205,8 @@ impl Planner<'_> {
     /// The portions of steps of one array.
     fn add_series(&mut self, series: &[SelectedStep]) -> Result<(), QueryError> {
         let Some(first) = series.first() else { return Ok(()) };
-        let has_rollups = || self.arrays.has(&rollup_path(&first.array, ArrayKind::Mean));
-        let (kind, refused) = choose(series, self.keys, self.reduction, has_rollups);
+        let has = |kind| self.arrays.has(&rollup_path(&first.array, kind));
+        let (kind, refused) = choose(series, self.keys, self.reduction, has);
         self.no_rollup.extend(refused);
         let dtype = kind.dtype(first.dtype);
         let path: Arc<str> = match kind {

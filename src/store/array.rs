@@ -399,7 +399,7 @@ mod tests {
     use crate::store::codec::crc32c;
     use crate::store::shard::shard_index;
     use crate::store::storage::conformance::storages;
-    use crate::store::{ArrayKind, Codec, Coordinates, Generation, SeriesLayout};
+    use crate::store::{ArrayKind, Codec, Coordinates, Generation, Rollups, SeriesLayout};
 
     /// A word in every storage, of two steps.
     fn written() -> Vec<(Arc<dyn Storage>, Option<tempfile::TempDir>)> {
@@ -407,7 +407,7 @@ mod tests {
         for (storage, _dir) in &storages {
             let shape = StepShape { blocks: 2, heads: 3, spatial: 40, tokens: 1 };
             let layout =
-                SeriesLayout { shape, dtype: Dtype::Float16, steps: 2, codec: Codec::Balanced, rollups: false };
+                SeriesLayout { shape, dtype: Dtype::Float16, steps: 2, codec: Codec::Balanced, rollups: Rollups::None };
             let none = AxisNumbers::default();
             let coordinates = Coordinates { steps: &[0, 1], timesteps: &[f64::NAN; 2], numbers: &none };
             let generation = Generation::new(storage.clone(), "word".into());
@@ -424,7 +424,7 @@ mod tests {
     }
 
     const ARRAY: &str = "word/attention";
-    const SHARD: &str = "word/attention/c/0/0/0/0/0";
+    const SHARD: &str = "word/attention/c.0.0.0.0.0";
     const DOCUMENT: &str = "word/attention/zarr.json";
 
     #[test]

@@ -8,10 +8,10 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::storage::{EntryKind, Local, Storage, split};
+use super::storage::{Local, Storage, split};
 use super::{
     NOT_A_PART, PartFiles, Snapshot, Store, StoreError, UNFINISHED, VideoIndex, decode_name, document_hash, layout,
-    part, plain_group, root_document,
+    part, root_document,
 };
 
 /// Something in a store that is not as it was written.
@@ -56,21 +56,6 @@ impl Store {
         }
         Ok((Self::open_on(storage)?, fault))
     }
-
-    /// Writes the documents that hold nothing of their own anew where they are damaged.
-    pub(crate) fn mend_documents(&self) -> Result<(), StoreError> {
-        let (index, _) = self.of_one_state(Snapshot::read_index)?;
-        let videos = index.into_iter().filter(|video| !video.rows.is_empty());
-        let groups = videos.map(|video| self.video_key(&video.record.video_id));
-        for group in std::iter::once(layout::MAPS.to_owned()).chain(groups) {
-            // What a link leads to is not the store's.
-            let is_there = self.storage.entry(&group)?.is_some_and(|entry| entry.kind == EntryKind::Directory);
-            if is_there && check_plain_group(&*self.storage, &group).is_some() {
-                self.storage.put(&layout::document(&group), &plain_group())?;
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Snapshot {
@@ -95,19 +80,15 @@ impl Snapshot {
         Ok((index, faults))
     }
 
-    /// Checks the documents that belong to no video.
-    pub(crate) fn check_plain_documents(&self) -> Vec<Fault> {
-        let faults = [check_root(self.storage()), check_plain_group(self.storage(), layout::MAPS)];
-        faults.into_iter().flatten().collect()
+    /// Checks the root's document.
+    pub(crate) fn check_root(&self) -> Option<Fault> {
+        check_root(self.storage())
     }
 
     /// Checks a video's documents.
     pub(crate) fn check_video_documents(&self, video: &VideoIndex) -> Vec<Fault> {
         let id = &video.record.video_id;
         let mut faults: Vec<Fault> = Vec::new();
-        if !video.rows.is_empty() {
-            faults.extend(check_plain_group(self.storage(), &self.store().video_key(id)));
-        }
         for (path, hash) in &video.record.documents {
             let found = self.store().check_inside(path).and_then(|()| self.storage().get(path));
             let error = match found {
@@ -140,15 +121,6 @@ const OTHERWISE: &str = "its contents are not those that were written";
 /// The video that a part is called after.
 fn video_of(part: &str) -> Option<String> {
     decode_name(split(part).1.strip_suffix(".parquet")?)
-}
-
-fn check_plain_group(storage: &dyn Storage, group: &str) -> Option<Fault> {
-    let key = layout::document(group);
-    match storage.get(&key) {
-        Ok(text) if text == plain_group() => None,
-        Ok(_) => Some(Fault::of(&key, OTHERWISE)),
-        Err(error) => Some(Fault::of(&key, error)),
-    }
 }
 
 /// Checks the root's checksum over itself.

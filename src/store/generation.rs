@@ -8,10 +8,13 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::codec::crc32c;
-use super::series::{Coordinate, array_document, group_document, to_text};
+use super::series::{Coordinate, array_document, chunk_key, group_document, to_text};
 use super::shard::{ShardWriter, shard_index};
 use super::storage::{Storage, join};
 use super::{ArrayKind, Coordinates, SeriesLayout, StoreError, document_hash, layout};
+
+/// What the attributes of a word of few steps tell.
+const COORDINATES: &str = "coordinates";
 
 /// The arrays of one word as one commit has them, or is to have them.
 #[derive(Debug, Clone)]
@@ -93,7 +96,7 @@ impl Generation {
         })
     }
 
-    /// Writes the documents and coordinates of the arrays. Returns the hash of each `zarr.json`, by its path below the
+    /// Writes the documents and coordinates of the arrays; `attributes` are those of attnkit. Returns the hash of each `zarr.json`, by its path below the
     /// store.
     ///
     /// # Errors
@@ -101,9 +104,15 @@ impl Generation {
     pub(crate) fn write_documents(
         &self,
         layout: &SeriesLayout,
-        attributes: Value,
+        mut attributes: Value,
         coordinates: &Coordinates<'_>,
     ) -> Result<BTreeMap<String, String>, StoreError> {
+        if let Some(attributes) = attributes.as_object_mut() {
+            // Of the generation whose attributes these may be.
+            attributes.remove(COORDINATES);
+            attributes.extend(coordinates.attribute().map(|told| (COORDINATES.to_owned(), told)));
+        }
+        let attributes = json!({"attnkit": attributes});
         let mut documents = vec![(self.path.clone(), group_document(attributes))];
         for kind in layout.kinds() {
             documents.push((join(&self.path, kind.name()), layout.document(kind)));
@@ -115,7 +124,7 @@ impl Generation {
             let shape = [bytes.len() / if dtype == "int32" { 4 } else { 8 }];
             let document = array_document(&shape, &shape, dtype, fill, codecs.clone(), &[dimension]);
             let chunk = crc32c(bytes).map_err(|found| StoreError::array(self.storage.place(&array), found))?;
-            self.storage.write(&join(&array, "c/0"), &chunk)?;
+            self.storage.write(&join(&array, &chunk_key(0, 1)), &chunk)?;
             documents.push((array, document));
         }
         let written = documents.into_iter().map(|(of, document)| {
@@ -150,9 +159,8 @@ impl Generation {
         }
     }
 
-    /// File of a shard, by the default chunk key encoding: `c/<shard>/0/0…`.
+    /// File of a shard.
     fn shard_key(&self, kind: ArrayKind, number: usize) -> String {
-        let rest = "/0".repeat(kind.dimension_names().len() - 1);
-        format!("{}/{}/c/{number}{rest}", self.path, kind.name())
+        join(&join(&self.path, kind.name()), &chunk_key(number, kind.dimension_names().len()))
     }
 }

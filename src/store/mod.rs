@@ -60,7 +60,7 @@ pub(crate) use layout::{new_generation, series as series_path};
 pub use names::{decode_name, encode_name};
 pub use part::{Heads, MetadataPatch, Recipe, VideoIndex, VideoRecord};
 pub(crate) use series::Coordinates;
-pub use series::{ArrayKind, Codec, SeriesLayout};
+pub use series::{ArrayKind, Codec, Rollups, SeriesLayout};
 pub(crate) use shard::ShardWriter;
 pub(crate) use snapshot::Part;
 pub use snapshot::Snapshot;
@@ -131,7 +131,6 @@ impl Store {
             for directory in [layout::MAPS, layout::STEPS, layout::HEADS, layout::WRITERS] {
                 store.storage.make_directory(directory)?;
             }
-            store.ensure_group(layout::MAPS)?;
             store.storage.put(layout::DOCUMENT, &root_document())?;
         }
         store.version()?;
@@ -304,7 +303,8 @@ impl Store {
     /// A fresh place for a word's arrays.
     pub(crate) fn create_generation(&self, video_id: &str, token: &str) -> Result<Generation, StoreError> {
         let video = self.video_key(video_id);
-        self.ensure_group(&video)?;
+        // By itself, so that no link is followed.
+        self.storage.make_directory(&video)?;
         loop {
             let path = layout::series(&video, token, &new_generation());
             if self.storage.make_directory(&path)? {
@@ -316,7 +316,7 @@ impl Store {
     /// A place for a word's arrays that whoever writes them has chosen. It may be there already.
     pub(crate) fn ensure_generation(&self, path: &str) -> Result<Generation, StoreError> {
         let generation = self.generation_at(path)?;
-        self.ensure_group(storage::split(path).0)?;
+        self.storage.make_directory(storage::split(path).0)?;
         self.storage.make_directory(path)?;
         Ok(generation)
     }
@@ -368,16 +368,6 @@ impl Store {
             return Ok(());
         }
         Err(StoreError::NotAStore { path: self.place(), found: "a directory with other things in it".into() })
-    }
-
-    /// Makes a directory a Zarr group without attributes.
-    fn ensure_group(&self, directory: &str) -> Result<(), StoreError> {
-        self.storage.make_directory(directory)?;
-        let document = layout::document(directory);
-        if self.storage.entry(&document)?.is_none() {
-            self.storage.put(&document, &plain_group())?;
-        }
-        Ok(())
     }
 
     /// Checks that a path below the store stays there.
@@ -460,9 +450,4 @@ fn root_document() -> Vec<u8> {
     let text = series::to_text(&series::group_document(attributes));
     let checksum = document_hash(&text);
     String::from_utf8_lossy(&text).replace(part::NO_CHECKSUM, &checksum).into_bytes()
-}
-
-/// The `zarr.json` of a group that only holds others.
-fn plain_group() -> Vec<u8> {
-    series::to_text(&series::group_document(json!({})))
 }

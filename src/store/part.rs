@@ -24,7 +24,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::storage::{Contents, Storage};
 use super::tables::{StepRow, heads_by_token, heads_schema, names, steps_batch, steps_from_batch, steps_schema};
-use super::{Codec, StoreError, text_schema};
+use super::{Codec, Rollups, StoreError, text_schema};
 use crate::dtype::Dtype;
 use crate::dump::Batch;
 use crate::json::Object;
@@ -66,8 +66,8 @@ pub struct VideoRecord {
 pub struct Recipe {
     /// Compression.
     pub codec: Codec,
-    /// Whether rollups are kept.
-    pub rollups: bool,
+    /// Which rollups are kept.
+    pub rollups: Rollups,
     /// Type it was converted to; `None`: kept.
     pub dtype: Option<Dtype>,
     /// Factor of average pooling over height and width; 1: none.
@@ -86,6 +86,13 @@ pub struct Recipe {
 }
 
 impl Recipe {
+    /// The same for a word that is stored already: what makes no other values stays as it is there, unless it is chosen.
+    #[must_use]
+    pub fn for_stored(&self, stored: &Self) -> Self {
+        let rollups = if self.rollups == Rollups::Auto { stored.rollups } else { self.rollups };
+        Self { rollups, ..self.clone() }
+    }
+
     /// In what the other differs, in words.
     #[must_use]
     pub fn differences(&self, other: &Self) -> String {

@@ -14,6 +14,12 @@ const CHUNK_BYTES: usize = 512 << 10;
 const JOINED_BYTES: usize = 64 << 10;
 /// Raw bytes of the steps of one shard.
 const SHARD_BYTES: usize = 128 << 20;
+/// Rollups are kept of steps of so many bytes: smaller ones are read as fast as their means.
+const ROLLED_UP_BYTES: usize = 256 << 10;
+/// A rollup takes at most this part of the bytes of what it is a mean of.
+const ROLLUP_SHARE: usize = 25;
+/// Words of fewer steps have their coordinates in the attributes of their group.
+const STEPS_WITH_COORDINATES: usize = 4;
 /// Blosc compresses blocks of at most this.
 const BLOSC_BLOCK_BYTES: usize = 256 << 10;
 
@@ -55,6 +61,68 @@ impl Codec {
 fn blosc_block(dtype: Dtype, bytes: usize) -> usize {
     let group = 8 * dtype.size();
     (bytes / bytes.div_ceil(BLOSC_BLOCK_BYTES).max(1) / group * group).max(group)
+}
+
+/// Which rollups are kept beside the maps: what is read in place of them where only means are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+#[serde(rename_all = "lowercase", try_from = "StoredRollups")]
+pub enum Rollups {
+    /// Those that take at most 4 % of the maps' size, of steps of 256 KiB and more; of a word that is in the store, those
+    /// that it has.
+    #[default]
+    Auto,
+    /// Over blocks, over heads, and over both.
+    All,
+    /// None.
+    None,
+}
+
+impl Rollups {
+    /// The arrays of a word, the maps first.
+    pub(crate) fn kinds(self, shape: StepShape, dtype: Dtype) -> impl Iterator<Item = ArrayKind> + use<> {
+        let bytes = move |kind: ArrayKind| kind.step_shape(shape).len() * kind.dtype(dtype).size();
+        let maps = bytes(ArrayKind::Attention);
+        let is_kept = move |kind: &ArrayKind| match self {
+            _ if *kind == ArrayKind::Attention => true,
+            Self::Auto => maps >= ROLLED_UP_BYTES && bytes(*kind) <= maps / ROLLUP_SHARE,
+            Self::All => true,
+            Self::None => false,
+        };
+        ArrayKind::ALL.into_iter().filter(is_kept)
+    }
+}
+
+impl std::str::FromStr for Rollups {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        match name {
+            "auto" => Ok(Self::Auto),
+            "all" => Ok(Self::All),
+            "none" => Ok(Self::None),
+            _ => Err(format!("`{name}` is not one of auto, all, none")),
+        }
+    }
+}
+
+/// As recipes tell it: before there was a choice, as a truth value.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum StoredRollups {
+    AreKept(bool),
+    Named(String),
+}
+
+impl TryFrom<StoredRollups> for Rollups {
+    type Error = String;
+
+    fn try_from(stored: StoredRollups) -> Result<Self, Self::Error> {
+        match stored {
+            StoredRollups::AreKept(are_kept) => Ok(if are_kept { Self::All } else { Self::None }),
+            StoredRollups::Named(name) => name.parse(),
+        }
+    }
 }
 
 /// One of the sharded arrays of a word.
@@ -166,8 +234,8 @@ pub struct SeriesLayout {
     pub steps: usize,
     /// Compression.
     pub codec: Codec,
-    /// Whether rollups are kept.
-    pub rollups: bool,
+    /// Which rollups are kept.
+    pub rollups: Rollups,
 }
 
 impl SeriesLayout {
@@ -177,20 +245,20 @@ impl SeriesLayout {
         (SHARD_BYTES / (self.shape.len() * self.dtype.size())).clamp(1, self.steps.max(1))
     }
 
-    /// Files of a video beside those of its words: the group's document and the parts of two tables.
-    pub const FILES_OF_A_VIDEO: u64 = 3;
+    /// Files of a video beside those of its words: the parts of two tables.
+    pub const FILES_OF_A_VIDEO: u64 = 2;
 
-    /// Files of the word: shards and documents of its arrays and of two coordinates, and the group's document.
+    /// Files of the word: the group's document, shards and documents of its arrays, and those of its coordinates.
     #[must_use]
-    pub fn files(&self) -> u64 {
+    pub fn files(&self, numbers: &AxisNumbers) -> u64 {
         let shards = self.steps.div_ceil(self.steps_per_shard());
-        (self.kinds().count() * (shards + 1) + 5) as u64
+        let coordinates = if has_coordinates(self.steps) { 2 + numbers.count() } else { 0 };
+        (1 + self.kinds().count() * (shards + 1) + 2 * coordinates) as u64
     }
 
     /// The arrays there are.
     pub fn kinds(&self) -> impl Iterator<Item = ArrayKind> + use<> {
-        let rollups = self.rollups;
-        ArrayKind::ALL.into_iter().filter(move |kind| rollups || *kind == ArrayKind::Attention)
+        self.rollups.kinds(self.shape, self.dtype)
     }
 
     /// Type of an array's elements.
@@ -270,12 +338,17 @@ pub(super) fn array_document(
         "shape": shape,
         "data_type": dtype,
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
         "fill_value": fill,
         "codecs": codecs,
         "dimension_names": names,
         "attributes": {},
     })
+}
+
+/// The file of a chunk in the directory of its array, by its number along the first axis: it has all of the others.
+pub(super) fn chunk_key(first: usize, dimensions: usize) -> String {
+    format!("c.{first}{}", ".0".repeat(dimensions - 1))
 }
 
 /// A group's `zarr.json`.
@@ -288,6 +361,11 @@ pub(super) fn to_text(document: &Value) -> Vec<u8> {
     let mut text = serde_json::to_vec_pretty(document).unwrap_or_default(); // a `Value` always serialises
     text.push(b'\n');
     text
+}
+
+/// Whether the coordinates of so many steps are arrays: of a few, they would be as many files as the dump has.
+const fn has_coordinates(steps: usize) -> bool {
+    steps >= STEPS_WITH_COORDINATES
 }
 
 /// The values along the axes of a word's arrays.
@@ -313,8 +391,11 @@ pub(crate) struct Coordinate {
 }
 
 impl Coordinates<'_> {
-    /// The arrays there are: blocks and heads have one only where they do not count from 0.
+    /// The arrays there are: of a few steps none; of blocks and heads only where they do not count from 0.
     pub fn arrays(&self) -> Vec<Coordinate> {
+        if !has_coordinates(self.steps.len()) {
+            return Vec::new();
+        }
         let ints = |name, numbers: &[i32]| Coordinate {
             name,
             dimension: name,
@@ -331,6 +412,19 @@ impl Coordinates<'_> {
         let head = self.numbers.heads.as_deref().map(|heads| ints("head", heads));
         [Some(ints("step", self.steps)), Some(timestep), block, head].into_iter().flatten().collect()
     }
+
+    /// What the attributes of the word's group say in place of arrays.
+    pub fn attribute(&self) -> Option<Value> {
+        let known: Vec<Option<f64>> =
+            self.timesteps.iter().map(|&timestep| Some(timestep).filter(|t| !t.is_nan())).collect();
+        let mut told = json!({"step": self.steps, "timestep": known});
+        for (name, numbers) in [("block", &self.numbers.blocks), ("head", &self.numbers.heads)] {
+            if let Some(numbers) = numbers {
+                told[name] = json!(numbers);
+            }
+        }
+        (!has_coordinates(self.steps.len())).then_some(told)
+    }
 }
 
 #[cfg(test)]
@@ -339,7 +433,7 @@ mod tests {
 
     fn layout(blocks: usize, heads: usize, spatial: usize) -> SeriesLayout {
         let shape = StepShape { blocks, heads, spatial, tokens: 1 };
-        SeriesLayout { shape, dtype: Dtype::Float16, steps: 50, codec: Codec::Balanced, rollups: true }
+        SeriesLayout { shape, dtype: Dtype::Float16, steps: 50, codec: Codec::Balanced, rollups: Rollups::All }
     }
 
     #[test]

@@ -28,8 +28,13 @@ fn stores() -> Vec<(Store, Arc<dyn Storage>, Option<tempfile::TempDir>)> {
 
 /// The next commit of a video, of one word whose steps hold one value each; nothing of it is committed yet.
 fn written(store: &Store, values: &[f32]) -> (VideoIndex, Heads) {
-    let layout =
-        SeriesLayout { shape: SHAPE, dtype: Dtype::Float32, steps: values.len(), codec: Codec::Fast, rollups: false };
+    let layout = SeriesLayout {
+        shape: SHAPE,
+        dtype: Dtype::Float32,
+        steps: values.len(),
+        codec: Codec::Fast,
+        rollups: Rollups::None,
+    };
     let generation = store.create_generation(VIDEO, "word").unwrap();
     let mut shard = generation.shard(&layout, ArrayKind::Attention, 0).unwrap();
     let (numbers, mut rows, mut heads) = (AxisNumbers::default(), Vec::new(), Vec::new());
@@ -117,7 +122,7 @@ fn what_is_committed_is_read() {
         assert_eq!(snapshot.read_heads(&index).unwrap().unwrap()["word"].num_rows(), 12);
         assert_eq!(snapshot.read_video("w").unwrap(), None);
         assert_eq!(store.garbage().unwrap(), []);
-        assert_eq!(snapshot.check_plain_documents(), []);
+        assert_eq!(snapshot.check_root(), None);
         assert_eq!(snapshot.check_video_documents(&index), []);
     }
 }
@@ -277,7 +282,7 @@ fn an_array_that_is_missing_though_it_is_committed_is_damage() {
     for (store, storage, _dir) in stores() {
         let index = commit(&store, &[1.0, 2.0]);
         let array = &index.rows[0].array;
-        storage.delete(&join(array, "c")).unwrap();
+        storage.delete(&join(array, "c.0.0.0.0.0")).unwrap();
         let error = values(&store.snapshot(), &index).unwrap_err();
         assert!(matches!(error, StoreError::Array { .. }) && error.to_string().contains("missing"), "{error}");
         storage.delete(array).unwrap();
@@ -322,30 +327,14 @@ fn a_place_with_other_things_in_it_is_no_room_for_a_store() {
     assert!(matches!(Store::open_on(Arc::new(Memory::new())), Err(StoreError::NotAStore { .. })));
 }
 
-#[test]
-fn documents_are_mended_in_place() {
-    for (store, storage, _dir) in stores() {
-        commit(&store, &[1.0]);
-        for document in ["maps/zarr.json", "maps/v/zarr.json"] {
-            let written = storage.get(document).unwrap();
-            storage.put(document, b"{}").unwrap();
-            store.mend_documents().unwrap();
-            assert_eq!(storage.get(document).unwrap(), written);
-        }
-    }
-}
-
 #[cfg(unix)]
 #[test]
-fn nothing_is_mended_behind_a_link() {
+fn nothing_is_written_behind_a_link() {
     let dir = tempfile::tempdir().unwrap();
     let (place, outside) = (dir.path().join("store"), dir.path().join("outside"));
     let store = Store::create(&place).unwrap();
     commit(&store, &[1.0]);
     std::fs::rename(place.join("maps/v"), &outside).unwrap();
-    std::fs::write(outside.join("zarr.json"), "another's").unwrap();
     std::os::unix::fs::symlink(&outside, place.join("maps/v")).unwrap();
-    store.mend_documents().unwrap();
-    assert_eq!(std::fs::read(outside.join("zarr.json")).unwrap(), b"another's");
     assert!(store.create_generation(VIDEO, "word").is_err());
 }

@@ -84,11 +84,11 @@ impl Snapshot {
 mod tests {
     use super::*;
     use crate::ingest::{self, IngestOptions, Silent};
-    use crate::store::Store;
+    use crate::store::{Rollups, Store};
 
     const VIDEO: &str = "prompt_000_vid001";
 
-    fn store(rollups: bool) -> (tempfile::TempDir, Snapshot) {
+    fn store(rollups: Rollups) -> (tempfile::TempDir, Snapshot) {
         let dir = tempfile::tempdir().unwrap();
         let dump = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/variants/gzip");
         let options = IngestOptions { rollups, ..IngestOptions::default() };
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn parts_of_steps_are_those_of_the_whole_steps_in_the_order_asked_for() {
-        let (_dir, store) = store(true);
+        let (_dir, store) = store(Rollups::All);
         let rows = store.read_video(VIDEO).unwrap().unwrap().rows;
         let (steps, token) = ([rows[2].step, rows[0].step], rows[0].token.as_str());
         let whole = |row: u64| store.open_array(&rows[0].array).unwrap().read_step(row).unwrap();
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_told_from_what_is_damaged() {
-        let (_dir, store) = store(false);
+        let (_dir, store) = store(Rollups::None);
         let token = store.read_video(VIDEO).unwrap().unwrap().rows[0].token.clone();
         assert_eq!(store.kinds_of(VIDEO, &token).unwrap(), [ArrayKind::Attention]);
         assert_eq!(store.kinds_of(VIDEO, "missing").unwrap(), []);

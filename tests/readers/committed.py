@@ -1,5 +1,6 @@
 """What a store holds, by its `index/steps` table: the list that the array tests walk."""
 
+import json
 from itertools import groupby
 from pathlib import Path
 
@@ -24,3 +25,19 @@ def words(store):
     for array, of_array in groupby(rows, key=lambda row: row["array"]):
         of_array = list(of_array)
         yield of_array[0]["video_id"], of_array[0]["token"], (Path(store) / array).parent, of_array
+
+
+def coordinates(group):
+    """The names of the coordinates of a word."""
+    attributes = json.loads((group / "zarr.json").read_text())["attributes"]["attnkit"]
+    named = [name for name in ("step", "timestep", "block", "head") if (group / name).exists()]
+    assert bool(named) == ("coordinates" not in attributes)
+    return named or list(attributes["coordinates"])
+
+
+def coordinate(group, name, read):
+    """The values of a coordinate of a word: an array that is read, or, of fewer than four steps, in its attributes."""
+    if (group / name).exists():
+        return read(group / name).tolist()
+    attributes = json.loads((group / "zarr.json").read_text())["attributes"]["attnkit"]
+    return attributes["coordinates"][name]

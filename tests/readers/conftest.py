@@ -42,13 +42,13 @@ def attnkit(finished):
 
 @pytest.fixture(scope="session")
 def store_of(attnkit, tmp_path_factory):
-    """The store made of a dump with default options; made once per dump."""
+    """The store made of a dump, with all rollups; made once per dump."""
     stores = {}
 
     def ingest(dump):
         if dump not in stores:
             store = tmp_path_factory.mktemp(dump.name) / "store"
-            attnkit("ingest", dump, "--store", store)
+            attnkit("ingest", dump, "--store", store, "--rollups", "all")
             stores[dump] = store
         return stores[dump]
 

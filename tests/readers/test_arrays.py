@@ -1,10 +1,12 @@
 """zarr-python and tensorstore open the arrays with no plugin and see the values of the dump."""
 
+import shutil
+
 import numpy as np
 import pytest
 import tensorstore
 import zarr
-from committed import words
+from committed import coordinate, words
 from source_dump import DATASET, VARIANTS, same_bits, step_arrays
 
 VARIANT = {path.name: path for path in VARIANTS}
@@ -33,8 +35,7 @@ def test_attention_is_the_dump_bit_for_bit(dump, store, read):
     expected = step_arrays(dump)
     for video, token, group, rows in words(store):
         attention, _ = read(group / "attention")
-        steps, _ = read(group / "step")
-        assert steps.dtype == np.int32 and steps.tolist() == [row["step"] for row in rows]
+        assert coordinate(group, "step", lambda path: read(path)[0]) == [row["step"] for row in rows]
         for row in rows:
             assert same_bits(attention[row["row"]], expected.pop((video, token, row["step"]))), (
                 video,
@@ -54,8 +55,45 @@ def test_every_array_names_its_dimensions(dataset_store, read):
 
 def test_timesteps_are_those_of_the_dump(store):
     for _, _, group, rows in words(store):
-        timestep, _ = read_with_zarr(group / "timestep")
-        assert timestep.dtype == np.float64 and timestep.tolist() == [row["timestep"] for row in rows]
+        timesteps = coordinate(group, "timestep", lambda path: read_with_zarr(path)[0])
+        assert timesteps == [row["timestep"] for row in rows]
+
+
+@pytest.mark.parametrize("steps, are_arrays", [(3, False), (4, True)])
+def test_coordinates_are_arrays_of_four_steps_and_more(attnkit, tmp_path, steps, are_arrays):
+    word = DATASET / "attention_maps/prompt_000_vid001/token_circle"
+    kept = tmp_path / "dump/prompt_000_vid001/token_circle"
+    kept.mkdir(parents=True)
+    for path in sorted(word.glob("step_*"))[: 2 * steps]:
+        shutil.copy(path, kept)
+    attnkit("ingest", tmp_path / "dump", "--store", tmp_path / "store")
+    ((_, _, group, _),) = words(tmp_path / "store")
+    expected = {"attention", *(("step", "timestep") if are_arrays else ())}
+    assert {path.name for path in group.iterdir() if path.is_dir()} == expected
+    if are_arrays:
+        assert [read_with_zarr(group / name)[0].dtype for name in ("step", "timestep")] == [np.int32, np.float64]
+
+
+@pytest.mark.parametrize(
+    "shape, expected",
+    [
+        ((30, 12, 1170, 1), {"mean"}),
+        ((30, 1, 4680, 1), set()),
+        ((40, 40, 64, 1), set()),
+        ((26, 26, 200, 1), {"mean"}),
+        ((50, 51, 60, 1), {"mean_head", "mean_block", "mean"}),
+    ],
+    ids=str,
+)
+def test_rollups_that_cost_little_are_kept(attnkit, tmp_path, shape, expected):
+    """Those of at most 4 % of the maps' bytes, float32 against float16, of steps of 256 KiB and more."""
+    word = tmp_path / "dump/prompt_000_vid001/token_flower"
+    word.mkdir(parents=True)
+    np.save(word / "step_000.npy", np.random.default_rng(5).random(shape).astype(np.float16))
+    (word / "step_000_metadata.json").write_text("{}")
+    attnkit("ingest", tmp_path / "dump", "--store", tmp_path / "store")
+    ((_, _, group, _),) = words(tmp_path / "store")
+    assert {path.name for path in group.iterdir() if path.is_dir()} == {"attention"} | expected
 
 
 @pytest.mark.parametrize("read", [read_with_zarr, read_with_tensorstore])
@@ -78,9 +116,12 @@ def test_variants_of_one_video_give_the_same_arrays(dataset_store, store_of, var
         whole, of_step = original[video, token]
         picked = [row["row"] for row in of_step if row["step"] in {r["step"] for r in rows}]
         assert len(picked) == len(rows) == 3
-        for name in DIMENSIONS:
+        for name in ("attention", "mean_head", "mean_block", "mean"):
             found, _ = read_with_zarr(group / name)
             assert same_bits(found, read_with_zarr(whole / name)[0][picked]), (variant, name)
+        for name in ("step", "timestep"):
+            read = [coordinate(of, name, lambda path: read_with_zarr(path)[0]) for of in (group, whole)]
+            assert read[0] == [read[1][row] for row in picked], (variant, name)
 
 
 def test_bfloat16_is_widened_to_float32_exactly(store_of):

@@ -286,8 +286,8 @@ fn what_a_killed_ingest_left_is_garbage_and_nothing_else_is() {
         store.join("maps/never_committed/tree@00000000000000bb"),
     ];
     for dir in &left {
-        fs::create_dir_all(dir.join("attention/c/0")).unwrap();
-        fs::write(dir.join("attention/c/0/0"), b"half a shard").unwrap();
+        fs::create_dir_all(dir.join("attention")).unwrap();
+        fs::write(dir.join("attention/c.0.0"), b"half a shard").unwrap();
     }
     let hidden = [
         store.join(".zarr.json.0123456789abcdef"),

@@ -269,7 +269,7 @@ fn an_added_step_makes_a_new_generation_and_gc_removes_the_old_one() {
     assert_eq!(place.ingest(&[]).clean().counts(), (1, 6));
     assert_eq!(place.steps(VIDEO)["flower"], [0, 1, 2, 3]);
     let (flower, tree_word) = (&old[0], &old[1]);
-    assert!(flower.join("attention/c/0/0/0/0/0").is_file(), "readers may still be in the old arrays");
+    assert!(flower.join("attention/c.0.0.0.0.0").is_file(), "readers may still be in the old arrays");
     assert_eq!(place.generations().len(), 3, "the word that did not change keeps its arrays");
     place.assert_same_as_dump();
 

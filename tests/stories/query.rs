@@ -24,7 +24,7 @@ fn four_words() -> Place {
             place.word(video, token).with_key("seed", number).steps(0..4);
         }
     }
-    place.ingest(&[]).clean();
+    place.ingest(&["--rollups", "all"]).clean();
     place
 }
 
@@ -32,7 +32,7 @@ fn four_words() -> Place {
 fn four_chunks_a_step() -> Place {
     let place = Place::new();
     place.word(VIDEO, "flower").shaped(LARGE).with_key("video_width", Value::Null).steps(0..3);
-    place.ingest(&[]).clean();
+    place.ingest(&["--rollups", "all"]).clean();
     place
 }
 
@@ -318,7 +318,7 @@ fn steps_with_selected_maps_are_exported_and_verified() {
 #[test]
 fn damage_is_found_only_by_those_who_read_it() {
     let place = four_chunks_a_step();
-    let shard = find(&place.store(), "attention").join("c/0/0/0/0/0");
+    let shard = find(&place.store(), "attention").join("c.0.0.0.0.0");
     let mut bytes = std::fs::read(&shard).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;

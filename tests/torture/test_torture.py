@@ -208,7 +208,7 @@ def test_a_file_system_without_locks_is_told_and_usable_by_one_writer(library, a
         for writes in (scene.arguments(store), ["gc", store], ["repair", store, "--from", scene.dumps[1]]):
             shim.fresh_copy(scene.before, store)
             if writes[0] == "repair":
-                next(store.rglob("attention/c/0/0/0/0/0")).write_bytes(b"damaged")
+                next(store.rglob("attention/c.0.0.0.0.0")).write_bytes(b"damaged")
             refused = shim.run(*writes, library=library, root=store, locks=number)
             assert refused.returncode == 1 and "no locks" in refused.stderr and "--single-writer" in refused.stderr, (
                 refused.stderr

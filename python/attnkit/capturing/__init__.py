@@ -231,7 +231,7 @@ def capture(
     video_id: VideoId = None,
     on_step: Callable[[CapturedStep], None] | None = None,
     codec: Literal["fast", "balanced", "small", "none"] = "balanced",
-    rollups: bool = True,
+    rollups: Literal["auto", "all", "none"] = "auto",
     metadata: Mapping[str, Any] | None = None,
     single_writer: bool = False,
     variation: Prompt | None = None,

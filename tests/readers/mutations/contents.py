@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import zarr
 from answers import LISTED, asked, by_step, table
+from committed import coordinate, coordinates
 from good_dump import GOOD
 from outcomes import Among
 from source_dump import same_bits
@@ -40,12 +41,12 @@ def assert_arrays(store, steps, rows):
         assert [step.key for step, found in zip(of_array, attention) if not same_bits(found, step.array)] == []
         if all(step in GOOD for step in of_array):
             continue  # its coordinates are looked at once, in the good store
-        assert read("step").tolist() == [step.row["step"] for step in of_array]
-        timesteps = [np.nan if step.row["timestep"] is None else step.row["timestep"] for step in of_array]
-        assert np.array_equal(read("timestep"), timesteps, equal_nan=True)
-        for axis, numbers in (("block", of_array[0].blocks), ("head", of_array[0].heads)):
-            assert (group / axis).exists() == (numbers is not None), axis
-            assert numbers is None or read(axis).tolist() == numbers
+        told = {name: coordinate(group, name, lambda path: read(path.name)) for name in coordinates(group)}
+        assert told.pop("step") == [step.row["step"] for step in of_array]
+        timesteps = np.array([step.row["timestep"] for step in of_array], float)
+        assert np.array_equal(np.array(told.pop("timestep"), float), timesteps, equal_nan=True)
+        numbers = {"block": of_array[0].blocks, "head": of_array[0].heads}
+        assert told == {axis: of_axis for axis, of_axis in numbers.items() if of_axis is not None}
 
 
 def assert_heads(store, steps, good):
