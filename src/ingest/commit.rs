@@ -15,8 +15,8 @@ use super::series::SeriesTarget;
 use super::task::{Fragment, no_heads};
 use crate::json::{Json, Object};
 use crate::store::{
-    Coordinates, Heads, MetadataPatch, Recipe, StepRow, Store, StoreError, TextRow, VideoIndex, VideoRecord,
-    heads_schema, text_after, text_batch,
+    Coordinates, Heads, MetadataPatch, Recipe, StagedCommit, StepRow, Store, StoreError, TextRow, VideoIndex,
+    VideoRecord, heads_schema, text_after, text_batch,
 };
 
 /// What ends the work on a video: what was begun in vain is removed, and what was written is committed.
@@ -55,6 +55,15 @@ pub enum CommitOutcome {
     Lost,
 }
 
+/// How far a commit is.
+#[derive(Debug)]
+pub(super) enum CommitStage {
+    /// At its end.
+    Ended(CommitOutcome),
+    /// Its parts are beside their places.
+    Staged(StagedCommit),
+}
+
 /// A word all of whose shards are written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct WrittenWord {
@@ -84,14 +93,32 @@ enum HeadsOfShard {
 impl CommitTask {
     /// Ends the work on the video. Run again, it finds its own commit.
     pub(super) fn run(&self, store: &Store) -> Result<CommitOutcome, StoreError> {
+        match self.stage(store)? {
+            CommitStage::Ended(outcome) => Ok(outcome),
+            CommitStage::Staged(staged) => Ok(self.outcome(store, store.publish(&[staged])? == [true])),
+        }
+    }
+
+    /// All of it but what makes it visible.
+    pub(super) fn stage(&self, store: &Store) -> Result<CommitStage, StoreError> {
         for discarded in &self.discarded {
             store.discard(discarded);
         }
-        let Some(change) = &self.change else { return Ok(CommitOutcome::Committed) };
+        let Some(change) = &self.change else { return Ok(CommitStage::Ended(CommitOutcome::Committed)) };
         let committed = store.committed(&self.video_id)?;
-        if committed.as_ref() == Some(&change.generation) || committed == change.base && self.commit(change, store)? {
-            return Ok(CommitOutcome::Committed);
+        if committed.as_ref() == Some(&change.generation) {
+            return Ok(CommitStage::Ended(CommitOutcome::Committed));
         }
+        let staged = if committed == change.base { self.stage_change(change, store)? } else { None };
+        Ok(staged.map_or_else(|| CommitStage::Ended(self.outcome(store, false)), CommitStage::Staged))
+    }
+
+    /// What became of it.
+    pub(super) fn outcome(&self, store: &Store, is_published: bool) -> CommitOutcome {
+        if is_published {
+            return CommitOutcome::Committed;
+        }
+        let Some(change) = &self.change else { return CommitOutcome::Lost };
         // If this runs a second time, the other commit may be on top of the first one, and name what it wrote.
         if let Ok(index) = store.snapshot().read_video(&self.video_id) {
             let named = |word: &&WrittenWord| {
@@ -101,10 +128,11 @@ impl CommitTask {
                 store.discard(&word.target.path);
             }
         }
-        Ok(CommitOutcome::Lost)
+        CommitOutcome::Lost
     }
 
-    fn commit(&self, change: &Change, store: &Store) -> Result<bool, StoreError> {
+    /// `None`: another writer committed the video meanwhile.
+    fn stage_change(&self, change: &Change, store: &Store) -> Result<Option<StagedCommit>, StoreError> {
         let needs_previous = !change.kept.is_empty()
             || change.written.iter().any(WrittenWord::needs_previous)
             || store.has_text(&self.video_id)?;
@@ -113,12 +141,12 @@ impl CommitTask {
             committed = Committed::read(store, &self.video_id)?;
             let is_there = |word: &String| committed.has_heads(word);
             if committed.generation != change.base || !change.with_heads.iter().all(is_there) {
-                return Ok(false);
+                return Ok(None);
             }
         }
         let written = change.written.iter().map(|word| word.document(store, &committed)).collect::<Result<_, _>>()?;
         let Change { generation, summary, kept, .. } = change.clone();
-        commit_video(store, &self.video_id, generation, summary, kept, written, &[], &committed)
+        stage_video(store, &self.video_id, generation, summary, kept, written, &[], &committed).map(Some)
     }
 
     /// The words whose arrays are new, if anything is.
@@ -257,10 +285,9 @@ impl WrittenSeries {
     }
 }
 
-/// Commits a video: the words written, and those kept as they are; rows of `text` are added to those there are.
-/// Returns false if another writer committed it meanwhile.
+/// Stages a video's commit: the words written, and those kept as they are; rows of `text` are added to those there are.
 #[allow(clippy::too_many_arguments)]
-pub(super) fn commit_video(
+pub(super) fn stage_video(
     store: &Store,
     video_id: &str,
     generation: String,
@@ -269,7 +296,7 @@ pub(super) fn commit_video(
     written: Vec<WrittenSeries>,
     text: &[TextRow],
     committed: &Committed,
-) -> Result<bool, StoreError> {
+) -> Result<StagedCommit, StoreError> {
     let no_record = VideoRecord::default();
     let previous = committed.previous.as_ref().map_or(&no_record, |index| &index.record);
     let no_heads = Heads::new();
@@ -303,7 +330,7 @@ pub(super) fn commit_video(
     let text = text.transpose().map_err(|error| StoreError::Damaged { path: store.place(), found: error.into() })?;
     record.has_text = text.is_some();
     let index = VideoIndex { generation, record, rows };
-    store.commit(&index, &heads, text.as_ref(), committed.generation.as_deref())
+    store.stage(&index, &heads, text.as_ref(), committed.generation.as_deref())
 }
 
 /// The rows of `text` once these rows of `steps` are committed. Of a step whose maps are others now, what was known is

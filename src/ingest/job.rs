@@ -11,7 +11,7 @@ use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 use serde::{Deserialize, Serialize};
 
-use super::commit::{CommitOutcome, CommitTask};
+use super::commit::{CommitOutcome, CommitStage, CommitTask};
 use super::options::IngestOptions;
 use super::plan::{PlanTask, VideoPlan};
 use super::prompts::Prompts;
@@ -19,7 +19,7 @@ use super::series::StepPlan;
 use super::task::{Fragment, ShardTask};
 use super::{IngestError, lock};
 use crate::message::{Kind, MessageError};
-use crate::store::{Store, heads_schema};
+use crate::store::{StagedCommit, Store, heads_schema};
 
 /// Where a store is, and how it may be written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +69,14 @@ pub enum Done {
     Commit(Ticket, CommitOutcome),
 }
 
+/// How far a job is.
+pub(super) enum JobStage {
+    /// At its end.
+    Done(Done),
+    /// It is a commit, and is to be made visible.
+    Staged(StagedCommit),
+}
+
 impl Job {
     /// Runs it in this process. Who runs many keeps a [`Worker`].
     ///
@@ -91,6 +99,31 @@ impl Job {
             Self::Shard(ticket, _, task) => Done::Shard(ticket.clone(), Box::new(task.run(store, on_step)?)),
             Self::Commit(ticket, _, task) => Done::Commit(ticket.clone(), task.run(store)?),
         })
+    }
+
+    /// Runs it, but for what makes a commit visible.
+    pub(super) fn stage_at(
+        &self,
+        store: &Store,
+        prompts: &Prompts,
+        on_step: &dyn Fn(&StepPlan),
+    ) -> Result<JobStage, IngestError> {
+        let Self::Commit(ticket, _, task) = self else {
+            return self.run_at(store, prompts, on_step).map(JobStage::Done);
+        };
+        Ok(match task.stage(store)? {
+            CommitStage::Ended(outcome) => JobStage::Done(Done::Commit(ticket.clone(), outcome)),
+            CommitStage::Staged(staged) => JobStage::Staged(staged),
+        })
+    }
+
+    /// What a commit leaves that was staged.
+    pub(super) fn published(&self, store: &Store, is_published: bool) -> Done {
+        let outcome = match self {
+            Self::Commit(_, _, task) => task.outcome(store, is_published),
+            Self::Plan(..) | Self::Shard(..) => CommitOutcome::Lost,
+        };
+        Done::Commit(self.ticket().clone(), outcome)
     }
 
     pub(super) const fn ticket(&self) -> &Ticket {
@@ -193,7 +226,11 @@ impl Worker {
             Job::Plan(_, _, task) => self.prompts(&task.options)?,
             _ => Arc::default(),
         };
-        job.run_at(&self.store(job.store())?, &prompts, &|_| {})
+        let store = self.store(job.store())?;
+        let done = job.run_at(&store, &prompts, &|_| {})?;
+        // Somebody else may commit it.
+        store.flush()?;
+        Ok(done)
     }
 
     fn store(&self, address: &StoreAddress) -> Result<Store, IngestError> {

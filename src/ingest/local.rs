@@ -1,5 +1,5 @@
 //! An ingest on the threads of this machine. As many jobs run as there are threads: memory holds one step for each, and
-//! the plans of one video more.
+//! the plans of one video more. Commits wait for the disk beside them, in groups.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -8,7 +8,7 @@ use std::sync::mpsc;
 
 use super::IngestError;
 use super::damage::Damage;
-use super::job::StoreAddress;
+use super::job::{Done, Job, JobStage, StoreAddress};
 use super::options::IngestOptions;
 use super::prompts::Prompts;
 use super::report::{Event, Observer, Report};
@@ -17,7 +17,7 @@ use super::select::{Selected, find, found_in, select};
 use super::series::StepPlan;
 use crate::dump::{Dump, Video};
 use crate::progress::Progress;
-use crate::store::Store;
+use crate::store::{StagedCommit, Store};
 
 pub(super) fn run(
     dumps: &[impl AsRef<Path>],
@@ -117,41 +117,107 @@ fn driven(
         observer.event(Event::Steps { steps: u64::from(bytes > 0), bytes });
     };
     let on_step = &on_step;
-    pool.in_place_scope_fifo(|scope| {
+    std::thread::scope(|beside| {
         let (sender, receiver) = mpsc::channel();
-        let mut running = 0;
-        loop {
-            if observer.is_cancelled() {
-                ingest.fail(IngestError::Cancelled);
-            }
-            ingest.take_news().iter().for_each(|news| observer.event(news.event()));
-            while running < threads
-                && let Next::Job(job) = ingest.next()
-            {
-                let sender = sender.clone();
-                running += 1;
-                scope.spawn_fifo(move |_| {
-                    // Whoever waits for it is told of a panic, too.
-                    let done = catch_unwind(AssertUnwindSafe(|| job.run_at(store, prompts, on_step)));
-                    // Nobody waits any more after a panic of another one.
-                    let _ = sender.send((job, done));
-                });
-            }
-            if running == 0 {
-                break;
-            }
-            let Ok((job, done)) = receiver.recv() else { break };
-            running -= 1;
-            match done {
-                Ok(Ok(done)) => {
-                    if let Err(error) = ingest.accept(done) {
-                        ingest.fail(error.into());
-                    }
+        let (to_commit, staged) = mpsc::channel();
+        let ended = sender.clone();
+        beside.spawn(move || publish_groups(store, &staged, &ended));
+        pool.in_place_scope_fifo(|scope| {
+            // Jobs that compute, and commits that wait for the disk.
+            let (mut running, mut committing) = (0, 0);
+            loop {
+                if observer.is_cancelled() {
+                    ingest.fail(IngestError::Cancelled);
                 }
-                Ok(Err(error)) => ingest.fail_job(&job, error),
-                Err(panic) => resume_unwind(panic),
+                ingest.take_news().iter().for_each(|news| observer.event(news.event()));
+                while running < threads
+                    && let Next::Job(job) = ingest.next()
+                {
+                    let (sender, to_commit) = (sender.clone(), to_commit.clone());
+                    running += 1;
+                    scope.spawn_fifo(move |_| {
+                        // Whoever waits for it is told of a panic, too.
+                        let stage = catch_unwind(AssertUnwindSafe(|| job.stage_at(store, prompts, on_step)));
+                        // Nobody waits any more after a panic of another one.
+                        let _ = match stage {
+                            Ok(Ok(JobStage::Staged(staged))) => {
+                                sender.send(Told::Staged).is_ok() && to_commit.send((job, staged)).is_ok()
+                            }
+                            Ok(Ok(JobStage::Done(done))) => sender.send(Told::Ran(job, Ok(Ok(done)))).is_ok(),
+                            Ok(Err(error)) => sender.send(Told::Ran(job, Ok(Err(error)))).is_ok(),
+                            Err(panic) => sender.send(Told::Ran(job, Err(panic))).is_ok(),
+                        };
+                    });
+                }
+                if running + committing == 0 {
+                    break;
+                }
+                let Ok(told) = receiver.recv() else { break };
+                let (job, done) = match told {
+                    Told::Staged => {
+                        running -= 1;
+                        committing += 1;
+                        continue;
+                    }
+                    Told::Ran(job, done) => {
+                        running -= 1;
+                        (job, done)
+                    }
+                    Told::Published(job, done) => {
+                        committing -= 1;
+                        (job, done)
+                    }
+                };
+                match done {
+                    Ok(Ok(done)) => {
+                        if let Err(error) = ingest.accept(done) {
+                            ingest.fail(error.into());
+                        }
+                    }
+                    Ok(Err(error)) => ingest.fail_job(&job, error),
+                    Err(panic) => resume_unwind(panic),
+                }
             }
-        }
+        });
     });
     Ok(ingest)
+}
+
+/// What became of a job, or of a panic in it.
+type Ran = std::thread::Result<Result<Done, IngestError>>;
+
+/// What the driver hears of.
+enum Told {
+    /// A job has ended.
+    Ran(Job, Ran),
+    /// A commit has all but been made.
+    Staged,
+    /// It was made, or not.
+    Published(Job, Ran),
+}
+
+/// Makes commits visible: all that have come while the last ones were, as one group, with one wait for the disk.
+fn publish_groups(store: &Store, staged: &mpsc::Receiver<(Job, StagedCommit)>, ended: &mpsc::Sender<Told>) {
+    while let Ok(first) = staged.recv() {
+        let group: Vec<(Job, StagedCommit)> = std::iter::once(first).chain(staged.try_iter()).collect();
+        let (jobs, commits): (Vec<Job>, Vec<StagedCommit>) = group.into_iter().unzip();
+        let outcomes = catch_unwind(AssertUnwindSafe(|| store.publish(&commits)));
+        let mut outcomes = match outcomes {
+            Ok(outcomes) => Ok(outcomes.map(Vec::into_iter).map_err(Some)),
+            Err(panic) => Err(Some(panic)),
+        };
+        for job in jobs {
+            let ran = match &mut outcomes {
+                Ok(Ok(published)) => {
+                    let is_published = published.next().unwrap_or_default();
+                    catch_unwind(AssertUnwindSafe(|| Ok(job.published(store, is_published))))
+                }
+                // The first one tells why.
+                Ok(Err(error)) => Ok(Err(error.take().map_or(IngestError::Cancelled, IngestError::from))),
+                Err(panic) => panic.take().map_or(Ok(Err(IngestError::Cancelled)), Err),
+            };
+            // Nobody waits any more after a panic.
+            let _ = ended.send(Told::Published(job, ran));
+        }
+    }
 }

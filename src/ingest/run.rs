@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Instant;
 
+use arrow::array::RecordBatch;
+
 use super::candidates::{Candidates, Decision};
 use super::commit::{Change, CommitOutcome, CommitTask, WrittenWord};
 use super::error::AcceptError;
@@ -18,6 +20,9 @@ use super::{DumpContents, IngestError};
 use crate::store::storage::Guard;
 use crate::store::{StepRow, new_generation, series_path};
 
+/// Rows of `heads` in commits that have not come back: with more, no further video is begun.
+const COMMITTING_ROWS: usize = 200_000;
+
 /// An ingest, as a machine: it gives out jobs, takes what they leave, and ends with a report.
 ///
 /// Jobs of different videos and words can run at the same time, in any order; a video is committed once all of its
@@ -29,6 +34,8 @@ pub struct Ingest {
     on_error: OnError,
     /// How many videos are planned or written at once.
     ahead: usize,
+    /// Videos whose commits were given out or are ready, and rows of `heads` that they hold.
+    committing: (usize, usize),
     waiting: VecDeque<PlanTask>,
     /// By number.
     videos: BTreeMap<u64, VideoRun>,
@@ -156,6 +163,8 @@ struct Tally {
     seen: Seen,
     replaced: Vec<String>,
     is_commit: bool,
+    /// Rows of `heads` that its commit holds.
+    heads: usize,
 }
 
 impl Ingest {
@@ -171,6 +180,7 @@ impl Ingest {
             store,
             on_error: options.on_error,
             ahead: 2,
+            committing: (0, 0),
             waiting: videos.into_iter().collect(),
             videos: BTreeMap::new(),
             begun: 0,
@@ -311,7 +321,8 @@ impl Ingest {
 
     /// Begins with the next video, if there is one and there is room.
     fn begin_video(&mut self) -> Option<u64> {
-        if self.videos.len() >= self.ahead {
+        let (videos, rows) = self.committing;
+        if self.videos.len() - videos >= self.ahead || videos > 0 && rows >= COMMITTING_ROWS {
             return None;
         }
         let task = self.waiting.pop_front()?;
@@ -464,12 +475,16 @@ impl Ingest {
         if change.is_none() && discarded.is_empty() {
             return self.end_video(tally);
         }
-        self.ready.commits.push_back((video, CommitTask { video_id: task.video_id.clone(), discarded, change }));
+        let commit = CommitTask { video_id: task.video_id.clone(), discarded, change };
+        tally.heads = commit.tables().map(RecordBatch::num_rows).sum();
+        self.committing = (self.committing.0 + 1, self.committing.1 + tally.heads);
+        self.ready.commits.push_back((video, commit));
         Some(VideoState::Committed(Box::new(tally)))
     }
 
     /// A video is committed, or is planned again on top of what another writer committed meanwhile.
     fn committed(&mut self, video: u64, task: &PlanTask, tally: Tally, outcome: CommitOutcome) -> Option<VideoState> {
+        self.committing = (self.committing.0 - 1, self.committing.1 - tally.heads);
         if outcome == CommitOutcome::Lost {
             self.ready.plans.push_back(video);
             return Some(VideoState::Planned);

@@ -244,7 +244,7 @@ impl<'a> SeriesWriter<'a> {
         Ok(measures)
     }
 
-    /// Ends the shard: it is durable then. Returns the rows of `heads` of the steps that were pushed, and the bytes
+    /// Ends the shard. Returns the rows of `heads` of the steps that were pushed, and the bytes
     /// written.
     pub fn finish(self) -> Result<(RecordBatch, u64), StoreError> {
         let bytes = if self.is_parallel {

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::WriteError;
-use super::commit::{WrittenSeries, commit_video};
+use super::commit::{WrittenSeries, stage_video};
 use super::options::IngestOptions;
 use super::plan::Committed;
 use super::series::{SeriesTarget, SeriesWriter, describe_row};
@@ -162,7 +162,8 @@ impl StoreWriter {
             let kept = committed.rows().iter().filter(is_kept).cloned().collect();
             let (own, summary) = (new_generation(), committed.summary());
             let committed_as = self.write_all(&mut begun, &committed).and_then(|written| {
-                Ok(commit_video(&self.store, &self.video_id, own, summary, kept, written, text, &committed)?)
+                let staged = stage_video(&self.store, &self.video_id, own, summary, kept, written, text, &committed)?;
+                Ok(self.store.publish(&[staged])? == [true])
             });
             match committed_as {
                 Ok(true) => {

@@ -96,8 +96,8 @@ impl Generation {
         })
     }
 
-    /// Writes the documents and coordinates of the arrays; `attributes` are those of attnkit. Returns the hash of each `zarr.json`, by its path below the
-    /// store.
+    /// Writes the documents and coordinates of the arrays; `attributes` are those of attnkit. Returns the hash of each
+    /// `zarr.json`, by its path below the store.
     ///
     /// # Errors
     /// If a file cannot be written.

@@ -131,6 +131,7 @@ impl Store {
             for directory in [layout::MAPS, layout::STEPS, layout::HEADS, layout::WRITERS] {
                 store.storage.make_directory(directory)?;
             }
+            store.storage.flush()?;
             store.storage.put(layout::DOCUMENT, &root_document())?;
         }
         store.version()?;
@@ -212,9 +213,83 @@ impl Store {
         }
     }
 
-    /// Commits a video: its parts become visible, the `steps` part last. All arrays named must be durable already.
+    /// Writes the parts of a video's commit beside their places. All arrays named must be written already.
     ///
-    /// Returns false, and changes nothing, if the committed generation is no longer `base`: another writer was faster.
+    /// # Errors
+    /// If they cannot be written, or could not be read again.
+    pub(crate) fn stage(
+        &self,
+        index: &VideoIndex,
+        heads: &Heads,
+        text: Option<&RecordBatch>,
+        base: Option<&str>,
+    ) -> Result<StagedCommit, StoreError> {
+        let (storage, video, generation) = (&*self.storage, &index.record.video_id, &index.generation);
+        let steps_part = self.steps_key(video);
+        let heads_part = layout::heads_beside(&steps_part);
+        let parquet = |key: &str| {
+            let path = storage.place(key);
+            move |source| StoreError::Parquet { path, source }
+        };
+        let mut files = Vec::new();
+        let text_part = layout::text_beside(&steps_part);
+        if let Some(text) = text {
+            storage.make_directory(layout::TEXT)?;
+            let contents = part::text_part(generation, text).map_err(parquet(&text_part))?;
+            files.push((layout::staged_text(video, generation), text_part, contents));
+        }
+        let contents = part::heads_part(generation, heads).map_err(parquet(&heads_part))?;
+        files.push((layout::staged_heads(video, generation), heads_part, contents));
+        let contents = part::steps_part(index).map_err(parquet(&steps_part))?;
+        files.push((layout::staged_steps(video, generation), steps_part.clone(), contents));
+        for (staged, _, contents) in &files {
+            storage.write(staged, contents)?;
+        }
+        let files = files.into_iter().map(|(staged, part, _)| (staged, part)).collect();
+        let staged = StagedCommit { video_id: video.clone(), base: base.map(str::to_owned), files };
+        // What could not be read again would close the store for everybody.
+        let read_back = staged.files.split_last().map(|(steps, beside)| {
+            beside.iter().try_for_each(|(staged, _)| part::check_part(storage, staged).map(drop))?;
+            part::read_steps_part(storage, &steps.0)
+        });
+        match read_back {
+            Some(Ok(read)) if read.record == index.record && read.rows.len() == index.rows.len() => Ok(staged),
+            other => {
+                self.unstage(&staged)?;
+                let found = other
+                    .and_then(Result::err)
+                    .map_or_else(|| "it reads otherwise than it was written".to_owned(), |error| error.to_string());
+                Err(StoreError::damaged(storage.place(&steps_part), format!("cannot be committed: {found}")))
+            }
+        }
+    }
+
+    /// Commits videos: all that was written for them becomes durable, and their parts visible, the `steps` parts last.
+    ///
+    /// Returns which are committed. Of a video whose committed generation is no longer the staged one's base, nothing
+    /// changes: another writer was faster.
+    ///
+    /// # Errors
+    /// If that fails.
+    pub(crate) fn publish(&self, commits: &[StagedCommit]) -> Result<Vec<bool>, StoreError> {
+        let files: Vec<Vec<(&str, &str)>> = commits
+            .iter()
+            .map(|commit| commit.files.iter().map(|(staged, part)| (staged.as_str(), part.as_str())).collect())
+            .collect();
+        let files: Vec<&[(&str, &str)]> = files.iter().map(Vec::as_slice).collect();
+        let mut is_unchanged = |number: usize| match commits.get(number) {
+            Some(commit) => Ok(self.committed(&commit.video_id)? == commit.base),
+            None => Ok(false),
+        };
+        let published = self.storage.publish(&files, &mut is_unchanged)?;
+        for (commit, _) in commits.iter().zip(&published).filter(|(_, published)| !**published) {
+            self.unstage(commit)?;
+        }
+        Ok(published)
+    }
+
+    /// Commits a video, as [`stage`](Self::stage) and [`publish`](Self::publish) do.
+    #[cfg(test)]
     pub(crate) fn commit(
         &self,
         index: &VideoIndex,
@@ -222,43 +297,20 @@ impl Store {
         text: Option<&RecordBatch>,
         base: Option<&str>,
     ) -> Result<bool, StoreError> {
-        let (storage, video, generation) = (&*self.storage, &index.record.video_id, &index.generation);
-        let (steps_part, heads_part) = (self.steps_key(video), self.heads_key(video));
-        let (staged_steps, staged_heads) =
-            (layout::staged_steps(video, generation), layout::staged_heads(video, generation));
-        let parquet = |key: &str| {
-            let path = storage.place(key);
-            move |source| StoreError::Parquet { path, source }
-        };
-        let staged_text = layout::staged_text(video, generation);
-        let text_part = layout::text_beside(&steps_part);
-        if let Some(text) = text {
-            storage.make_directory(layout::TEXT)?;
-            storage.write(&staged_text, &part::text_part(generation, text).map_err(parquet(&text_part))?)?;
-        }
-        storage.write(&staged_heads, &part::heads_part(generation, heads).map_err(parquet(&heads_part))?)?;
-        storage.write(&staged_steps, &part::steps_part(index).map_err(parquet(&steps_part))?)?;
-        let staged = [(&*staged_text, &*text_part), (&*staged_heads, &*heads_part), (&*staged_steps, &*steps_part)];
-        let staged = if text.is_some() { &staged[..] } else { &staged[1..] };
-        let unstage = || staged.iter().try_for_each(|(staged, _)| storage.delete(staged));
-        // What could not be read again would close the store for everybody.
-        let read_back = part::check_part(storage, staged[0].0).and_then(|_| part::check_part(storage, &staged_heads));
-        let read_back = read_back.and_then(|_| part::read_steps_part(storage, &staged_steps));
-        match read_back {
-            Ok(read) if read.record == index.record && read.rows.len() == index.rows.len() => {}
-            other => {
-                unstage()?;
-                let found = other
-                    .err()
-                    .map_or_else(|| "it reads otherwise than it was written".to_owned(), |error| error.to_string());
-                return Err(StoreError::damaged(storage.place(&steps_part), format!("cannot be committed: {found}")));
-            }
-        }
-        let is_published = storage.publish(staged, &mut || Ok(self.committed(video)?.as_deref() == base))?;
-        if !is_published {
-            unstage()?;
-        }
-        Ok(is_published)
+        let staged = self.stage(index, heads, text, base)?;
+        Ok(self.publish(&[staged])? == [true])
+    }
+
+    /// Makes durable what was written for a commit that somebody else makes.
+    ///
+    /// # Errors
+    /// If that fails.
+    pub(crate) fn flush(&self) -> Result<(), StoreError> {
+        self.storage.flush()
+    }
+
+    fn unstage(&self, commit: &StagedCommit) -> Result<(), StoreError> {
+        commit.files.iter().try_for_each(|(staged, _)| self.storage.delete(staged))
     }
 
     /// The commit of a video, as far as its part tells it, which may be damaged.
@@ -284,12 +336,12 @@ impl Store {
             let staged = if published == &text_part { &staged[..] } else { &staged[1..] };
             let is_staged = |(staged, _): &(&str, &str)| Ok(storage.entry(staged)?.is_some());
             if !staged.iter().map(is_staged).collect::<Result<Vec<bool>, StoreError>>()?.contains(&false) {
-                let mut is_unfinished = || {
+                let mut is_unfinished = |_| {
                     let now = part::part_generation(storage, published)?;
                     let is_sound = |(staged, _): &(&str, &str)| part::check_part(storage, staged).is_ok();
                     Ok(now.as_ref() == Some(&generation) && staged.iter().all(is_sound))
                 };
-                return storage.publish(staged, &mut is_unfinished).map(drop);
+                return storage.publish(&[staged], &mut is_unfinished).map(drop);
             }
         }
         Ok(())
@@ -426,6 +478,16 @@ impl Store {
         files.parts.sort_by(|(a, _), (b, _)| a.cmp(b));
         Ok(files)
     }
+}
+
+/// The parts of a video's commit, beside their places.
+#[derive(Debug)]
+pub(crate) struct StagedCommit {
+    video_id: String,
+    /// The generation that it replaces.
+    base: Option<String>,
+    /// Where each is and where it goes, in the order in which they become visible.
+    files: Vec<(String, String)>,
 }
 
 /// What is in the directory of the `steps` parts, but for what is hidden.

@@ -34,6 +34,9 @@ pub(super) const GENERATION_KEY: &str = "attnkit.generation";
 const MAX_ROWS: i64 = 1 << 24;
 /// The most bytes of a part's columns, once decompressed.
 const MAX_BYTES: i64 = 1 << 32;
+/// Parts of fewer rows are not compressed: it would save little, and cost whoever writes or reads many of them most of
+/// their time.
+const COMPRESSED_ROWS: usize = 4096;
 /// The largest part that is read at once.
 const SMALL: u64 = 1 << 20;
 /// What is said of a part that names no commit.
@@ -86,7 +89,8 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// The same for a word that is stored already: what makes no other values stays as it is there, unless it is chosen.
+    /// The same for a word that is stored already: what makes no other values stays as it is there, unless it is
+    /// chosen.
     #[must_use]
     pub fn for_stored(&self, stored: &Self) -> Self {
         let rollups = if self.rollups == Rollups::Auto { stored.rollups } else { self.rollups };
@@ -215,8 +219,12 @@ fn part<'a>(
 ) -> Result<Vec<u8>, ParquetError> {
     metadata.push(KeyValue::new(GENERATION_KEY.into(), generation.to_owned()));
     metadata.push(KeyValue::new(CHECKSUM_KEY.into(), NO_CHECKSUM.to_owned()));
+    let batches: Vec<&RecordBatch> = batches.into_iter().collect();
+    let rows: usize = batches.iter().map(|batch| batch.num_rows()).sum();
+    let compression =
+        if rows < COMPRESSED_ROWS { Compression::UNCOMPRESSED } else { Compression::ZSTD(ZstdLevel::try_new(3)?) };
     let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
+        .set_compression(compression)
         .set_created_by(concat!("attnkit ", env!("CARGO_PKG_VERSION")).into())
         .set_key_value_metadata(Some(metadata))
         .build();

@@ -68,8 +68,8 @@ fn blosc_block(dtype: Dtype, bytes: usize) -> usize {
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase", try_from = "StoredRollups")]
 pub enum Rollups {
-    /// Those that take at most 4 % of the maps' size, of steps of 256 KiB and more; of a word that is in the store, those
-    /// that it has.
+    /// Those that take at most 4 % of the maps' size, of steps of 256 KiB and more; of a word that is in the store,
+    /// those that it has.
     #[default]
     Auto,
     /// Over blocks, over heads, and over both.

@@ -49,7 +49,7 @@ impl ShardWriter {
         Ok(())
     }
 
-    /// Writes the index, with the chunks that did not come marked empty; all is durable then. Returns the file's size.
+    /// Writes the index, with the chunks that did not come marked empty. Returns the file's size.
     pub fn finish(mut self) -> Result<u64, StoreError> {
         self.index.resize(self.slots * 16, 0xFF);
         let index = crc32c(self.index).map_err(|found| StoreError::array(&self.place, found))?;

@@ -213,6 +213,11 @@ int ftruncate64(int fd, off64_t len) {
     END return done;
 int fsync(int fd) { FLUSH(fsync) }
 int fdatasync(int fd) { FLUSH(fdatasync) }
+int syncfs(int fd) {
+    BEGIN_FD("syncfs", fd, -1) int done = REAL(syncfs)(fd);
+    if (path_ && !done) record('Y', path_, NULL, 0, NULL, 0);
+    END return done;
+}
 int flock(int fd, int operation) {
     if (locks) { errno = locks; return -1; }
     BEGIN_FD("flock", fd, -1)

@@ -63,6 +63,9 @@ class Disk:
         return parent.names[name] if name else self.tree
 
     def apply(self, kind, path, other, number, data):
+        if kind == "Y":
+            self._flush(self.tree)
+            return
         if path == self.root and kind in "MS":
             if kind == "M":
                 self.tree = Directory()
@@ -97,6 +100,14 @@ class Disk:
             case "L":
                 target, new = self._find(other)
                 target.names[new] = parent.names[name]
+
+    def _flush(self, node):
+        if isinstance(node, File):
+            node.flushed = bytes(node.data)
+            return
+        node.flushed = dict(node.names)
+        for child in node.names.values():
+            self._flush(child)
 
     def write(self, target, loss):
         """Writes down what is left after the loss of what was not flushed."""

@@ -149,17 +149,35 @@ fn files_are_published_if_nothing_has_changed() {
         storage.write("a/.one", b"1").unwrap();
         storage.write("a/.two", b"2").unwrap();
         let files = [("a/.one", "a/one"), ("a/.two", "a/two")];
-        assert!(!storage.publish(&files, &mut || Ok(false)).unwrap());
-        let failed = || Err(StoreError::Busy { path: "said".into() });
-        assert!(storage.publish(&files, &mut { failed }).unwrap_err().to_string().contains("said"));
+        assert!(!storage.publish(&[&files], &mut |_| Ok(false)).unwrap()[0]);
+        let mut failed = |_| Err(StoreError::Busy { path: "said".into() });
+        assert!(storage.publish(&[&files], &mut failed).unwrap_err().to_string().contains("said"));
         assert_eq!(names(storage, "a"), [".one", ".two"]);
-        let mut is_unchanged = || Ok(storage.entry("a/one")?.is_none());
-        assert!(storage.publish(&files, &mut is_unchanged).unwrap());
+        let mut is_unchanged = |_| Ok(storage.entry("a/one")?.is_none());
+        assert_eq!(storage.publish(&[&files], &mut is_unchanged).unwrap(), [true]);
         assert_eq!(names(storage, "a"), ["one", "two"]);
         assert_eq!(storage.get("a/two").unwrap(), "2");
         storage.write("a/.one", b"3").unwrap();
-        assert!(!storage.publish(&files[..1], &mut is_unchanged).unwrap());
+        assert_eq!(storage.publish(&[&files[..1]], &mut is_unchanged).unwrap(), [false]);
         assert_eq!(storage.get("a/one").unwrap(), "1");
+    });
+}
+
+#[test]
+fn of_several_commits_those_come_that_may() {
+    on_each(|storage| {
+        for staged in ["a/.1", "b/.1", "a/.2", "b/.2", "b/.3"] {
+            storage.write(staged, staged.as_bytes()).unwrap();
+        }
+        let commits: [&[(&str, &str)]; 3] =
+            [&[("a/.1", "a/1"), ("b/.1", "b/1")], &[("a/.2", "a/2"), ("b/.2", "b/2")], &[("b/.3", "b/3")]];
+        assert_eq!(storage.publish(&commits, &mut |number| Ok(number != 1)).unwrap(), [true, false, true]);
+        assert_eq!(
+            (names(storage, "a"), names(storage, "b")),
+            (vec![".2".into(), "1".into()], vec![".2".into(), "1".into(), "3".into()])
+        );
+        assert_eq!(storage.publish(&[], &mut |_| Ok(true)).unwrap(), [false; 0]);
+        storage.flush().unwrap();
     });
 }
 
@@ -174,8 +192,8 @@ fn of_many_that_publish_on_the_same_base_one_does() {
                 scope.spawn(move || {
                     let staged = format!(".{writer}");
                     storage.write(&staged, b"1").unwrap();
-                    let mut is_unchanged = || Ok(storage.get("number")? == "0");
-                    let is_first = storage.publish(&[(&staged, "number")], &mut is_unchanged).unwrap();
+                    let mut is_unchanged = |_| Ok(storage.get("number")? == "0");
+                    let is_first = storage.publish(&[&[(&staged, "number")]], &mut is_unchanged).unwrap()[0];
                     published.fetch_add(usize::from(is_first), Ordering::Relaxed);
                 });
             }

@@ -126,20 +126,24 @@ impl Storage for Memory {
 
     fn publish(
         &self,
-        files: &[(&str, &str)],
-        is_unchanged: &mut dyn FnMut() -> Result<bool, StoreError>,
-    ) -> Result<bool, StoreError> {
+        commits: &[&[(&str, &str)]],
+        is_unchanged: &mut dyn FnMut(usize) -> Result<bool, StoreError>,
+    ) -> Result<Vec<bool>, StoreError> {
         let _turn = self.0.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        if !is_unchanged()? {
-            return Ok(false);
+        let come = (0..commits.len()).map(is_unchanged).collect::<Result<Vec<bool>, _>>()?;
+        for (_, files) in come.iter().zip(commits).filter(|(comes, _)| **comes) {
+            for (from, to) in *files {
+                let mut files = self.files();
+                let (contents, _) =
+                    files.contents.remove(*from).ok_or_else(|| self.failed(from, io::ErrorKind::NotFound))?;
+                files.put(to, contents);
+            }
         }
-        for (from, to) in files {
-            let mut files = self.files();
-            let (contents, _) =
-                files.contents.remove(*from).ok_or_else(|| self.failed(from, io::ErrorKind::NotFound))?;
-            files.put(to, contents);
-        }
-        Ok(true)
+        Ok(come)
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        Ok(())
     }
 
     fn link(&self, from: &str, to: &str) -> Result<(), StoreError> {

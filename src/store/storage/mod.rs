@@ -55,7 +55,7 @@ pub trait Storage: Debug + Send + Sync {
     fn make_directory(&self, directory: &str) -> Result<bool, StoreError>;
 
     /// Begins a new file, in place of what may be at its key: what shares its contents with that keeps them. Until it
-    /// is finished, it may be there in part.
+    /// is finished, it may be there in part; until the next [`flush`](Self::flush), it need not be durable.
     ///
     /// # Errors
     /// If it cannot be created.
@@ -67,16 +67,24 @@ pub trait Storage: Debug + Send + Sync {
     /// If it cannot be written.
     fn put(&self, key: &str, contents: &[u8]) -> Result<(), StoreError>;
 
-    /// Puts finished files in the place of others, each given as (from, to), one after the other and all durable, if
-    /// `is_unchanged` says so: between that and the last of them, no other writer publishes. Returns whether it was so.
+    /// Puts finished files in the place of others. Of each commit they are given as (from, to), and come one behind the
+    /// other; commits are of different videos, and those that stand as far from the end go together. Each comes if
+    /// `is_unchanged` says so of its number: between that and the last of the files, no other writer publishes. All
+    /// that was written before is durable then, and so are the files in their new places. Returns which commits came.
     ///
     /// # Errors
-    /// Those of `is_unchanged`, and if a file cannot be moved.
+    /// Those of `is_unchanged` and [`flush`](Self::flush), and if a file cannot be moved.
     fn publish(
         &self,
-        files: &[(&str, &str)],
-        is_unchanged: &mut dyn FnMut() -> Result<bool, StoreError>,
-    ) -> Result<bool, StoreError>;
+        commits: &[&[(&str, &str)]],
+        is_unchanged: &mut dyn FnMut(usize) -> Result<bool, StoreError>,
+    ) -> Result<Vec<bool>, StoreError>;
+
+    /// Makes durable what was written, linked and made through this and its clones.
+    ///
+    /// # Errors
+    /// If that fails: what was written may be lost then.
+    fn flush(&self) -> Result<(), StoreError>;
 
     /// Gives a file a second key. Its contents are shared where that can be, and copied otherwise; neither is ever
     /// modified.
@@ -115,7 +123,7 @@ pub trait Storage: Debug + Send + Sync {
         contents.read(0, bytes).map_err(StoreError::io(self.place(key)))
     }
 
-    /// Writes a file that nobody looks for yet. It is durable then.
+    /// Writes a file that nobody looks for yet. It is durable with the next [`flush`](Self::flush).
     ///
     /// # Errors
     /// As [`create`](Self::create) and [`Upload::finish`].
@@ -161,7 +169,7 @@ pub trait Contents: Send + Sync {
 
 /// A file that is being written.
 pub trait Upload: io::Write + Send {
-    /// Ends it: it is whole and durable then.
+    /// Ends it: it is whole then, and durable with the next [`flush`](Storage::flush).
     ///
     /// # Errors
     /// If it cannot be written.

@@ -41,7 +41,7 @@ def assert_arrays(store, steps, rows):
         assert [step.key for step, found in zip(of_array, attention) if not same_bits(found, step.array)] == []
         if all(step in GOOD for step in of_array):
             continue  # its coordinates are looked at once, in the good store
-        told = {name: coordinate(group, name, lambda path: read(path.name)) for name in coordinates(group)}
+        told = {name: coordinate(group, name, lambda path, read=read: read(path.name)) for name in coordinates(group)}
         assert told.pop("step") == [step.row["step"] for step in of_array]
         timesteps = np.array([step.row["timestep"] for step in of_array], float)
         assert np.array_equal(np.array(told.pop("timestep"), float), timesteps, equal_nan=True)

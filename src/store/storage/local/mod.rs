@@ -1,9 +1,11 @@
-//! A store on a file system. Contents are flushed before names, names before what refers to them; nothing outside the
+//! A store on a file system. What a commit names is flushed before it is published (`unflushed`); nothing outside the
 //! store is touched (`directory`), and writers take turns (`lock`).
 
 mod directory;
 mod lock;
+mod unflushed;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -15,6 +17,7 @@ use bytes::Bytes;
 use super::{Contents, Entry, EntryKind, Guard, Lock, Storage, Upload, checked_range, join, split};
 use crate::store::StoreError;
 use directory::Directory;
+use unflushed::{Unflushed, sync_directory, sync_file};
 
 /// What is said of a directory in the place of a file.
 pub(super) const DIRECTORY: &str = "a directory, where a file of the store should be";
@@ -27,13 +30,15 @@ pub struct Local {
     root: PathBuf,
     /// Whether nobody else writes, so that locks can be done without.
     is_single_writer: bool,
+    /// What is not durable yet; shared by clones.
+    unflushed: Arc<Unflushed>,
 }
 
 impl Local {
     /// The files below a directory, which need not be there yet.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), is_single_writer: false }
+        Self { root: root.into(), is_single_writer: false, unflushed: Arc::default() }
     }
 }
 
@@ -78,15 +83,13 @@ impl Storage for Local {
 
     fn make_directory(&self, directory: &str) -> Result<bool, StoreError> {
         let path = self.place(directory);
-        // It may be there already, made by a writer that was interrupted before it was durable.
-        let parent = parent_of(&path);
-        make_directories(parent)?;
+        self.make_directories_of(directory)?;
         match fs::create_dir(&path) {
-            Ok(()) => sync_directory(parent).map(|()| true),
+            Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 match self.entry(directory)?.and_then(|entry| entry.kind.in_place_of_directory()) {
                     Some(odd) => Err(StoreError::damaged(&path, odd)),
-                    None => sync_directory(parent).map(|()| false),
+                    None => Ok(false),
                 }
             }
             Err(error) => Err(StoreError::io(&path)(error)),
@@ -95,48 +98,65 @@ impl Storage for Local {
 
     fn create(&self, key: &str) -> Result<Box<dyn Upload>, StoreError> {
         let path = self.place(key);
-        make_directories(parent_of(&path))?;
+        self.make_directories_of(key)?;
         // Never write into a file that another generation may share.
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(StoreError::io(&path)(error)),
             _ => {}
         }
         let file = File::create_new(&path).map_err(StoreError::io(&path))?;
-        Ok(Box::new(NewFile { path, file: BufWriter::with_capacity(BUFFER_BYTES, file) }))
+        Ok(Box::new(NewFile {
+            path,
+            file: BufWriter::with_capacity(BUFFER_BYTES, file),
+            unflushed: self.unflushed.clone(),
+        }))
     }
 
     fn put(&self, key: &str, contents: &[u8]) -> Result<(), StoreError> {
         let (directory, name) = split(key);
         let staged = join(directory, &format!(".{name}.{:016x}", fastrand::u64(..)));
         self.write(&staged, contents)?;
-        self.rename(&staged, key)
+        sync_file(&self.place(&staged))?;
+        self.rename(&staged, key)?;
+        sync_directory(parent_of(&self.place(key)))
     }
 
     fn publish(
         &self,
-        files: &[(&str, &str)],
-        is_unchanged: &mut dyn FnMut() -> Result<bool, StoreError>,
-    ) -> Result<bool, StoreError> {
+        commits: &[&[(&str, &str)]],
+        is_unchanged: &mut dyn FnMut(usize) -> Result<bool, StoreError>,
+    ) -> Result<Vec<bool>, StoreError> {
+        self.flush()?;
         let _turn = lock::turn(&self.root, self.is_single_writer)?;
-        if !is_unchanged()? {
-            return Ok(false);
+        let come = (0..commits.len()).map(is_unchanged).collect::<Result<Vec<bool>, _>>()?;
+        for from_end in (0..commits.iter().map(|files| files.len()).max().unwrap_or(0)).rev() {
+            let mut directories = BTreeSet::new();
+            for (_, files) in come.iter().zip(commits).filter(|(comes, _)| **comes) {
+                if let Some((from, to)) = files.iter().rev().nth(from_end) {
+                    self.rename(from, to)?;
+                    directories.insert(split(to).0);
+                }
+            }
+            directories.iter().try_for_each(|directory| sync_directory(&self.place(directory)))?;
         }
-        files.iter().try_for_each(|(from, to)| self.rename(from, to))?;
-        Ok(true)
+        Ok(come)
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        self.unflushed.flush(&self.root)
     }
 
     fn link(&self, from: &str, to: &str) -> Result<(), StoreError> {
+        self.make_directories_of(to)?;
         let (from, to) = (self.place(from), self.place(to));
-        let parent = parent_of(&to);
-        make_directories(parent)?;
         if let Err(error) = fs::hard_link(&from, &to) {
             if error.kind() == io::ErrorKind::AlreadyExists {
                 return Err(StoreError::io(&to)(error));
             }
             fs::copy(&from, &to).map_err(StoreError::io(&to))?;
-            File::open(&to).and_then(|file| file.sync_all()).map_err(StoreError::io(&to))?;
+            self.unflushed.add_file(to);
         }
-        sync_directory(parent)
+        Ok(())
     }
 
     fn delete(&self, key: &str) -> Result<(), StoreError> {
@@ -157,8 +177,23 @@ impl Storage for Local {
 impl Local {
     fn rename(&self, from: &str, to: &str) -> Result<(), StoreError> {
         let to = self.place(to);
-        fs::rename(self.place(from), &to).map_err(StoreError::io(&to))?;
-        sync_directory(parent_of(&to))
+        fs::rename(self.place(from), &to).map_err(StoreError::io(&to))
+    }
+
+    /// Creates the directories that a key is in. They may be there already, made by a writer that was interrupted
+    /// before they were durable.
+    fn make_directories_of(&self, key: &str) -> Result<(), StoreError> {
+        let parent = split(key).0;
+        let path = self.place(parent);
+        if !path.is_dir() {
+            fs::create_dir_all(&path).map_err(StoreError::io(&path))?;
+        }
+        let mut directory = Some(parent);
+        while let Some(above) = directory {
+            self.unflushed.add_directory(self.place(above));
+            directory = (!above.is_empty()).then(|| split(above).0);
+        }
+        Ok(())
     }
 }
 
@@ -197,15 +232,6 @@ fn make_directories(path: &Path) -> Result<(), StoreError> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(StoreError::io(path)(error)),
         _ => sync_directory(parent),
     }
-}
-
-/// Makes the names in a directory durable.
-fn sync_directory(path: &Path) -> Result<(), StoreError> {
-    // Directories can be flushed on Unix only; elsewhere a rename is durable by itself.
-    if cfg!(unix) {
-        File::open(path).and_then(|directory| directory.sync_all()).map_err(StoreError::io(path))?;
-    }
-    Ok(())
 }
 
 /// A file that is open for reading.
@@ -251,6 +277,7 @@ fn read_exact_at(file: &File, mut piece: &mut [u8], mut start: u64) -> io::Resul
 struct NewFile {
     path: PathBuf,
     file: BufWriter<File>,
+    unflushed: Arc<Unflushed>,
 }
 
 impl Write for NewFile {
@@ -269,9 +296,8 @@ impl Write for NewFile {
 
 impl Upload for NewFile {
     fn finish(self: Box<Self>) -> Result<(), StoreError> {
-        let Self { path, file } = *self;
+        let Self { path, file, unflushed } = *self;
         let file = file.into_inner().map_err(|error| StoreError::io(&path)(error.into_error()))?;
-        file.sync_all().map_err(StoreError::io(&path))?;
-        sync_directory(parent_of(&path))
+        unflushed.add(path, file)
     }
 }

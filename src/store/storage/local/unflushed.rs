@@ -1,0 +1,168 @@
+//! What was written and is not durable yet. A few files are flushed one by one; of many, the whole file system is,
+//! where it can be: one wait for the disk instead of hundreds. Large files are flushed while others are computed.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use crate::store::StoreError;
+
+/// Files of so many bytes are flushed as soon as they are whole.
+const LARGE: u64 = 4 << 20;
+/// As many files and directories are flushed one by one.
+const FEW: usize = 6;
+/// As many are flushed at the same time, where the file system is not flushed as a whole: the threads wait for the
+/// disk.
+const AT_ONCE: usize = 16;
+
+/// Files and directories that are not durable yet.
+#[derive(Debug, Default)]
+pub struct Unflushed(Mutex<Written>);
+
+#[derive(Debug, Default)]
+struct Written {
+    files: BTreeSet<PathBuf>,
+    directories: BTreeSet<PathBuf>,
+    /// Those that are being flushed.
+    under_way: Vec<(PathBuf, JoinHandle<io::Result<()>>)>,
+}
+
+impl Unflushed {
+    /// A file that is whole.
+    pub fn add(&self, path: PathBuf, file: File) -> Result<(), StoreError> {
+        if file.metadata().map_err(StoreError::io(&path))?.len() < LARGE {
+            self.add_file(path);
+        } else {
+            let flushed = thread::Builder::new().name("flush".into()).spawn(move || file.sync_all());
+            let flushed = flushed.map_err(StoreError::io(&path))?;
+            self.written().under_way.push((path, flushed));
+        }
+        Ok(())
+    }
+
+    /// A file that is whole, by its path.
+    pub fn add_file(&self, path: PathBuf) {
+        self.written().files.insert(path);
+    }
+
+    /// A directory with new names in it.
+    pub fn add_directory(&self, path: PathBuf) {
+        self.written().directories.insert(path);
+    }
+
+    /// Makes all of it durable. What is gone meanwhile nobody misses.
+    pub fn flush(&self, root: &Path) -> Result<(), StoreError> {
+        let Written { files, directories, under_way } = std::mem::take(&mut *self.written());
+        for (path, flushed) in under_way {
+            let flushed = flushed.join().unwrap_or_else(|_| Err(io::Error::other("it could not be flushed")));
+            flushed.map_err(StoreError::io(&path))?;
+        }
+        if files.len() + directories.len() > FEW && sync_file_system(root)? {
+            return Ok(());
+        }
+        flush_each(&files, sync_file)?;
+        flush_each(&directories, sync_directory)
+    }
+
+    fn written(&self) -> MutexGuard<'_, Written> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn flush_each(paths: &BTreeSet<PathBuf>, flush: fn(&Path) -> Result<(), StoreError>) -> Result<(), StoreError> {
+    let flush = |path: &PathBuf| match flush(path) {
+        Err(error) if error.is_not_found() => Ok(()),
+        other => other,
+    };
+    if paths.len() <= FEW {
+        return paths.iter().try_for_each(flush);
+    }
+    let paths: Vec<&PathBuf> = paths.iter().collect();
+    thread::scope(|scope| {
+        let flush_some = |some: &[&PathBuf]| some.iter().copied().try_for_each(flush);
+        let some = paths.chunks(paths.len().div_ceil(AT_ONCE)).map(|some| scope.spawn(move || flush_some(some)));
+        let threads: Vec<_> = some.collect();
+        let joined =
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        joined.collect()
+    })
+}
+
+/// Makes the contents of a file durable.
+pub fn sync_file(path: &Path) -> Result<(), StoreError> {
+    // Windows flushes only what is open for writing.
+    let file = if cfg!(unix) { File::open(path) } else { File::options().write(true).open(path) };
+    file.and_then(|file| file.sync_all()).map_err(StoreError::io(path))
+}
+
+/// Makes the names in a directory durable.
+pub fn sync_directory(path: &Path) -> Result<(), StoreError> {
+    // Directories can be flushed on Unix only; elsewhere a rename is durable by itself.
+    if cfg!(unix) {
+        File::open(path).and_then(|directory| directory.sync_all()).map_err(StoreError::io(path))?;
+    }
+    Ok(())
+}
+
+/// Flushes the file system that a directory is on. Returns false where that would not do: the system does not tell
+/// whether it failed (before Linux 5.8), or the file system may take it for a hint.
+#[cfg(target_os = "linux")]
+fn sync_file_system(root: &Path) -> Result<bool, StoreError> {
+    /// ext2 to ext4, XFS, Btrfs, F2FS, ZFS, tmpfs.
+    const RELIABLE: [i64; 6] = [0xEF53, 0x5846_5342, 0x9123_683E, 0xF2F5_2010, 0x2FC1_2FC1, 0x0102_1994];
+    let synced = || {
+        let root = File::open(root)?;
+        #[allow(clippy::useless_conversion, clippy::unnecessary_fallible_conversions)] // its type differs by machine
+        let kind = i64::try_from(rustix::fs::fstatfs(&root)?.f_type).unwrap_or(0);
+        if !RELIABLE.contains(&kind) || !tells_of_failures() {
+            return Ok(false);
+        }
+        rustix::io::retry_on_intr(|| rustix::fs::syncfs(&root))?;
+        Ok(true)
+    };
+    synced().map_err(StoreError::io(root))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn sync_file_system(_: &Path) -> Result<bool, StoreError> {
+    Ok(false)
+}
+
+/// Whether this Linux is 5.8 or later.
+#[cfg(target_os = "linux")]
+fn tells_of_failures() -> bool {
+    let name = rustix::system::uname();
+    let release = name.release().to_string_lossy();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>().unwrap_or(0));
+    (numbers.next(), numbers.next()) >= (Some(5), Some(8))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_is_left_of_few_and_many_files_is_flushed() {
+        let dir = tempfile::tempdir().unwrap();
+        let unflushed = Unflushed::default();
+        for count in [FEW - 1, 40] {
+            for number in 0..count {
+                let path = dir.path().join(number.to_string());
+                let file = File::create(&path).unwrap();
+                file.set_len(if number == 0 { LARGE } else { 1 }).unwrap();
+                unflushed.add(path, file).unwrap();
+            }
+            unflushed.add_directory(dir.path().to_owned());
+            unflushed.add_file(dir.path().join("gone"));
+            unflushed.flush(dir.path()).unwrap();
+            let written = unflushed.written();
+            assert!(written.files.is_empty() && written.directories.is_empty() && written.under_way.is_empty());
+        }
+        let files: BTreeSet<PathBuf> = (0..40).map(|number| dir.path().join(number.to_string())).collect();
+        flush_each(&files, sync_file).unwrap();
+        assert!(flush_each(&files, |path| Err(StoreError::damaged(path, "not flushed"))).is_err());
+    }
+}
