@@ -38,7 +38,7 @@ mod tests {
         for len in [0, 1, 1000, (4 << 20) / 8, (9 << 20) / 8 + 3] {
             let mut zeros: Vec<u64> = zeroed(len).unwrap();
             assert_eq!(zeros, vec![0; len]);
-            zeros.iter_mut().for_each(|value| *value = 7);
+            zeros.fill(7);
             assert!(zeros.iter().all(|value| *value == 7));
         }
         assert_eq!(zeroed::<u64>(usize::MAX / 16), None);

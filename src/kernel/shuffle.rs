@@ -161,8 +161,8 @@ mod avx2 {
         in_order(transposed(rows))
     }
 
-    /// The same. With the bytes of a column as rows of a matrix, the last first, its product with the vector whose bit m
-    /// alone is set is the byte of element m.
+    /// The same. With the bytes of a column as rows of a matrix, the last first, its product with the vector whose bit
+    /// m alone is set is the byte of element m.
     #[inline]
     #[target_feature(enable = "avx2,gfni")]
     fn of_columns_by_gfni(mut rows: [__m256i; 8]) -> [__m256i; 8] {
@@ -201,24 +201,21 @@ mod avx2 {
     #[inline]
     #[target_feature(enable = "avx2")]
     fn in_order(of: [__m256i; 8]) -> [__m256i; 8] {
-        macro_rules! unpack {
-            ($low:ident, $high:ident: $a:expr, $b:expr) => {
-                ($low($a, $b), $high($a, $b))
-            };
+        let mut of_two = of;
+        for (pair, of) in of_two.as_chunks_mut::<2>().0.iter_mut().zip(of.as_chunks::<2>().0) {
+            *pair = [_mm256_unpacklo_epi8(of[0], of[1]), _mm256_unpackhi_epi8(of[0], of[1])];
         }
-        let (a, b) = unpack!(_mm256_unpacklo_epi8, _mm256_unpackhi_epi8: of[0], of[1]);
-        let (c, d) = unpack!(_mm256_unpacklo_epi8, _mm256_unpackhi_epi8: of[2], of[3]);
-        let (e, f) = unpack!(_mm256_unpacklo_epi8, _mm256_unpackhi_epi8: of[4], of[5]);
-        let (g, h) = unpack!(_mm256_unpacklo_epi8, _mm256_unpackhi_epi8: of[6], of[7]);
-        let (i, j) = unpack!(_mm256_unpacklo_epi16, _mm256_unpackhi_epi16: a, c);
-        let (k, l) = unpack!(_mm256_unpacklo_epi16, _mm256_unpackhi_epi16: b, d);
-        let (m, n) = unpack!(_mm256_unpacklo_epi16, _mm256_unpackhi_epi16: e, g);
-        let (o, p) = unpack!(_mm256_unpacklo_epi16, _mm256_unpackhi_epi16: f, h);
-        let (q, r) = unpack!(_mm256_unpacklo_epi32, _mm256_unpackhi_epi32: i, m);
-        let (s, t) = unpack!(_mm256_unpacklo_epi32, _mm256_unpackhi_epi32: j, n);
-        let (u, v) = unpack!(_mm256_unpacklo_epi32, _mm256_unpackhi_epi32: k, o);
-        let (w, x) = unpack!(_mm256_unpacklo_epi32, _mm256_unpackhi_epi32: l, p);
-        [q, r, s, t, u, v, w, x]
+        let mut of_four = of_two;
+        for (half, of) in of_four.as_chunks_mut::<4>().0.iter_mut().zip(of_two.as_chunks::<4>().0) {
+            let (low, high) = (_mm256_unpacklo_epi16(of[0], of[2]), _mm256_unpackhi_epi16(of[0], of[2]));
+            *half = [low, high, _mm256_unpacklo_epi16(of[1], of[3]), _mm256_unpackhi_epi16(of[1], of[3])];
+        }
+        let mut of_eight = of_four;
+        for (index, pair) in of_eight.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+            let (first, second) = (of_four[index], of_four[index + 4]);
+            *pair = [_mm256_unpacklo_epi32(first, second), _mm256_unpackhi_epi32(first, second)];
+        }
+        of_eight
     }
 
     /// Elements of their bytes, each half by itself: sixteen of the lower ones, sixteen of the upper ones.
@@ -296,7 +293,7 @@ mod tests {
                 // SAFETY: the function needs AVX2 and nothing else, and the processor has it.
                 #[allow(unsafe_code)]
                 unsafe {
-                    avx2::bits::<SIZE>(from, &mut to)
+                    avx2::bits::<SIZE>(from, &mut to);
                 };
                 assert_eq!(to, expected, "{shuffle:?} of {SIZE}, without GFNI");
             }
