@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use half::f16;
 
 use crate::dtype::{Dtype, SourceDtype};
-use crate::kernel::Element;
+use crate::kernel::{Element, zeroed};
 
 /// Values in C order, in the type a store keeps them in.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,6 +70,20 @@ impl<'a> Values<'a> {
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         with_values!(self, values => bytemuck::cast_slice(values))
+    }
+
+    /// Zeros; `None` if there is no memory for so many.
+    pub(crate) fn zeroed(dtype: Dtype, len: usize) -> Option<Values<'static>> {
+        Some(match dtype {
+            Dtype::Float16 => Values::Float16(zeroed(len)?.into()),
+            Dtype::Float32 => Values::Float32(zeroed(len)?.into()),
+            Dtype::Float64 => Values::Float64(zeroed(len)?.into()),
+        })
+    }
+
+    /// Their bytes, in the machine's order, to be written; copied first if they are borrowed.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        with_values!(self, values => bytemuck::cast_slice_mut(values.to_mut()))
     }
 
     /// The same values, borrowed from nowhere.

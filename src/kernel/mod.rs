@@ -6,13 +6,17 @@ mod accumulate;
 mod element;
 mod levels;
 mod measure;
+mod memory;
 mod reduce;
 mod resample;
+mod shuffle;
 mod step;
 
 pub use element::Element;
 pub use levels::LevelCounter;
 pub use measure::{MapMeasurer, MapStatistics, Sums};
+pub(crate) use memory::zeroed;
 pub use reduce::{Accumulator, Reducer, Unlike};
 pub use resample::{FramePlacement, Pooling, resample};
+pub(crate) use shuffle::{Shuffle, unshuffle};
 pub use step::{MapMeasure, StepMeasurer, StepMeasures};

@@ -205,9 +205,11 @@ impl Portion {
         let mut folded = Folded { positions: self.positions.clone(), groups: Vec::new() };
         let mut place_of: HashMap<u32, usize> = HashMap::new();
         let mut scratch = Scratch::default();
+        let mut elements = Vec::new();
         for piece in &self.pieces {
             let placed = in_chunk(&self.placed, piece.chunk, self.maps_per_chunk);
-            array.read_chunk(piece.row.into(), piece.chunk as usize, |bytes| {
+            self.elements_of(placed, piece.chunk, &mut elements);
+            array.read_parts(piece.row.into(), piece.chunk as usize, &elements, |bytes| {
                 let values = Values::from_ne_bytes(self.dtype, bytes);
                 with_values!(&values, values => {
                     // Neighbours that go to one group are folded together, tile by tile.
@@ -227,6 +229,20 @@ impl Portion {
             })?;
         }
         Ok(folded)
+    }
+
+    /// The elements of a chunk that these maps have at the positions, ascending.
+    fn elements_of(&self, placed: &[Placed], chunk: u32, elements: &mut Vec<Range<usize>>) {
+        let (head_len, first_map) = (self.spatial * self.tokens, chunk as usize * self.maps_per_chunk);
+        elements.clear();
+        for placed in placed {
+            let start = (placed.map as usize - first_map) * head_len;
+            let positions = start + self.positions.start * self.tokens..start + self.positions.end * self.tokens;
+            match elements.last_mut() {
+                Some(last) if positions.start <= last.end => last.end = last.end.max(positions.end),
+                _ => elements.push(positions),
+            }
+        }
     }
 
     /// Folds maps of one chunk into one accumulator.

@@ -8,6 +8,7 @@ use crate::error::{ErrorKind, LayerError};
 use crate::kernel::Unlike;
 use crate::progress::Cancelled;
 use crate::remedy::Remedy;
+use crate::shape::StepShape;
 use crate::store::StoreError;
 
 /// Why something could not be read.
@@ -66,6 +67,14 @@ pub enum SourceError {
         /// Its shape and type.
         first: String,
     },
+    /// More than there is memory for.
+    #[error("{steps} steps of {shape} are too large for memory: load fewer of them")]
+    TooLarge {
+        /// How many.
+        steps: usize,
+        /// The shape of each.
+        shape: StepShape,
+    },
     /// Steps that were folded in different ways.
     #[error(transparent)]
     Unlike(#[from] Unlike),
@@ -80,7 +89,7 @@ impl LayerError for SourceError {
             Self::Dump(error) => error.kind(),
             Self::Store(error) => error.kind(),
             Self::Neither { .. } | Self::NotFound { .. } => ErrorKind::NotFound,
-            Self::Unusable { .. } | Self::Mixed { .. } | Self::Unlike(_) => ErrorKind::Dump,
+            Self::Unusable { .. } | Self::Mixed { .. } | Self::TooLarge { .. } | Self::Unlike(_) => ErrorKind::Dump,
             Self::Cancelled => ErrorKind::Cancelled,
         }
     }

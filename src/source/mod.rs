@@ -184,8 +184,12 @@ impl Source {
     ) -> Result<Stack, SourceError> {
         let word = self.word(video, token)?;
         let (numbers, places) = places_of(&*word, steps)?;
-        let mut reader = word.reader(Over::default())?;
         let all = Meter::new(progress, Unit::Steps, places.len() as u64);
+        if let Some((shape, values)) = word.load(&places, &all)? {
+            let [blocks, heads, spatial, tokens] = shape.axes();
+            return Ok(Stack { shape: [places.len(), blocks, heads, spatial, tokens], values });
+        }
+        let mut reader = word.reader(Over::default())?;
         let (first, shape) = read(&mut *reader, places[0], |values, shape| (values.into_owned(), shape))?;
         all.add(1)?;
         let rest = Rest { reader: &*reader, numbers: &numbers, places: &places, shape, all: &all };

@@ -7,6 +7,7 @@ use super::{Over, SourceError};
 use crate::dump::DumpError;
 use crate::grid::Grid;
 use crate::json::Object;
+use crate::progress::Meter;
 use crate::shape::StepShape;
 use crate::values::Values;
 
@@ -41,6 +42,13 @@ pub(super) trait Word: Send + Sync {
 
     /// The grid of its steps, where it is known.
     fn grid(&self) -> Option<Grid>;
+
+    /// The steps at some places, one behind the other, where it is known without reading that they are of one type and
+    /// shape.
+    fn load(&self, places: &[usize], all: &Meter<'_>) -> Result<Option<(StepShape, Values<'static>)>, SourceError> {
+        let _ = (places, all);
+        Ok(None)
+    }
 
     /// Reads its steps, or means over blocks and heads where they are at hand.
     fn reader(&self, over: Over) -> Result<Box<dyn StepsReader + '_>, SourceError>;

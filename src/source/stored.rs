@@ -3,11 +3,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use super::origin::{Origin, StepsReader, Word};
 use super::{Over, SourceError};
 use crate::dump::DumpError;
 use crate::grid::Grid;
 use crate::json::Object;
+use crate::progress::Meter;
 use crate::shape::StepShape;
 use crate::store::{ArrayKind, Snapshot, StepRow, Store, StoreError, StoredArray, VideoIndex};
 use crate::values::Values;
@@ -64,37 +67,67 @@ impl Word for StoredWord {
         self.first.grid
     }
 
+    fn load(&self, places: &[usize], all: &Meter<'_>) -> Result<Option<(StepShape, Values<'static>)>, SourceError> {
+        let StepRow { shape, dtype, .. } = self.first;
+        if places.iter().map(|&place| &self.index.rows[place]).any(|row| (row.shape, row.dtype) != (shape, dtype)) {
+            return Ok(None);
+        }
+        let kind = ArrayKind::Attention;
+        let array = self.snapshot.open_series(self.first.series_path(), kind, shape, dtype)?;
+        let (chunks, len) = array.chunks_of_step()?;
+        if chunks.checked_mul(len) != Some(shape.len()) {
+            return Ok(None);
+        }
+        let too_large = || SourceError::TooLarge { steps: places.len(), shape };
+        let elements = places.len().checked_mul(shape.len()).ok_or_else(too_large)?;
+        let mut values = Values::zeroed(dtype, elements).ok_or_else(too_large)?;
+        // All chunks of all steps at once: one step alone is work for every thread, too.
+        let read = |index: usize, target: &mut [u8]| -> Result<(), SourceError> {
+            let (place, number) = (places[index / chunks], index % chunks);
+            array.read_chunk_into(self.index.rows[place].row.into(), number, target)?;
+            if number + 1 == chunks {
+                all.add(1)?;
+            }
+            Ok(())
+        };
+        let targets = values.bytes_mut().par_chunks_exact_mut(len * dtype.size()).enumerate();
+        let failed = targets.find_map_first(|(index, target)| read(index, target).err());
+        failed.map_or(Ok(Some((shape, values))), Err)
+    }
+
     fn reader(&self, over: Over) -> Result<Box<dyn StepsReader + '_>, SourceError> {
         let (series, wanted) = (self.first.series_path(), ArrayKind::mean_over(over.blocks, over.heads));
         let is_there = self.snapshot.has_array(&format!("{series}/{}", wanted.name()));
         let kind = if is_there { wanted } else { ArrayKind::Attention };
         let array = self.snapshot.open_series(series, kind, self.first.shape, self.first.dtype)?;
-        Ok(Box::new(StoredSteps { rows: &self.index.rows, array, kind }))
+        Ok(Box::new(StoredSteps { rows: &self.index.rows, array, kind, step: Vec::new() }))
     }
 }
 
 /// Reads an array of a word.
-#[derive(Clone)]
 struct StoredSteps<'a> {
     rows: &'a [StepRow],
     array: Arc<StoredArray>,
     kind: ArrayKind,
+    /// The values that were read last.
+    step: Vec<u8>,
 }
 
 impl StepsReader for StoredSteps<'_> {
     fn read(&mut self, place: usize, visit: &mut dyn FnMut(Values<'_>, StepShape)) -> Result<(), SourceError> {
         let row = &self.rows[place];
         let (shape, dtype) = (self.kind.step_shape(row.shape), self.kind.dtype(row.dtype));
-        let bytes = self.array.read_step(row.row.into())?;
+        self.array.read_step_into(row.row.into(), &mut self.step)?;
+        let bytes = &self.step;
         if bytes.len() != shape.len() * dtype.size() {
             let found = format!("the row of step {} says {}; the array has steps of others", row.step, row.shape);
             return Err(StoreError::Damaged { path: PathBuf::from(&row.array), found: found.into() }.into());
         }
-        visit(Values::from_ne_bytes(dtype, &bytes), shape);
+        visit(Values::from_ne_bytes(dtype, bytes), shape);
         Ok(())
     }
 
     fn another(&self) -> Box<dyn StepsReader + '_> {
-        Box::new(self.clone())
+        Box::new(Self { array: self.array.clone(), step: Vec::new(), ..*self })
     }
 }

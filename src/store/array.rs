@@ -1,5 +1,7 @@
-//! Reading the Zarr arrays of a store, by `zarrs`: whole steps, inner chunks, and ranges of elements.
+//! Reading the Zarr arrays of a store: whole steps, inner chunks, and ranges of elements. Documents, keys and indices
+//! are read by `zarrs`.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
@@ -7,11 +9,12 @@ use zarrs::array::{ArrayBytes, ArrayShardedReadableExt, ArrayShardedReadableExtC
 use zarrs::storage::byte_range::{ByteRange, ByteRangeIterator, InvalidByteRangeError};
 use zarrs::storage::{Bytes, MaybeBytesIterator, ReadableStorageTraits, StorageError, StoreKey};
 
-use super::codec::{ChunkCodec, options};
+use super::codec::{ChunkCodec, Scratch, first_bytes, options};
 use super::storage::{Contents, Storage, join};
 use super::{StoreError, layout, part};
 use crate::dtype::Dtype;
 use crate::error::Cause;
+use crate::kernel::zeroed;
 
 /// The most inner chunks in a shard.
 const MAX_SLOTS: u64 = 1 << 24;
@@ -20,6 +23,7 @@ const MAX_SLOTS: u64 = 1 << 24;
 pub struct StoredArray {
     storage: Arc<dyn Storage>,
     path: String,
+    files: Arc<ArrayFiles>,
     array: zarrs::array::Array<ArrayFiles>,
     dtype: String,
     /// Of the inner chunks; `None` for the unsharded coordinates.
@@ -33,6 +37,8 @@ struct Chunks {
     grid: Vec<u64>,
     /// Number in one step.
     per_step: usize,
+    /// Number in one shard along each axis.
+    per_shard: Vec<u64>,
     /// Elements of one.
     len: usize,
     dtype: Dtype,
@@ -59,12 +65,13 @@ impl StoredArray {
         })?;
         let place = storage.place(&document);
         let metadata: Value = serde_json::from_slice(&text).map_err(|error| StoreError::damaged(&place, error))?;
-        let files = ArrayFiles { storage: storage.clone(), path: path.to_owned(), last: Mutex::default() };
-        let array = zarrs::array::Array::open(Arc::new(files), "/")
+        let files = ArrayFiles { storage: storage.clone(), path: path.to_owned(), open: Mutex::default() };
+        let files = Arc::new(files);
+        let array = zarrs::array::Array::open(files.clone(), "/")
             .map_err(|error| StoreError::array(storage.place(path), error))?;
         let dtype = metadata.get("data_type").and_then(Value::as_str).unwrap_or_default().to_owned();
         let chunks = Chunks::of(&array, &metadata, &dtype).map_err(|found| StoreError::damaged(&place, found))?;
-        Ok(Self { storage, path: path.to_owned(), array, dtype, chunks })
+        Ok(Self { storage, path: path.to_owned(), files, array, dtype, chunks })
     }
 
     /// Its shape.
@@ -105,37 +112,81 @@ impl StoredArray {
     /// # Errors
     /// If there is no such step, the array is a coordinate, or the chunk is missing or damaged.
     pub fn read_chunk<R>(&self, row: u64, number: usize, visit: impl FnOnce(&[u8]) -> R) -> Result<R, StoreError> {
-        let (chunks, place) = self.place(row, number)?;
-        self.check_range(chunks, &place)?;
-        let encoded = self
-            .array
-            .retrieve_encoded_subchunk(&chunks.shards, &place)
-            .map_err(|error| self.failed(error))?
-            .ok_or_else(|| self.missing(&format!("chunk {place:?}")))?;
-        chunks.check_blosc(&encoded).map_err(|found| self.failed(format!("chunk {place:?}: {found}")))?;
-        let values = chunks.codec.decode(&encoded).map_err(|error| self.failed(format!("chunk {place:?}: {error}")))?;
-        if values.len() != chunks.len * chunks.dtype.size() {
-            return Err(self.failed(format!("chunk {place:?} has {} bytes", values.len())));
-        }
-        Ok(visit(&values))
+        let all = 0..self.sharded()?.len;
+        self.read_parts(row, number, &[all], visit)
     }
 
-    /// Checks what the shard's index says of a chunk before that is believed.
-    fn check_range(&self, chunks: &Chunks, place: &[u64]) -> Result<(), StoreError> {
+    /// The same where only some of the chunk's elements are looked at, in ascending ranges: what is in the others is
+    /// undefined.
+    pub(crate) fn read_parts<R>(
+        &self,
+        row: u64,
+        number: usize,
+        elements: &[Range<usize>],
+        visit: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R, StoreError> {
+        let bytes = self.sharded()?.bytes();
+        Scratch::with(|scratch| {
+            let mut values = std::mem::take(&mut scratch.values);
+            let read = first_bytes(&mut values, bytes).map_err(|error| self.failed(error)).and_then(|values| {
+                self.decode(row, number, elements, values, scratch)?;
+                Ok(visit(values))
+            });
+            scratch.values = values;
+            read
+        })
+    }
+
+    /// Decodes an inner chunk of a step into memory of as many bytes as it has.
+    pub(crate) fn read_chunk_into(&self, row: u64, number: usize, values: &mut [u8]) -> Result<(), StoreError> {
+        let all = 0..self.sharded()?.len;
+        Scratch::with(|scratch| self.decode(row, number, &[all], values, scratch))
+    }
+
+    fn decode(
+        &self,
+        row: u64,
+        number: usize,
+        elements: &[Range<usize>],
+        values: &mut [u8],
+        scratch: &mut Scratch,
+    ) -> Result<(), StoreError> {
+        let (chunks, place) = self.place(row, number)?;
+        let (start, bytes) = self.range_of(chunks, &place)?;
+        let failed = |found: String| self.failed(format!("chunk {place:?}: {found}"));
+        let key = self.array.chunk_key(&chunks.shard_of(&place));
+        let file = self.files.open(&key).map_err(|error| self.failed(error))?;
+        let file = file.ok_or_else(|| self.missing(&format!("chunk {place:?}")))?;
+        if start.checked_add(bytes as u64).is_none_or(|end| end > file.len()) {
+            let found = format!("its {bytes} bytes at {start} are not within the {} of its shard", file.len());
+            return Err(failed(found));
+        }
+        let encoded = first_bytes(&mut scratch.encoded, bytes).map_err(failed)?;
+        file.read_into(start, encoded).map_err(|error| self.failed(error))?;
+        chunks.check_blosc(encoded).map_err(failed)?;
+        let size = chunks.dtype.size();
+        let wanted: Vec<_> = elements.iter().map(|range| range.start * size..range.end * size).collect();
+        chunks.codec.decode(encoded, values, &wanted, &mut scratch.blosc).map_err(failed)
+    }
+
+    /// Where a chunk lies in its shard, once what the index says is checked: its first byte, and the number of bytes.
+    fn range_of(&self, chunks: &Chunks, place: &[u64]) -> Result<(u64, usize), StoreError> {
         let missing = || self.missing(&format!("chunk {place:?}"));
         let range = self.array.subchunk_byte_range(&chunks.shards, place).map_err(|error| self.failed(error))?;
-        let Some(ByteRange::FromStart(offset, Some(length))) = range else { return Err(missing()) };
-        if offset == u64::MAX {
+        let Some(ByteRange::FromStart(start, Some(length))) = range else { return Err(missing()) };
+        if start == u64::MAX {
             return Err(missing());
         }
         // What cannot be compressed takes a little more than it is.
-        let most = 2 * (chunks.len * chunks.dtype.size()) as u64 + 4096;
-        if length > most || offset.checked_add(length).is_none_or(|end| i64::try_from(end).is_err()) {
-            return Err(self.failed(format!(
-                "the shard's index gives chunk {place:?} {length} bytes at {offset}; its values take {most} at the most"
-            )));
+        let most = 2 * chunks.bytes() + 4096;
+        match usize::try_from(length) {
+            Ok(bytes) if bytes <= most && start.checked_add(length).is_some_and(|end| i64::try_from(end).is_ok()) => {
+                Ok((start, bytes))
+            }
+            _ => Err(self.failed(format!(
+                "the shard's index gives chunk {place:?} {length} bytes at {start}; its values take {most} at the most"
+            ))),
         }
-        Ok(())
     }
 
     /// Bytes that an inner chunk takes in its shard.
@@ -163,12 +214,21 @@ impl StoredArray {
     /// # Errors
     /// As [`for_each_chunk`](Self::for_each_chunk).
     pub fn read_step(&self, row: u64) -> Result<Vec<u8>, StoreError> {
-        let bytes = self.chunks.as_ref().map_or(0, |chunks| chunks.per_step * chunks.len * chunks.dtype.size());
         let mut step = Vec::new();
-        step.try_reserve_exact(bytes)
-            .map_err(|_| self.failed(format!("a step of {bytes} bytes is too large for memory")))?;
-        self.for_each_chunk(row, |_, values| step.extend_from_slice(values))?;
+        self.read_step_into(row, &mut step)?;
         Ok(step)
+    }
+
+    /// The same in memory that was used for a step before, or is empty.
+    pub(crate) fn read_step_into(&self, row: u64, step: &mut Vec<u8>) -> Result<(), StoreError> {
+        let chunks = self.sharded()?;
+        let bytes = chunks.per_step * chunks.bytes();
+        if step.len() != bytes {
+            *step =
+                zeroed(bytes).ok_or_else(|| self.failed(format!("a step of {bytes} bytes is too large for memory")))?;
+        }
+        let targets = step.chunks_exact_mut(chunks.bytes()).enumerate();
+        targets.into_iter().try_for_each(|(number, values)| self.read_chunk_into(row, number, values))
     }
 
     /// A range of the elements of one step, in C order and the machine's byte order. Only the chunks that hold them are
@@ -186,7 +246,8 @@ impl StoredArray {
         for number in elements.start / len..elements.end.div_ceil(len) {
             let (first, last) = (elements.start.max(number * len), elements.end.min((number + 1) * len));
             let wanted = (first - number * len) * size..(last - number * len) * size;
-            self.read_chunk(row, number, |chunk| values.extend_from_slice(&chunk[wanted]))?;
+            let elements = first - number * len..last - number * len;
+            self.read_parts(row, number, &[elements], |chunk| values.extend_from_slice(&chunk[wanted]))?;
         }
         Ok(values)
     }
@@ -264,6 +325,10 @@ impl Chunks {
         if shard.len() != axes.len() || slots.is_none_or(|slots| slots > MAX_SLOTS) {
             return Err(format!("shards of {shard:?} in inner chunks of {axes:?}; one has {MAX_SLOTS} at the most"));
         }
+        let per_shard: Vec<u64> = shard.iter().zip(&axes).map(|(size, axis)| size / axis).collect();
+        if per_shard.contains(&0) {
+            return Err(format!("shards of {shard:?} in inner chunks of {axes:?}, which are larger"));
+        }
         let codecs = configuration["codecs"].as_array().cloned().unwrap_or_default();
         let names: Vec<&str> = codecs.iter().filter_map(|codec| codec["name"].as_str()).collect();
         let is_blosc = match names[..] {
@@ -276,6 +341,7 @@ impl Chunks {
             codec: ChunkCodec::new(codecs, axes.iter().copied(), dtype)?,
             per_step: usize::try_from(grid.iter().skip(1).product::<u64>()).map_err(|error| error.to_string())?,
             grid,
+            per_shard,
             len: usize::try_from(axes.iter().product::<u64>()).map_err(|error| error.to_string())?,
             dtype,
             is_blosc,
@@ -283,9 +349,19 @@ impl Chunks {
         }))
     }
 
+    /// Bytes of one, decoded.
+    const fn bytes(&self) -> usize {
+        self.len * self.dtype.size()
+    }
+
+    /// The place of the shard that a chunk is in.
+    fn shard_of(&self, place: &[u64]) -> Vec<u64> {
+        place.iter().zip(&self.per_shard).map(|(index, count)| index / count).collect()
+    }
+
     /// Checks what a chunk's header says of its size before that is allocated.
     fn check_blosc(&self, encoded: &[u8]) -> Result<(), String> {
-        let expected = self.len * self.dtype.size();
+        let expected = self.bytes();
         // Version, version of the compressor, flags, size of an element; then the bytes, little-endian.
         let said = encoded.get(4..8).and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes);
         match said {
@@ -327,9 +403,12 @@ fn moved_on(storage: &dyn Storage, path: &str) -> Option<StoreError> {
 struct ArrayFiles {
     storage: Arc<dyn Storage>,
     path: String,
-    /// The file that was read last, which stays open: the next chunk is mostly of the same shard.
-    last: Mutex<Option<(StoreKey, Arc<dyn Contents>)>>,
+    /// Those that were read last, which stay open: the next chunk is mostly of the same shards.
+    open: Mutex<Vec<(StoreKey, Arc<dyn Contents>)>>,
 }
+
+/// Files of an array that stay open.
+const OPEN_FILES: usize = 8;
 
 impl std::fmt::Debug for ArrayFiles {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -339,14 +418,18 @@ impl std::fmt::Debug for ArrayFiles {
 
 impl ArrayFiles {
     fn open(&self, key: &StoreKey) -> Result<Option<Arc<dyn Contents>>, StorageError> {
-        let known = || self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, contents)) = known().as_ref().filter(|(own, _)| own == key) {
+        let known = || self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, contents)) = known().iter().find(|(own, _)| own == key) {
             return Ok(Some(contents.clone()));
         }
         match self.storage.open(&join(&self.path, key.as_str())) {
             Ok(contents) => {
                 let contents: Arc<dyn Contents> = contents.into();
-                *known() = Some((key.clone(), contents.clone()));
+                let mut open = known();
+                if open.len() == OPEN_FILES {
+                    open.remove(0);
+                }
+                open.push((key.clone(), contents.clone()));
                 Ok(Some(contents))
             }
             Err(error) if error.is_not_found() => Ok(None),

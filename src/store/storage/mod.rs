@@ -161,6 +161,15 @@ pub trait Contents: Send + Sync {
     /// If it does not lie within the file, before anything is allocated; if it cannot be read.
     fn read(&self, start: u64, bytes: u64) -> io::Result<Bytes>;
 
+    /// Reads a range of them into memory of its length.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    fn read_into(&self, start: u64, target: &mut [u8]) -> io::Result<()> {
+        target.copy_from_slice(&self.read(start, target.len() as u64)?);
+        Ok(())
+    }
+
     /// Whether it is empty.
     fn is_empty(&self) -> bool {
         self.len() == 0

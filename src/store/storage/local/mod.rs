@@ -251,6 +251,11 @@ impl Contents for OpenFile {
         read_exact_at(&self.file, &mut piece, start)?;
         Ok(piece.into())
     }
+
+    fn read_into(&self, start: u64, target: &mut [u8]) -> io::Result<()> {
+        checked_range(self.len, start, target.len() as u64)?;
+        read_exact_at(&self.file, target, start)
+    }
 }
 
 /// Reads a range of a file. Many threads may do so at once.
