@@ -6,6 +6,7 @@ mod accumulate;
 mod element;
 mod levels;
 mod measure;
+mod median;
 mod reduce;
 mod resample;
 mod step;
