@@ -20,6 +20,7 @@ pub trait Element: bytemuck::Pod + PartialOrd + Send + Sync {
     fn widen<'a>(values: &'a [Self], scratch: &'a mut Vec<f32>) -> &'a [Self::Wide];
 
     /// The values as they are, if they are of float16.
+    #[must_use]
     fn halves(_: &[Self]) -> Option<&[f16]> {
         None
     }

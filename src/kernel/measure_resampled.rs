@@ -67,7 +67,7 @@ impl Seen {
         for values in whole {
             lanes.iter_mut().zip(values).for_each(|(lane, value)| *lane += finite_or_zero(*value));
         }
-        rest.iter().for_each(|value| lanes[0] += finite_or_zero(*value));
+        lanes[0] = rest.iter().fold(lanes[0], |sum, value| sum + finite_or_zero(*value));
         for (place, &value) in values.iter().enumerate() {
             if value > self.highest && value.is_finite() {
                 (self.highest, self.place) = (value, start + place);
@@ -121,7 +121,7 @@ impl Resampled {
     }
 
     /// Rows of a frame that are looked at together.
-    fn bands(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+    fn row_ranges(&self) -> impl Iterator<Item = Range<usize>> + use<> {
         let Grid { height, width, .. } = self.grid();
         let rows = (BAND / width.max(1)).next_multiple_of(LANES).max(LANES);
         (0..height).step_by(rows).map(move |start| start..(start + rows).min(height))
@@ -135,7 +135,7 @@ impl Resampled {
         let of_runs = runs.par_chunks(share).flat_map_iter(|runs| {
             let (mut own, mut bands, mut buffer) = (vec![Bin::default(); BINS], Bands::of(self), Vec::new());
             let mut seen: Vec<(Seen, [f64; LANES])> = runs.iter().map(|_| Default::default()).collect();
-            for rows in self.bands() {
+            for rows in self.row_ranges() {
                 buffer.resize(rows.len() * width, 0.0);
                 for (run, (seen, lanes)) in runs.iter().zip(&mut seen) {
                     bands.rows(run.first, rows.clone(), &mut buffer);
@@ -159,7 +159,7 @@ impl Resampled {
     fn sum_of_frames(&self, runs: &[Run]) -> Vec<f64> {
         let Grid { height, width, .. } = self.grid();
         let mut plane = vec![0.0; height * width];
-        let rows = self.bands().next().map_or(1, |rows| rows.len());
+        let rows = self.row_ranges().next().map_or(1, |rows| rows.len());
         let nothing = || (Bands::of(self), Vec::new());
         plane.par_chunks_mut(rows * width).enumerate().for_each_init(nothing, |(bands, buffer), (band, sums)| {
             buffer.resize(sums.len(), 0.0);
@@ -249,7 +249,7 @@ impl Resampled {
                 }
             }
         };
-        self.bands().collect::<Vec<_>>().into_par_iter().for_each_init(nothing, of_band);
+        self.row_ranges().collect::<Vec<_>>().into_par_iter().for_each_init(nothing, of_band);
         found.into_iter().map(|found| found.into_inner().unwrap_or_else(PoisonError::into_inner)).collect()
     }
 }
@@ -316,7 +316,9 @@ fn ranges_of(bins: &[Bin]) -> Vec<Range<usize>> {
 
 /// The levels of values, which are there as often as the runs of their class are long.
 fn levels_of_values(mut classes: Vec<Vec<f32>>, lengths: &[u32]) -> impl Iterator<Item = Level> {
-    classes.iter_mut().for_each(|values| radsort::sort(values));
+    for values in &mut classes {
+        radsort::sort(values);
+    }
     let mut rests: Vec<_> =
         classes.into_iter().zip(lengths.to_vec()).map(|(values, len)| (values.into_iter().peekable(), len)).collect();
     std::iter::from_fn(move || {

@@ -36,7 +36,9 @@ impl Kept {
         let halves: Option<Vec<&[f16]>> = maps.iter().map(|map| T::halves(map)).collect();
         match (halves, self.0.last_mut()) {
             (Some(maps), Some(Block::Half(last))) if last.len() < SMALL_BLOCK => {
-                maps.iter().for_each(|map| last.extend_from_slice(map));
+                for map in maps {
+                    last.extend_from_slice(map);
+                }
             }
             (Some(maps), _) => self.0.push(Block::Half(maps.concat())),
             (None, Some(Block::Single(last))) if last.len() < SMALL_BLOCK => last.extend(singles(maps)),
@@ -318,14 +320,14 @@ fn lowest_above_scalar<K: Key>(columns: &[[K; LANES]], limits: &[K; LANES]) -> [
     let above = |keys: &[K; LANES], lane: usize| if keys[lane] > limits[lane] { keys[lane] } else { K::HIGHEST };
     let (in_fours, rest) = columns.as_chunks::<4>();
     for [a, b, c, d] in in_fours {
-        for lane in 0..LANES {
+        for (lane, lowest) in lowest.iter_mut().enumerate() {
             let of_four = above(a, lane).min(above(b, lane)).min(above(c, lane).min(above(d, lane)));
-            lowest[lane] = lowest[lane].min(of_four);
+            *lowest = of_four.min(*lowest);
         }
     }
     for keys in rest {
-        for lane in 0..LANES {
-            lowest[lane] = lowest[lane].min(above(keys, lane));
+        for (lane, lowest) in lowest.iter_mut().enumerate() {
+            *lowest = above(keys, lane).min(*lowest);
         }
     }
     lowest
@@ -389,7 +391,9 @@ mod tests {
             let (first, second) = maps.split_at(cut.min(maps.len()));
             let (mut kept, mut more) = (Kept::default(), Kept::default());
             kept.keep(first);
-            second.iter().for_each(|map| more.keep(&[*map]));
+            for map in second {
+                more.keep(&[*map]);
+            }
             kept.merge(more);
             let mut bytes = Vec::new();
             kept.write_to(&mut bytes);

@@ -223,9 +223,9 @@ impl Answer {
             // The only one, as a rule, which is not copied.
             let values = resampled.whole();
             if start == 0 {
-                maps.values = values
+                maps.values = values;
             } else {
-                maps.values.extend(values)
+                maps.values.extend(values);
             }
             maps.maps.push((start..maps.values.len(), axes(Some(grid), grid.spatial())));
         }
