@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use attnkit::dtype::Dtype;
 use attnkit::kernel::{Accumulator, Element, Reducer};
+use attnkit::source::ValuesMut;
 use attnkit::values::Values;
 use half::f16;
 use numpy::{PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArrayMethods};
@@ -29,6 +30,31 @@ pub fn values_to_numpy<'py>(py: Python<'py>, values: Values<'static>, shape: &[u
         Values::Float32(values) => to_numpy(py, values.into_owned(), shape),
         Values::Float64(values) => to_numpy(py, values.into_owned(), shape),
     }
+}
+
+/// An array of numpy's own making, which asks the system for large pages, filled by `fill`.
+pub fn filled<'py>(
+    py: Python<'py>,
+    dtype: Dtype,
+    shape: &[usize],
+    fill: impl FnOnce(ValuesMut<'_>) -> PyResult<()>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let array = py.import("numpy")?.call_method1("empty", (shape.to_vec(), dtype.name()))?;
+    match dtype {
+        Dtype::Float16 => {
+            let array = array.cast::<PyArrayDyn<f16>>()?;
+            fill(ValuesMut::Float16(array.readwrite().as_slice_mut()?))?;
+        }
+        Dtype::Float32 => {
+            let array = array.cast::<PyArrayDyn<f32>>()?;
+            fill(ValuesMut::Float32(array.readwrite().as_slice_mut()?))?;
+        }
+        Dtype::Float64 => {
+            let array = array.cast::<PyArrayDyn<f64>>()?;
+            fill(ValuesMut::Float64(array.readwrite().as_slice_mut()?))?;
+        }
+    }
+    Ok(array)
 }
 
 /// Bytes of elements as a numpy array.

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use attnkit::dump::{Batch, ReadOptions};
 use attnkit::grid::{self, VideoSize};
-use attnkit::source::{self, Over, Stack};
+use attnkit::source::{self, Over, Stack, ValuesMut};
 use pyo3::prelude::*;
 
-use crate::array::values_to_numpy;
+use crate::array::{filled, values_to_numpy};
 use crate::error::{OrRaise, parsed};
 use crate::work::{self, Watch};
 
@@ -83,7 +83,16 @@ impl Source {
         steps: Option<Vec<i32>>,
         progress: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let load = |watch: &work::Watch| self.source.load(video, token, steps.as_deref(), watch);
+        let steps = steps.as_deref();
+        let outline = work::detached(py, || self.source.outline(video, token, steps))?.or_raise()?;
+        if let Some((shape, dtype)) = outline {
+            let load = |target: ValuesMut<'_>| {
+                let load = |watch: &work::Watch| self.source.load_into(video, token, steps, target, watch);
+                work::run(py, progress.as_ref(), load)?.or_raise()
+            };
+            return filled(py, dtype, &shape, load);
+        }
+        let load = |watch: &work::Watch| self.source.load(video, token, steps, watch);
         let Stack { shape, values } = work::run(py, progress.as_ref(), load)?.or_raise()?;
         values_to_numpy(py, values, &shape)
     }

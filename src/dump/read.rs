@@ -2,11 +2,15 @@
 
 use std::collections::HashSet;
 use std::fs::File;
+#[cfg(not(unix))]
+use std::io::Seek;
 use std::io::{BufReader, Cursor, Read};
 use std::path::Path;
 use std::sync::Arc;
 
 use flate2::bufread::MultiGzDecoder;
+#[cfg(unix)]
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -17,7 +21,7 @@ use super::npy::{HEADER_LIMIT, NpyHeader, read_npy};
 use super::npz::{Npz, NpzArray, read_promised};
 use super::torch::{peek_tensor, read_tensor};
 use super::{Batch, DumpError, FileFormat, FileSignature, Problem, StepArray, StepFile, StepFiles, StepShape};
-use crate::dtype::SourceDtype;
+use crate::dtype::{Dtype, SourceDtype};
 use crate::shape::AxisNumbers;
 use crate::values::Values;
 
@@ -25,6 +29,10 @@ use crate::values::Values;
 const UNPACKED_FLOOR: u64 = 64 << 20;
 /// and to this many times its size: attention maps do not shrink so far.
 const UNPACKED_RATIO: u64 = 16;
+
+/// A part of a file that one thread reads: some large pages of memory.
+#[cfg(unix)]
+const READ_PART: usize = 4 << 20;
 
 /// How step files are read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,19 +104,54 @@ impl StepReader {
     /// If a file cannot be read, is not what its name says, or the parts of a split step do not make a whole.
     pub fn read(&mut self, files: &StepFiles, split: &AxisNumbers) -> Result<Step<'_>, DumpError> {
         let mut hash = Xxh3::new();
-        let array = match &files.parts[..] {
-            [only] if !only.is_part() => self.read_file(only, &mut hash)?,
-            parts => self.assemble(parts, split, &mut hash)?,
-        };
+        let array = self.read_files(files, split, Some(&mut hash))?;
         hash_metadata(files, &mut hash)?;
         Ok(Step { array, content_hash: digest(&hash) })
     }
 
-    fn read_file(&mut self, file: &StepFile, hash: &mut Xxh3) -> Result<StepArray<'_>, DumpError> {
+    /// The array alone, for who does not ask whether it is the same as before.
+    pub(crate) fn read_array(&mut self, files: &StepFiles, split: &AxisNumbers) -> Result<StepArray<'_>, DumpError> {
+        self.read_files(files, split, None)
+    }
+
+    /// Reads the array straight to where its bytes are wanted: that of one plain npy file, whose values lie there as
+    /// they do in memory. Returns whether it is, and of this shape and type; if not, `target` is as it was.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub(crate) fn read_into(
+        &self,
+        file: &StepFile,
+        shape: StepShape,
+        dtype: Dtype,
+        target: &mut [u8],
+    ) -> Result<bool, DumpError> {
+        if file.format != FileFormat::Npy || file.is_part() || cfg!(target_endian = "big") {
+            return Ok(false);
+        }
+        let read = read_plain(&file.path, shape, dtype, self.options.max_step_bytes, target);
+        read.map_err(|problem| problem.at(&file.path))
+    }
+
+    fn read_files(
+        &mut self,
+        files: &StepFiles,
+        split: &AxisNumbers,
+        mut hash: Option<&mut Xxh3>,
+    ) -> Result<StepArray<'_>, DumpError> {
+        match &files.parts[..] {
+            [only] if !only.is_part() => self.read_file(only, &mut hash),
+            parts => self.assemble(parts, split, &mut hash),
+        }
+    }
+
+    fn read_file(&mut self, file: &StepFile, hash: &mut Option<&mut Xxh3>) -> Result<StepArray<'_>, DumpError> {
         let options = &self.options;
         let failed = |problem: Problem| problem.at(&file.path);
         read_whole(&file.path, options.max_step_bytes, &mut self.file).map_err(failed)?;
-        hash.update(&self.file);
+        if let Some(hash) = hash {
+            hash.update(&self.file);
+        }
         if unpack(file.format, &self.file, &mut self.unpacked, options).map_err(failed)? {
             // Never held beside what is made of the unpacked: a step takes at most three times its size.
             self.file = std::mem::take(&mut self.unpacked);
@@ -125,7 +168,7 @@ impl StepReader {
         &mut self,
         parts: &[StepFile],
         split: &AxisNumbers,
-        hash: &mut Xxh3,
+        hash: &mut Option<&mut Xxh3>,
     ) -> Result<StepArray<'static>, DumpError> {
         check_complete(parts, split)?;
         let mut whole: Option<(StepPeek, StepArray<'static>)> = None;
@@ -273,6 +316,45 @@ fn read_whole(path: &Path, limit: u64, buffer: &mut Vec<u8>) -> Result<(), Probl
         return Err(Problem::Changed);
     }
     Ok(())
+}
+
+/// Reads the values of an npy file to `target`, if they are of this shape and type and lie as in memory.
+fn read_plain(path: &Path, shape: StepShape, dtype: Dtype, limit: u64, target: &mut [u8]) -> Result<bool, Problem> {
+    let mut file = File::open(path)?;
+    let len = file.metadata()?.len();
+    let mut head = Vec::with_capacity(HEADER_LIMIT);
+    (&file).take(HEADER_LIMIT as u64).read_to_end(&mut head)?;
+    let header = NpyHeader::parse(&head)?;
+    header.check_size(len, limit)?;
+    let is_plain = !header.big_endian && (!header.fortran || header.shape.len() < 2);
+    // The size was checked: what is of the same shape and type has as many bytes as there is room for.
+    let fits = header.dtype.stored() == dtype && header.len as u64 + target.len() as u64 == len;
+    if !is_plain || !fits || without_batch(&header.shape)? != (shape, 1) {
+        return Ok(false);
+    }
+    let own = &head[header.len..];
+    let (start, rest) = target.split_at_mut(own.len().min(target.len()));
+    start.copy_from_slice(&own[..start.len()]);
+    match read_from(&mut file, (header.len + start.len()) as u64, rest) {
+        Ok(()) if file.metadata()?.len() == len => Ok(true),
+        Err(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => Err(error.into()),
+        _ => Err(Problem::Changed),
+    }
+}
+
+/// Fills `target` with what is in a file from `start` on, in parts that are read in parallel: a single thread does not
+/// copy as fast as memory takes it.
+#[cfg(unix)]
+fn read_from(file: &mut File, start: u64, target: &mut [u8]) -> std::io::Result<()> {
+    use std::os::unix::fs::FileExt;
+    let parts = target.par_chunks_mut(READ_PART).enumerate();
+    parts.try_for_each(|(number, part)| file.read_exact_at(part, start + (number * READ_PART) as u64))
+}
+
+#[cfg(not(unix))]
+fn read_from(file: &mut File, start: u64, target: &mut [u8]) -> std::io::Result<()> {
+    file.seek(std::io::SeekFrom::Start(start))?;
+    file.read_exact(target)
 }
 
 /// Unpacks a file of a packed format. Returns false, and does nothing, if it is a plain one.

@@ -19,6 +19,12 @@ pub trait Element: bytemuck::Pod + PartialOrd + Send + Sync {
     /// The values widened exactly; `scratch` is used if they are not in a native type already.
     fn widen<'a>(values: &'a [Self], scratch: &'a mut Vec<f32>) -> &'a [Self::Wide];
 
+    /// The values as they are, if they are of float16.
+    #[must_use]
+    fn halves(_: &[Self]) -> Option<&[f16]> {
+        None
+    }
+
     /// Adds maps, each times `weight`, to `sums`, position by position and in order. Each has as many values as there
     /// are sums.
     fn add(maps: &[&[Self]], weight: f64, sums: &mut [f64]) {
@@ -50,6 +56,10 @@ impl Element for f16 {
         scratch.resize(values.len(), 0.0);
         values.convert_to_f32_slice(scratch);
         scratch
+    }
+
+    fn halves(values: &[Self]) -> Option<&[f16]> {
+        Some(values)
     }
 
     fn add(maps: &[&[Self]], weight: f64, sums: &mut [f64]) {

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Element;
+use super::median::Kept;
 
 /// Positions that are folded at a time, of all maps given, so that the sums stay in the nearest cache.
 const TILE: usize = 1024;
@@ -81,8 +82,8 @@ enum State {
     Extremes(Vec<f64>),
     /// By position, after Welford: mean, and Σ (x − mean)².
     Moments { means: Vec<f64>, squares: Vec<f64> },
-    /// `[map, position]`.
-    Values(Vec<f32>),
+    /// Every value.
+    Values(Kept),
 }
 
 impl Accumulator {
@@ -94,7 +95,7 @@ impl Accumulator {
             Reducer::Mean | Reducer::Sum => State::Sums(vec![0.0; positions]),
             Reducer::Max | Reducer::Min => State::Extremes(vec![f64::NAN; positions]),
             Reducer::Std => State::Moments { means: vec![0.0; positions], squares: vec![0.0; positions] },
-            Reducer::Median => State::Values(Vec::new()),
+            Reducer::Median => State::Values(Kept::default()),
         };
         Self { reducer, positions, maps: 0, counts: skipna.then(|| vec![0; positions]), state }
     }
@@ -112,6 +113,9 @@ impl Accumulator {
         self.maps += u64::from(weight) * maps.len() as u64;
         if let (State::Sums(sums), None) = (&mut self.state, &self.counts) {
             return T::add(maps, f64::from(weight), sums);
+        }
+        if let State::Values(kept) = &mut self.state {
+            return kept.keep(maps);
         }
         for start in (0..self.positions).step_by(TILE) {
             let tile = start..(start + TILE).min(self.positions);
@@ -137,11 +141,6 @@ impl Accumulator {
                     }
                     (State::Sums(_) | State::Values(_), _) => {}
                 }
-            }
-        }
-        if let State::Values(kept) = &mut self.state {
-            for map in maps {
-                kept.extend(T::widen(map, scratch).iter().map(|&value| narrow(value.into())));
             }
         }
     }
@@ -189,7 +188,7 @@ impl Accumulator {
                     }
                 }
             }
-            (State::Values(values), State::Values(more)) => values.extend(more),
+            (State::Values(kept), State::Values(more)) => kept.merge(more),
             // A reducer has one kind of state.
             (State::Sums(_) | State::Extremes(_) | State::Moments { .. } | State::Values(_), _) => {}
         }
@@ -221,7 +220,7 @@ impl Accumulator {
         match &self.state {
             State::Sums(values) | State::Extremes(values) => put(values),
             State::Moments { means, squares } => [means, squares].into_iter().for_each(|values| put(values)),
-            State::Values(values) => bytes.extend(values.iter().flat_map(|value| value.to_le_bytes())),
+            State::Values(kept) => kept.write_to(bytes),
         }
     }
 
@@ -250,7 +249,9 @@ impl Accumulator {
             },
             Reducer::Median => {
                 let values = usize::try_from(maps).ok()?.checked_mul(positions)?;
-                State::Values(take(rest, values, f32::from_le_bytes)?)
+                let (kept, behind) = Kept::read_from(rest, values)?;
+                *rest = behind;
+                State::Values(kept)
             }
         };
         Some((Self { reducer, positions, maps, counts, state }, rest))
@@ -273,20 +274,20 @@ impl Accumulator {
             State::Moments { squares, .. } => {
                 squares.into_iter().enumerate().map(|(index, sum)| narrow((sum / count(index)).sqrt())).collect()
             }
-            State::Values(values) => medians(&values, self.positions, self.counts.is_some()),
+            State::Values(kept) => kept.medians(self.positions, self.counts.is_some()),
         }
     }
 }
 
 #[allow(clippy::cast_possible_truncation)] // rounding is meant
-fn narrow(value: f64) -> f32 {
+pub(super) fn narrow(value: f64) -> f32 {
     value as f32
 }
 
 /// Runs a loop compiled for AVX2 where the processor has it. Nothing is rounded differently there: no operation is
 /// fused.
 #[inline]
-fn vectorised<R>(work: impl FnOnce() -> R) -> R {
+pub(super) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx2")]
@@ -375,30 +376,6 @@ fn add_moments<W: Copy + Into<f64>>(
             }
         }
     });
-}
-
-/// Median at each position of `[map, position]`.
-fn medians(values: &[f32], positions: usize, skipna: bool) -> Vec<f32> {
-    let mut column = Vec::with_capacity(values.len() / positions.max(1));
-    (0..positions)
-        .map(|position| {
-            column.clear();
-            let all = values.iter().skip(position).step_by(positions).copied();
-            column.extend(all.filter(|value| !skipna || value.is_finite()));
-            median(&mut column)
-        })
-        .collect()
-}
-
-fn median(values: &mut [f32]) -> f32 {
-    if values.is_empty() || values.iter().any(|value| value.is_nan()) {
-        return f32::NAN;
-    }
-    let middle = values.len() / 2;
-    let even = values.len().is_multiple_of(2);
-    let (below, &mut upper, _) = values.select_nth_unstable_by(middle, f32::total_cmp);
-    let lower = if even { below.iter().copied().max_by(f32::total_cmp) } else { None };
-    lower.map_or(upper, |lower| narrow(f64::midpoint(f64::from(lower), f64::from(upper))))
 }
 
 #[cfg(test)]

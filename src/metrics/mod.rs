@@ -4,6 +4,6 @@ pub mod distribution;
 pub mod location;
 pub mod similarity;
 
-pub use distribution::{Distribution, Level};
+pub use distribution::{Distribution, Level, Piece};
 pub use location::Location;
 pub use similarity::{Measured, Metric};

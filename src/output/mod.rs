@@ -226,6 +226,14 @@ pub fn to_text(answer: &Answer, format: Format, style: TableStyle) -> Result<Vec
 /// # Errors
 /// If the answer has no maps and the format is for maps, or the file cannot be written.
 pub fn write_file(answer: &Answer, format: Format, path: &Path) -> Result<Vec<PathBuf>, OutputError> {
+    let resampled;
+    let answer = match format {
+        Format::Zarr | Format::Png if !answer.unmade.is_empty() => {
+            resampled = answer.clone().resampled();
+            &resampled
+        }
+        _ => answer,
+    };
     match format {
         Format::Npy => return npy::write(answer, path),
         Format::Zarr => zarr::write(answer, path)?,

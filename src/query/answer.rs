@@ -17,7 +17,7 @@ use super::catalog::{HEADS, SEED_DIGITS};
 use super::key::{Key, KeyValue};
 use super::work::Group;
 use crate::grid::Grid;
-use crate::kernel::{MapMeasure, MapMeasurer, Sums};
+use crate::kernel::{MapMeasure, MapMeasurer, MapStatistics, Resampled, Sums};
 use crate::remedy::Note;
 use crate::shape::{AxisNumbers, StepShape};
 use crate::store::{HeadRow, StoreError, heads_batch};
@@ -42,6 +42,8 @@ pub struct Answer {
     pub read: ReadCount,
     /// Of a comparison, if they were asked for beside its numbers: the difference maps.
     pub differences: Option<Box<Answer>>,
+    /// What its maps are to be resampled to, one for each of them; none if they are as they were asked for.
+    pub(crate) unmade: Vec<Resampled>,
 }
 
 /// What the rows of an answer are.
@@ -202,7 +204,32 @@ impl Answer {
             notes: Vec::new(),
             read: ReadCount::default(),
             differences: None,
+            unmade: Vec::new(),
         }
+    }
+
+    /// With the maps that were asked for: those of [`Question::run_for_writing`](super::Question::run_for_writing) may
+    /// be yet to be resampled.
+    #[must_use]
+    pub fn resampled(mut self) -> Self {
+        let unmade = std::mem::take(&mut self.unmade);
+        let Some(old) = self.maps.take() else { return self };
+        if unmade.is_empty() {
+            return Self { maps: Some(old), ..self };
+        }
+        let mut maps = Maps::default();
+        for resampled in unmade {
+            let (grid, start) = (resampled.grid(), maps.values.len());
+            // The only one, as a rule, which is not copied.
+            let values = resampled.whole();
+            if start == 0 {
+                maps.values = values;
+            } else {
+                maps.values.extend(values);
+            }
+            maps.maps.push((start..maps.values.len(), axes(Some(grid), grid.spatial())));
+        }
+        Self { maps: Some(maps), ..self }
     }
 
     /// Keeps some columns, in the order given.
@@ -254,6 +281,9 @@ impl Answer {
         if let Some(maps) = &mut self.maps {
             maps.maps = order.iter().map(|&row| maps.maps[row].clone()).collect();
         }
+        if !self.unmade.is_empty() {
+            self.unmade = order.iter().filter_map(|&row| self.unmade.get(row).cloned()).collect();
+        }
         Ok(Self { table, ..self })
     }
 
@@ -262,6 +292,9 @@ impl Answer {
     /// # Errors
     /// If the table cannot be extended.
     pub fn table_with_values(&self) -> Result<DataFrame, QueryError> {
+        if !self.unmade.is_empty() {
+            return self.clone().resampled().table_with_values();
+        }
         let mut table = self.table.clone();
         if let Some(maps) = &self.maps {
             let lists: Vec<Series> =
@@ -317,6 +350,11 @@ impl Statistics {
         Self(rows.collect())
     }
 
+    /// Measures resampled maps. Each takes all threads.
+    pub fn of_resampled(maps: &[Resampled]) -> Self {
+        Self(maps.iter().map(|map| Some(row_of(&map.measure(), Some(map.grid()), map.grid().spatial()))).collect())
+    }
+
     /// Puts what was measured where it belongs.
     pub fn put(&mut self, rows: impl IntoIterator<Item = usize>, measured: Self) {
         for (row, measured) in rows.into_iter().zip(measured.0) {
@@ -369,7 +407,11 @@ fn measure(values: &[f32], grid: Option<Grid>, measurer: &mut Option<Measurer>) 
         }),
     };
     let [of_block, of_head] = &mut measurer.sums;
-    let statistics = measurer.maps.measure(values, Sums { of_block, of_head });
+    row_of(&measurer.maps.measure(values, Sums { of_block, of_head }), grid, spatial)
+}
+
+fn row_of(statistics: &MapStatistics, grid: Option<Grid>, spatial: usize) -> HeadRow {
+    let statistics = *statistics;
     let shape = StepShape { blocks: 1, heads: 1, spatial, tokens: 1 };
     HeadRow::new(0, shape, &AxisNumbers::default(), grid, &MapMeasure { token: 0, block: 0, head: 0, statistics })
 }

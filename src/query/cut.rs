@@ -32,7 +32,7 @@ impl Default for Bounds {
             bundle_bytes: 256 << 20,
             bundle_folded_bytes: 64 << 20,
             bundle_pieces: 4096,
-            median_bytes: 256 << 20,
+            median_bytes: 512 << 20,
         }
     }
 }
@@ -126,7 +126,8 @@ pub(super) fn in_ranges(portions: &[Cut], groups: usize, median_bytes: usize) ->
     for set in connected(portions, groups) {
         let maps: usize = set.iter().map(|&cut| portions[cut].maps).sum();
         let spatial = set.iter().map(|&cut| portions[cut].portion.spatial).max().unwrap_or(0);
-        let fitting = (median_bytes / (4 * maps.max(1))).max(1);
+        let kept = set.iter().map(|&cut| portions[cut].portion.kept_size()).max().unwrap_or(0);
+        let fitting = (median_bytes / (kept * maps).max(1)).max(1);
         let passes = spatial.div_ceil(fitting).max(1);
         let range = spatial.div_ceil(passes);
         most = most.max(passes as u64);
@@ -149,10 +150,14 @@ pub(super) fn bundles(portions: &[Cut], bounds: &Bounds) -> Vec<Range<usize>> {
     let (mut start, mut bytes, mut folded, mut pieces) = (0, 0, 0, 0);
     let mut groups: BTreeSet<u32> = BTreeSet::new();
     for (number, Cut { portion, groups: own, maps }) in portions.iter().enumerate() {
-        let of_map = portion.positions.len() * size_of::<f64>();
+        let positions = portion.positions.len();
         let holds_all = !portion.reduction.reducer.is_mergeable();
         let more = |groups: &BTreeSet<u32>| {
-            if holds_all { maps * of_map } else { own.difference(groups).count() * of_map }
+            if holds_all {
+                maps * positions * portion.kept_size()
+            } else {
+                own.difference(groups).count() * positions * size_of::<f64>()
+            }
         };
         let is_full = bytes + portion.decoded_bytes() > bounds.bundle_bytes
             || folded + more(&groups) > bounds.bundle_folded_bytes
@@ -302,7 +307,7 @@ mod tests {
         let mut portions = cut_of(&steps(2, |_| 0), &Bounds { portion_bytes: 1, ..bounds });
         portions.extend(cut_of(&steps(1, |_| 1), &bounds));
         assert_eq!(connected(&portions, 2), [vec![0, 1], vec![2]]);
-        let (repeated, passes) = in_ranges(&portions, 2, 4 * 2 * 5);
+        let (repeated, passes) = in_ranges(&portions, 2, 2 * 2 * 5);
         let ranges: Vec<_> =
             repeated.iter().map(|cut| (cut.portion.pieces[0].groups[0], cut.portion.positions.clone())).collect();
         assert_eq!(ranges, [(0, 0..5), (0, 0..5), (0, 5..10), (0, 5..10), (1, 0..10)]);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::answer::{Answer, AnswerKind, Arrange, Maps, Statistics, axes, shape_columns};
+use super::answer::{Answer, AnswerKind, Arrange, Statistics, shape_columns};
 use super::average::{EachMap, MapRows};
 use super::error::{QueryError, few};
 use super::explain::Explain;
@@ -15,7 +15,7 @@ use super::plan::{self, Ending, Plan};
 use super::selection::{SelectedStep, Selection};
 use super::task::Reduction;
 use crate::grid::{Grid, VideoSize, infer_grid};
-use crate::kernel::{FramePlacement, Pooling, resample};
+use crate::kernel::{FramePlacement, Pooling, Resampled};
 use crate::progress::Progress;
 use crate::remedy::{CommandName, OptionName, Remedy};
 use crate::store::{Snapshot, Store, series_of};
@@ -187,23 +187,20 @@ struct Resampling {
 }
 
 impl Resampling {
-    /// The answer with every map resampled, and measured anew.
+    /// The answer with the statistics of every map when it is resampled; the maps themselves are those of
+    /// [`Answer::resampled`].
     fn apply(&self, mut answer: Answer) -> Result<Answer, QueryError> {
         let Self { from, to, placement, pooling } = *self;
-        let old = answer.maps.take().unwrap_or_default();
-        let mut maps = Maps::default();
-        for index in 0..old.maps.len() {
-            let start = maps.values.len();
-            maps.values.extend(resample(old.get(index), from, to, placement, pooling));
-            maps.maps.push((start..maps.values.len(), axes(Some(to), to.spatial())));
-        }
-        let shapes = vec![(0, Some(to), to.spatial()); old.maps.len()];
-        let of: Vec<(&[f32], Option<Grid>)> = (0..maps.maps.len()).map(|index| (maps.get(index), Some(to))).collect();
+        let maps = answer.maps.as_ref();
+        let resampled: Vec<Resampled> = (0..maps.map_or(0, |maps| maps.maps.len()))
+            .map(|index| Resampled::new(maps.map_or(&[], |maps| maps.get(index)), from, to, placement, pooling))
+            .collect();
+        let shapes = vec![(0, Some(to), to.spatial()); resampled.len()];
         let shape = shape_columns(&shapes).into_iter().filter(|column| column.name() != "n");
-        for column in shape.chain(Statistics::measure(&of).columns()?) {
+        for column in shape.chain(Statistics::of_resampled(&resampled).columns()?) {
             answer.table.with_column(column)?;
         }
-        answer.maps = Some(maps);
+        answer.unmade = resampled;
         Ok(answer)
     }
 }

@@ -98,6 +98,11 @@ impl<'a> Merger<'a> {
     /// # Errors
     /// [`QueryError::Unfinished`] if something is missing.
     pub fn finish(self) -> Result<Answer, QueryError> {
+        self.finish_for_writing().map(Answer::resampled)
+    }
+
+    /// The same, of which maps may be yet to be resampled.
+    pub(super) fn finish_for_writing(self) -> Result<Answer, QueryError> {
         let missing = self.missing();
         if missing > 0 {
             return Err(QueryError::Unfinished { missing, all: self.work.portions.len() });

@@ -71,3 +71,5 @@ pub use selection::StepSet;
 pub use tables::{List, Sql, TableName, columns};
 pub use task::{Grain, Partial, Reduction, Task};
 pub use work::Group;
+
+pub(crate) use crate::kernel::Resampled;

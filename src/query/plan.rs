@@ -139,6 +139,11 @@ impl Plan {
     /// # Errors
     /// If an array is damaged, the store has moved on, or the work was stopped.
     pub fn run(&self, progress: &dyn Progress) -> Result<Answer, QueryError> {
+        self.run_for_writing(progress).map(Answer::resampled)
+    }
+
+    /// The same, of which maps may be yet to be resampled.
+    pub(super) fn run_for_writing(&self, progress: &dyn Progress) -> Result<Answer, QueryError> {
         let meter = Meter::new(progress, Unit::Bytes, self.decoded_bytes());
         let mut merger = self.merger();
         let mut number = 0;
@@ -157,7 +162,7 @@ impl Plan {
             }
             merger.hand_on()?;
         }
-        merger.finish()
+        merger.finish_for_writing()
     }
 
     /// What will be done.
@@ -176,6 +181,15 @@ pub(super) fn run(
     progress: &dyn Progress,
 ) -> Result<Answer, QueryError> {
     store.of_one_state(plan)?.0.run(progress)
+}
+
+/// The same, of which maps may be yet to be resampled.
+pub(super) fn run_for_writing(
+    store: &Store,
+    plan: impl FnMut(&Snapshot) -> Result<Plan, QueryError>,
+    progress: &dyn Progress,
+) -> Result<Answer, QueryError> {
+    store.of_one_state(plan)?.0.run_for_writing(progress)
 }
 
 /// Plans a question on one state of a store, and says what would be done.

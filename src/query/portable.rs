@@ -37,6 +37,9 @@ impl Answer {
     /// # Errors
     /// If a column is of a type that Arrow IPC does not have.
     pub fn to_bytes(&self) -> Result<Vec<u8>, QueryError> {
+        if !self.unmade.is_empty() {
+            return self.clone().resampled().to_bytes();
+        }
         let mut table = Vec::new();
         caught(|| IpcWriter::new(&mut table).finish(&mut self.table.clone()))?;
         let differences = self.differences.as_deref().map_or_else(|| Ok(Vec::new()), Self::to_bytes)?;
@@ -101,6 +104,7 @@ impl Answer {
             notes: description.notes,
             read: description.read,
             differences,
+            unmade: Vec::new(),
         })
     }
 }
@@ -171,6 +175,7 @@ mod tests {
             notes: vec![Note::new("a note", "do something")],
             read: ReadCount { chunks: u64::MAX, bytes: 3 },
             differences: None,
+            unmade: Vec::new(),
         }
     }
 

@@ -15,7 +15,7 @@ use super::error::QueryError;
 use super::evolution::Evolution;
 use super::explain::Explain;
 use super::map::SpatialMap;
-use super::plan::Plan;
+use super::plan::{self, Plan};
 use super::tables::{List, Sql};
 use crate::json::Json;
 use crate::progress::Progress;
@@ -165,6 +165,18 @@ impl Question {
             Self::Evolution(evolution) => evolution.run(store, progress),
             Self::Map(map) => map.run(store, progress),
             Self::Compare(compare) => compare.run(store, progress),
+        }
+    }
+
+    /// The same answer for who writes it to a file: maps that are to be resampled are so while they are written, a few
+    /// frames at a time where the format allows it. [`Answer::resampled`] has them all.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_for_writing(&self, store: &Store, progress: &dyn Progress) -> Result<Answer, QueryError> {
+        match self {
+            Self::Map(map) => plan::run_for_writing(store, |snapshot| map.plan(snapshot), progress),
+            other => other.run(store, progress),
         }
     }
 

@@ -195,6 +195,11 @@ impl Portion {
         (self.pieces.len() * self.chunk_bytes()) as u64
     }
 
+    /// Bytes of a value that is kept for a median: of float16 as it is, of others as float32.
+    pub fn kept_size(&self) -> usize {
+        self.dtype.size().min(size_of::<f32>())
+    }
+
     /// Decodes the chunks and folds their maps, in order.
     ///
     /// # Errors

@@ -6,10 +6,13 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use super::many::ValuesMut;
 use super::origin::{Origin, StepsReader, Word};
 use super::{Over, SourceError};
+use crate::dtype::Dtype;
 use crate::dump::{
-    Dump, DumpError, ReadOptions, Series, StepFiles, StepMetadata, StepReader, Video, read_step_metadata, read_summary,
+    Dump, DumpError, FileFormat, ReadOptions, Series, StepFiles, StepMetadata, StepPeek, StepReader, Video,
+    read_step_metadata, read_summary,
 };
 use crate::grid::Grid;
 use crate::json::{Json, Object};
@@ -141,9 +144,29 @@ impl<'a> DumpedSteps<'a> {
 
 impl StepsReader for DumpedSteps<'_> {
     fn read(&mut self, place: usize, visit: &mut dyn FnMut(Values<'_>, StepShape)) -> Result<(), SourceError> {
-        let step = self.reader.read(&self.series.steps[place], &self.series.split)?;
-        visit(step.array.values, step.array.shape);
+        let array = self.reader.read_array(&self.series.steps[place], &self.series.split)?;
+        visit(array.values, array.shape);
         Ok(())
+    }
+
+    fn outline(&self, places: &[usize]) -> Result<Option<(StepShape, Dtype)>, SourceError> {
+        let Some(&first) = places.first() else { return Ok(None) };
+        let is_plain = |&place: &usize| match &self.series.steps[place].parts[..] {
+            [only] if !only.is_part() && only.format == FileFormat::Npy => Some(only.tensor.bytes),
+            _ => None,
+        };
+        let Some(fewest) = places.iter().map(is_plain).min().flatten() else { return Ok(None) };
+        let Some(StepPeek { shape, dtype }) = self.reader.peek(&self.series.steps[first], &self.series.split)? else {
+            return Ok(None);
+        };
+        let bytes = (shape.len() as u64).saturating_mul(dtype.stored().size() as u64);
+        Ok((bytes <= fewest).then(|| (shape, dtype.stored())))
+    }
+
+    fn read_into(&self, place: usize, shape: StepShape, target: ValuesMut<'_>) -> Result<bool, SourceError> {
+        let [file] = &self.series.steps[place].parts[..] else { return Ok(false) };
+        let (dtype, target) = target.bytes();
+        Ok(self.reader.read_into(file, shape, dtype, target)?)
     }
 
     fn another(&self) -> Box<dyn StepsReader + '_> {

@@ -11,28 +11,75 @@ use crate::progress::Meter;
 use crate::shape::StepShape;
 use crate::values::{Values, with_values};
 
-/// Steps after the first, which are to stack behind it.
-pub(super) struct Rest<'a> {
+/// Memory for values, of whichever type.
+#[derive(Debug)]
+pub enum ValuesMut<'a> {
+    /// binary16.
+    Float16(&'a mut [f16]),
+    /// binary32.
+    Float32(&'a mut [f32]),
+    /// binary64.
+    Float64(&'a mut [f64]),
+}
+
+impl<'a> ValuesMut<'a> {
+    /// Their number, and their type.
+    pub(super) const fn outline(&self) -> (usize, Dtype) {
+        match self {
+            Self::Float16(target) => (target.len(), Dtype::Float16),
+            Self::Float32(target) => (target.len(), Dtype::Float32),
+            Self::Float64(target) => (target.len(), Dtype::Float64),
+        }
+    }
+
+    /// Their type, and the memory as bytes.
+    pub(super) fn bytes(self) -> (Dtype, &'a mut [u8]) {
+        match self {
+            Self::Float16(target) => (Dtype::Float16, bytemuck::cast_slice_mut(target)),
+            Self::Float32(target) => (Dtype::Float32, bytemuck::cast_slice_mut(target)),
+            Self::Float64(target) => (Dtype::Float64, bytemuck::cast_slice_mut(target)),
+        }
+    }
+}
+
+/// Steps that are to stack.
+pub(super) struct Steps<'a> {
     pub reader: &'a dyn StepsReader,
-    /// Of all steps, with the first.
     pub numbers: &'a [i32],
     pub places: &'a [usize],
-    /// The shape of the first step.
+    /// Of each step.
     pub shape: StepShape,
     pub all: &'a Meter<'a>,
 }
 
-impl Rest<'_> {
-    pub fn stack<T: Stacked>(&self, first: &[T]) -> Result<Vec<T>, SourceError> {
-        let len = self.shape.len();
-        let mut stack = bytemuck::zeroed_vec(len * self.places.len());
-        let (head, rest) = stack.split_at_mut(len);
+impl Steps<'_> {
+    /// All steps, of which the first was read already.
+    pub fn behind<T: Stacked>(&self, first: &[T]) -> Result<Vec<T>, SourceError> {
+        let mut stack = bytemuck::zeroed_vec(self.shape.len() * self.places.len());
+        let (head, rest) = stack.split_at_mut(self.shape.len());
         head.copy_from_slice(first);
-        let steps = rest.par_chunks_mut(len).zip(self.numbers.par_iter().zip(self.places).skip(1));
+        self.read(1, rest)?;
+        Ok(stack)
+    }
+
+    /// All steps.
+    pub fn stacked<T: Stacked>(&self) -> Result<Vec<T>, SourceError> {
+        let mut stack = bytemuck::zeroed_vec(self.shape.len() * self.places.len());
+        self.read(0, &mut stack)?;
+        Ok(stack)
+    }
+
+    /// Those from the one with number `first` on, into memory for so many.
+    pub fn read<T: Stacked>(&self, first: usize, target: &mut [T]) -> Result<(), SourceError> {
+        let steps = target.par_chunks_mut(self.shape.len().max(1));
+        let steps = steps.zip(self.numbers.par_iter().zip(self.places).skip(first));
         steps
             .map_init(
                 || self.reader.another(),
                 |reader, (target, (&step, &place))| {
+                    if reader.read_into(place, self.shape, T::memory(target))? {
+                        return Ok(self.all.add(1)?);
+                    }
                     read(&mut **reader, place, |values, shape| {
                         match T::of(&values).filter(|_| shape == self.shape) {
                             Some(values) => {
@@ -49,8 +96,7 @@ impl Rest<'_> {
                     Ok(self.all.add(1)?)
                 },
             )
-            .collect::<Result<(), SourceError>>()?;
-        Ok(stack)
+            .collect::<Result<(), SourceError>>()
     }
 }
 
@@ -58,6 +104,7 @@ impl Rest<'_> {
 pub(super) trait Stacked: bytemuck::Pod + Send + Sync {
     const DTYPE: Dtype;
     fn of<'a>(values: &'a Values<'_>) -> Option<&'a [Self]>;
+    fn memory(target: &mut [Self]) -> ValuesMut<'_>;
 }
 
 macro_rules! stacked {
@@ -69,6 +116,10 @@ macro_rules! stacked {
                     Values::$variant(values) => Some(values),
                     _ => None,
                 }
+            }
+
+            fn memory(target: &mut [Self]) -> ValuesMut<'_> {
+                ValuesMut::$variant(target)
             }
         }
     };

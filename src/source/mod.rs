@@ -16,9 +16,11 @@ use rayon::prelude::*;
 pub use array::Array;
 use dumped::Dumped;
 pub use error::SourceError;
-use many::{Folded, Rest};
+pub use many::ValuesMut;
+use many::{Folded, Steps};
 use origin::{Origin, Word, read};
 
+use crate::dtype::Dtype;
 use crate::dump::{Dump, DumpError, Problem, ReadOptions, composed};
 use crate::grid::Grid;
 use crate::json::Object;
@@ -186,21 +188,79 @@ impl Source {
         let (numbers, places) = places_of(&*word, steps)?;
         let all = Meter::new(progress, Unit::Steps, places.len() as u64);
         if let Some((shape, values)) = word.load(&places, &all)? {
-            let [blocks, heads, spatial, tokens] = shape.axes();
-            return Ok(Stack { shape: [places.len(), blocks, heads, spatial, tokens], values });
+            return Ok(Stack { shape: stacked_axes(places.len(), shape), values });
         }
         let mut reader = word.reader(Over::default())?;
-        let (first, shape) = read(&mut *reader, places[0], |values, shape| (values.into_owned(), shape))?;
-        all.add(1)?;
-        let rest = Rest { reader: &*reader, numbers: &numbers, places: &places, shape, all: &all };
-        let values = match first {
-            first if places.len() == 1 => first,
-            Values::Float16(first) => Values::Float16(rest.stack(&first)?.into()),
-            Values::Float32(first) => Values::Float32(rest.stack(&first)?.into()),
-            Values::Float64(first) => Values::Float64(rest.stack(&first)?.into()),
+        let steps = |reader, shape| Steps { reader, numbers: &numbers, places: &places, shape, all: &all };
+        let (values, shape) = if let Some((shape, dtype)) = reader.outline(&places)? {
+            let steps = steps(&*reader, shape);
+            let values = match dtype {
+                Dtype::Float16 => Values::Float16(steps.stacked()?.into()),
+                Dtype::Float32 => Values::Float32(steps.stacked()?.into()),
+                Dtype::Float64 => Values::Float64(steps.stacked()?.into()),
+            };
+            (values, shape)
+        } else {
+            let (first, shape) = read(&mut *reader, places[0], |values, shape| (values.into_owned(), shape))?;
+            all.add(1)?;
+            let steps = steps(&*reader, shape);
+            let values = match first {
+                first if places.len() == 1 => first,
+                Values::Float16(first) => Values::Float16(steps.behind(&first)?.into()),
+                Values::Float32(first) => Values::Float32(steps.behind(&first)?.into()),
+                Values::Float64(first) => Values::Float64(steps.behind(&first)?.into()),
+            };
+            (values, shape)
         };
-        let [blocks, heads, spatial, tokens] = shape.axes();
-        Ok(Stack { shape: [places.len(), blocks, heads, spatial, tokens], values })
+        Ok(Stack { shape: stacked_axes(places.len(), shape), values })
+    }
+
+    /// Shape and type of what [`load`](Self::load) gives, if it is known without reading steps that it takes as much
+    /// memory as their files do: of plain npy files. Then [`load_into`](Self::load_into) reads it to anywhere.
+    ///
+    /// # Errors
+    /// If something is not there, or the first file is damaged.
+    pub fn outline(
+        &self,
+        video: &str,
+        token: &str,
+        steps: Option<&[i32]>,
+    ) -> Result<Option<([usize; 5], Dtype)>, SourceError> {
+        let word = self.word(video, token)?;
+        let (_, places) = places_of(&*word, steps)?;
+        let outline = word.reader(Over::default())?.outline(&places)?;
+        Ok(outline.map(|(shape, dtype)| (stacked_axes(places.len(), shape), dtype)))
+    }
+
+    /// What [`load`](Self::load) gives, into memory for it: files are read straight to where they belong.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), and if it is another shape or type than that of the memory.
+    pub fn load_into(
+        &self,
+        video: &str,
+        token: &str,
+        steps: Option<&[i32]>,
+        target: ValuesMut<'_>,
+        progress: &dyn Progress,
+    ) -> Result<(), SourceError> {
+        let word = self.word(video, token)?;
+        let (numbers, places) = places_of(&*word, steps)?;
+        let reader = word.reader(Over::default())?;
+        let all = Meter::new(progress, Unit::Steps, places.len() as u64);
+        let (len, dtype) = target.outline();
+        let outline = reader.outline(&places)?;
+        let Some((shape, _)) = outline.filter(|(shape, own)| *own == dtype && shape.len() * places.len() == len) else {
+            let found = outline.map_or_else(|| "packed".to_owned(), |(shape, dtype)| format!("{dtype} {shape}"));
+            let first = format!("memory for {len} values of {dtype}");
+            return Err(SourceError::Mixed { step: numbers[0], found, first_step: numbers[0], first });
+        };
+        let steps = Steps { reader: &*reader, numbers: &numbers, places: &places, shape, all: &all };
+        match target {
+            ValuesMut::Float16(target) => steps.read(0, target),
+            ValuesMut::Float32(target) => steps.read(0, target),
+            ValuesMut::Float64(target) => steps.read(0, target),
+        }
     }
 
     /// The mean of some steps (`None`: all) over steps, blocks and heads as asked, float32. Sums accumulate in float64.
@@ -276,6 +336,12 @@ impl Source {
     }
 }
 
+/// The axes of so many steps of a shape.
+fn stacked_axes(steps: usize, shape: StepShape) -> [usize; 5] {
+    let [blocks, heads, spatial, tokens] = shape.axes();
+    [steps, blocks, heads, spatial, tokens]
+}
+
 /// Where a step is among those of a word.
 fn place_of(word: &dyn Word, step: i32) -> Result<usize, SourceError> {
     let steps = word.steps();
@@ -341,6 +407,7 @@ mod tests {
                 for token in &dump.tokens(video).unwrap() {
                     let of = |source: &Source| source.load(video, token, None, &Silent).unwrap();
                     assert_eq!(of(&dump), of(&store));
+                    assert_eq!(dump.outline(video, token, None).unwrap(), None);
                     assert_eq!(dump.grid(video, token).unwrap(), store.grid(video, token).unwrap());
                     let step = dump.steps(video, token).unwrap()[0];
                     let metadata = |source: &Source| source.metadata(video, token, step).unwrap();
@@ -356,6 +423,61 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Steps of a word as npy files, `[1, 2, 3, 1]`, each with what its header says of type and order.
+    fn npy_dump(dir: &Path, files: &[(&str, &str, Vec<u8>)]) {
+        let dir = dir.join("attention_maps/prompt_000_vid001/token_w");
+        std::fs::create_dir_all(&dir).unwrap();
+        for (step, (descr, fortran, values)) in files.iter().enumerate() {
+            let header = format!("{{'descr': '{descr}', 'fortran_order': {fortran}, 'shape': (1, 2, 3, 1), }}\n");
+            let len = u16::try_from(header.len()).unwrap().to_le_bytes();
+            let file = [b"\x93NUMPY\x01\x00".as_slice(), &len, header.as_bytes(), values].concat();
+            std::fs::write(dir.join(format!("step_{step:03}.npy")), file).unwrap();
+            std::fs::write(dir.join(format!("step_{step:03}_metadata.json")), r#"{"attention_shape": [1, 2, 3, 1]}"#)
+                .unwrap();
+        }
+    }
+
+    #[test]
+    fn plain_files_are_read_straight_to_where_they_are_wanted_and_others_too() {
+        let values = |step: u8| -> Vec<f32> { (0..6).map(|place| f32::from(step * 10 + place)).collect() };
+        let little = |values: Vec<f32>| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+        let transposed = |values: Vec<f32>| [0, 3, 1, 4, 2, 5].map(|place| values[place]).to_vec();
+        let big = |values: Vec<f32>| values.iter().flat_map(|value| value.to_be_bytes()).collect::<Vec<u8>>();
+        let dir = tempfile::tempdir().unwrap();
+        npy_dump(
+            dir.path(),
+            &[
+                ("<f4", "False", little(values(0))),
+                (">f4", "False", big(values(1))),
+                ("<f4", "True", little(transposed(values(2)))),
+                ("<f4", "False", little(values(3))),
+                ("<f2", "False", vec![0; 12]),
+            ],
+        );
+        let dump = Source::open(dir.path(), ReadOptions::default()).unwrap();
+        let video = dump.videos().unwrap().remove(0);
+        let expected = [values(3), values(1), values(2), values(0)].concat();
+        let chosen = Some([3, 1, 2, 0].as_slice());
+        let loaded = dump.load(&video, "w", chosen, &Silent).unwrap();
+        assert_eq!(loaded, Stack { shape: [4, 1, 2, 3, 1], values: Values::Float32(expected.clone().into()) });
+        assert_eq!(dump.outline(&video, "w", chosen).unwrap(), Some(([4, 1, 2, 3, 1], Dtype::Float32)));
+        let mut target = vec![0.0; 24];
+        dump.load_into(&video, "w", chosen, ValuesMut::Float32(&mut target), &Silent).unwrap();
+        assert_eq!(target, expected);
+        let into = |steps: Option<&[i32]>, target: ValuesMut<'_>| {
+            dump.load_into(&video, "w", steps, target, &Silent).unwrap_err().to_string()
+        };
+        assert!(into(chosen, ValuesMut::Float32(&mut target[1..])).contains("memory for 23 values"));
+        assert!(into(chosen, ValuesMut::Float64(&mut [0.0; 24])).contains("memory for 24 values of float64"));
+        let mixed = dump.load(&video, "w", None, &Silent).unwrap_err().to_string();
+        assert!(mixed.contains("step 4 is float16") && mixed.contains("step 0 is float32"), "{mixed}");
+        // What has changed since it was found.
+        let path = dir.path().join("attention_maps/prompt_000_vid001/token_w/step_003.npy");
+        let file = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &file[..file.len() - 4]).unwrap();
+        assert!(dump.load(&video, "w", chosen, &Silent).unwrap_err().to_string().contains("step_003.npy"));
     }
 
     #[test]

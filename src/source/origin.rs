@@ -3,7 +3,9 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use super::many::ValuesMut;
 use super::{Over, SourceError};
+use crate::dtype::Dtype;
 use crate::dump::DumpError;
 use crate::grid::Grid;
 use crate::json::Object;
@@ -59,6 +61,18 @@ pub(super) trait StepsReader: Send + Sync {
     /// Reads the step at a place. `visit` gets its values and their shape, with size 1 along the axes that a mean at
     /// hand is over.
     fn read(&mut self, place: usize, visit: &mut dyn FnMut(Values<'_>, StepShape)) -> Result<(), SourceError>;
+
+    /// Shape and type of the steps at some places, if it is known without reading them that they take as much memory
+    /// as their files do.
+    fn outline(&self, _places: &[usize]) -> Result<Option<(StepShape, Dtype)>, SourceError> {
+        Ok(None)
+    }
+
+    /// Reads the step at a place straight to where it is wanted. Returns whether it did: if not, it is not of this
+    /// shape and type, or does not lie in a file as it does in memory.
+    fn read_into(&self, _place: usize, _shape: StepShape, _target: ValuesMut<'_>) -> Result<bool, SourceError> {
+        Ok(false)
+    }
 
     /// Another one for the same steps, with buffers of its own.
     fn another(&self) -> Box<dyn StepsReader + '_>;

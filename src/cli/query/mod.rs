@@ -113,7 +113,7 @@ fn answer(asked: &dyn Ask, store: &Store, global: &Global) -> Result<(), Failure
         return target.explain(&question.explain(store)?);
     }
     let bar = Bar::of_bytes("query", global.quiet).from(WORTH_A_BAR);
-    let answer = question.run(store, &bar)?;
+    let answer = question.run_for_writing(store, &bar)?;
     bar.finish();
     asked.write(answer, &target, global)
 }
