@@ -12,7 +12,7 @@ use crate::grid::Grid;
 use crate::ingest::Quarantined;
 use crate::progress::{Cancelled, Progress};
 use crate::shape::{AxisNumbers, StepShape};
-use crate::store::{Snapshot, StepRow, Store, StoreError};
+use crate::store::{ArraysRecord, Snapshot, StepRow, Store, StoreError, VideoRecord};
 
 /// What is in a store or a dump.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -111,9 +111,9 @@ impl Contents {
         let (index, snapshot) = store.of_one_state(Snapshot::read_index)?;
         let problems = Mutex::new(Vec::new());
         // What of a word cannot be read is no reason to say nothing of the others.
-        let described = |rows: &[StepRow]| {
+        let described = |record: &VideoRecord, rows: &[StepRow]| {
             let first = rows.first()?;
-            let series = stored_series(&snapshot, first, rows);
+            let series = stored_series(&snapshot, record, first, rows);
             let failed = |error: StoreError| Quarantined {
                 path: store.place().join(first.series_path()),
                 error: error.to_string(),
@@ -129,7 +129,7 @@ impl Contents {
             }),
             seed: video.rows.first().and_then(|row| row.seed),
             has_summary: video.record.summary.is_some(),
-            tokens: video.series().filter_map(described).collect(),
+            tokens: video.series().filter_map(|rows| described(&video.record, rows)).collect(),
         })?;
         let mut contents = Self {
             path: store.place(),
@@ -142,7 +142,7 @@ impl Contents {
         };
         contents.add_up();
         contents.bytes.index = snapshot.index_bytes()?;
-        contents.bytes.unreferenced = store.garbage()?.iter().map(|garbage| garbage.bytes).sum();
+        contents.bytes.unreferenced = store.garbage_beside(&index)?.iter().map(|garbage| garbage.bytes).sum();
         let left_out = store.left_out().into_iter().map(|(path, error)| Quarantined { path, error, remedy: None });
         contents.problems = left_out.chain(problems.into_inner().unwrap_or_else(PoisonError::into_inner)).collect();
         contents.problems.sort_by(|a, b| a.path.cmp(&b.path));
@@ -198,11 +198,17 @@ fn of_each<T: Sync, U: Send>(
     each.collect()
 }
 
-fn stored_series(snapshot: &Snapshot, first: &StepRow, rows: &[StepRow]) -> Result<SeriesContents, StoreError> {
+fn stored_series(
+    snapshot: &Snapshot,
+    record: &VideoRecord,
+    first: &StepRow,
+    rows: &[StepRow],
+) -> Result<SeriesContents, StoreError> {
     let element = first.dtype.size();
-    let generation = snapshot.generation(first.series_path())?;
-    let (stored, rollups) = generation.bytes()?;
-    let mut attributes = generation.attributes()?;
+    let ArraysRecord { attention: stored, rollups, lossy } = match record.arrays.get(&first.token) {
+        Some(arrays) => arrays.clone(),
+        None => snapshot.generation(first.series_path())?.arrays()?,
+    };
     Ok(SeriesContents {
         token: first.token.clone(),
         weight: first.weight,
@@ -212,7 +218,7 @@ fn stored_series(snapshot: &Snapshot, first: &StepRow, rows: &[StepRow]) -> Resu
         numbers: first.numbers.clone(),
         grid: first.grid,
         dtype: Some(first.dtype.name().to_owned()),
-        lossy: attributes.get_mut("lossy").map(serde_json::Value::take).unwrap_or_default(),
+        lossy,
         bytes: Bytes { raw: (first.shape.len() * element * rows.len()) as u64, stored, rollups, ..Bytes::default() },
         aggregates: 0,
     })

@@ -15,8 +15,8 @@ use super::series::SeriesTarget;
 use super::task::{Fragment, no_heads};
 use crate::json::{Json, Object};
 use crate::store::{
-    Coordinates, Heads, MetadataPatch, Recipe, StagedCommit, StepRow, Store, StoreError, TextRow, VideoIndex,
-    VideoRecord, heads_schema, text_after, text_batch,
+    ArraysRecord, Coordinates, Heads, MetadataPatch, Recipe, StagedCommit, StepRow, Store, StoreError, TextRow,
+    VideoIndex, VideoRecord, heads_schema, text_after, text_batch,
 };
 
 /// What ends the work on a video: what was begun in vain is removed, and what was written is committed.
@@ -246,6 +246,7 @@ pub(super) struct WrittenSeries {
     heads: RecordBatch,
     metadata: BTreeMap<i32, MetadataPatch>,
     documents: BTreeMap<String, String>,
+    arrays: ArraysRecord,
 }
 
 impl WrittenSeries {
@@ -280,8 +281,12 @@ impl WrittenSeries {
             attributes["source_arrays"] = json!(target.source_arrays);
         }
         let generation = store.generation_at(&target.path)?;
+        let lossy = attributes.get("lossy").cloned().unwrap_or_default();
         let documents = generation.write_documents(&target.layout, attributes, &coordinates)?;
-        Ok(Self { token: target.token.clone(), recipe: target.recipe.clone(), rows, heads, metadata, documents })
+        let (attention, rollups) = generation.bytes()?;
+        let arrays = ArraysRecord { attention, rollups, lossy };
+        let (token, recipe) = (target.token.clone(), target.recipe.clone());
+        Ok(Self { token, recipe, rows, heads, metadata, documents, arrays })
     }
 }
 
@@ -313,6 +318,7 @@ pub(super) fn stage_video(
         );
         record.metadata.extend(previous.metadata.get(token).map(|patches| (token.clone(), patches.clone())));
         record.recipe.extend(previous.recipe.get(token).map(|recipe| (token.clone(), recipe.clone())));
+        record.arrays.extend(previous.arrays.get(token).map(|arrays| (token.clone(), arrays.clone())));
         heads.extend(old_heads.get(token).map(|batch| (token.clone(), batch.clone())));
         rows.extend_from_slice(series);
     }
@@ -322,6 +328,7 @@ pub(super) fn stage_video(
         }
         record.documents.extend(series.documents);
         record.recipe.insert(series.token.clone(), series.recipe);
+        record.arrays.insert(series.token.clone(), series.arrays);
         heads.insert(series.token, series.heads);
         rows.extend(series.rows);
     }

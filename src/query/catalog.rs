@@ -1,5 +1,6 @@
 //! The tables of a store as lazy frames.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 
 use polars::prelude::{DataType, Expr, LazyFrame, NULL, PlSmallStr, SchemaRef, col, lit, when};
@@ -43,6 +44,14 @@ pub(super) struct Catalog {
 }
 
 impl Catalog {
+    /// Finds the parts of these videos; if there are none of them, or no video is named, those of all.
+    pub fn of(snapshot: &Snapshot, videos: &BTreeSet<String>) -> Result<Self, QueryError> {
+        match snapshot.parts_of(videos)? {
+            parts if parts.is_empty() => Self::open(snapshot),
+            parts => Ok(Self { parts: parts.into(), snapshot: snapshot.clone() }),
+        }
+    }
+
     /// Finds the parts.
     pub fn open(snapshot: &Snapshot) -> Result<Self, QueryError> {
         Ok(Self { parts: snapshot.parts()?, snapshot: snapshot.clone() })

@@ -91,12 +91,16 @@ impl Filter {
     pub(super) fn conditions(&self) -> Result<Conditions, QueryError> {
         let mut conditions = self.condition.as_deref().map_or_else(|| Ok(Vec::new()), parsed)?;
         conditions.extend(self.names().map(|(column, name)| {
-            let spellings = BTreeSet::from([name.to_owned(), name.nfc().collect(), name.nfd().collect()]);
-            let is_one = spellings.into_iter().map(|spelling| col(column).eq(lit(spelling))).reduce(Expr::or);
+            let is_one = spellings(name).into_iter().map(|spelling| col(column).eq(lit(spelling))).reduce(Expr::or);
             Condition::new(is_one.unwrap_or_else(|| lit(false)))
         }));
         conditions.extend(self.numbers().map(|(column, number)| Condition::new(col(column).eq(lit(number)))));
         Ok(Conditions(conditions))
+    }
+
+    /// The videos that it is about, if it names one: each spelling of its id.
+    pub(super) fn videos(&self) -> BTreeSet<String> {
+        self.video.as_deref().map(spellings).unwrap_or_default()
     }
 
     /// All that it asks, as SQL; `None`: nothing.
@@ -134,6 +138,11 @@ impl Filter {
         };
         Some(format!("`{name}` is taken for one name; a condition selects several: {several}"))
     }
+}
+
+/// A name, however its characters are composed.
+fn spellings(name: &str) -> BTreeSet<String> {
+    BTreeSet::from([name.to_owned(), name.nfc().collect(), name.nfd().collect()])
 }
 
 impl Conditions {

@@ -100,7 +100,7 @@ impl Selection {
     /// If the tables cannot be read, or nothing is selected.
     pub fn find(snapshot: &Snapshot, filter: &Filter) -> Result<Self, QueryError> {
         let conditions = filter.conditions()?;
-        let catalog = Catalog::open(snapshot)?;
+        let catalog = Catalog::of(snapshot, &filter.videos())?;
         let mut columns: Vec<&str> = COLUMNS.to_vec();
         for name in conditions.steps_columns() {
             if !columns.contains(&name) {
@@ -118,7 +118,7 @@ impl Selection {
         }
         if selected.is_empty() {
             let condition = filter.text();
-            let hints = filter.several_hint().into_iter().chain([whats_there(&catalog)?]);
+            let hints = filter.several_hint().into_iter().chain([whats_there(&Catalog::open(snapshot)?)?]);
             return Err(QueryError::NothingSelected { condition, remedy: hints.collect::<Vec<_>>().join("; ").into() });
         }
         Ok(Self { steps: selected })

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use super::storage::{Entry, EntryKind, Lock, join, split};
-use super::{Snapshot, Store, StoreError, layout, part};
+use super::{Snapshot, Store, StoreError, VideoIndex, layout, part};
 use crate::progress::{Meter, Progress, Unit};
 
 /// Something in a store that no commit names.
@@ -22,7 +22,13 @@ impl Store {
     /// # Errors
     /// If the store cannot be read.
     pub fn garbage(&self) -> Result<Vec<Garbage>, StoreError> {
-        Ok(self.unnamed()?.into_iter().map(|(_, garbage)| garbage).collect())
+        let (index, _) = self.of_one_state(Snapshot::read_index)?;
+        self.garbage_beside(&index)
+    }
+
+    /// The same where the committed videos are known.
+    pub(crate) fn garbage_beside(&self, index: &[VideoIndex]) -> Result<Vec<Garbage>, StoreError> {
+        Ok(self.unnamed(index)?.into_iter().map(|(_, garbage)| garbage).collect())
     }
 
     /// Removes what no commit names; first finishes commits that were interrupted. Returns what was removed. The
@@ -38,7 +44,8 @@ impl Store {
                 self.mend(&staged.record.video_id)?;
             }
         }
-        let unnamed = self.unnamed()?;
+        let (index, _) = self.of_one_state(Snapshot::read_index)?;
+        let unnamed = self.unnamed(&index)?;
         let meter = Meter::new(progress, Unit::Bytes, unnamed.iter().map(|(_, garbage)| garbage.bytes).sum());
         for (key, garbage) in &unnamed {
             meter.check()?;
@@ -49,8 +56,7 @@ impl Store {
     }
 
     /// What no commit names, with its key, sorted by path.
-    fn unnamed(&self) -> Result<Vec<(String, Garbage)>, StoreError> {
-        let (index, _) = self.of_one_state(Snapshot::read_index)?;
+    fn unnamed(&self, index: &[VideoIndex]) -> Result<Vec<(String, Garbage)>, StoreError> {
         let named: HashSet<&str> =
             index.iter().flat_map(|video| &video.rows).map(super::StepRow::series_path).collect();
         let read: HashSet<String> = index.iter().map(|video| self.video_key(&video.record.video_id)).collect();

@@ -11,7 +11,7 @@ use super::codec::crc32c;
 use super::series::{Coordinate, array_document, chunk_key, group_document, to_text};
 use super::shard::{ShardWriter, shard_index};
 use super::storage::{Storage, join};
-use super::{ArrayKind, Coordinates, SeriesLayout, StoreError, document_hash, layout};
+use super::{ArrayKind, ArraysRecord, Coordinates, SeriesLayout, StoreError, document_hash, layout};
 
 /// What the attributes of a word of few steps tell.
 const COORDINATES: &str = "coordinates";
@@ -143,6 +143,13 @@ impl Generation {
             serde_json::from_slice(&self.storage.get(&key)?).map_err(|error| damaged(error.to_string()))?;
         let attributes = document.pointer_mut("/attributes/attnkit").map(Value::take);
         attributes.ok_or_else(|| damaged("no attributes of attnkit".into()))
+    }
+
+    /// What a record tells of it.
+    pub(crate) fn arrays(&self) -> Result<ArraysRecord, StoreError> {
+        let (attention, rollups) = self.bytes()?;
+        let lossy = self.attributes()?.get_mut("lossy").map(Value::take).unwrap_or_default();
+        Ok(ArraysRecord { attention, rollups, lossy })
     }
 
     /// Bytes of its `attention`, and of its rollups.

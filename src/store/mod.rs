@@ -58,7 +58,7 @@ pub use gc::Garbage;
 pub use generation::Generation;
 pub(crate) use layout::{new_generation, series as series_path};
 pub use names::{decode_name, encode_name};
-pub use part::{Heads, MetadataPatch, Recipe, VideoIndex, VideoRecord};
+pub use part::{ArraysRecord, Heads, MetadataPatch, Recipe, VideoIndex, VideoRecord};
 pub(crate) use series::Coordinates;
 pub use series::{ArrayKind, Codec, Rollups, SeriesLayout};
 pub(crate) use shard::ShardWriter;

@@ -59,9 +59,23 @@ pub struct VideoRecord {
     pub documents: BTreeMap<String, String>,
     /// By token: the settings it was ingested with.
     pub recipe: BTreeMap<String, Recipe>,
+    /// By token: its arrays, for those who only look.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub arrays: BTreeMap<String, ArraysRecord>,
     /// Whether it has rows of `text`, in a part beside.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub has_text: bool,
+}
+
+/// What is known of a word's arrays without looking at them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArraysRecord {
+    /// Bytes of the files of `attention`.
+    pub attention: u64,
+    /// Bytes of the files of its rollups.
+    pub rollups: u64,
+    /// What was lost, as the attributes of its group have it.
+    pub lossy: Value,
 }
 
 /// The settings that determine what is stored of a word.
@@ -312,10 +326,20 @@ fn check_bytes(bytes: &[u8]) -> Result<(), &'static str> {
     if found == expected.as_bytes() { Ok(()) } else { Err("its checksum is not that of its contents") }
 }
 
+/// Reads a `steps` part, once its checksum is found right.
+pub(super) fn read_sound_steps_part(storage: &dyn Storage, key: &str) -> Result<VideoIndex, StoreError> {
+    let (path, bytes) = (&*storage.place(key), storage.get(key)?);
+    check_bytes(&bytes).map_err(|found| StoreError::damaged(path, found))?;
+    steps_of_bytes(path, bytes)
+}
+
 /// Reads a `steps` part.
 pub(super) fn read_steps_part(storage: &dyn Storage, key: &str) -> Result<VideoIndex, StoreError> {
-    let path = &*storage.place(key);
-    let (batches, keys) = read_part(path, storage.get(key)?)?;
+    steps_of_bytes(&storage.place(key), storage.get(key)?)
+}
+
+fn steps_of_bytes(path: &Path, bytes: Bytes) -> Result<VideoIndex, StoreError> {
+    let (batches, keys) = read_part(path, bytes)?;
     let generation = keys.get(GENERATION_KEY).cloned().ok_or_else(|| StoreError::damaged(path, NO_GENERATION))?;
     let record = keys.get(VIDEO_KEY).ok_or_else(|| StoreError::damaged(path, "it names no video"))?;
     let record: VideoRecord = serde_json::from_str(record).map_err(|error| StoreError::damaged(path, error))?;

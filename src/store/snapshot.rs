@@ -1,6 +1,8 @@
 //! One consistent state of a store, for whoever reads: the commits that it has seen stay the ones it is about. It never
 //! writes. What is gone since, because a video was committed anew, is [`StoreError::MovedOn`], never a hole.
 
+#[cfg(feature = "query")]
+use std::collections::BTreeSet;
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -10,7 +12,7 @@ use rayon::prelude::*;
 
 use super::part::{self, Heads, VideoIndex};
 use super::sound::lock;
-use super::storage::{Storage, join};
+use super::storage::{Entry, Storage, join};
 use super::{ArrayKind, Generation, NOT_A_PART, PartFiles, Store, StoreError, StoredArray, UNFINISHED, layout};
 use crate::dtype::Dtype;
 use crate::dump::composed;
@@ -126,12 +128,24 @@ impl Snapshot {
     /// # Errors
     /// If the index cannot be read, or the store has moved on.
     pub fn read_index(&self) -> Result<Vec<VideoIndex>, StoreError> {
-        let parts = self.parts()?;
-        let read = parts.par_iter().filter_map(|part| {
-            let video = self.read_steps(&part.key).map_err(|error| self.if_gone(&part.key, error));
-            self.store.known.note(self.storage(), &part.key, video).transpose()
-        });
-        let mut index: Vec<VideoIndex> = read.collect::<Result<_, _>>()?;
+        let known_parts = self.pinned().parts.clone();
+        let mut index: Vec<VideoIndex> = if let Some(parts) = known_parts {
+            let read = parts.par_iter().filter_map(|part| {
+                let video = self.read_steps(&part.key).map_err(|error| self.if_gone(&part.key, error));
+                self.store.known.note(self.storage(), &part.key, video).transpose()
+            });
+            read.collect::<Result<_, _>>()?
+        } else {
+            // Each part is opened once: what is checked is what is read.
+            let mut read = self.sound_parts(
+                |storage, key, _| part::read_sound_steps_part(storage, key),
+                |video| (video.generation.clone(), Some(video.record.video_id.clone())),
+            )?;
+            read.sort_by(|(a, _), (b, _)| a.key.cmp(&b.key));
+            let (parts, videos): (Vec<Part>, Vec<VideoIndex>) = read.into_iter().unzip();
+            self.pin_parts(parts.into())?;
+            videos
+        };
         index.sort_by(|a, b| a.record.video_id.cmp(&b.record.video_id));
         Ok(index)
     }
@@ -175,6 +189,44 @@ impl Snapshot {
         if let Some(parts) = &self.pinned().parts {
             return Ok(parts.clone());
         }
+        let known = &self.store.known;
+        let checked = self.sound_parts(
+            |storage, key, entry| known.check(storage, key, entry),
+            |footer| (footer.generation.clone(), footer.video_id.clone()),
+        )?;
+        self.pin_parts(checked.into_iter().map(|(part, _)| part).collect())
+    }
+
+    /// The parts of these videos that are sound; of those that there are.
+    ///
+    /// # Errors
+    /// If they cannot be looked for, or the store has moved on.
+    #[cfg(feature = "query")]
+    pub(crate) fn parts_of(&self, videos: &BTreeSet<String>) -> Result<Vec<Part>, StoreError> {
+        let mut parts = Vec::new();
+        for key in videos.iter().map(|video| self.store.steps_key(video)).collect::<BTreeSet<_>>() {
+            let Some(entry) = self.storage().entry(&key)? else { continue };
+            let footer = self.store.known.check(self.storage(), &key, &entry);
+            let is_its_own =
+                |footer: &part::PartFooter| footer.video_id.as_ref().is_none_or(|video| videos.contains(video));
+            let footer = footer.and_then(|footer| match footer {
+                footer if is_its_own(&footer) => Ok(footer.generation),
+                _ => Err(StoreError::damaged(self.storage().place(&key), NOT_A_PART)),
+            });
+            if let Some(generation) = self.store.known.note(self.storage(), &key, footer)? {
+                self.pin(&key, &generation)?;
+                parts.push(Part { key, generation, bytes: entry.bytes });
+            }
+        }
+        Ok(parts)
+    }
+
+    /// All `steps` parts that are sound, each with what is read of it; of that, its generation and video are told.
+    fn sound_parts<T: Send>(
+        &self,
+        read: impl Fn(&dyn Storage, &str, &Entry) -> Result<T, StoreError> + Sync,
+        of: impl Fn(&T) -> (String, Option<String>) + Sync,
+    ) -> Result<Vec<(Part, T)>, StoreError> {
         let (storage, known) = (self.storage(), &self.store.known);
         let PartFiles { parts, strays } = self.store.part_files()?;
         for key in strays {
@@ -182,17 +234,19 @@ impl Snapshot {
             known.note::<()>(storage, &key, Err(odd))?;
         }
         let sound = parts.into_par_iter().filter_map(|(key, entry)| {
-            let footer = known.check(storage, &key, &entry).and_then(|footer| match &footer.video_id {
+            let read = read(storage, &key, &entry).and_then(|read| match of(&read) {
                 // Of a copy under another name, all rows would be there twice.
-                Some(video) if self.store.steps_key(video) != key => {
+                (_, Some(video)) if self.store.steps_key(&video) != key => {
                     Err(StoreError::damaged(storage.place(&key), NOT_A_PART))
                 }
-                _ => Ok(footer.generation),
+                (generation, _) => Ok((Part { key: key.clone(), generation, bytes: entry.bytes }, read)),
             });
-            let part = |generation| Part { key: key.clone(), generation, bytes: entry.bytes };
-            known.note(storage, &key, footer).map(|footer| footer.map(part)).transpose()
+            known.note(storage, &key, read).transpose()
         });
-        let parts: Arc<[Part]> = sound.collect::<Result<Vec<_>, _>>()?.into();
+        sound.collect()
+    }
+
+    fn pin_parts(&self, parts: Arc<[Part]>) -> Result<Arc<[Part]>, StoreError> {
         for part in &*parts {
             self.pin(&part.key, &part.generation)?;
         }
