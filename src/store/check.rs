@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::storage::{Local, Storage, split};
 use super::{
-    NOT_A_PART, PartFiles, Snapshot, Store, StoreError, UNFINISHED, VideoIndex, decode_name, document_hash, layout,
-    part, root_document,
+    NOT_A_PART, PartFiles, Snapshot, StepRow, Store, StoreError, UNFINISHED, VideoIndex, decode_name, document_hash,
+    layout, part, root_document,
 };
 
 /// Something in a store that is not as it was written.
@@ -98,6 +98,15 @@ impl Snapshot {
             };
             let token = video.rows.iter().find(|row| path.starts_with(row.series_path())).map(|row| row.token.clone());
             faults.push(Fault { token, ..Fault::of(path, error) });
+        }
+        for first in video.series().filter_map(<[StepRow]>::first) {
+            let told = video.record.arrays.get(&first.token);
+            // What is missing or damaged is told by whoever reads it.
+            let found = self.generation(first.series_path()).and_then(|generation| generation.arrays()).ok();
+            if told.is_some() && found.is_some() && told != found.as_ref() {
+                let error = "its files are not as large as they were written, or its `lossy` is another";
+                faults.push(Fault { token: Some(first.token.clone()), ..Fault::of(first.series_path(), error) });
+            }
         }
         for fault in &mut faults {
             fault.video_id = Some(id.clone());

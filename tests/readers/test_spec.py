@@ -126,6 +126,18 @@ def test_the_commit_lists_the_hash_of_every_document(store):
         assert xxhash.xxh3_128_hexdigest((store / document).read_bytes()) == expected, document
 
 
+def test_the_commit_tells_the_sizes_of_arrays(store):
+    records = [json.loads(footer(part)["attnkit.video"]) for part in parts(store, "steps")]
+    told = {(record["video_id"], token): of for record in records for token, of in record["arrays"].items()}
+    for video, token, group, _ in words(store):
+        sizes = {name: sum(path.stat().st_size for path in (group / name).iterdir()) for name in ARRAYS}
+        attention = sizes.pop("attention")
+        lossy = json.loads((group / "zarr.json").read_text())["attributes"]["attnkit"]["lossy"]
+        expected = {"attention": attention, "rollups": sum(sizes.values()), "lossy": lossy}
+        assert told.pop((video, token)) == expected
+    assert not told
+
+
 def test_the_commit_holds_the_summary_of_its_video(dataset_store):
     for part in parts(dataset_store, "steps"):
         video = json.loads(footer(part)["attnkit.video"])
