@@ -20,8 +20,8 @@ const ROLLED_UP_BYTES: usize = 256 << 10;
 const ROLLUP_SHARE: usize = 25;
 /// Words of fewer steps have their coordinates in the attributes of their group.
 const STEPS_WITH_COORDINATES: usize = 4;
-/// Blosc compresses blocks of at most this.
-const BLOSC_BLOCK_BYTES: usize = 256 << 10;
+/// Blosc compresses blocks of at most so many elements.
+const BLOSC_BLOCK_ELEMENTS: usize = 64 << 10;
 
 /// How arrays are compressed. Every codec is lossless.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -48,19 +48,19 @@ impl Codec {
             Self::Balanced => ("zstd", 1),
             Self::Small => ("zstd", 5),
         };
-        // lz4 has no entropy coder, so it gains nothing from single bits of full float32 mantissas.
-        let shuffle = if self == Self::Fast && dtype != Dtype::Float16 { "shuffle" } else { "bitshuffle" };
+        // Of what lz4 compresses, Blosc makes a stream for each byte of an element, and blocks as much larger.
+        let streams = if self == Self::Fast { dtype.size() } else { 1 };
         Some(json!({"name": "blosc", "configuration": {
-            "cname": cname, "clevel": level, "shuffle": shuffle, "typesize": dtype.size(),
-            "blocksize": blosc_block(dtype, bytes),
+            "cname": cname, "clevel": level, "shuffle": "bitshuffle", "typesize": dtype.size(),
+            "blocksize": blosc_block(dtype, bytes) / streams,
         }}))
     }
 }
 
 /// Equal blocks of whole groups of eight elements: Blosc leaves a block that is not such a multiple unshuffled.
 fn blosc_block(dtype: Dtype, bytes: usize) -> usize {
-    let group = 8 * dtype.size();
-    (bytes / bytes.div_ceil(BLOSC_BLOCK_BYTES).max(1) / group * group).max(group)
+    let (group, most) = (8 * dtype.size(), BLOSC_BLOCK_ELEMENTS * dtype.size());
+    (bytes / bytes.div_ceil(most).max(1) / group * group).max(group)
 }
 
 /// Which rollups are kept beside the maps: what is read in place of them where only means are asked for.
@@ -450,7 +450,7 @@ mod tests {
 
     #[test]
     fn blosc_blocks_are_equal_groups_of_eight() {
-        assert_eq!(blosc_block(Dtype::Float16, 286_200), 143_088);
+        assert_eq!(blosc_block(Dtype::Float16, 286_200), 95_392);
         assert_eq!(blosc_block(Dtype::Float16, 10), 16);
         assert_eq!(blosc_block(Dtype::Float32, 477_000), 238_496);
     }
