@@ -12,7 +12,7 @@ use crate::grid::Grid;
 use crate::ingest::{self, IngestError, IngestOptions, PartOf};
 use crate::progress::{Meter, Progress, Unit};
 use crate::shape::{AxisNumbers, StepShape};
-use crate::store::{ArrayKind, Codec, Rollups, SeriesLayout};
+use crate::store::{ArrayKind, Codec, Rollups, SeriesLayout, has_step_arrays};
 
 /// Bytes of a step's npy header.
 const NPY_HEADER: u64 = 128;
@@ -29,6 +29,8 @@ const SECONDS_PER_STEP: f64 = 0.0003;
 const SECONDS_PER_VIDEO: f64 = 0.015;
 /// Bytes beyond this are no dump's: an exabyte.
 const LARGEST: u128 = 1_000_000_000_000_000_000;
+/// Steps of which there are arrays of coordinates, at least.
+const MANY_STEPS: usize = 100;
 /// Videos of a dump that are looked into to see how they compress.
 const SAMPLED_VIDEOS: usize = 2;
 
@@ -314,7 +316,7 @@ impl Generation {
             times_smaller: full as f64 / values_bytes.max(1) as f64,
             dump_bytes,
             dump_files: 2 * steps + self.videos,
-            store_files: sum(&|words| words.layout(rollups).files(&AxisNumbers::default()))
+            store_files: sum(&|words| words.files(rollups))
                 + self.videos * SeriesLayout::FILES_OF_A_VIDEO
                 + STORE_FILES,
             stores: compression.iter().map(store_of).collect(),
@@ -345,6 +347,12 @@ impl Words {
     fn layout(&self, rollups: Rollups) -> SeriesLayout {
         let steps = usize::try_from(self.steps).unwrap_or(usize::MAX);
         SeriesLayout { shape: self.shape, dtype: self.dtype.stored(), steps, codec: Codec::default(), rollups }
+    }
+
+    /// Files of a word, whose steps are taken to count from 0.
+    fn files(&self, rollups: Rollups) -> u64 {
+        let steps: Vec<i32> = (0..i32::try_from(self.steps).unwrap_or(i32::MAX)).take(MANY_STEPS).collect();
+        self.layout(rollups).files(has_step_arrays(&steps), &AxisNumbers::default())
     }
 
     /// Bytes of the values of some of the arrays of all words, uncompressed.

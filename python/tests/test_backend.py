@@ -102,13 +102,13 @@ def test_variables_and_coordinates_are_dropped(alone: tuple[Path, np.ndarray]) -
 
 def test_nothing_is_read_before_it_is_needed(alone: tuple[Path, np.ndarray]) -> None:
     path, values = alone
-    (shards,) = path.glob("maps/*/*/attention/c")
-    shards.rename(shards.with_name("hidden"))
+    (shard,) = path.glob("maps/*/*/attention/c.*")
+    shard.rename(shard.with_name("hidden"))
     dataset = xarray.open_dataset(path, engine="attnkit")
     assert not np.isnan(dataset["mean"].values).any()
     with pytest.raises(attnkit.StoreError, match="attention"):
         dataset.attention[1].compute()
-    shards.with_name("hidden").rename(shards)
+    shard.with_name("hidden").rename(shard)
     np.testing.assert_array_equal(dataset.attention[1].values.ravel(), values[1].astype(np.float32).ravel())
 
 

@@ -40,7 +40,7 @@ def flip(path: Path, offset: int | None = None) -> None:
 def array_of(store: attnkit.Store, kind: str = "attention") -> Path:
     """The only shard of an array."""
     name = store.list("steps", video=VIDEO, token="circle")["array"][0]
-    (shard,) = (path for path in (Path(store.path, name).parent / kind / "c").rglob("*") if path.is_file())
+    (shard,) = (Path(store.path, name).parent / kind).glob("c.*")
     return shard
 
 

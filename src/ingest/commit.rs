@@ -150,8 +150,8 @@ impl CommitTask {
     }
 
     /// The words whose arrays are new, if anything is.
-    pub(super) fn words(&self) -> Option<impl Iterator<Item = &SeriesTarget>> {
-        Some(self.change.as_ref()?.written.iter().map(|word| &word.target))
+    pub(super) fn words(&self) -> Option<&[WrittenWord]> {
+        Some(&self.change.as_ref()?.written)
     }
 
     /// The tables that bytes carry beside the value, in order.

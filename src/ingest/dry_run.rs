@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::IngestError;
-use super::commit::{CommitOutcome, CommitTask};
+use super::commit::{CommitOutcome, CommitTask, WrittenWord};
 use super::job::{Done, Job, StoreAddress};
 use super::options::{IngestOptions, OnError};
 use super::prompts::Prompts;
@@ -15,7 +15,7 @@ use super::select::{find, found_in, select};
 use super::series::{StepPlan, StepSource};
 use super::task::{Failure, Fragment, ShardTask};
 use crate::dump::{Dump, Problem, StepPeek};
-use crate::store::{SeriesLayout, Store};
+use crate::store::{SeriesLayout, Store, has_step_arrays};
 
 pub(super) fn dry_run(
     dumps: &[impl AsRef<Path>],
@@ -163,11 +163,12 @@ impl Looked {
     fn commit(&mut self, task: &CommitTask) {
         let Some(words) = task.words() else { return };
         let outcome = &mut self.outcome;
-        for series in words {
+        for WrittenWord { target: series, rows, .. } in words {
             let layout = &series.layout;
+            let steps: Vec<i32> = rows.iter().map(|row| row.step).collect();
             outcome.bytes_in += self.bytes_in.remove(&series.path).unwrap_or(0);
             outcome.bytes_raw += (layout.shape.len() * layout.dtype.size() * layout.steps) as u64;
-            outcome.files_out += layout.files(&series.numbers);
+            outcome.files_out += layout.files(has_step_arrays(&steps), &series.numbers);
         }
         outcome.videos += 1;
         outcome.files_out += SeriesLayout::FILES_OF_A_VIDEO;

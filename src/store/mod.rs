@@ -60,7 +60,7 @@ pub(crate) use layout::{new_generation, series as series_path};
 pub use names::{decode_name, encode_name};
 pub use part::{ArraysRecord, Heads, MetadataPatch, Recipe, VideoIndex, VideoRecord};
 pub(crate) use series::Coordinates;
-pub use series::{ArrayKind, Codec, Rollups, SeriesLayout};
+pub use series::{ArrayKind, Codec, Rollups, SeriesLayout, has_step_arrays};
 pub(crate) use shard::ShardWriter;
 pub(crate) use snapshot::Part;
 pub use snapshot::Snapshot;

@@ -18,7 +18,7 @@ const SHARD_BYTES: usize = 128 << 20;
 const ROLLED_UP_BYTES: usize = 256 << 10;
 /// A rollup takes at most this part of the bytes of what it is a mean of.
 const ROLLUP_SHARE: usize = 25;
-/// Words of fewer steps have their coordinates in the attributes of their group.
+/// Words of fewer steps, if these count from 0, have them in the attributes of their group.
 const STEPS_WITH_COORDINATES: usize = 4;
 /// Blosc compresses blocks of at most so many elements.
 const BLOSC_BLOCK_ELEMENTS: usize = 64 << 10;
@@ -248,11 +248,12 @@ impl SeriesLayout {
     /// Files of a video beside those of its words: the parts of two tables.
     pub const FILES_OF_A_VIDEO: u64 = 2;
 
-    /// Files of the word: the group's document, shards and documents of its arrays, and those of its coordinates.
+    /// Files of the word: the group's document, shards and documents of its arrays, and those of its coordinates;
+    /// `step_arrays` says whether the steps are one of these ([`has_step_arrays`]).
     #[must_use]
-    pub fn files(&self, numbers: &AxisNumbers) -> u64 {
+    pub fn files(&self, step_arrays: bool, numbers: &AxisNumbers) -> u64 {
         let shards = self.steps.div_ceil(self.steps_per_shard());
-        let coordinates = if has_coordinates(self.steps) { 2 + numbers.count() } else { 0 };
+        let coordinates = numbers.count() + if step_arrays { 2 } else { 0 };
         (1 + self.kinds().count() * (shards + 1) + 2 * coordinates) as u64
     }
 
@@ -363,9 +364,10 @@ pub(super) fn to_text(document: &Value) -> Vec<u8> {
     text
 }
 
-/// Whether the coordinates of so many steps are arrays: of a few, they would be as many files as the dump has.
-const fn has_coordinates(steps: usize) -> bool {
-    steps >= STEPS_WITH_COORDINATES
+/// Whether steps and timesteps of a word are arrays. Of a few steps that count from 0 they are not, as they would be as
+/// many files as the dump has: who selects by position selects the step then.
+pub fn has_step_arrays(steps: &[i32]) -> bool {
+    steps.len() >= STEPS_WITH_COORDINATES || !steps.iter().zip(0..).all(|(step, count)| *step == count)
 }
 
 /// The values along the axes of a word's arrays.
@@ -391,11 +393,8 @@ pub(crate) struct Coordinate {
 }
 
 impl Coordinates<'_> {
-    /// The arrays there are: of a few steps none; of blocks and heads only where they do not count from 0.
+    /// The arrays there are: of blocks and heads only where they do not count from 0.
     pub fn arrays(&self) -> Vec<Coordinate> {
-        if !has_coordinates(self.steps.len()) {
-            return Vec::new();
-        }
         let ints = |name, numbers: &[i32]| Coordinate {
             name,
             dimension: name,
@@ -410,20 +409,15 @@ impl Coordinates<'_> {
         };
         let block = self.numbers.blocks.as_deref().map(|blocks| ints("block", blocks));
         let head = self.numbers.heads.as_deref().map(|heads| ints("head", heads));
-        [Some(ints("step", self.steps)), Some(timestep), block, head].into_iter().flatten().collect()
+        let of_steps = has_step_arrays(self.steps).then(|| [ints("step", self.steps), timestep]);
+        of_steps.into_iter().flatten().chain(block).chain(head).collect()
     }
 
     /// What the attributes of the word's group say in place of arrays.
     pub fn attribute(&self) -> Option<Value> {
         let known: Vec<Option<f64>> =
             self.timesteps.iter().map(|&timestep| Some(timestep).filter(|t| !t.is_nan())).collect();
-        let mut told = json!({"step": self.steps, "timestep": known});
-        for (name, numbers) in [("block", &self.numbers.blocks), ("head", &self.numbers.heads)] {
-            if let Some(numbers) = numbers {
-                told[name] = json!(numbers);
-            }
-        }
-        (!has_coordinates(self.steps.len())).then_some(told)
+        (!has_step_arrays(self.steps)).then(|| json!({"step": self.steps, "timestep": known}))
     }
 }
 

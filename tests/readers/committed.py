@@ -27,16 +27,21 @@ def words(store):
         yield of_array[0]["video_id"], of_array[0]["token"], (Path(store) / array).parent, of_array
 
 
+def has_step_arrays(steps):
+    """Whether a word of these steps has arrays of them."""
+    return len(steps) >= 4 or steps != list(range(len(steps)))
+
+
 def coordinates(group):
     """The names of the coordinates of a word."""
     attributes = json.loads((group / "zarr.json").read_text())["attributes"]["attnkit"]
     named = [name for name in ("step", "timestep", "block", "head") if (group / name).exists()]
-    assert bool(named) == ("coordinates" not in attributes)
-    return named or list(attributes["coordinates"])
+    assert ("step" in named) == ("timestep" in named) == ("coordinates" not in attributes)
+    return [*named, *attributes.get("coordinates", ())]
 
 
 def coordinate(group, name, read):
-    """The values of a coordinate of a word: an array that is read, or, of fewer than four steps, in its attributes."""
+    """The values of a coordinate of a word: an array that is read, or what its attributes have of a few steps."""
     if (group / name).exists():
         return read(group / name).tolist()
     attributes = json.loads((group / "zarr.json").read_text())["attributes"]["attnkit"]

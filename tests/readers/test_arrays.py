@@ -59,12 +59,12 @@ def test_timesteps_are_those_of_the_dump(store):
         assert timesteps == [row["timestep"] for row in rows]
 
 
-@pytest.mark.parametrize("steps, are_arrays", [(3, False), (4, True)])
-def test_coordinates_are_arrays_of_four_steps_and_more(attnkit, tmp_path, steps, are_arrays):
+@pytest.mark.parametrize("steps, are_arrays", [((0, 1, 2), False), ((0, 1, 2, 3), True), ((0, 2), True), ((1,), True)])
+def test_of_a_few_steps_that_count_from_0_there_are_no_arrays(attnkit, tmp_path, steps, are_arrays):
     word = DATASET / "attention_maps/prompt_000_vid001/token_circle"
     kept = tmp_path / "dump/prompt_000_vid001/token_circle"
     kept.mkdir(parents=True)
-    for path in sorted(word.glob("step_*"))[: 2 * steps]:
+    for path in (path for step in steps for path in word.glob(f"step_{step:03}*")):
         shutil.copy(path, kept)
     attnkit("ingest", tmp_path / "dump", "--store", tmp_path / "store")
     ((_, _, group, _),) = words(tmp_path / "store")
