@@ -161,26 +161,24 @@ impl StoreWriter {
             let is_kept = |row: &&StepRow| begun.iter().all(|word| word.target.token != row.token);
             let kept = committed.rows().iter().filter(is_kept).cloned().collect();
             let (own, summary) = (new_generation(), committed.summary());
-            let committed_as = self.write_all(&mut begun, &committed).and_then(|written| {
-                let staged = stage_video(&self.store, &self.video_id, own, summary, kept, written, text, &committed)?;
-                Ok(self.store.publish(&[staged])? == [true])
+            let staged = self.write_all(&mut begun, &committed).and_then(|written| {
+                Ok(stage_video(&self.store, &self.video_id, own, summary, kept, written, text, &committed)?)
             });
-            match committed_as {
-                Ok(true) => {
-                    for word in begun {
-                        self.supersede(&word.target, word.stored.first().map(StepRow::series_path));
-                    }
-                    return Ok(is_new);
+            // Where that fails in the end, a part may name what was written: it is left to `gc`.
+            if let Ok(staged) = &staged
+                && self.store.publish(std::slice::from_ref(staged))? == [true]
+            {
+                for word in begun {
+                    self.supersede(&word.target, word.stored.first().map(StepRow::series_path));
                 }
-                // No commit names what was begun; where another writer committed this video meanwhile, its words are to
-                // be kept.
-                other => {
-                    for word in &begun {
-                        self.store.discard(&word.target.path);
-                    }
-                    other?;
-                }
+                return Ok(is_new);
             }
+            // No commit names what was begun; where another writer committed this video meanwhile, its words are to be
+            // kept.
+            for word in &begun {
+                self.store.discard(&word.target.path);
+            }
+            staged?;
         }
     }
 

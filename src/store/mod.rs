@@ -42,6 +42,7 @@ mod text;
 mod trial;
 mod word;
 
+use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -254,6 +255,10 @@ impl Store {
         });
         match read_back {
             Some(Ok(read)) if read.record == index.record && read.rows.len() == index.rows.len() => Ok(staged),
+            Some(Err(error @ StoreError::Io { .. })) => {
+                self.unstage(&staged)?;
+                Err(error)
+            }
             other => {
                 self.unstage(&staged)?;
                 let found = other
@@ -339,7 +344,14 @@ impl Store {
                 let mut is_unfinished = |_| {
                     let now = part::part_generation(storage, published)?;
                     let is_sound = |(staged, _): &(&str, &str)| part::check_part(storage, staged).is_ok();
-                    Ok(now.as_ref() == Some(&generation) && staged.iter().all(is_sound))
+                    if now.as_ref() != Some(&generation) || !staged.iter().all(is_sound) {
+                        return Ok(false);
+                    }
+                    // What a writer gave up may be gone.
+                    let rows = part::read_steps_part(storage, &staged_steps)?.rows;
+                    let arrays: BTreeSet<&str> = rows.iter().map(|row| row.array.as_str()).collect();
+                    let are_there = arrays.iter().map(|array| Ok(storage.entry(&layout::document(array))?.is_some()));
+                    Ok(!are_there.collect::<Result<Vec<bool>, StoreError>>()?.contains(&false))
                 };
                 return storage.publish(&[staged], &mut is_unfinished).map(drop);
             }

@@ -366,6 +366,7 @@ pub(super) fn to_text(document: &Value) -> Vec<u8> {
 
 /// Whether steps and timesteps of a word are arrays. Of a few steps that count from 0 they are not, as they would be as
 /// many files as the dump has: who selects by position selects the step then.
+#[must_use]
 pub fn has_step_arrays(steps: &[i32]) -> bool {
     steps.len() >= STEPS_WITH_COORDINATES || !steps.iter().zip(0..).all(|(step, count)| *step == count)
 }

@@ -51,7 +51,7 @@ fn written(store: &Store, values: &[f32]) -> (VideoIndex, Heads) {
     let steps: Vec<i32> = rows.iter().map(|row| row.step).collect();
     let timesteps = vec![f64::NAN; steps.len()];
     let coordinates = Coordinates { steps: &steps, timesteps: &timesteps, numbers: &numbers };
-    let documents = generation.write_documents(&layout, json!({"attnkit": {}}), &coordinates).unwrap();
+    let documents = generation.write_documents(&layout, json!({}), &coordinates).unwrap();
     let record = VideoRecord { video_id: VIDEO.into(), documents, ..VideoRecord::default() };
     let heads = Heads::from([("word".to_owned(), heads_batch(VIDEO, "word", &heads).unwrap())]);
     (VideoIndex { generation: new_generation(), record, rows }, heads)
@@ -161,6 +161,13 @@ fn a_commit_that_was_interrupted_is_a_writers_to_finish_and_no_readers() {
         assert!(left_out.len() == 1 && left_out[0].1.contains(UNFINISHED), "{left_out:?}");
         assert_eq!(state(), before);
 
+        // Arrays that a writer took back are named by nobody.
+        let document = layout::document(&new.rows[0].array);
+        let contents = storage.get(&document).unwrap();
+        storage.delete(&document).unwrap();
+        store.mend(VIDEO).unwrap();
+        assert_eq!(state(), before);
+        storage.put(&document, &contents).unwrap();
         store.mend(VIDEO).unwrap();
         assert_eq!(store.snapshot().read_video(VIDEO).unwrap().as_ref(), Some(&new));
         assert_eq!(store.snapshot().heads_of(&store.snapshot().parts().unwrap()).unwrap().len(), 1);
