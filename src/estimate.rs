@@ -29,8 +29,6 @@ const SECONDS_PER_STEP: f64 = 0.0003;
 const SECONDS_PER_VIDEO: f64 = 0.015;
 /// Bytes beyond this are no dump's: an exabyte.
 const LARGEST: u128 = 1_000_000_000_000_000_000;
-/// Steps of which there are arrays of coordinates, at least.
-const MANY_STEPS: usize = 100;
 /// Videos of a dump that are looked into to see how they compress.
 const SAMPLED_VIDEOS: usize = 2;
 
@@ -351,8 +349,8 @@ impl Words {
 
     /// Files of a word, whose steps are taken to count from 0.
     fn files(&self, rollups: Rollups) -> u64 {
-        let steps: Vec<i32> = (0..i32::try_from(self.steps).unwrap_or(i32::MAX)).take(MANY_STEPS).collect();
-        self.layout(rollups).files(has_step_arrays(&steps), &AxisNumbers::default())
+        let steps = 0..i32::try_from(self.steps).unwrap_or(i32::MAX);
+        self.layout(rollups).files(has_step_arrays(steps), &AxisNumbers::default())
     }
 
     /// Bytes of the values of some of the arrays of all words, uncompressed.

@@ -165,10 +165,9 @@ impl Looked {
         let outcome = &mut self.outcome;
         for WrittenWord { target: series, rows, .. } in words {
             let layout = &series.layout;
-            let steps: Vec<i32> = rows.iter().map(|row| row.step).collect();
             outcome.bytes_in += self.bytes_in.remove(&series.path).unwrap_or(0);
             outcome.bytes_raw += (layout.shape.len() * layout.dtype.size() * layout.steps) as u64;
-            outcome.files_out += layout.files(has_step_arrays(&steps), &series.numbers);
+            outcome.files_out += layout.files(has_step_arrays(rows.iter().map(|row| row.step)), &series.numbers);
         }
         outcome.videos += 1;
         outcome.files_out += SeriesLayout::FILES_OF_A_VIDEO;

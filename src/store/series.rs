@@ -19,7 +19,7 @@ const ROLLED_UP_BYTES: usize = 256 << 10;
 /// A rollup takes at most this part of the bytes of what it is a mean of.
 const ROLLUP_SHARE: usize = 25;
 /// Words of fewer steps, if these count from 0, have them in the attributes of their group.
-const STEPS_WITH_COORDINATES: usize = 4;
+const STEPS_WITH_COORDINATES: i32 = 4;
 /// Blosc compresses blocks of at most so many elements.
 const BLOSC_BLOCK_ELEMENTS: usize = 64 << 10;
 
@@ -367,8 +367,8 @@ pub(super) fn to_text(document: &Value) -> Vec<u8> {
 /// Whether steps and timesteps of a word are arrays. Of a few steps that count from 0 they are not, as they would be as
 /// many files as the dump has: who selects by position selects the step then.
 #[must_use]
-pub fn has_step_arrays(steps: &[i32]) -> bool {
-    steps.len() >= STEPS_WITH_COORDINATES || !steps.iter().zip(0..).all(|(step, count)| *step == count)
+pub fn has_step_arrays(steps: impl IntoIterator<Item = i32>) -> bool {
+    steps.into_iter().zip(0..).any(|(step, count)| step != count || count + 1 >= STEPS_WITH_COORDINATES)
 }
 
 /// The values along the axes of a word's arrays.
@@ -410,7 +410,7 @@ impl Coordinates<'_> {
         };
         let block = self.numbers.blocks.as_deref().map(|blocks| ints("block", blocks));
         let head = self.numbers.heads.as_deref().map(|heads| ints("head", heads));
-        let of_steps = has_step_arrays(self.steps).then(|| [ints("step", self.steps), timestep]);
+        let of_steps = has_step_arrays(self.steps.iter().copied()).then(|| [ints("step", self.steps), timestep]);
         of_steps.into_iter().flatten().chain(block).chain(head).collect()
     }
 
@@ -418,7 +418,7 @@ impl Coordinates<'_> {
     pub fn attribute(&self) -> Option<Value> {
         let known: Vec<Option<f64>> =
             self.timesteps.iter().map(|&timestep| Some(timestep).filter(|t| !t.is_nan())).collect();
-        (!has_step_arrays(self.steps)).then(|| json!({"step": self.steps, "timestep": known}))
+        (!has_step_arrays(self.steps.iter().copied())).then(|| json!({"step": self.steps, "timestep": known}))
     }
 }
 

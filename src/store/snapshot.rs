@@ -137,11 +137,10 @@ impl Snapshot {
             read.collect::<Result<_, _>>()?
         } else {
             // Each part is opened once: what is checked is what is read.
-            let mut read = self.sound_parts(
+            let read = self.sound_parts(
                 |storage, key, _| part::read_sound_steps_part(storage, key),
                 |video| (video.generation.clone(), Some(video.record.video_id.clone())),
             )?;
-            read.sort_by(|(a, _), (b, _)| a.key.cmp(&b.key));
             let (parts, videos): (Vec<Part>, Vec<VideoIndex>) = read.into_iter().unzip();
             self.pin_parts(parts.into())?;
             videos
@@ -207,21 +206,17 @@ impl Snapshot {
         for key in videos.iter().map(|video| self.store.steps_key(video)).collect::<BTreeSet<_>>() {
             let Some(entry) = self.storage().entry(&key)? else { continue };
             let footer = self.store.known.check(self.storage(), &key, &entry);
-            let is_its_own =
-                |footer: &part::PartFooter| footer.video_id.as_ref().is_none_or(|video| videos.contains(video));
-            let footer = footer.and_then(|footer| match footer {
-                footer if is_its_own(&footer) => Ok(footer.generation),
-                _ => Err(StoreError::damaged(self.storage().place(&key), NOT_A_PART)),
-            });
-            if let Some(generation) = self.store.known.note(self.storage(), &key, footer)? {
-                self.pin(&key, &generation)?;
-                parts.push(Part { key, generation, bytes: entry.bytes });
+            let of = |footer: &part::PartFooter| (footer.generation.clone(), footer.video_id.clone());
+            if let Some((part, _)) = self.sound_part(key, &entry, footer, of)? {
+                self.pin(&part.key, &part.generation)?;
+                parts.push(part);
             }
         }
         Ok(parts)
     }
 
-    /// All `steps` parts that are sound, each with what is read of it; of that, its generation and video are told.
+    /// All `steps` parts that are sound, sorted by name, each with what is read of it; of that, its generation and
+    /// video are told.
     fn sound_parts<T: Send>(
         &self,
         read: impl Fn(&dyn Storage, &str, &Entry) -> Result<T, StoreError> + Sync,
@@ -234,16 +229,28 @@ impl Snapshot {
             known.note::<()>(storage, &key, Err(odd))?;
         }
         let sound = parts.into_par_iter().filter_map(|(key, entry)| {
-            let read = read(storage, &key, &entry).and_then(|read| match of(&read) {
-                // Of a copy under another name, all rows would be there twice.
-                (_, Some(video)) if self.store.steps_key(&video) != key => {
-                    Err(StoreError::damaged(storage.place(&key), NOT_A_PART))
-                }
-                (generation, _) => Ok((Part { key: key.clone(), generation, bytes: entry.bytes }, read)),
-            });
-            known.note(storage, &key, read).transpose()
+            let read = read(storage, &key, &entry);
+            self.sound_part(key, &entry, read, &of).transpose()
         });
         sound.collect()
+    }
+
+    /// A part with what was read of it, unless it is damaged, which is noted.
+    fn sound_part<T>(
+        &self,
+        key: String,
+        entry: &Entry,
+        read: Result<T, StoreError>,
+        of: impl Fn(&T) -> (String, Option<String>),
+    ) -> Result<Option<(Part, T)>, StoreError> {
+        let read = read.and_then(|read| match of(&read) {
+            // Of a copy under another name, all rows would be there twice.
+            (_, Some(video)) if self.store.steps_key(&video) != key => {
+                Err(StoreError::damaged(self.storage().place(&key), NOT_A_PART))
+            }
+            (generation, _) => Ok((Part { key: key.clone(), generation, bytes: entry.bytes }, read)),
+        });
+        self.store.known.note(self.storage(), &key, read)
     }
 
     fn pin_parts(&self, parts: Arc<[Part]>) -> Result<Arc<[Part]>, StoreError> {

@@ -44,6 +44,15 @@ enum Failure {
     Lost(PathBuf, io::Error),
 }
 
+impl From<Failure> for StoreError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Untried(error) => error,
+            Failure::Lost(path, error) => Self::io(path)(error),
+        }
+    }
+}
+
 impl Unflushed {
     /// A file that is whole.
     pub fn add(&self, path: PathBuf, file: File) -> Result<(), StoreError> {
@@ -77,17 +86,14 @@ impl Unflushed {
         };
         let Err(failure) = flushed else { return Ok(()) };
         let mut written = self.written();
-        match failure {
-            Failure::Untried(error) => {
+        match &failure {
+            Failure::Untried(_) => {
                 written.files.extend(files);
                 written.directories.extend(directories);
-                Err(error)
             }
-            Failure::Lost(path, error) => {
-                written.lost = Some((path.clone(), error.to_string()));
-                Err(StoreError::io(path)(error))
-            }
+            Failure::Lost(path, error) => written.lost = Some((path.clone(), error.to_string())),
         }
+        Err(failure.into())
     }
 
     fn written(&self) -> MutexGuard<'_, Written> {
@@ -110,8 +116,8 @@ fn flush_all(
     if files.len() + directories.len() > FEW && sync_file_system(root)? {
         return Ok(());
     }
-    flush_each(files, |path| sync(path, open_to_flush))?;
-    flush_each(directories, |path| if cfg!(unix) { sync(path, |path| File::open(path)) } else { Ok(()) })
+    flush_each(files, flush_file)?;
+    flush_each(directories, flush_directory)
 }
 
 fn flush_each(paths: &BTreeSet<PathBuf>, flush: fn(&Path) -> Result<(), Failure>) -> Result<(), Failure> {
@@ -132,28 +138,29 @@ fn flush_each(paths: &BTreeSet<PathBuf>, flush: fn(&Path) -> Result<(), Failure>
     })
 }
 
-fn sync(path: &Path, open: fn(&Path) -> io::Result<File>) -> Result<(), Failure> {
-    let file = open(path).map_err(|error| Failure::Untried(StoreError::io(path)(error)))?;
+fn flush_opened(path: &Path, opened: io::Result<File>) -> Result<(), Failure> {
+    let file = opened.map_err(|error| Failure::Untried(StoreError::io(path)(error)))?;
     file.sync_all().map_err(|error| Failure::Lost(path.to_owned(), error))
 }
 
-/// Windows flushes only what is open for writing.
-fn open_to_flush(path: &Path) -> io::Result<File> {
-    if cfg!(unix) { File::open(path) } else { File::options().write(true).open(path) }
+fn flush_file(path: &Path) -> Result<(), Failure> {
+    // Windows flushes only what is open for writing.
+    flush_opened(path, if cfg!(unix) { File::open(path) } else { File::options().write(true).open(path) })
+}
+
+fn flush_directory(path: &Path) -> Result<(), Failure> {
+    // Directories can be flushed on Unix only; elsewhere a rename is durable by itself.
+    if cfg!(unix) { flush_opened(path, File::open(path)) } else { Ok(()) }
 }
 
 /// Makes the contents of a file durable.
 pub fn sync_file(path: &Path) -> Result<(), StoreError> {
-    open_to_flush(path).and_then(|file| file.sync_all()).map_err(StoreError::io(path))
+    Ok(flush_file(path)?)
 }
 
 /// Makes the names in a directory durable.
 pub fn sync_directory(path: &Path) -> Result<(), StoreError> {
-    // Directories can be flushed on Unix only; elsewhere a rename is durable by itself.
-    if cfg!(unix) {
-        File::open(path).and_then(|directory| directory.sync_all()).map_err(StoreError::io(path))?;
-    }
-    Ok(())
+    Ok(flush_directory(path)?)
 }
 
 /// Flushes the file system that a directory is on. Returns false where that would not do: the system does not tell
@@ -212,7 +219,7 @@ mod tests {
             assert!(written.files.is_empty() && written.directories.is_empty() && written.under_way.is_empty());
         }
         let files: BTreeSet<PathBuf> = (0..40).map(|number| dir.path().join(number.to_string())).collect();
-        assert!(flush_each(&files, |path| sync(path, open_to_flush)).is_ok());
+        assert!(flush_each(&files, flush_file).is_ok());
     }
 
     /// After a failure, nothing is durable because it is asked for again.
