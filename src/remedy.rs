@@ -151,6 +151,8 @@ names! {
     Average = "average",
     /// The columns of the tables.
     Columns = "columns",
+    /// Packing the tables of a store.
+    Compact = "compact",
     /// Prompts of a batch, written as they are read.
     Expand = "expand",
     /// A dump made of a store.

@@ -1,6 +1,7 @@
 //! Mending a store: what is damaged is written anew, from what is sound of the store and from the dump, and nothing
 //! else.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -10,7 +11,7 @@ use crate::error::{ErrorKind, LayerError};
 use crate::ingest::{self, Damage, IngestError, IngestOptions, PartOf, Quarantined};
 use crate::progress::Progress;
 use crate::remedy::Remedy;
-use crate::store::{Fault, Snapshot, Store, StoreError, VideoIndex};
+use crate::store::{Fault, Salvaged, Snapshot, Store, StoreError, VideoIndex, generation_of_pack};
 use crate::verify::{self, VerifyError, VerifyOptions};
 
 /// How a store is mended.
@@ -111,8 +112,20 @@ pub fn run(path: &Path, options: &RepairOptions, progress: &dyn Progress) -> Res
     if report.found.is_empty() {
         return Ok(report);
     }
+    let (mut faults, mut lost) = (report.found.clone(), BTreeMap::new());
+    let packs: BTreeSet<&str> = report.found.iter().filter_map(|fault| generation_of_pack(&fault.path)).collect();
+    for generation in &packs {
+        let Salvaged { lost: videos, aside } = store.salvage(generation)?;
+        lost.extend(videos.into_iter().map(|video| (video, aside.clone())));
+    }
+    if !packs.is_empty() {
+        // What of them is missing is seen now, video by video.
+        faults = verify::run(&Store::open(path)?, &VerifyOptions::default(), progress)?.faults;
+    }
+    let store = Store::open(path)?;
     let (index, _) = store.of_one_state(Snapshot::read_index)?;
-    let damage = damage(&store, &index, &report.found);
+    let mut damage = damage(&store, &index, &faults);
+    lost.keys().for_each(|video| damage.add_rows(video));
     if !damage.is_empty() {
         let settings = IngestOptions {
             prefix: options.prefix.clone(),
@@ -125,9 +138,16 @@ pub fn run(path: &Path, options: &RepairOptions, progress: &dyn Progress) -> Res
         report.steps_read = written.ingested;
         report.quarantined = written.quarantined;
     }
-    let videos = report.found.iter().filter_map(|fault| fault.video_id.clone()).collect();
+    let of_faults = faults.iter().filter_map(|fault| fault.video_id.clone());
+    let videos = of_faults.chain(lost.keys().cloned()).collect();
     let again = VerifyOptions { videos: Some(videos), ..VerifyOptions::default() };
-    report.left = verify::run(&Store::open(path)?, &again, progress)?.faults;
+    let store = Store::open(path)?;
+    report.left = verify::run(&store, &again, progress)?.faults;
+    for (video, aside) in lost {
+        if store.committed(&video)?.is_none() {
+            report.left.push(Fault::of_lost_video(&video, &aside));
+        }
+    }
     report.seconds = start.elapsed().as_secs_f64();
     Ok(report)
 }
@@ -137,7 +157,7 @@ fn damage(store: &Store, index: &[VideoIndex], faults: &[Fault]) -> Damage {
     let mut damage = Damage::default();
     for fault in faults {
         let Some(video_id) = &fault.video_id else { continue };
-        if fault.path == store.steps_key(video_id) {
+        if fault.path == store.steps_file(video_id) {
             damage.add_rows(video_id);
             continue;
         }
@@ -145,7 +165,7 @@ fn damage(store: &Store, index: &[VideoIndex], faults: &[Fault]) -> Damage {
         let of_fault = video.series().filter(|rows| match (&fault.token, rows.first()) {
             (Some(token), Some(first)) => first.token == *token,
             // Statistics of all words; documents that are of none are mended by themselves.
-            (None, _) => fault.path == store.heads_key(video_id),
+            (None, _) => fault.path == store.heads_file(video_id),
             _ => false,
         });
         for rows in of_fault {

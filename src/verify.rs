@@ -154,9 +154,13 @@ impl VerifyReport {
 /// [`VerifyReport::faults`].
 pub fn run(store: &Store, options: &VerifyOptions, progress: &dyn Progress) -> Result<VerifyReport, VerifyError> {
     let start = std::time::Instant::now();
-    let snapshot = store.snapshot();
+    // What is missing because it was packed meanwhile is not.
+    let (snapshot, (mut index, damaged)) = store.of_one_index(|| {
+        let snapshot = store.snapshot();
+        let found = snapshot.read_index_and_faults()?;
+        Ok((snapshot, found))
+    })?;
     let mut report = VerifyReport { faults: snapshot.check_root().into_iter().collect(), ..VerifyReport::default() };
-    let (mut index, damaged) = snapshot.read_index_and_faults()?;
     if let Some(videos) = &options.videos {
         index.retain(|video| videos.contains(&video.record.video_id));
     }
@@ -346,21 +350,21 @@ fn check_video(
     let heads = match snapshot.read_heads(video) {
         Ok(Some(heads)) => Some(heads),
         Ok(None) => {
-            checked.faults.push(of_video(store.heads_key(video_id), UNFINISHED.to_owned()));
+            checked.faults.push(of_video(store.heads_file(video_id), UNFINISHED.to_owned()));
             None
         }
         Err(error) => {
-            checked.faults.push(of_video(store.heads_key(video_id), error.to_string()));
+            checked.faults.push(of_video(store.heads_file(video_id), error.to_string()));
             None
         }
     };
-    checked.faults.extend(text_fault(snapshot, video).map(|error| of_video(store.text_key(video_id), error)));
-    let in_steps = contradictions(video).map(|error| of_video(store.steps_key(video_id), error));
+    checked.faults.extend(text_fault(snapshot, video).map(|error| of_video(store.text_file(video_id), error)));
+    let in_steps = contradictions(video).map(|error| of_video(store.steps_file(video_id), error));
     checked.faults.extend(in_steps);
     let has_rows = |token: &String| video.rows.iter().any(|row| row.token == *token);
     for token in heads.iter().flat_map(BTreeMap::keys).filter(|token| !has_rows(token)) {
         let error = format!("it has rows of the word {token}, which `steps` has none of");
-        checked.faults.push(Fault { token: Some(token.clone()), ..of_video(store.heads_key(video_id), error) });
+        checked.faults.push(Fault { token: Some(token.clone()), ..of_video(store.heads_file(video_id), error) });
     }
     let series: Vec<&[StepRow]> = video.series().collect();
     let words: Vec<Checked> = series
@@ -603,7 +607,7 @@ impl Word<'_> {
 
     /// The `heads` rows against the statistics of the values.
     fn check_heads(&self, first: &StepRow, found: Option<&RecordBatch>, measured: &[HeadRow]) -> Option<Fault> {
-        let path = self.snapshot.store().heads_key(&first.video_id);
+        let path = self.snapshot.store().heads_file(&first.video_id);
         let expected = match heads_batch(&first.video_id, &first.token, measured) {
             Ok(batch) => batch,
             Err(error) => return Some(fault(first, None, &path, error)),

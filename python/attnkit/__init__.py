@@ -26,7 +26,7 @@ from .errors import (
 from .estimate import Estimate, estimate
 from .ingest import ingest, watch
 from .prompts import Prompt, Prompts, expand_prompts
-from .reports import DryRun, ExportReport, GcReport, IngestReport, VerifyReport
+from .reports import CompactReport, DryRun, ExportReport, GcReport, IngestReport, RollupReport, VerifyReport
 from .result import Result
 from .store import Info, Store, open
 from .tokenizing import Tokens, tokens
@@ -38,6 +38,7 @@ __all__ = [
     "AttnkitError",
     "Capture",
     "CapturedStep",
+    "CompactReport",
     "DamageWarning",
     "DryRun",
     "DumpError",
@@ -55,6 +56,7 @@ __all__ = [
     "Prompts",
     "QueryError",
     "Result",
+    "RollupReport",
     "StepBuffer",
     "Store",
     "StoreError",

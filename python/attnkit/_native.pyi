@@ -103,6 +103,16 @@ class Store:
     def verify(self, filter: str, against: Sequence[_Path], prefix: str | None, progress: _Report) -> str: ...
     def export(self, filter: str, to: _Path, layout: str, format: str, progress: _Report) -> str: ...
     def gc(self, dry_run: bool, single_writer: bool, progress: _Report) -> str: ...
+    def rollup(
+        self,
+        rollups: str,
+        videos: Sequence[str],
+        tokens: Sequence[str],
+        single_writer: bool,
+        threads: int,
+        progress: _Report,
+    ) -> str: ...
+    def compact(self, single_writer: bool, progress: _Report) -> str: ...
 
 @final
 class Templates:

@@ -26,6 +26,7 @@ DEFAULTS: Mapping[str, Any] = {
     "tokens": (),
     "average": (),
     "replace": False,
+    "pack": True,
     "single_writer": False,
     "on_error": "quarantine",
 }
@@ -69,6 +70,8 @@ class IngestOptions(TypedDict, total=False):
         Put before every video id, with a `/`.
     replace : bool
         Replace what is in the store from another directory or with other settings.
+    pack : bool
+        Pack the tables at the end if 256 videos or more are in files of their own, as `Store.compact` does.
     single_writer : bool
         Promise that no other process writes into the store: it may be on a file system without locks then.
     threads : int, optional
@@ -95,6 +98,7 @@ class IngestOptions(TypedDict, total=False):
     tokenizer: Path | None
     prefix: str | None
     replace: bool
+    pack: bool
     single_writer: bool
     threads: int | None
     on_error: Literal["quarantine", "raise"]

@@ -32,6 +32,8 @@ class IngestReport(Report):
     contents : dict, optional
         What the store holds of the dump now: `videos`, different `words`, `prompts` and `seeds`, and videos
         `without_seed`, and `weighted`: videos of a generator with other weights than 1. None of a watch.
+    packed : dict, optional
+        How the tables were packed at the end, as a CompactReport has it. None if they were not.
     bytes_in, bytes_out : int
         Bytes of the ingested steps' files, and bytes written.
     seconds : float
@@ -47,6 +49,7 @@ class IngestReport(Report):
     seconds: float = 0.0
     prompts: dict[str, int] | None = None
     contents: dict[str, int] | None = None
+    packed: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
         return (
@@ -165,6 +168,62 @@ class ExportReport(Report):
     def __repr__(self) -> str:
         resumed = f", {self.resumed} of them before" if self.resumed else ""
         return f"<attnkit.ExportReport: {self.steps} steps of {self.videos} videos{resumed}; {self.bytes:,} bytes>"
+
+
+@dataclass(frozen=True)
+class RollupReport(Report):
+    """What became of the rollups of a store.
+
+    Attributes
+    ----------
+    words, steps : int
+        Words, each of one video, whose arrays were written anew, and their steps.
+    unchanged : int
+        Words that had these rollups already.
+    bytes : tuple of int
+        Bytes of the rollups of all these words, before and after.
+    quarantined : list of dict
+        What could not be read and stays as it is: `path`, `error`.
+    seconds : float
+        Wall time.
+    """
+
+    words: int
+    steps: int
+    unchanged: int
+    bytes: tuple[int, int]
+    quarantined: list[dict[str, str]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def __repr__(self) -> str:
+        return (
+            f"<attnkit.RollupReport: {self.words} words of {self.steps} steps written anew, {self.unchanged} unchanged; "
+            f"rollups took {self.bytes[0]:,} bytes, and take {self.bytes[1]:,}>"
+        )
+
+
+@dataclass(frozen=True)
+class CompactReport(Report):
+    """How the tables of a store were packed.
+
+    Attributes
+    ----------
+    videos, packs : int
+        Videos that are in new packs, and these.
+    files, bytes : tuple of int
+        Files and bytes of the tables, before and after.
+    """
+
+    videos: int
+    packs: int
+    files: tuple[int, int]
+    bytes: tuple[int, int]
+
+    def __repr__(self) -> str:
+        return (
+            f"<attnkit.CompactReport: {self.videos} videos in {self.packs} packs; "
+            f"{self.files[0]} files of tables before, {self.files[1]} now>"
+        )
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 from . import _check, _native
 from ._progress import Progress, following
 from .ingest import Path
-from .reports import ExportReport, GcReport, VerifyReport
+from .reports import CompactReport, ExportReport, GcReport, RollupReport, VerifyReport
 from .result import Result
 from .where import Asked, OfOneMap, Selected, Where, asked, asks, selected
 
@@ -545,6 +545,77 @@ class Store:
         with following(progress, "gc") as report:
             removed = self._native.gc(dry_run, single_writer, report)
         return GcReport(json.loads(removed), dry_run)
+
+    def rollup(
+        self,
+        rollups: Literal["all", "auto", "none"],
+        *,
+        videos: str | Sequence[str] = (),
+        tokens: str | Sequence[str] = (),
+        single_writer: bool = False,
+        threads: SupportsIndex | None = None,
+        progress: Progress = False,
+    ) -> RollupReport:
+        """Add rollups to words of the store, or take them away, from the store's own values.
+
+        Rollups are the means over blocks, heads and both, by which means are answered without decoding maps. Arrays of
+        words that get others are written anew, and each video is committed as by an ingest.
+
+        Parameters
+        ----------
+        rollups : str
+            Which the words have afterwards: `all`, `auto` (those that cost next to nothing) or `none`.
+        videos, tokens : str or sequence of str
+            Globs of video ids and words; empty: all.
+        single_writer : bool
+            Promise that no other process writes into the store: it may be on a file system without locks then.
+        threads : int, optional
+            Default: one per core.
+        progress : bool, tqdm class or function of (bytes read, bytes in all)
+            Show or tell the progress.
+
+        Returns
+        -------
+        RollupReport
+
+        Raises
+        ------
+        StoreError
+            If the store cannot be read or written.
+        NothingSelectedError
+            If no word matches.
+        """
+        names = (_check.names("videos", videos), _check.names("tokens", tokens))
+        count = _check.positive("threads", threads, least=0) or 0
+        with following(progress, "rollup") as report:
+            done = json.loads(self._native.rollup(rollups, *names, single_writer, count, report))
+        return RollupReport(**{**done, "bytes": tuple(done["bytes"])})
+
+    def compact(self, *, single_writer: bool = False, progress: Progress = False) -> CompactReport:
+        """Pack the tables of many videos into a few files, which are listed and filtered faster.
+
+        What the store says stays the same, for every reader: each row is there once, also while it runs, and writers may
+        go on. `attnkit.ingest` does it by itself at its end if 256 videos or more are not packed.
+
+        Parameters
+        ----------
+        single_writer : bool
+            Promise that no other process writes into the store: it may be on a file system without locks then.
+        progress : bool, tqdm class or function of (bytes packed, bytes in all)
+            Show or tell the progress.
+
+        Returns
+        -------
+        CompactReport
+
+        Raises
+        ------
+        StoreError
+            If the tables cannot be read or written, or others keep committing what is packed.
+        """
+        with following(progress, "compact") as report:
+            done = json.loads(self._native.compact(single_writer, report))
+        return CompactReport(done["videos"], done["packs"], tuple(done["files"]), tuple(done["bytes"]))
 
 
 class _Explained(Store):

@@ -42,6 +42,7 @@ pub struct Options {
     tokenizer: Option<PathBuf>,
     prefix: Option<String>,
     replace: bool,
+    pack: bool,
     single_writer: bool,
     threads: usize,
     on_error: String,
@@ -62,6 +63,7 @@ impl Options {
             tokenizer: self.tokenizer.clone(),
             prefix: self.prefix.clone(),
             replace: self.replace,
+            pack: self.pack,
             single_writer: self.single_writer,
             threads: self.threads,
             on_error: match self.on_error.as_str() {
@@ -167,7 +169,7 @@ pub fn watch(
 }
 
 /// Says of what is left out and odd what arguments Python has for it.
-fn translate(quarantined: &mut [Quarantined], warnings: &mut [Remark]) {
+pub fn translate(quarantined: &mut [Quarantined], warnings: &mut [Remark]) {
     for left in quarantined {
         left.spell(&Arguments);
     }

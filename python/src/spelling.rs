@@ -47,6 +47,7 @@ fn command(name: CommandName, path: Option<&str>) -> String {
     match name {
         CommandName::Average => "Store.average".into(),
         CommandName::Columns => "store.columns()".into(),
+        CommandName::Compact => "Store.compact()".into(),
         CommandName::Expand => "`attnkit prompt expand --format json`".into(),
         CommandName::Export => "Store.export".into(),
         CommandName::Gc => "Store.gc()".into(),

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use attnkit::contents::Contents;
 use attnkit::export::{self, ExportOptions};
+use attnkit::ingest::{self, IngestOptions};
 use attnkit::query::{self, Filter};
 use attnkit::store::{self, ArrayKind, Garbage};
 use attnkit::verify::{self, VerifyOptions};
@@ -14,6 +15,7 @@ use serde_json::json;
 use crate::answer::Answer;
 use crate::array::bytes_to_numpy;
 use crate::error::{OrRaise, choice, parsed, warn_of_damage};
+use crate::ingest::translate;
 use crate::work::{self, Watch};
 
 /// A store, opened for reading.
@@ -143,6 +145,35 @@ impl Store {
         let of = |Garbage { path, bytes }: &Garbage| json!({"path": text(path), "bytes": bytes});
         let removed: serde_json::Value = garbage.or_raise()?.iter().map(of).collect();
         Ok(removed.to_string())
+    }
+
+    /// Gives words other rollups. Returns the report as JSON.
+    #[allow(clippy::too_many_arguments)]
+    fn rollup(
+        &self,
+        py: Python<'_>,
+        rollups: &str,
+        videos: Vec<String>,
+        tokens: Vec<String>,
+        single_writer: bool,
+        threads: usize,
+        progress: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<String> {
+        let rollups = parsed("rollups", rollups)?;
+        let options = IngestOptions { rollups, videos, tokens, single_writer, threads, ..IngestOptions::default() };
+        let done =
+            work::run(py, progress.as_ref(), |watch: &Watch| ingest::rollup(self.store.place(), &options, watch))?;
+        let mut report = done.or_raise()?;
+        translate(&mut report.quarantined, &mut []);
+        Ok(serde_json::to_string(&report).unwrap_or_default())
+    }
+
+    /// Packs the tables. Returns the report as JSON.
+    fn compact(&self, py: Python<'_>, single_writer: bool, progress: Option<Bound<'_, PyAny>>) -> PyResult<String> {
+        let store = self.store.clone().as_single_writer(single_writer);
+        let done = work::run(py, progress.as_ref(), |watch: &Watch| store.compact(watch))?;
+        self.warn_of_damage(py)?;
+        Ok(serde_json::to_string(&done.or_raise()?).unwrap_or_default())
     }
 }
 

@@ -146,6 +146,7 @@ def test_reports_and_descriptions_are_values(fixtures: Path, tmp_path: Path) -> 
     store = attnkit.open(path)
     made = [
         ahead, report, store.info(), store.verify(), store.export(tmp_path / "out"), store.gc(dry_run=True),
+        store.compact(), store.rollup("none"),
         attnkit.estimate(fixtures / "variants/gzip"), attnkit.expand_prompts("a [(cat:2)|dog]"),
         attnkit.expand_prompts("a cat")[0],
     ]  # fmt: skip

@@ -276,6 +276,49 @@ def test_a_video_whose_table_is_damaged_keeps_its_maps(own: attnkit.Store) -> No
     assert not report and {fault["video_id"] for fault in report.faults} == {VIDEO}
 
 
+# Packing and rollups.
+
+
+def test_packed_tables_say_what_they_said_before(own: attnkit.Store, dump: Path) -> None:
+    def said(store: attnkit.Store) -> list[Any]:
+        tables = [repr({name: table[name].tolist() for name in table.columns}) for table in (store.steps, store.heads)]
+        return [*tables, store.average().to_numpy().tobytes()]
+
+    before = said(own)
+    seen: list[tuple[int, int]] = []
+    report = own.compact(progress=lambda done, all: seen.append((done, all)))
+    assert (report.videos, report.packs, report.files) == (2, 1, (4, 3)) and report.bytes[1] < report.bytes[0]
+    assert repr(report) == "<attnkit.CompactReport: 2 videos in 1 packs; 4 files of tables before, 3 now>"
+    assert seen[-1][0] == seen[-1][1] > 0
+    assert said(attnkit.open(own.path)) == before == said(own)
+    assert own.verify(dump) and own.compact().videos == 0
+    # A packed video that gets more is in files of its own.
+    write_dump(dump, 4, (2, 3, 24, 1), video=VIDEO, seed=2**64 - 1)
+    assert attnkit.ingest(dump, own.path, pack=False).ingested == 1
+    assert len(list(Path(own.path, "index/steps").glob("*.parquet"))) == 2
+    assert attnkit.open(own.path).verify(dump)
+
+
+def test_rollups_are_added_and_taken_away(own: attnkit.Store, dump: Path) -> None:
+    kinds = {path.name for path in Path(own.path, "maps", VIDEO).glob("*/*") if path.is_dir()}
+    assert not any(kind.startswith("mean") for kind in kinds)
+    before = own.average().to_numpy()
+    shutil.move(dump, dump.with_name("gone"))
+    report = own.rollup("all", videos=VIDEO)
+    assert (report.words, report.steps, report.unchanged, report.quarantined) == (1, 3, 0, [])
+    assert report.bytes[0] == 0 < report.bytes[1] and repr(report).startswith(
+        "<attnkit.RollupReport: 1 words of 3 steps"
+    )
+    assert shard(own, kind="mean_head").is_file()
+    np.testing.assert_array_equal(attnkit.open(own.path).average().to_numpy(), before)
+    assert attnkit.open(own.path).verify(dump.with_name("gone"))
+    assert own.rollup("none").words == 1 and own.rollup("none").unchanged == 2
+    with pytest.raises(attnkit.NothingSelectedError, match="nothing is selected"):
+        own.rollup("all", tokens="no*")
+    with pytest.raises(ValueError, match="rollups"):
+        own.rollup("some")  # type: ignore[arg-type]
+
+
 # Names.
 
 

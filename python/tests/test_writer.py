@@ -584,7 +584,7 @@ def test_a_kill_between_the_two_renames_of_a_commit_leaves_a_store_that_answers(
             shutil.copytree(writing / place, store / place, dirs_exist_ok=True)
         part = writing / f"index/steps/{VIDEO}.parquet"
         generation = parquet.read_metadata(part).metadata[b"attnkit.generation"].decode()
-        shutil.copy(part, store / f"index/steps/.{VIDEO}.{generation}.steps")
+        shutil.copy(part, store / f".staged/{VIDEO}.{generation}.steps")
     before = {file: file.read_bytes() for file in store.rglob("*") if file.is_file()}
     opened = attnkit.open(store)
     assert len(opened.steps) == len(opened.average()) == 1

@@ -48,7 +48,8 @@ Codecs, all lossless. On synthetic float16 maps [30, 12, 23850, 1], 2 cores, MB/
   small      blosc zstd 9     205    1800   55 %
   none       none             660    9590   100 %
 Rollups are what means are read from. `auto` keeps those that cost next to nothing (of 30 x 12 maps the mean over all
-of them, 0.5 %), `all` adds the means over blocks and over heads, 14 to 24 %: they barely compress.
+of them, 0.5 %), `all` adds the means over blocks and over heads, 14 to 24 %: they barely compress. `attnkit rollup`
+adds them later, or takes them away, without the dump.
 
 Exit code: 0 all ingested (or a watch that was ended by Ctrl-C), 3 some files were left out (each is named), 1 failure,
 2 wrong usage, 130 interrupted.";
@@ -117,6 +118,9 @@ pub(super) struct IngestArgs {
     /// Replace what is in the store from another directory or with other settings
     #[arg(long)]
     replace: bool,
+    /// Leave the tables of each video in files of their own, however many these are
+    #[arg(long)]
+    no_pack: bool,
     #[command(flatten)]
     writer: SingleWriterArg,
     /// What to do with a file that cannot be used
@@ -171,6 +175,7 @@ impl IngestArgs {
             prefix: self.prefix.clone(),
             replace: self.replace,
             single_writer: self.writer.single_writer,
+            pack: !self.no_pack,
             prompts: self.prompts.clone(),
             tokenizer: self.tokenizer.clone(),
             threads: global.threads.map_or(0, usize::from),
@@ -333,6 +338,10 @@ fn describe(report: &Report, args: &IngestArgs) -> String {
             report.seconds,
             units::rate(report.bytes_in, report.seconds),
         ));
+    }
+    if let Some(packed) = report.packed.filter(|packed| packed.videos > 0) {
+        let files = units::count(packed.files[1], "file");
+        lines.push(format!("tables of {} packed: {files} now", units::count(packed.videos, "video")));
     }
     if !report.warnings.is_empty() {
         let listed = match &args.report {

@@ -3,6 +3,7 @@
 //! Exit codes: 0 success, 1 failure, 2 wrong usage, 3 success but for files that were left out (quarantined, or
 //! damaged), 130 interrupted.
 
+mod compact;
 mod completions;
 mod estimate;
 mod export;
@@ -15,6 +16,7 @@ mod progress;
 mod prompt;
 mod query;
 mod repair;
+mod rollup;
 mod shared;
 mod spelling;
 mod table;
@@ -95,6 +97,10 @@ enum Command {
     Export(export::ExportArgs),
     /// Remove from a store what no commit names
     Gc(gc::GcArgs),
+    /// Add rollups to a store, or take them away
+    Rollup(rollup::RollupArgs),
+    /// Pack the tables of many videos into a few files
+    Compact(compact::CompactArgs),
     /// Print a script for completion in a shell
     Completions(completions::CompletionsArgs),
     /// Write manual pages
@@ -183,6 +189,8 @@ pub fn main() -> ExitCode {
         Command::Repair(args) => repair::run(&args, &cli.global),
         Command::Export(args) => export::run(&args, &cli.global),
         Command::Gc(args) => gc::run(&args, &cli.global),
+        Command::Rollup(args) => rollup::run(&args, &cli.global),
+        Command::Compact(args) => compact::run(&args, &cli.global),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args, &cli.global),
     });

@@ -55,6 +55,7 @@ fn command(name: CommandName, path: Option<&str>) -> String {
     match name {
         CommandName::Average => "`attnkit query average`".into(),
         CommandName::Columns => format!("attnkit query list {store} --columns help"),
+        CommandName::Compact => format!("`attnkit compact {store}`"),
         CommandName::Expand => "`attnkit prompt expand --format json`".into(),
         CommandName::Export => format!("`attnkit export {store} --out DUMP`"),
         CommandName::Gc => format!("`attnkit gc {store}`"),

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::store::Rollups;
+
 /// The damaged videos.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Damage(BTreeMap<String, VideoDamage>);
@@ -22,6 +24,8 @@ pub(crate) enum VideoDamage {
 pub(crate) struct WordDamage {
     /// The steps whose values are.
     pub steps: BTreeSet<i32>,
+    /// The rollups that it gets instead of those it has.
+    pub rollups: Option<Rollups>,
 }
 
 impl Damage {
@@ -32,9 +36,23 @@ impl Damage {
 
     /// Notes that something of a word is damaged: the values of some steps, or what is derived from values.
     pub fn add_word(&mut self, video_id: &str, token: &str, steps: impl IntoIterator<Item = i32>) {
-        let video = self.0.entry(video_id.to_owned()).or_insert_with(|| VideoDamage::Words(BTreeMap::new()));
-        if let VideoDamage::Words(words) = video {
-            words.entry(token.to_owned()).or_default().steps.extend(steps);
+        if let Some(word) = self.word(video_id, token) {
+            word.steps.extend(steps);
+        }
+    }
+
+    /// Notes that a word is to have other rollups: all that is derived from its values is written anew.
+    pub fn roll_up(&mut self, video_id: &str, token: &str, rollups: Rollups) {
+        if let Some(word) = self.word(video_id, token) {
+            word.rollups = Some(rollups);
+        }
+    }
+
+    /// A word of a video whose rows are known.
+    fn word(&mut self, video_id: &str, token: &str) -> Option<&mut WordDamage> {
+        match self.0.entry(video_id.to_owned()).or_insert_with(|| VideoDamage::Words(BTreeMap::new())) {
+            VideoDamage::Rows => None,
+            VideoDamage::Words(words) => Some(words.entry(token.to_owned()).or_default()),
         }
     }
 

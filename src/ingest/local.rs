@@ -5,19 +5,21 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::mpsc;
+use std::time::Instant;
 
 use super::IngestError;
 use super::damage::Damage;
 use super::job::{Done, Job, JobStage, StoreAddress};
 use super::options::IngestOptions;
 use super::prompts::Prompts;
-use super::report::{Event, Observer, Report};
+use super::report::{Event, Observer, PartOf, Remark, Report};
 use super::run::{Ingest, Next, Pass};
 use super::select::{Selected, find, found_in, select};
 use super::series::StepPlan;
 use crate::dump::{Dump, Video};
 use crate::progress::Progress;
-use crate::store::{StagedCommit, Store};
+use crate::remedy::{CommandName, Note, Remedy};
+use crate::store::{StagedCommit, Store, StoreError};
 
 pub(super) fn run(
     dumps: &[impl AsRef<Path>],
@@ -27,7 +29,34 @@ pub(super) fn run(
 ) -> Result<Report, IngestError> {
     let (dump, prompts) = (find(dumps, observer)?, Prompts::new(options)?);
     let (store, selected) = open(dump, path, options)?;
-    driven(&store, selected, None, options, &prompts, observer)?.finish()
+    let mut report = driven(&store, selected, None, options, &prompts, observer)?.finish()?;
+    pack(&store, options, &mut report, observer);
+    Ok(report)
+}
+
+/// Packs the tables, if that is worth it. All is committed already: where it fails, that is a warning.
+pub(super) fn pack(store: &Store, options: &IngestOptions, report: &mut Report, observer: &dyn Observer) {
+    if !options.pack || report.ingested == 0 {
+        return;
+    }
+    let start = Instant::now();
+    match store
+        .is_worth_packing()
+        .and_then(|is_worth_it| is_worth_it.then(|| store.compact(&PartOf(observer))).transpose())
+    {
+        Ok(packed) => report.packed = packed,
+        Err(StoreError::Cancelled) => {}
+        Err(error) => {
+            let text = format!("the tables were not packed: {error}; all that was ingested is there");
+            let remark = Remark::new(
+                &store.place(),
+                Note::new(text, Remedy::of("{} does it later", [CommandName::Compact.here()])),
+            );
+            observer.event(Event::Warning(&remark));
+            report.warnings.push(remark);
+        }
+    }
+    report.seconds += start.elapsed().as_secs_f64();
 }
 
 /// Writes what is damaged of a store anew.

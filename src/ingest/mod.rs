@@ -18,6 +18,7 @@ mod plan;
 mod prompts;
 mod recognise;
 mod report;
+mod rollup;
 mod run;
 mod select;
 mod series;
@@ -40,6 +41,7 @@ use report::Counted;
 pub(crate) use report::PartOf;
 pub(crate) use report::as_text;
 pub use report::{DryRun, DumpContents, Event, Observer, PromptMatches, Quarantined, Remark, Report};
+pub use rollup::RollupReport;
 pub use run::{Ingest, Next};
 pub use series::{SeriesInput, SeriesTarget, StepPlan, StepSource};
 pub use settings::{Settings, SettingsError, read_settings};
@@ -143,6 +145,21 @@ pub(crate) fn mend(
     observer: &dyn Observer,
 ) -> Result<Report, IngestError> {
     local::mend(dumps, store, damage, options, &Counted::new(observer))
+}
+
+/// Gives words that are in a store already the rollups that the options name, from the store's own values: of the
+/// options, `videos` and `tokens` choose the words, `single_writer` and `threads` count too. Words that have these
+/// rollups stay as they are.
+///
+/// # Errors
+/// If nothing is selected, or the store cannot be read or written. Words that cannot be read are in
+/// [`RollupReport::quarantined`], and stay as they are.
+pub fn rollup(
+    store: impl AsRef<Path>,
+    options: &IngestOptions,
+    observer: &dyn Observer,
+) -> Result<RollupReport, IngestError> {
+    rollup::rollup(store.as_ref(), options, &Counted::new(observer))
 }
 
 /// Says what [`run`] would do, without writing anything. Compressed sizes are estimated from a few steps.

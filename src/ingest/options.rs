@@ -62,6 +62,8 @@ pub struct IngestOptions {
     pub tokenizer: Option<PathBuf>,
     /// Whether the caller promises that no other process writes into the store: it need not have locks then.
     pub single_writer: bool,
+    /// Whether the tables are packed at the end, if 256 videos or more are in files of their own. Default: yes.
+    pub pack: bool,
     /// Threads; 0: one per core.
     pub threads: usize,
     /// What is done with a file that cannot be used.
@@ -90,6 +92,7 @@ impl Default for IngestOptions {
             prompts: None,
             tokenizer: None,
             single_writer: false,
+            pack: true,
             threads: 0,
             on_error: OnError::default(),
             max_step_bytes: ReadOptions::default().max_step_bytes,

@@ -173,7 +173,9 @@ impl VideoPlan {
                 plan.kept.extend_from_slice(rows);
                 continue;
             };
-            let recipe = committed.recipe(&first.token);
+            let rollups = |stored: &Recipe| word.rollups.unwrap_or(stored.rollups);
+            let recipe =
+                committed.recipe(&first.token).map(|stored| Recipe { rollups: rollups(stored), ..stored.clone() });
             let of_dump = video.and_then(|video| video.series.iter().find(|series| series.token == first.token));
             let mut candidates = Candidates {
                 video_id: id.to_owned(),
@@ -184,8 +186,8 @@ impl VideoPlan {
                 stored: rows.iter().map(|row| (row.step, row.clone())).collect(),
                 lost_heads: true,
                 rewrite: false,
-                stored_recipe: recipe.cloned(),
-                options: Arc::new(recipe.map_or_else(|| options.clone(), |recipe| recipe.as_options(options))),
+                options: Arc::new(recipe.as_ref().map_or_else(|| options.clone(), |recipe| recipe.as_options(options))),
+                stored_recipe: recipe,
                 is_mended: true,
             };
             let files: Vec<StepFiles> =

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::dump::DumpError;
 use crate::progress::{Amount, Progress, Silent, Unit};
 use crate::remedy::{Note, Remedy, Spelling, with_remedy};
-use crate::store::StepRow;
+use crate::store::{Compaction, StepRow};
 
 /// What happened.
 #[derive(Debug, Clone, Copy)]
@@ -191,6 +191,9 @@ pub struct Report {
     /// What the store holds of the dump now; of a watch, `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contents: Option<DumpContents>,
+    /// How the tables were packed at the end; `None` if they were not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packed: Option<Compaction>,
     /// Bytes of the files of the steps that were ingested.
     pub bytes_in: u64,
     /// Bytes written into the store.

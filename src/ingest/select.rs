@@ -96,15 +96,17 @@ pub(super) fn select(mut dump: Dump, options: &IngestOptions, store: Option<&Sto
 }
 
 fn nothing_selected(dump: &Dump) -> IngestError {
-    let list = |names: BTreeSet<String>| {
-        let more = if names.len() > 8 { format!(" and {} more", names.len() - 8) } else { String::new() };
-        names.into_iter().take(8).collect::<Vec<_>>().join(", ") + &more
-    };
     let words = dump.videos.iter().flat_map(|video| &video.series).map(|series| series.token.clone());
     IngestError::NothingSelected {
-        videos: list(dump.videos.iter().map(Video::id).collect()),
-        words: list(words.collect()),
+        videos: listed(dump.videos.iter().map(Video::id).collect()),
+        words: listed(words.collect()),
     }
+}
+
+/// Some of the names that there are.
+pub(super) fn listed(names: BTreeSet<String>) -> String {
+    let more = if names.len() > 8 { format!(" and {} more", names.len() - 8) } else { String::new() };
+    names.into_iter().take(8).collect::<Vec<_>>().join(", ") + &more
 }
 
 /// What there is to look at.

@@ -60,7 +60,12 @@ pub(super) fn watch(
             break;
         }
     }
-    Ok(watched.into_report(start))
+    let mut report = watched.into_report(start);
+    if Store::is_at(path) {
+        let store = Store::open(path)?.as_single_writer(options.single_writer);
+        local::pack(&store, options, &mut report, observer);
+    }
+    Ok(report)
 }
 
 /// Searches the directories that are there already.

@@ -12,7 +12,7 @@ use arrow::error::ArrowError;
 use parquet::arrow::arrow_reader::RowSelection;
 use polars::prelude::{
     AnonymousScan, AnonymousScanArgs, BooleanChunked, ChunkExpandAtIndex, DataFrame, DataType, Expr, IntoLazy,
-    LazyFrame, OptFlags, PlSmallStr, PolarsError, PolarsResult, ScanArgsAnonymous, Schema,
+    LazyFrame, Operator, OptFlags, PlSmallStr, PolarsError, PolarsResult, ScanArgsAnonymous, Schema, col,
 };
 use polars_core::runtime::THREAD_POOL;
 use rayon::prelude::*;
@@ -32,7 +32,7 @@ pub(super) struct PartScan {
     /// What plans call it.
     name: &'static str,
     snapshot: Snapshot,
-    /// Files, one for each video.
+    /// Files, one for each video, and row groups of packs.
     parts: Vec<Part>,
     /// Their columns.
     table: SchemaRef,
@@ -91,6 +91,9 @@ impl PartScan {
     /// Parts of a table with these columns.
     pub fn new(name: &'static str, snapshot: Snapshot, parts: Vec<Part>, table: SchemaRef) -> Self {
         let schema = to_polars(&table);
+        let mut parts: Vec<Part> = parts.into_iter().flat_map(Part::by_row_groups).collect();
+        // So that the rows of a store come in the same order, packed or not.
+        parts.sort_by(|one, other| one.first.cmp(&other.first));
         Self { name, snapshot, parts, table, schema, group_bytes: GROUP_BYTES }
     }
 
@@ -200,8 +203,54 @@ impl Piece {
             self.columns.iter().map(|name| Some((name.as_str(), part.constant(name)?))).collect();
         let row = constants.and_then(|constants| RecordBatch::try_from_iter(constants).ok());
         let marks = row.and_then(|row| marked(&frame_of(&row).ok()?, &self.condition).ok());
-        marks.is_some_and(|marks| !marks.any())
+        marks.map_or_else(|| !may_hold(&self.condition, part), |marks| !marks.any())
     }
+}
+
+/// Whether a condition may be true of a row of a part, as far as the bounds of its columns tell.
+fn may_hold(condition: &Expr, part: &PartColumns) -> bool {
+    match condition {
+        Expr::BinaryExpr { left, op: Operator::And | Operator::LogicalAnd, right } => {
+            may_hold(left, part) && may_hold(right, part)
+        }
+        Expr::BinaryExpr { left, op: Operator::Or | Operator::LogicalOr, right } => {
+            may_hold(left, part) || may_hold(right, part)
+        }
+        Expr::BinaryExpr { left, op, right } => match (left.as_ref(), right.as_ref()) {
+            (Expr::Column(name), value @ Expr::Literal(_)) => may_compare(name, *op, value, part),
+            (value @ Expr::Literal(_), Expr::Column(name)) => {
+                let flipped = match op {
+                    Operator::Lt => Operator::Gt,
+                    Operator::LtEq => Operator::GtEq,
+                    Operator::Gt => Operator::Lt,
+                    Operator::GtEq => Operator::LtEq,
+                    other => *other,
+                };
+                may_compare(name, flipped, value, part)
+            }
+            _ => true,
+        },
+        _ => true,
+    }
+}
+
+/// Whether a comparison of a column with a value may be true of a row of a part.
+fn may_compare(column: &PlSmallStr, op: Operator, value: &Expr, part: &PartColumns) -> bool {
+    let (least, most) = (col("least"), col("most"));
+    let within = match op {
+        Operator::Eq => least.lt_eq(value.clone()).and(most.gt_eq(value.clone())),
+        Operator::Lt => least.lt(value.clone()),
+        Operator::LtEq => least.lt_eq(value.clone()),
+        Operator::Gt => most.gt(value.clone()),
+        Operator::GtEq => most.gt_eq(value.clone()),
+        _ => return true,
+    };
+    let marks = part.bounds(column).and_then(|[least, most]| {
+        let row = RecordBatch::try_from_iter([("least", least), ("most", most)]).ok()?;
+        marked(&frame_of(&row).ok()?, &within).ok()
+    });
+    // Where it cannot be told, it may.
+    marks.is_none_or(|marks| marks.any() || marks.null_count() > 0)
 }
 
 /// The rows of a group that are left, with the columns that were read of them.
@@ -284,12 +333,16 @@ fn damaged(error: ArrowError) -> PolarsError {
 
 #[cfg(test)]
 mod tests {
-    use polars::prelude::col;
+    use polars::prelude::lit;
 
     use super::super::filter::Filter;
     use super::*;
     use crate::ingest::{self, IngestOptions, Silent};
-    use crate::store::{Store, heads_schema};
+    use crate::kernel::StepMeasurer;
+    use crate::shape::{AxisNumbers, StepShape};
+    use crate::store::storage::Memory;
+    use crate::store::storage::counting::Counting;
+    use crate::store::{HeadRow, Store, VideoIndex, VideoRecord, heads_batch, heads_schema, new_generation};
 
     const COLUMNS: [&str; 5] = ["video_id", "token", "step", "head", "top5"];
 
@@ -355,7 +408,7 @@ mod tests {
         let mut parts = parts(dir.path());
         let expected = scan(&parts, 1).collect().unwrap();
         parts.1.truncate(2);
-        let gone = Part { key: "index/heads/gone.parquet".into(), ..parts.1[0].clone() };
+        let gone = Part { key: "index/heads/gone.parquet".into(), first: "z".into(), ..parts.1[0].clone() };
         parts.1.push(gone);
         let first = scan(&parts, 1).limit(500).collect().unwrap();
         assert!(first.equals_missing(&expected.head(Some(500))));
@@ -371,5 +424,59 @@ mod tests {
         assert_eq!((none.height(), none.width()), (0, COLUMNS.len()));
         let none = scan(&nothing, GROUP_BYTES).limit(3).collect().unwrap();
         assert_eq!((none.height(), none.width()), (0, heads_schema().fields().len()));
+    }
+
+    #[test]
+    fn of_a_pack_those_row_groups_and_columns_are_read_that_the_condition_leaves() {
+        let counting = Counting::new(Arc::new(Memory::new()));
+        let store = Store::create_on(Arc::new(counting.clone())).unwrap();
+        let shape = StepShape { blocks: 1, heads: 1, spatial: 2, tokens: 1 };
+        let map = StepMeasurer::new(shape, None).measure(&[0.25_f32, 0.75]).maps[0];
+        let mut random = fastrand::Rng::with_seed(1);
+        for video in 0..12 {
+            let video = format!("v{video:02}");
+            let row = |step: i32| {
+                let mut row = HeadRow::new(step, shape, &AxisNumbers::default(), None, &map);
+                row.statistics.distribution.entropy = random.f64();
+                row
+            };
+            let rows: Vec<HeadRow> = (0..20_000).map(row).collect();
+            let heads = [("word".to_owned(), heads_batch(&video, "word", &rows).unwrap())].into();
+            let record = VideoRecord { video_id: video, ..VideoRecord::default() };
+            let index = VideoIndex { generation: new_generation(), record, rows: Vec::new() };
+            let staged = store.stage(&index, &heads, None, None).unwrap();
+            assert_eq!(store.publish(&[staged]).unwrap(), [true]);
+        }
+        assert_eq!(store.compact(&Silent).unwrap().packs, 1);
+        let snapshot = store.snapshot();
+        let parts = snapshot.heads_of(&snapshot.parts().unwrap()).unwrap();
+        let pack = parts[0].pack.clone().unwrap();
+        let chunks = |groups: &[usize], columns: &[&str]| -> u64 {
+            let groups = groups.iter().map(|group| pack.row_group(*group));
+            let chunks = groups.flat_map(|group| group.columns());
+            let chunks = chunks.filter(|chunk| columns.contains(&&*chunk.column_path().string()));
+            chunks.map(|chunk| chunk.byte_range().1).sum()
+        };
+        let both = ["video_id", "entropy"];
+        for (condition, groups, rows) in [
+            // Rows 140,000 to 160,000, in groups of 32,768.
+            (col("video_id").eq(lit("v07")), vec![4], 20_000),
+            (lit("v07").eq(col("video_id")), vec![4], 20_000),
+            (col("video_id").lt(lit("v02")), vec![0, 1], 40_000),
+            (col("video_id").gt_eq(lit("v11")), vec![6, 7], 20_000),
+            (col("video_id").eq(lit("v00")).or(col("video_id").eq(lit("v11"))), vec![0, 6, 7], 40_000),
+            (col("video_id").eq(lit("v00")).and(col("video_id").eq(lit("v11"))), vec![], 0),
+            (col("video_id").eq(lit("w")), vec![], 0),
+            (col("video_id").gt(lit("v10z")).or(col("video_id").is_null()), (0..8).collect(), 20_000),
+        ] {
+            counting.take();
+            let scan = PartScan::new("HEADS", snapshot.clone(), parts.clone(), heads_schema()).lazy().unwrap();
+            let found = scan.filter(condition.clone()).select(both.map(col)).collect().unwrap();
+            assert_eq!(found.height(), rows, "{condition}");
+            // Of a group of which no row is left, no more is read; of one that has one video, not even which it is.
+            let read = counting.take();
+            let least = if groups.len() < 8 { chunks(&groups, &both[1..]) } else { chunks(&groups, &both[..1]) / 2 };
+            assert!((least..=chunks(&groups, &both)).contains(&read), "{condition} {read}");
+        }
     }
 }

@@ -11,7 +11,7 @@ use zarrs::storage::{Bytes, MaybeBytesIterator, ReadableStorageTraits, StorageEr
 
 use super::codec::{ChunkCodec, Scratch, first_bytes, options};
 use super::storage::{Contents, Storage, join};
-use super::{StoreError, layout, part};
+use super::{Store, StoreError, layout};
 use crate::dtype::Dtype;
 use crate::error::Cause;
 use crate::kernel::zeroed;
@@ -60,7 +60,7 @@ impl StoredArray {
     pub(super) fn open(storage: Arc<dyn Storage>, path: &str) -> Result<Self, StoreError> {
         let document = layout::document(path);
         let text = storage.get(&document).map_err(|error| {
-            let moved_on = if error.is_not_found() { moved_on(&*storage, path) } else { None };
+            let moved_on = if error.is_not_found() { moved_on(&storage, path) } else { None };
             moved_on.unwrap_or(error)
         })?;
         let place = storage.place(&document);
@@ -274,7 +274,7 @@ impl StoredArray {
 
     /// What is not there is damage, or was removed since its video was committed anew.
     fn missing(&self, what: &str) -> StoreError {
-        moved_on(&*self.storage, &self.path).unwrap_or_else(|| self.failed(format!("{what} is missing")))
+        moved_on(&self.storage, &self.path).unwrap_or_else(|| self.failed(format!("{what} is missing")))
     }
 
     fn sharded(&self) -> Result<&Chunks, StoreError> {
@@ -385,17 +385,9 @@ impl Chunks {
 }
 
 /// Whether what is at `path` below a store is of a generation that its video's commit names no more.
-fn moved_on(storage: &dyn Storage, path: &str) -> Option<StoreError> {
-    let video = layout::steps_part_of_series(path)?;
-    let is_named = match part::read_steps_part(storage, &video) {
-        Ok(video) => video.rows.iter().any(|row| {
-            path.strip_prefix(row.series_path()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        }),
-        // The video itself has gone.
-        Err(error) if error.is_not_found() => false,
-        // Nothing can be told.
-        Err(_) => true,
-    };
+fn moved_on(storage: &Arc<dyn Storage>, path: &str) -> Option<StoreError> {
+    // Where nothing can be told, it is as if it were named.
+    let is_named = Store::at(storage.clone()).is_named(path).unwrap_or(true);
     (!is_named).then(|| StoreError::MovedOn { path: storage.place(path) })
 }
 

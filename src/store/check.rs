@@ -1,6 +1,7 @@
 //! Checks of the files that are not arrays: documents and parts against their hashes; and what of them can be written
 //! anew from nothing.
 
+use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,10 +9,11 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::pack::{MISSING, Table, check_chunks};
 use super::storage::{Local, Storage, split};
 use super::{
-    NOT_A_PART, PartFiles, Snapshot, StepRow, Store, StoreError, UNFINISHED, VideoIndex, decode_name, document_hash,
-    layout, part, root_document,
+    NOT_A_PART, PartFiles, Snapshot, StepRow, Store, StoreError, TWICE, UNFINISHED, VideoIndex, decode_name,
+    document_hash, layout, part, root_document,
 };
 
 /// Something in a store that is not as it was written.
@@ -36,6 +38,12 @@ impl Fault {
     #[must_use]
     pub fn is_unfinished(&self) -> bool {
         self.error == UNFINISHED
+    }
+
+    /// Of a video whose rows were in a pack that was damaged, and are in the store no more.
+    pub(crate) fn of_lost_video(video_id: &str, path: &str) -> Self {
+        let error = "the rows of this video were damaged in a pack, whose files are here now; ingest it again";
+        Self { video_id: Some(video_id.to_owned()), ..Self::of(path, error) }
     }
 
     fn of(path: &str, error: impl ToString) -> Self {
@@ -64,9 +72,26 @@ impl Snapshot {
         let PartFiles { parts, strays } = self.store().part_files()?;
         let mut index = Vec::new();
         let mut faults: Vec<Fault> = strays.iter().map(|key| Fault::of(key, NOT_A_PART)).collect();
+        let (packs, parts): (Vec<_>, Vec<_>) =
+            parts.into_iter().partition(|(key, _)| layout::generation_of_pack(key).is_some());
+        let records = match self.storage().list(layout::RECORDS) {
+            Err(error) if error.is_not_found() => Vec::new(),
+            other => other?,
+        };
+        // Each is known by any of its files.
+        let names = packs.iter().map(|(key, _)| &**key).chain(records.iter().map(|entry| &*entry.name));
+        for generation in names.filter_map(layout::generation_of_pack).collect::<BTreeSet<_>>() {
+            match self.check_pack(generation, &mut faults) {
+                Ok(videos) => index.extend(videos),
+                Err(_) if faults.iter().any(|fault| layout::generation_of_pack(&fault.path) == Some(generation)) => {}
+                Err(error) => faults.push(Fault::of(&layout::pack(layout::STEPS, generation), error)),
+            }
+        }
+        let packed: HashSet<String> = index.iter().map(|video| video.record.video_id.clone()).collect();
         let read: Vec<_> = parts.into_par_iter().map(|(key, _)| (self.read_steps(&key), key)).collect();
         for (video, key) in read {
             let error = match video {
+                Ok(video) if packed.contains(&video.record.video_id) => TWICE.to_owned(),
                 Ok(video) if self.store().steps_key(&video.record.video_id) == key => {
                     index.push(video);
                     continue;
@@ -78,6 +103,31 @@ impl Snapshot {
             faults.push(Fault { video_id: video_of(&key), ..Fault::of(&key, error) });
         }
         Ok((index, faults))
+    }
+
+    /// The videos of a pack, and what is wrong with its files.
+    fn check_pack(&self, generation: &str, faults: &mut Vec<Fault>) -> Result<Vec<VideoIndex>, StoreError> {
+        let store = self.store();
+        let of_file = |table: Table| {
+            let key = layout::pack(table.directory(), generation);
+            let Some(footer) = part::check_part(self.storage(), &key)?.pack else { return Ok(0) };
+            check_chunks(self.storage(), &key, &footer)?;
+            Ok::<_, StoreError>(footer.file_metadata().num_rows())
+        };
+        let pack = store.pack(generation);
+        let has_text = pack.as_ref().is_ok_and(|pack| pack.videos.iter().any(|video| video.text.is_some()));
+        for table in Table::ALL.into_iter().filter(|table| *table != Table::Text || has_text) {
+            let error = match (of_file(table), &pack) {
+                (Err(error), _) if error.is_not_found() => MISSING.to_owned(),
+                (Err(error), _) => error.to_string(),
+                (Ok(rows), Ok(pack)) if u64::try_from(rows) != Ok(pack.rows_of(table)) => {
+                    format!("{rows} rows; its videos have {}", pack.rows_of(table))
+                }
+                _ => continue,
+            };
+            faults.push(Fault::of(&layout::pack(table.directory(), generation), error));
+        }
+        store.packed_videos(&*pack?)
     }
 
     /// Checks the root's document.
@@ -116,11 +166,7 @@ impl Snapshot {
 
     /// Bytes of the tables.
     pub(crate) fn index_bytes(&self) -> Result<u64, StoreError> {
-        let text = match self.storage().bytes_below(layout::TEXT) {
-            Err(error) if error.is_not_found() => 0,
-            other => other?,
-        };
-        Ok(self.storage().bytes_below(layout::STEPS)? + self.storage().bytes_below(layout::HEADS)? + text)
+        layout::TABLES.iter().map(|table| self.storage().bytes_below(table)).sum()
     }
 }
 

@@ -1,6 +1,5 @@
 //! Some columns of a part's rows, read without the others.
 
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,27 +7,27 @@ use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, RecordBatch
 use arrow::compute::{concat_batches, take};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::error::ArrowError;
-use bytes::{Buf, Bytes};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection,
 };
-use parquet::errors::ParquetError;
-use parquet::file::metadata::ParquetMetaDataReader;
-use parquet::file::reader::{ChunkReader, Length};
+use parquet::file::metadata::{ParquetMetaDataReader, RowGroupMetaData};
 use parquet::file::statistics::Statistics;
 
-use super::StoreError;
+use super::pack::Chunks;
 use super::part::{GENERATION_KEY, PartFile, check_sizes, guarded, value_of};
 use super::storage::Storage;
 use super::tables::columns_of_part;
+use super::{Part, StoreError};
 
 /// A part of which columns are read: what is read is of one commit, whatever takes the file's place meanwhile.
 pub(crate) struct PartColumns {
     path: PathBuf,
     file: PartFile,
     metadata: ArrowReaderMetadata,
+    /// The row group that is meant; `None`: all.
+    group: Option<usize>,
     /// The table's columns, of which the part of an earlier version has only the first.
     table: SchemaRef,
 }
@@ -38,20 +37,27 @@ impl PartColumns {
     ///
     /// # Errors
     /// If it cannot be opened or has other columns.
-    pub(super) fn open(storage: &dyn Storage, key: &str, table: &Schema) -> Result<Self, StoreError> {
-        let (path, file) = (storage.place(key), PartFile::open(storage, key)?);
+    pub(super) fn open(storage: &dyn Storage, part: &Part, table: &Schema) -> Result<Self, StoreError> {
+        let (path, file) = (storage.place(&part.key), PartFile::open(storage, &part.key)?);
         let table = with_views(table);
         let metadata = guarded(&path, || {
-            let footer = ParquetMetaDataReader::new().parse_and_finish(&file);
-            let footer = footer.map_err(|source| StoreError::Parquet { path: path.clone(), source })?;
-            check_sizes(&footer).map_err(|found| StoreError::damaged(&path, found))?;
+            let footer = match &part.pack {
+                // No file takes its place.
+                Some(known) => known.clone(),
+                None => {
+                    let footer = ParquetMetaDataReader::new().parse_and_finish(&file);
+                    let footer = footer.map_err(|source| StoreError::Parquet { path: path.clone(), source })?;
+                    check_sizes(&footer).map_err(|found| StoreError::damaged(&path, found))?;
+                    Arc::new(footer)
+                }
+            };
             let count = footer.file_metadata().schema_descr().root_schema().get_fields().len();
             let fields = columns_of_part(&table, count);
             let fields = fields.ok_or_else(|| StoreError::damaged(&path, format!("{count} columns")))?;
             let options = ArrowReaderOptions::new().with_schema(Arc::new(Schema::new(fields.to_vec())));
-            ArrowReaderMetadata::try_new(Arc::new(footer), options).map_err(|error| StoreError::damaged(&path, error))
+            ArrowReaderMetadata::try_new(footer, options).map_err(|error| StoreError::damaged(&path, error))
         })?;
-        Ok(Self { path, file, metadata, table })
+        Ok(Self { path, file, metadata, group: part.group, table })
     }
 
     /// The commit that it is of.
@@ -61,7 +67,13 @@ impl PartColumns {
 
     /// Number of its rows.
     pub fn rows(&self) -> usize {
-        usize::try_from(self.metadata.metadata().file_metadata().num_rows()).unwrap_or(0)
+        usize::try_from(self.groups().iter().map(RowGroupMetaData::num_rows).sum::<i64>()).unwrap_or(0)
+    }
+
+    /// Its row groups that are meant.
+    fn groups(&self) -> &[RowGroupMetaData] {
+        let all = self.metadata.metadata().row_groups();
+        self.group.map_or(all, |group| all.get(group..=group).unwrap_or_default())
     }
 
     /// Columns of all rows, or of those that are selected; of a column whose value is the same in all, no page is read.
@@ -97,10 +109,13 @@ impl PartColumns {
             let schema = self.metadata.schema();
             let indices = columns.iter().filter_map(|name| schema.index_of(name).ok());
             let projection = ProjectionMask::roots(self.metadata.parquet_schema(), indices);
-            let pieces = self.pieces(&projection).map_err(StoreError::io(&self.path))?;
-            let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(pieces, self.metadata.clone())
+            let chunks = Chunks::read(&self.path, &self.file, self.metadata.metadata(), self.group, &projection)?;
+            let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(chunks, self.metadata.clone())
                 .with_batch_size(self.rows().max(1))
                 .with_projection(projection);
+            if let Some(group) = self.group {
+                builder = builder.with_row_groups(vec![group]);
+            }
             if let Some(selected) = selected {
                 builder = builder.with_row_selection(selected.clone());
             }
@@ -121,7 +136,7 @@ impl PartColumns {
         }
         let parquet = self.metadata.parquet_schema();
         let leaf = parquet.columns().iter().position(|leaf| leaf.path().parts() == [column])?;
-        let groups = self.metadata.metadata().row_groups();
+        let groups = self.groups();
         let statistics: Vec<_> = groups.iter().map(|group| group.column(leaf).statistics()).collect::<Option<_>>()?;
         let first = statistics.first()?;
         let rows = groups.iter().map(|group| u64::try_from(group.num_rows()).ok());
@@ -137,25 +152,24 @@ impl PartColumns {
         if !statistics.iter().all(is_first) {
             return None;
         }
-        let statistics = StatisticsConverter::try_new(column, self.metadata.schema(), parquet).ok()?;
-        // The extremes of floats leave out NaN.
-        let kind = statistics.arrow_field().data_type();
-        let is_told = matches!(kind, DataType::Utf8View | DataType::Int32 | DataType::Int64);
-        is_told.then(|| statistics.row_group_mins(&groups[..1]).ok())?
+        self.statistics(column)?.row_group_mins(&groups[..1]).ok()
     }
 
-    /// The bytes of columns.
-    fn pieces(&self, projection: &ProjectionMask) -> io::Result<Pieces> {
-        let length = self.file.len();
-        let mut pieces = Vec::new();
-        for group in self.metadata.metadata().row_groups() {
-            let columns = group.columns().iter().enumerate();
-            for (_, column) in columns.filter(|(index, _)| projection.leaf_included(*index)) {
-                let (start, bytes) = column.byte_range();
-                pieces.push((start, self.file.read(start, bytes)?));
-            }
-        }
-        Ok(Pieces { length, pieces })
+    /// What no value of a column of texts or integers is below, and what none is above; `None` if that is not known.
+    pub fn bounds(&self, column: &str) -> Option<[ArrayRef; 2]> {
+        // Of parts, nearly all have one group.
+        let [group] = self.groups() else { return None };
+        let statistics = self.statistics(column)?;
+        let bounds = [statistics.row_group_mins([group]).ok()?, statistics.row_group_maxes([group]).ok()?];
+        bounds.iter().all(|bound| bound.len() == 1 && bound.is_valid(0)).then_some(bounds)
+    }
+
+    /// The extremes of a column, which tell of all its values: those of floats leave out NaN.
+    fn statistics(&self, column: &str) -> Option<StatisticsConverter<'_>> {
+        let parquet = self.metadata.parquet_schema();
+        let statistics = StatisticsConverter::try_new(column, self.metadata.schema(), parquet).ok()?;
+        let kind = statistics.arrow_field().data_type();
+        matches!(kind, DataType::Utf8View | DataType::Int32 | DataType::Int64).then_some(statistics)
     }
 }
 
@@ -192,47 +206,6 @@ fn with_views(table: &Schema) -> SchemaRef {
         Arc::new(Field::clone(field).with_data_type(kind))
     }
     Arc::new(Schema::new(table.fields().iter().map(with_view).collect::<Vec<_>>()))
-}
-
-/// Pieces of a file, each from where it begins.
-struct Pieces {
-    length: u64,
-    pieces: Vec<(u64, Bytes)>,
-}
-
-impl Pieces {
-    /// What is in memory of the file from here on.
-    fn from(&self, start: u64) -> Result<Bytes, ParquetError> {
-        let within = |(begin, piece): &(u64, Bytes)| {
-            let offset = usize::try_from(start.checked_sub(*begin)?).ok()?;
-            (offset <= piece.len()).then(|| piece.slice(offset..))
-        };
-        // Where one piece ends and the next begins, it is the latter.
-        let longest = self.pieces.iter().filter_map(within).max_by_key(Bytes::len);
-        longest.ok_or_else(|| ParquetError::EOF(format!("byte {start} is of no column that is read")))
-    }
-}
-
-impl Length for Pieces {
-    fn len(&self) -> u64 {
-        self.length
-    }
-}
-
-impl ChunkReader for Pieces {
-    type T = bytes::buf::Reader<Bytes>;
-
-    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
-        Ok(self.from(start)?.reader())
-    }
-
-    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
-        let bytes = self.from(start)?;
-        if length > bytes.len() {
-            return Err(ParquetError::EOF(format!("{length} bytes from byte {start} on reach beyond their column")));
-        }
-        Ok(bytes.slice(..length))
-    }
 }
 
 #[cfg(test)]

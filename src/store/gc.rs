@@ -39,8 +39,9 @@ impl Store {
     pub fn gc(&self, progress: &dyn Progress) -> Result<Vec<Garbage>, StoreError> {
         self.check_directories()?;
         let _alone = self.storage.lock(Lock::Alone)?;
-        for entry in self.storage.list(layout::STEPS)?.iter().filter(|entry| is_hidden(entry)) {
-            if let Ok(staged) = part::read_steps_part(&*self.storage, &join(layout::STEPS, &entry.name)) {
+        self.restore_index()?;
+        for (key, _) in self.below(layout::STAGED)? {
+            if let Ok(staged) = part::read_steps_part(&*self.storage, &key) {
                 self.mend(&staged.record.video_id)?;
             }
         }
@@ -60,20 +61,25 @@ impl Store {
         let named: HashSet<&str> =
             index.iter().flat_map(|video| &video.rows).map(super::StepRow::series_path).collect();
         let read: HashSet<String> = index.iter().map(|video| self.video_key(&video.record.video_id)).collect();
-        // What a part names that cannot be read is not known: all of its video stays.
+        // What a part names that cannot be read is not known: all of its video stays. Of a pack, nobody knows the videos.
         let files = self.part_files()?;
         let committed: HashSet<&str> = files.parts.iter().filter_map(|(key, _)| video_name(split(key).1)).collect();
-        let below = |directory: &str| -> Result<Vec<(String, Entry)>, StoreError> {
-            let entries = self.storage.list(directory)?;
-            Ok(entries.into_iter().map(|entry| (join(directory, &entry.name), entry)).collect())
+        let is_pack_read = |generation: &str| {
+            let is_read = |video: &super::pack::PackedVideo| read.contains(&self.video_key(&video.video_id));
+            self.pack(generation).is_ok_and(|pack| pack.videos.iter().all(is_read))
         };
+        let of_records = self.below(layout::RECORDS)?;
+        let mut packs =
+            of_records.iter().map(|(key, _)| key.clone()).chain(files.parts.iter().map(|(key, _)| key.clone()));
+        let are_packs_read = packs.all(|key| layout::generation_of_pack(&key).is_none_or(is_pack_read))
+            && self.below(layout::DAMAGED)?.is_empty();
         let mut unnamed = Vec::new();
-        for (video, entry) in below(layout::MAPS)? {
-            if !read.contains(&video) && committed.contains(&*entry.name) {
+        for (video, entry) in self.below(layout::MAPS)? {
+            if !read.contains(&video) && (committed.contains(&*entry.name) || !are_packs_read) {
                 continue;
             }
             if entry.kind == EntryKind::Directory {
-                let generations = below(&video)?.into_iter().map(|(key, _)| key);
+                let generations = self.below(&video)?.into_iter().map(|(key, _)| key);
                 let (kept, left): (Vec<_>, Vec<_>) =
                     generations.filter(|key| split(key).1 != layout::DOCUMENT).partition(|key| named.contains(&**key));
                 unnamed.extend(if kept.is_empty() { vec![video] } else { left });
@@ -81,17 +87,20 @@ impl Store {
                 unnamed.push(video);
             }
         }
-        let is_hidden_file = |entry: &Entry| is_hidden(entry) && entry.kind == EntryKind::File;
-        let is_of_no_video =
-            |entry: &Entry| is_hidden(entry) || video_name(&entry.name).is_none_or(|name| !committed.contains(name));
-        let in_root = below("")?.into_iter().filter(|(_, entry)| is_hidden_file(entry));
-        let staged = below(layout::STEPS)?.into_iter().filter(|(_, entry)| is_hidden(entry));
-        let text = match below(layout::TEXT) {
-            Err(error) if error.is_not_found() => Vec::new(),
-            other => other?,
+        let is_left =
+            |entry: &Entry| is_hidden(entry) && entry.kind == EntryKind::File || layout::is_next_index(&entry.name);
+        let is_of_pack = |name: &str| of_records.iter().any(|(_, entry)| entry.name == name);
+        let is_of_no_video = |entry: &Entry| {
+            let is_committed = video_name(&entry.name).is_some_and(|name| committed.contains(name));
+            is_hidden(entry) || !is_committed && !is_of_pack(&entry.name)
         };
-        let beside = below(layout::HEADS)?.into_iter().chain(text).filter(|(_, entry)| is_of_no_video(entry));
-        unnamed.extend(in_root.chain(staged).chain(beside).map(|(key, _)| key));
+        let in_root = self.below("")?.into_iter().filter(|(_, entry)| is_left(entry));
+        let staged = self.below(layout::STAGED)?;
+        let in_steps = self.below(layout::STEPS)?.into_iter().filter(|(_, entry)| is_hidden(entry));
+        let (heads, text) = (self.below(layout::HEADS)?, self.below(layout::TEXT)?);
+        // Where it says what is packed, nothing is too much.
+        let beside = heads.into_iter().chain(text).filter(|(_, entry)| is_of_no_video(entry));
+        unnamed.extend(in_root.chain(staged).chain(in_steps).chain(beside).map(|(key, _)| key));
         let garbage = |key: String| {
             let bytes = self.storage.bytes_below(&key)?;
             Ok((key.clone(), Garbage { path: self.storage.place(&key), bytes }))
@@ -99,6 +108,14 @@ impl Store {
         let mut unnamed = unnamed.into_iter().map(garbage).collect::<Result<Vec<_>, StoreError>>()?;
         unnamed.sort_by(|(_, a), (_, b)| a.path.cmp(&b.path));
         Ok(unnamed)
+    }
+
+    /// What is in a directory, each with its key; nothing, if there is none.
+    fn below(&self, directory: &str) -> Result<Vec<(String, Entry)>, StoreError> {
+        match self.storage.list(directory) {
+            Err(error) if error.is_not_found() => Ok(Vec::new()),
+            entries => Ok(entries?.into_iter().map(|entry| (join(directory, &entry.name), entry)).collect()),
+        }
     }
 }
 

@@ -16,6 +16,18 @@ pub const STEPS: &str = "index/steps";
 pub const HEADS: &str = "index/heads";
 /// The parts of `text`, of videos that have one.
 pub const TEXT: &str = "index/text";
+/// What is known of packed videos beside their rows.
+pub const RECORDS: &str = "index/records";
+/// The directories of the tables.
+pub const TABLES: [&str; 4] = [STEPS, HEADS, TEXT, RECORDS];
+/// What the name of a pack begins with: that of no video does.
+const PACK: &str = "pack~~";
+/// Where parts wait until they are published.
+pub const STAGED: &str = ".staged";
+/// What the name of an index begins with that is to take the place of the present one.
+const NEXT_INDEX: &str = ".index.";
+/// Packs that were damaged and are taken apart.
+pub const DAMAGED: &str = "damaged";
 /// What writers lock.
 pub const WRITERS: &str = ".writers";
 /// The name of every document.
@@ -48,17 +60,53 @@ pub fn text_beside(steps_part: &str) -> String {
 
 /// Where the `steps` part of a commit waits until it is published.
 pub fn staged_steps(video_id: &str, generation: &str) -> String {
-    join(STEPS, &format!(".{}.{generation}.steps", encode_name(video_id)))
+    staged(video_id, generation, "steps")
 }
 
 /// Where the `heads` part of a commit waits until it is published.
 pub fn staged_heads(video_id: &str, generation: &str) -> String {
-    join(HEADS, &format!(".{}.{generation}.heads", encode_name(video_id)))
+    staged(video_id, generation, "heads")
 }
 
 /// Where the `text` part of a commit waits until it is published.
 pub fn staged_text(video_id: &str, generation: &str) -> String {
-    join(TEXT, &format!(".{}.{generation}.text", encode_name(video_id)))
+    staged(video_id, generation, "text")
+}
+
+fn staged(video_id: &str, generation: &str, table: &str) -> String {
+    join(STAGED, &format!("{}.{generation}.{table}", encode_name(video_id)))
+}
+
+/// A pack's part of a table.
+pub fn pack(table: &str, generation: &str) -> String {
+    join(table, &format!("{PACK}{generation}.parquet"))
+}
+
+/// The generation in the name of a pack's part; `None` if it is none.
+pub fn generation_of_pack(part: &str) -> Option<&str> {
+    let generation = super::storage::split(part).1.strip_prefix(PACK)?.strip_suffix(".parquet")?;
+    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    (generation.len() == 16 && generation.bytes().all(is_digit)).then_some(generation)
+}
+
+/// Where an index is made that is to take the place of the present one.
+pub fn next_index(generation: &str) -> String {
+    format!("{NEXT_INDEX}{generation}")
+}
+
+/// Whether something in the root is an index that was to take the place of the present one, or has had its.
+pub fn is_next_index(name: &str) -> bool {
+    name.starts_with(NEXT_INDEX)
+}
+
+/// Whether it is an index that was there, set aside for a moment.
+pub fn is_index_set_aside(name: &str) -> bool {
+    is_next_index(name) && name.ends_with(".old")
+}
+
+/// A key of the present index in another one.
+pub fn in_index(key: &str, index: &str) -> String {
+    key.strip_prefix(INDEX).map_or_else(|| key.to_owned(), |below| format!("{index}{below}"))
 }
 
 /// Directory of a word's arrays in that of its video.
@@ -66,10 +114,10 @@ pub fn series(video: &str, token: &str, generation: &str) -> String {
     join(video, &format!("{}@{generation}", encode_name(token)))
 }
 
-/// The `steps` part of the video that a word's arrays belong to.
-pub fn steps_part_of_series(series: &str) -> Option<String> {
+/// Of the video that a word's arrays belong to: its `steps` part, and where its arrays are.
+pub fn video_of_series(series: &str) -> Option<(String, &str)> {
     let (video, _) = series.strip_prefix(MAPS)?.strip_prefix('/')?.split_once('/')?;
-    Some(join(STEPS, &format!("{video}.parquet")))
+    Some((join(STEPS, &format!("{video}.parquet")), series.get(..MAPS.len() + 1 + video.len())?))
 }
 
 /// The keys that something of a video can have.

@@ -25,11 +25,13 @@ mod check;
 mod codec;
 #[cfg(feature = "query")]
 mod columns;
+mod compact;
 mod error;
 mod gc;
 mod generation;
 mod layout;
 mod names;
+mod pack;
 mod part;
 mod series;
 mod shard;
@@ -54,11 +56,14 @@ pub use array::StoredArray;
 pub use check::Fault;
 #[cfg(feature = "query")]
 pub(crate) use columns::{PartColumns, joined};
+pub use compact::Compaction;
 pub use error::StoreError;
 pub use gc::Garbage;
 pub use generation::Generation;
-pub(crate) use layout::{new_generation, series as series_path};
+pub(crate) use layout::{generation_of_pack, new_generation, series as series_path};
 pub use names::{decode_name, encode_name};
+pub(crate) use pack::Salvaged;
+use pack::Table;
 pub use part::{ArraysRecord, Heads, MetadataPatch, Recipe, VideoIndex, VideoRecord};
 pub(crate) use series::Coordinates;
 pub use series::{ArrayKind, Codec, Rollups, SeriesLayout, has_step_arrays};
@@ -81,6 +86,9 @@ pub(crate) const UNFINISHED: &str = "missing, or of another commit than the step
 /// What is wrong with a file among the parts that is of no video, or of another one.
 const NOT_A_PART: &str = "its name is no part's (is it a copy of one?), and readers of the directory would read its \
     rows again; move it away";
+
+/// What is wrong with a part of a video that is packed.
+const TWICE: &str = "its video is in a pack, too, and readers of the directory read its rows twice; move it away";
 
 /// The version of the format that this crate writes and reads.
 pub const STORE_VERSION: u64 = 1;
@@ -235,7 +243,6 @@ impl Store {
         let mut files = Vec::new();
         let text_part = layout::text_beside(&steps_part);
         if let Some(text) = text {
-            storage.make_directory(layout::TEXT)?;
             let contents = part::text_part(generation, text).map_err(parquet(&text_part))?;
             files.push((layout::staged_text(video, generation), text_part, contents));
         }
@@ -282,10 +289,17 @@ impl Store {
             .map(|commit| commit.files.iter().map(|(staged, part)| (staged.as_str(), part.as_str())).collect())
             .collect();
         let files: Vec<&[(&str, &str)]> = files.iter().map(Vec::as_slice).collect();
-        let mut is_unchanged = |number: usize| match commits.get(number) {
-            Some(commit) => Ok(self.committed(&commit.video_id)? == commit.base),
-            None => Ok(false),
+        let mut is_unchanged = |number: usize| {
+            let Some(commit) = commits.get(number) else { return Ok(false) };
+            // Whoever packs may have put an index without it in the place of the present one.
+            if commit.has_text() && self.storage.make_directory(layout::TEXT)? {
+                self.storage.flush()?;
+            }
+            // It may have been packed in the meantime.
+            Ok(self.packed(&commit.video_id)?.is_none() && self.committed(&commit.video_id)? == commit.base)
         };
+        // Its rows would be there twice.
+        self.unpack(&commits.iter().map(|commit| &*commit.video_id).collect())?;
         let published = self.storage.publish(&files, &mut is_unchanged)?;
         for (commit, _) in commits.iter().zip(&published).filter(|(_, published)| !**published) {
             self.unstage(commit)?;
@@ -320,10 +334,34 @@ impl Store {
 
     /// The commit of a video, as far as its part tells it, which may be damaged.
     pub(crate) fn committed(&self, video_id: &str) -> Result<Option<String>, StoreError> {
-        match part::part_generation(&*self.storage, &self.steps_key(video_id)) {
+        self.of_one_index(|| match part::part_generation(&*self.storage, &self.steps_key(video_id)) {
             Err(StoreError::Damaged { .. } | StoreError::Parquet { .. }) => Ok(None),
+            Ok(None) => Ok(self.packed(video_id)?.map(|(_, video)| video.generation)),
             other => other,
+        })
+    }
+
+    /// What is looked for in more than one file of the index, of one index: packing puts another one in its place.
+    pub(crate) fn of_one_index<T>(&self, mut look: impl FnMut() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        /// One index after the other took the place of the present one.
+        const ATTEMPTS: u32 = 50;
+        const WAIT: std::time::Duration = std::time::Duration::from_millis(2);
+        let index =
+            || -> Result<Option<u128>, StoreError> { Ok(self.storage.entry(layout::INDEX)?.map(|entry| entry.stamp)) };
+        let mut before = index()?;
+        for _ in 1..ATTEMPTS {
+            let found = look();
+            let after = index()?;
+            if before == after && after.is_some() {
+                return found;
+            }
+            before = after;
+            // On file systems that cannot exchange directories, there is none for a moment.
+            if before.is_none() {
+                std::thread::sleep(WAIT);
+            }
         }
+        look()
     }
 
     /// Finishes the commit of a video whose writer was interrupted between its parts, if those that are staged are
@@ -361,7 +399,10 @@ impl Store {
 
     /// Announces a writer, as long as the guard lives.
     pub(crate) fn lock_for_writing(&self) -> Result<Guard, StoreError> {
-        self.storage.lock(Lock::Writer)
+        let guard = self.storage.lock(Lock::Writer)?;
+        self.restore_index()?;
+        self.check_packs()?;
+        Ok(guard)
     }
 
     /// A fresh place for a word's arrays.
@@ -401,6 +442,27 @@ impl Store {
         Ok(Generation::new(self.storage.clone(), path.to_owned()))
     }
 
+    /// Whether a video's commit names the arrays that something below the store belongs to.
+    fn is_named(&self, path: &str) -> Result<bool, StoreError> {
+        let Some((steps_part, directory)) = layout::video_of_series(path) else { return Ok(true) };
+        let video = self.of_one_index(|| match part::read_steps_part(&*self.storage, &steps_part) {
+            Err(error) if error.is_not_found() => {
+                let is_it = |names: layout::Names| names.now == directory || names.before.as_deref() == Some(directory);
+                for pack in self.packs()? {
+                    if let Some(video) = pack.videos.iter().find(|video| is_it(layout::video(&video.video_id))) {
+                        return self.packed_video(&pack, video).map(Some);
+                    }
+                }
+                Ok(None)
+            }
+            video => video.map(Some),
+        })?;
+        let is_below = |row: &StepRow| {
+            path.strip_prefix(row.series_path()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        Ok(video.is_some_and(|video| video.rows.iter().any(is_below)))
+    }
+
     fn at(storage: Arc<dyn Storage>) -> Self {
         Self { storage, known: Arc::default() }
     }
@@ -412,7 +474,8 @@ impl Store {
     /// Refuses links and files where the store's own directories should be: whoever reads, writes or cleans up would
     /// leave the store.
     fn check_directories(&self) -> Result<(), StoreError> {
-        for directory in [layout::MAPS, layout::INDEX, layout::STEPS, layout::HEADS, layout::TEXT, layout::WRITERS] {
+        let ours = [layout::MAPS, layout::INDEX, layout::WRITERS, layout::STAGED];
+        for directory in ours.into_iter().chain(layout::TABLES) {
             if let Some(odd) = self.storage.entry(directory)?.and_then(|entry| entry.kind.in_place_of_directory()) {
                 return Err(StoreError::damaged(self.storage.place(directory), odd));
             }
@@ -423,7 +486,7 @@ impl Store {
     /// Refuses a directory with other things in it.
     fn check_room(&self) -> Result<(), StoreError> {
         /// What an interrupted or a concurrent creation leaves is no reason to stop.
-        const OURS: [&str; 4] = [layout::MAPS, layout::INDEX, layout::WRITERS, layout::DOCUMENT];
+        const OURS: [&str; 5] = [layout::MAPS, layout::INDEX, layout::WRITERS, layout::STAGED, layout::DOCUMENT];
         let entries = match self.storage.list("") {
             Err(error) if error.is_not_found() => return Ok(()),
             other => other?,
@@ -465,9 +528,36 @@ impl Store {
         layout::text_beside(&self.steps_key(video_id))
     }
 
+    /// The file of `steps` that a video's rows are in: a part of its own, or that of a pack.
+    pub(crate) fn steps_file(&self, video_id: &str) -> String {
+        self.file_of(Table::Steps, video_id)
+    }
+
+    /// The file of `heads` that a video's rows are in.
+    pub(crate) fn heads_file(&self, video_id: &str) -> String {
+        self.file_of(Table::Heads, video_id)
+    }
+
+    /// The file of `text` that a video's rows are in.
+    pub(crate) fn text_file(&self, video_id: &str) -> String {
+        self.file_of(Table::Text, video_id)
+    }
+
+    fn file_of(&self, table: Table, video_id: &str) -> String {
+        let own = join(table.directory(), storage::split(&self.steps_key(video_id)).1);
+        match (self.storage.entry(&self.steps_key(video_id)), self.packed(video_id)) {
+            (Ok(None), Ok(Some((pack, _)))) => pack.key(table),
+            _ => own,
+        }
+    }
+
     /// Whether anything is known of a video's text axis.
     pub(crate) fn has_text(&self, video_id: &str) -> Result<bool, StoreError> {
-        Ok(self.storage.entry(&self.text_key(video_id))?.is_some())
+        let key = self.text_key(video_id);
+        self.of_one_index(|| match self.storage.entry(&key)? {
+            Some(_) => Ok(true),
+            None => Ok(self.packed(video_id)?.is_some_and(|(_, video)| video.text.is_some())),
+        })
     }
 
     /// What is of a video. Where a store has it under the name that earlier versions gave it, it stays there.
@@ -482,7 +572,9 @@ impl Store {
         for entry in self.storage.list(layout::STEPS)? {
             let key = join(layout::STEPS, &entry.name);
             match entry.name.strip_suffix(".parquet") {
-                Some(name) if names::is_encoded(name) => files.parts.push((key, entry)),
+                Some(name) if names::is_encoded(name) || layout::generation_of_pack(&key).is_some() => {
+                    files.parts.push((key, entry));
+                }
                 Some(name) if !name.starts_with('.') => files.strays.push(key),
                 _ => {}
             }
@@ -500,6 +592,12 @@ pub(crate) struct StagedCommit {
     base: Option<String>,
     /// Where each is and where it goes, in the order in which they become visible.
     files: Vec<(String, String)>,
+}
+
+impl StagedCommit {
+    fn has_text(&self) -> bool {
+        self.files.iter().any(|(_, part)| storage::split(part).0 == layout::TEXT)
+    }
 }
 
 /// What is in the directory of the `steps` parts, but for what is hidden.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
@@ -24,7 +25,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::storage::{Contents, Storage};
 use super::tables::{StepRow, heads_by_token, heads_schema, names, steps_batch, steps_from_batch, steps_schema};
-use super::{Codec, Rollups, StoreError, text_schema};
+use super::{Codec, NOT_A_PART, Rollups, StoreError, layout, pack, text_schema};
 use crate::dtype::Dtype;
 use crate::dump::Batch;
 use crate::json::Object;
@@ -41,7 +42,7 @@ const COMPRESSED_ROWS: usize = 4096;
 const SMALL: u64 = 1 << 20;
 /// What is said of a part that names no commit.
 const NO_GENERATION: &str = "it names no generation";
-const CHECKSUM_KEY: &str = "attnkit.checksum";
+pub(super) const CHECKSUM_KEY: &str = "attnkit.checksum";
 const VIDEO_KEY: &str = "attnkit.video";
 /// What stands in place of a checksum while it is computed.
 pub(super) const NO_CHECKSUM: &str = "00000000000000000000000000000000";
@@ -255,29 +256,42 @@ fn part<'a>(
 }
 
 /// Where the checksum's 32 digits are: behind the last occurrence of its key, and Thrift's type and length bytes.
-fn checksum_position(bytes: &[u8]) -> Option<usize> {
+pub(super) fn checksum_position(bytes: &[u8]) -> Option<usize> {
     let pattern = [CHECKSUM_KEY.as_bytes(), &[0x18, 32]].concat();
     let at = bytes.windows(pattern.len()).rposition(|window| window == pattern)? + pattern.len();
     (at + 32 <= bytes.len()).then_some(at)
 }
 
 /// What the footer of a part says of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct PartFooter {
-    /// The commit that it is of.
+    /// The commit that it is of; of a pack's part, the pack.
     pub generation: String,
-    /// The video that a `steps` part is of.
+    /// The video that a `steps` part is of; a pack's is of many.
     pub video_id: Option<String>,
+    /// All of it, if it is a pack's.
+    pub pack: Option<Arc<ParquetMetaData>>,
 }
 
-/// Checks a part's checksum over itself, and that nothing it says of sizes would fill the memory.
+/// Checks a part's checksum over itself, and that nothing it says of sizes would fill the memory. Of a pack's part, that
+/// is a checksum over its footer: what is read of it is checked when it is read.
 pub(super) fn check_part(storage: &dyn Storage, key: &str) -> Result<PartFooter, StoreError> {
+    let no_generation = || StoreError::damaged(storage.place(key), NO_GENERATION);
+    if let Some(named) = layout::generation_of_pack(key) {
+        let metadata = pack::footer(storage, key)?;
+        let generation = value_of(&metadata, GENERATION_KEY).ok_or_else(no_generation)?;
+        if generation != named {
+            return Err(StoreError::damaged(storage.place(key), NOT_A_PART));
+        }
+        return Ok(PartFooter { generation, video_id: None, pack: Some(Arc::new(metadata)) });
+    }
     let metadata = checked_metadata(storage, key)?;
     let generation = value_of(&metadata, GENERATION_KEY);
     let record = value_of(&metadata, VIDEO_KEY).and_then(|record| serde_json::from_str::<VideoRecord>(&record).ok());
     Ok(PartFooter {
-        generation: generation.ok_or_else(|| StoreError::damaged(storage.place(key), NO_GENERATION))?,
+        generation: generation.ok_or_else(no_generation)?,
         video_id: record.map(|record| record.video_id),
+        pack: None,
     })
 }
 
@@ -330,19 +344,24 @@ fn check_bytes(bytes: &[u8]) -> Result<(), &'static str> {
 pub(super) fn read_sound_steps_part(storage: &dyn Storage, key: &str) -> Result<VideoIndex, StoreError> {
     let (path, bytes) = (&*storage.place(key), storage.get(key)?);
     check_bytes(&bytes).map_err(|found| StoreError::damaged(path, found))?;
-    steps_of_bytes(path, bytes)
+    Ok(steps_of_bytes(path, bytes)?.0)
 }
 
 /// Reads a `steps` part.
 pub(super) fn read_steps_part(storage: &dyn Storage, key: &str) -> Result<VideoIndex, StoreError> {
+    Ok(read_steps_part_and_record(storage, key)?.0)
+}
+
+/// Reads a `steps` part, and the record as it is written there.
+pub(super) fn read_steps_part_and_record(storage: &dyn Storage, key: &str) -> Result<(VideoIndex, String), StoreError> {
     steps_of_bytes(&storage.place(key), storage.get(key)?)
 }
 
-fn steps_of_bytes(path: &Path, bytes: Bytes) -> Result<VideoIndex, StoreError> {
-    let (batches, keys) = read_part(path, bytes)?;
-    let generation = keys.get(GENERATION_KEY).cloned().ok_or_else(|| StoreError::damaged(path, NO_GENERATION))?;
-    let record = keys.get(VIDEO_KEY).ok_or_else(|| StoreError::damaged(path, "it names no video"))?;
-    let record: VideoRecord = serde_json::from_str(record).map_err(|error| StoreError::damaged(path, error))?;
+fn steps_of_bytes(path: &Path, bytes: Bytes) -> Result<(VideoIndex, String), StoreError> {
+    let (batches, mut keys) = read_part(path, bytes)?;
+    let generation = keys.remove(GENERATION_KEY).ok_or_else(|| StoreError::damaged(path, NO_GENERATION))?;
+    let text = keys.remove(VIDEO_KEY).ok_or_else(|| StoreError::damaged(path, "it names no video"))?;
+    let record: VideoRecord = serde_json::from_str(&text).map_err(|error| StoreError::damaged(path, error))?;
     let mut rows = Vec::new();
     for batch in &batches {
         rows.extend(steps_from_batch(batch).map_err(|found| StoreError::damaged(path, found))?);
@@ -353,7 +372,7 @@ fn steps_of_bytes(path: &Path, bytes: Bytes) -> Result<VideoIndex, StoreError> {
             format!("it has rows of {} and is of {}", row.video_id, record.video_id),
         ));
     }
-    Ok(VideoIndex { generation, record, rows })
+    Ok((VideoIndex { generation, record, rows }, text))
 }
 
 /// The rows of `heads` of one video, by token.

@@ -8,12 +8,16 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use arrow::array::RecordBatch;
+use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use rayon::prelude::*;
 
-use super::part::{self, Heads, VideoIndex};
+use super::pack::MISSING;
+#[cfg(feature = "query")]
+use super::pack::Table;
+use super::part::{self, Heads, PartFooter, VideoIndex};
 use super::sound::lock;
 use super::storage::{Entry, Storage, join};
-use super::{ArrayKind, Generation, NOT_A_PART, PartFiles, Store, StoreError, StoredArray, UNFINISHED, layout};
+use super::{ArrayKind, Generation, NOT_A_PART, PartFiles, Store, StoreError, StoredArray, TWICE, UNFINISHED, layout};
 use crate::dtype::Dtype;
 use crate::dump::composed;
 use crate::shape::StepShape;
@@ -52,14 +56,48 @@ struct Pinned {
 }
 
 /// A part of a table, as a snapshot has pinned it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Part {
     /// Its file.
     pub key: String,
     /// The commit that it is of.
     pub generation: String,
-    /// Bytes of its file.
+    /// The first video that it has rows of, as far as that is known: in this order, parts are read.
+    pub first: String,
+    /// Bytes of what is meant of its file.
     pub bytes: u64,
+    /// The footer, if it is a pack's: of many videos.
+    pub pack: Option<Arc<ParquetMetaData>>,
+    /// The row group that is meant, of a pack; `None`: all.
+    pub group: Option<usize>,
+}
+
+impl Part {
+    fn new(key: String, footer: PartFooter, bytes: u64) -> Self {
+        let PartFooter { generation, video_id, pack } = footer;
+        let first = video_id.or_else(|| first_of(pack.as_ref()?.row_groups().first()?)).unwrap_or_default();
+        Self { key, generation, first, bytes, pack, group: None }
+    }
+
+    /// The row groups of a pack, each by itself; another part as it is.
+    #[cfg(feature = "query")]
+    pub fn by_row_groups(self) -> Vec<Self> {
+        let Some(pack) = &self.pack else { return vec![self] };
+        let groups = pack.row_groups().iter().enumerate();
+        let one = |(group, of_group): (usize, &RowGroupMetaData)| Self {
+            bytes: u64::try_from(of_group.compressed_size()).unwrap_or(0),
+            first: first_of(of_group).unwrap_or_default(),
+            group: Some(group),
+            ..self.clone()
+        };
+        groups.map(one).collect()
+    }
+}
+
+/// The first video of a row group, by its statistics: `video_id` is the first column of each table.
+fn first_of(group: &RowGroupMetaData) -> Option<String> {
+    let least = group.columns().first()?.statistics()?.min_bytes_opt()?;
+    Some(String::from_utf8_lossy(least).into_owned())
 }
 
 impl Store {
@@ -109,12 +147,20 @@ impl Snapshot {
     /// If its part is damaged, or the store has moved on.
     pub fn read_video(&self, video_id: &str) -> Result<Option<VideoIndex>, StoreError> {
         let key = self.store.steps_key(video_id);
-        match self.read_steps(&key) {
+        self.store.of_one_index(|| match self.read_steps(&key) {
             Ok(index) if index.record.video_id == video_id => Ok(Some(index)),
             Ok(_) => Err(StoreError::damaged(self.storage().place(&key), NOT_A_PART)),
-            Err(error) if error.is_not_found() && !self.pinned().commits.contains_key(&key) => Ok(None),
-            Err(error) => Err(self.if_gone(&key, error)),
-        }
+            Err(error) if error.is_not_found() => match self.store.packed(video_id)? {
+                Some((pack, video)) => {
+                    let index = self.store.packed_video(&pack, &video)?;
+                    self.pin(&key, &index.generation)?;
+                    Ok(Some(index))
+                }
+                None if self.pinned().commits.contains_key(&key) => Err(self.has_moved_on(&key)),
+                None => Ok(None),
+            },
+            Err(error) => Err(error),
+        })
     }
 
     /// What was found to be committed anew since this state: whoever asks again is told of another one.
@@ -131,19 +177,25 @@ impl Snapshot {
         let known_parts = self.pinned().parts.clone();
         let mut index: Vec<VideoIndex> = if let Some(parts) = known_parts {
             let read = parts.par_iter().filter_map(|part| {
-                let video = self.read_steps(&part.key).map_err(|error| self.if_gone(&part.key, error));
-                self.store.known.note(self.storage(), &part.key, video).transpose()
+                let videos = self.read_steps_of(part).map_err(|error| self.if_gone(&part.key, error));
+                self.store.known.note(self.storage(), &part.key, videos).transpose()
             });
-            read.collect::<Result<_, _>>()?
+            read.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect()
         } else {
             // Each part is opened once: what is checked is what is read.
-            let read = self.sound_parts(
-                |storage, key, _| part::read_sound_steps_part(storage, key),
-                |video| (video.generation.clone(), Some(video.record.video_id.clone())),
-            )?;
-            let (parts, videos): (Vec<Part>, Vec<VideoIndex>) = read.into_iter().unzip();
+            let read = self.sound_parts(|key, entry| {
+                if layout::generation_of_pack(key).is_some() {
+                    let footer = self.store.known.check(self.storage(), key, entry)?;
+                    let videos = self.read_pack(&footer.generation)?;
+                    return Ok((footer, videos));
+                }
+                let video = part::read_sound_steps_part(self.storage(), key)?;
+                let video_id = Some(video.record.video_id.clone());
+                Ok((PartFooter { generation: video.generation.clone(), video_id, pack: None }, vec![video]))
+            })?;
+            let (parts, videos): (Vec<Part>, Vec<Vec<VideoIndex>>) = read.into_iter().unzip();
             self.pin_parts(parts.into())?;
-            videos
+            videos.into_iter().flatten().collect()
         };
         index.sort_by(|a, b| a.record.video_id.cmp(&b.record.video_id));
         Ok(index)
@@ -155,12 +207,18 @@ impl Snapshot {
     /// # Errors
     /// If the part is damaged.
     pub fn read_heads(&self, video: &VideoIndex) -> Result<Option<Heads>, StoreError> {
-        let key = self.store.heads_key(&video.record.video_id);
-        match part::read_heads_part(self.storage(), &key) {
+        let video_id = &video.record.video_id;
+        let key = self.store.heads_key(video_id);
+        self.store.of_one_index(|| match part::read_heads_part(self.storage(), &key) {
             Ok((generation, heads)) => Ok((generation == video.generation).then_some(heads)),
-            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) if error.is_not_found() => match self.store.packed(video_id)? {
+                Some((pack, packed)) if packed.generation == video.generation => {
+                    self.store.packed_heads(&pack, &packed).map(Some)
+                }
+                _ => Ok(None),
+            },
             Err(error) => Err(error),
-        }
+        })
     }
 
     /// The rows of `text` of a video, and the commit that they are of; `None` if it has none.
@@ -172,11 +230,18 @@ impl Snapshot {
             let found = format!("{found}; its rows cannot be computed anew: move the file away to go on without them");
             Err(StoreError::damaged(path, found))
         };
-        match part::read_text_part(self.storage(), &self.store.text_key(video_id)) {
-            Err(error) if error.is_not_found() => Ok(None),
+        let key = self.store.text_key(video_id);
+        let read = self.store.of_one_index(|| match part::read_text_part(self.storage(), &key) {
+            Err(error) if error.is_not_found() => {
+                let Some((pack, video)) = self.store.packed(video_id)? else { return Ok(None) };
+                Ok(self.store.packed_text(&pack, &video)?.map(|text| (video.generation, text)))
+            }
+            other => other.map(Some),
+        });
+        match read {
             Err(StoreError::Damaged { path, found }) => lost(path, &found),
             Err(StoreError::Parquet { path, source }) => lost(path, &source),
-            other => other.map(Some),
+            other => other,
         }
     }
 
@@ -189,48 +254,60 @@ impl Snapshot {
             return Ok(parts.clone());
         }
         let known = &self.store.known;
-        let checked = self.sound_parts(
-            |storage, key, entry| known.check(storage, key, entry),
-            |footer| (footer.generation.clone(), footer.video_id.clone()),
-        )?;
-        self.pin_parts(checked.into_iter().map(|(part, _)| part).collect())
+        let checked = self.sound_parts(|key, entry| Ok((known.check(self.storage(), key, entry)?, ())))?;
+        self.pin_parts(checked.into_iter().map(|(part, ())| part).collect())
     }
 
-    /// The parts of these videos that are sound; of those that there are.
+    /// The parts of these videos that are sound; of those that there are. Where they are packed, the packs.
     ///
     /// # Errors
     /// If they cannot be looked for, or the store has moved on.
     #[cfg(feature = "query")]
     pub(crate) fn parts_of(&self, videos: &BTreeSet<String>) -> Result<Vec<Part>, StoreError> {
-        let mut parts = Vec::new();
-        for key in videos.iter().map(|video| self.store.steps_key(video)).collect::<BTreeSet<_>>() {
-            let Some(entry) = self.storage().entry(&key)? else { continue };
-            let footer = self.store.known.check(self.storage(), &key, &entry);
-            let of = |footer: &part::PartFooter| (footer.generation.clone(), footer.video_id.clone());
-            if let Some((part, _)) = self.sound_part(key, &entry, footer, of)? {
-                self.pin(&part.key, &part.generation)?;
-                parts.push(part);
+        self.store.of_one_index(|| {
+            let mut keys = BTreeSet::new();
+            for video in videos {
+                let key = self.store.steps_key(video);
+                if self.storage().entry(&key)?.is_some() {
+                    keys.insert(key);
+                } else {
+                    keys.extend(self.store.packed(video)?.map(|(pack, _)| pack.key(Table::Steps)));
+                }
             }
-        }
-        Ok(parts)
+            let mut parts = Vec::new();
+            for key in keys {
+                let Some(entry) = self.storage().entry(&key)? else { continue };
+                let footer = self.store.known.check(self.storage(), &key, &entry);
+                if let Some((part, ())) = self.sound_part(key, &entry, footer.map(|footer| (footer, ())))? {
+                    self.pin(&part.key, &part.generation)?;
+                    parts.push(part);
+                }
+            }
+            Ok(parts)
+        })
     }
 
-    /// All `steps` parts that are sound, sorted by name, each with what is read of it; of that, its generation and
-    /// video are told.
+    /// All `steps` parts that are sound, sorted by name, each with what is read of it beside its footer.
     fn sound_parts<T: Send>(
         &self,
-        read: impl Fn(&dyn Storage, &str, &Entry) -> Result<T, StoreError> + Sync,
-        of: impl Fn(&T) -> (String, Option<String>) + Sync,
+        read: impl Fn(&str, &Entry) -> Result<(PartFooter, T), StoreError> + Sync,
     ) -> Result<Vec<(Part, T)>, StoreError> {
         let (storage, known) = (self.storage(), &self.store.known);
-        let PartFiles { parts, strays } = self.store.part_files()?;
+        let PartFiles { parts, strays } = self.store.of_one_index(|| self.store.part_files())?;
         for key in strays {
             let odd = StoreError::damaged(storage.place(&key), NOT_A_PART);
             known.note::<()>(storage, &key, Err(odd))?;
         }
+        let is_pack = |(key, _): &(String, Entry)| layout::generation_of_pack(key).is_some();
+        // Of packs that cannot be read, that is said when they are.
+        let packs = if parts.iter().any(is_pack) { self.store.packs().unwrap_or_default() } else { Vec::new() };
+        let is_packed = |video: &String| packs.iter().any(|pack| pack.video(video).is_some());
         let sound = parts.into_par_iter().filter_map(|(key, entry)| {
-            let read = read(storage, &key, &entry);
-            self.sound_part(key, &entry, read, &of).transpose()
+            let read = read(&key, &entry).and_then(|(footer, read)| match &footer.video_id {
+                Some(video) if is_packed(video) => Err(StoreError::damaged(storage.place(&key), TWICE)),
+                _ => Ok((footer, read)),
+            });
+            self.sound_part(key, &entry, read).transpose()
         });
         sound.collect()
     }
@@ -240,17 +317,30 @@ impl Snapshot {
         &self,
         key: String,
         entry: &Entry,
-        read: Result<T, StoreError>,
-        of: impl Fn(&T) -> (String, Option<String>),
+        read: Result<(PartFooter, T), StoreError>,
     ) -> Result<Option<(Part, T)>, StoreError> {
-        let read = read.and_then(|read| match of(&read) {
+        let read = read.map_err(|error| self.if_gone(&key, error)).and_then(|(footer, read)| match &footer.video_id {
             // Of a copy under another name, all rows would be there twice.
-            (_, Some(video)) if self.store.steps_key(&video) != key => {
+            Some(video) if self.store.steps_key(video) != key => {
                 Err(StoreError::damaged(self.storage().place(&key), NOT_A_PART))
             }
-            (generation, _) => Ok((Part { key: key.clone(), generation, bytes: entry.bytes }, read)),
+            _ => Ok((Part::new(key.clone(), footer, entry.bytes), read)),
         });
         self.store.known.note(self.storage(), &key, read)
+    }
+
+    /// The videos of a `steps` part, as they are pinned.
+    fn read_steps_of(&self, part: &Part) -> Result<Vec<VideoIndex>, StoreError> {
+        if part.pack.is_some() { self.read_pack(&part.generation) } else { Ok(vec![self.read_steps(&part.key)?]) }
+    }
+
+    /// The videos of a pack, as they are pinned.
+    fn read_pack(&self, generation: &str) -> Result<Vec<VideoIndex>, StoreError> {
+        let videos = self.store.packed_videos(&*self.store.pack(generation)?)?;
+        for video in &videos {
+            self.pin(&self.store.steps_key(&video.record.video_id), &video.generation)?;
+        }
+        Ok(videos)
     }
 
     fn pin_parts(&self, parts: Arc<[Part]>) -> Result<Arc<[Part]>, StoreError> {
@@ -298,12 +388,13 @@ impl Snapshot {
                 std::thread::sleep(COMMIT_WAIT * 2_u32.pow(attempt - 1));
             }
             let found = match storage.entry(key)? {
-                Some(entry) => Some((self.store.known.check(storage, key, &entry)?.generation, entry.bytes)),
+                Some(entry) => Some((self.store.known.check(storage, key, &entry)?, entry.bytes)),
                 None => None,
             };
             match found {
-                Some((generation, bytes)) if generation == steps.generation => {
-                    return Ok(Part { key: key.to_owned(), generation, bytes });
+                Some((footer, bytes)) if footer.generation == steps.generation => {
+                    let part = Part::new(key.to_owned(), footer, bytes);
+                    return Ok(if part.pack.is_some() { part } else { Part { first: steps.first.clone(), ..part } });
                 }
                 _ if part::part_generation(storage, &steps.key)?.as_ref() != Some(&steps.generation) => {
                     return Err(self.has_moved_on(&steps.key));
@@ -311,7 +402,8 @@ impl Snapshot {
                 _ => {}
             }
         }
-        Err(StoreError::damaged(storage.place(key), UNFINISHED))
+        let found = if steps.pack.is_some() { MISSING } else { UNFINISHED };
+        Err(StoreError::damaged(storage.place(key), found))
     }
 
     /// Opens a part of a table with these columns, to read some of them.
@@ -324,7 +416,7 @@ impl Snapshot {
         part: &Part,
         table: &arrow::datatypes::Schema,
     ) -> Result<super::PartColumns, StoreError> {
-        let columns = super::PartColumns::open(self.storage(), &part.key, table);
+        let columns = super::PartColumns::open(self.storage(), part, table);
         match columns.map_err(|error| self.if_gone(&part.key, error))? {
             columns if columns.generation().as_ref() == Some(&part.generation) => Ok(columns),
             _ => Err(self.has_moved_on(&part.key)),
@@ -412,7 +504,11 @@ impl Snapshot {
     /// The videos whose parts can be read, each as it is committed now.
     pub(super) fn readable(&self) -> Vec<VideoIndex> {
         let parts = self.parts().unwrap_or_default();
-        parts.par_iter().filter_map(|part| part::read_steps_part(self.storage(), &part.key).ok()).collect()
+        let read = parts.par_iter().filter_map(|part| match &part.pack {
+            Some(_) => self.store.packed_videos(&*self.store.pack(&part.generation).ok()?).ok(),
+            None => Some(vec![part::read_steps_part(self.storage(), &part.key).ok()?]),
+        });
+        read.flatten().collect()
     }
 
     /// Reads a `steps` part of the commit that is pinned, or pins it.

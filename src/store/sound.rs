@@ -1,13 +1,22 @@
 //! Which parts are sound. Each is checked against the checksum over itself before anything of it is believed, once as
 //! long as its file stays as it is; what is damaged is left out and named, and the rest of the store stays usable.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arrow::array::RecordBatch;
 
 use super::StoreError;
+use super::pack::Pack;
 use super::part::{PartFooter, check_part};
 use super::storage::{Entry, Storage};
+
+/// Row groups of packs that are kept: those of the tables of a video of each of a few packs.
+const ROW_GROUPS: usize = 12;
+
+/// Row groups, each with its file and number; the newest first.
+type RowGroups = VecDeque<((String, usize), RecordBatch)>;
 
 /// What is known of the files of a store's index.
 #[derive(Debug, Default)]
@@ -16,6 +25,10 @@ pub(super) struct KnownParts {
     sound: Mutex<HashMap<String, (Entry, PartFooter)>>,
     /// What is wrong with the others, and how they were when it was found.
     left_out: Mutex<BTreeMap<String, (Option<Entry>, String)>>,
+    /// Packs, by their generation: none is ever modified.
+    packs: Mutex<HashMap<String, Arc<Pack>>>,
+    /// The row groups of packs that were read last.
+    rows: Mutex<RowGroups>,
 }
 
 impl KnownParts {
@@ -27,6 +40,38 @@ impl KnownParts {
         let footer = check_part(storage, key)?;
         lock(&self.sound).insert(key.to_owned(), (entry.clone(), footer.clone()));
         Ok(footer)
+    }
+
+    /// A pack, which is read if it is not known.
+    pub fn pack(
+        &self,
+        generation: &str,
+        read: impl FnOnce() -> Result<Pack, StoreError>,
+    ) -> Result<Arc<Pack>, StoreError> {
+        if let Some(pack) = lock(&self.packs).get(generation) {
+            return Ok(pack.clone());
+        }
+        let pack = Arc::new(read()?);
+        lock(&self.packs).insert(generation.to_owned(), pack.clone());
+        Ok(pack)
+    }
+
+    /// A row group of a pack's part, which is read if it is not among the last ones.
+    pub fn rows(
+        &self,
+        key: &str,
+        group: usize,
+        read: impl FnOnce() -> Result<RecordBatch, StoreError>,
+    ) -> Result<RecordBatch, StoreError> {
+        let is_it = |((own, number), _): &&((String, usize), RecordBatch)| own == key && *number == group;
+        if let Some((_, rows)) = lock(&self.rows).iter().find(is_it) {
+            return Ok(rows.clone());
+        }
+        let rows = read()?;
+        let mut known = lock(&self.rows);
+        known.truncate(ROW_GROUPS - 1);
+        known.push_front(((key.to_owned(), group), rows.clone()));
+        Ok(rows)
     }
 
     /// Notes what was found of a file: it is left out if it is damaged.

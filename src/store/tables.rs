@@ -591,7 +591,7 @@ pub(super) fn columns_of_part(table: &Schema, count: usize) -> Option<&[FieldRef
 }
 
 /// Rows of `steps` of any version with the columns that were added since, as nulls.
-fn with_added(batch: &RecordBatch) -> Result<RecordBatch, String> {
+pub(super) fn with_added(batch: &RecordBatch) -> Result<RecordBatch, String> {
     let table = steps_schema();
     let count = batch.num_columns();
     if columns_of_part(&table, count) != Some(&**batch.schema().fields()) {
@@ -630,7 +630,10 @@ mod tests {
     /// The documented columns and those written are the same.
     #[test]
     fn columns_are_those_of_the_schemas() {
-        for (table, schema) in [("steps", steps_schema()), ("heads", heads_schema()), ("text", text_schema())] {
+        let records = super::super::pack::Table::Records.schema();
+        let tables =
+            [("steps", steps_schema()), ("heads", heads_schema()), ("text", text_schema()), ("records", records)];
+        for (table, schema) in tables {
             let path = format!("{}/schemas/{table}.columns.json", env!("CARGO_MANIFEST_DIR"));
             let documented: Vec<serde_json::Value> =
                 serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();

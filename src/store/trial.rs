@@ -19,15 +19,20 @@ const HEADS: &str = "index/heads/v.parquet";
 const STEPS: &str = "index/steps/v.parquet";
 
 /// A store in every storage, and what keeps its files.
-fn stores() -> Vec<(Store, Arc<dyn Storage>, Option<tempfile::TempDir>)> {
+pub(super) fn stores() -> Vec<(Store, Arc<dyn Storage>, Option<tempfile::TempDir>)> {
     let with_store = |(storage, dir): (Arc<dyn Storage>, Option<tempfile::TempDir>)| {
         (Store::create_on(storage.clone()).unwrap(), storage, dir)
     };
     storages().into_iter().map(with_store).collect()
 }
 
-/// The next commit of a video, of one word whose steps hold one value each; nothing of it is committed yet.
+/// The next commit of the video, of one word whose steps hold one value each; nothing of it is committed yet.
 fn written(store: &Store, values: &[f32]) -> (VideoIndex, Heads) {
+    written_of(VIDEO, store, values)
+}
+
+/// The same of another video.
+pub(super) fn written_of(video: &str, store: &Store, values: &[f32]) -> (VideoIndex, Heads) {
     let layout = SeriesLayout {
         shape: SHAPE,
         dtype: Dtype::Float32,
@@ -35,7 +40,7 @@ fn written(store: &Store, values: &[f32]) -> (VideoIndex, Heads) {
         codec: Codec::Fast,
         rollups: Rollups::None,
     };
-    let generation = store.create_generation(VIDEO, "word").unwrap();
+    let generation = store.create_generation(video, "word").unwrap();
     let mut shard = generation.shard(&layout, ArrayKind::Attention, 0).unwrap();
     let (numbers, mut rows, mut heads) = (AxisNumbers::default(), Vec::new(), Vec::new());
     for (step, &value) in (0..).zip(values) {
@@ -45,21 +50,21 @@ fn written(store: &Store, values: &[f32]) -> (VideoIndex, Heads) {
         }
         let measured = StepMeasurer::new(SHAPE, None).measure(&values);
         heads.extend(measured.maps.iter().map(|map| HeadRow::new(step, SHAPE, &numbers, None, map)));
-        rows.push(row(&generation, step));
+        rows.push(row(video, &generation, step));
     }
     shard.finish().unwrap();
     let steps: Vec<i32> = rows.iter().map(|row| row.step).collect();
     let timesteps = vec![f64::NAN; steps.len()];
     let coordinates = Coordinates { steps: &steps, timesteps: &timesteps, numbers: &numbers };
     let documents = generation.write_documents(&layout, json!({}), &coordinates).unwrap();
-    let record = VideoRecord { video_id: VIDEO.into(), documents, ..VideoRecord::default() };
-    let heads = Heads::from([("word".to_owned(), heads_batch(VIDEO, "word", &heads).unwrap())]);
+    let record = VideoRecord { video_id: video.into(), documents, ..VideoRecord::default() };
+    let heads = Heads::from([("word".to_owned(), heads_batch(video, "word", &heads).unwrap())]);
     (VideoIndex { generation: new_generation(), record, rows }, heads)
 }
 
-fn row(generation: &Generation, step: i32) -> StepRow {
+fn row(video: &str, generation: &Generation, step: i32) -> StepRow {
     StepRow {
-        video_id: VIDEO.into(),
+        video_id: video.into(),
         prompt_id: None,
         prompt: None,
         template: None,
@@ -102,7 +107,7 @@ fn commit(store: &Store, values: &[f32]) -> VideoIndex {
 }
 
 /// The values of a video's steps, one of each.
-fn values(snapshot: &Snapshot, index: &VideoIndex) -> Result<Vec<f32>, StoreError> {
+pub(super) fn values(snapshot: &Snapshot, index: &VideoIndex) -> Result<Vec<f32>, StoreError> {
     let first = |row: &StepRow| {
         let step = snapshot.open_array(&row.array)?.read_step(row.row.into())?;
         Ok(bytemuck::pod_read_unaligned(&step[..4]))

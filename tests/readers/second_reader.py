@@ -8,12 +8,18 @@ from pathlib import Path
 
 import google_crc32c
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import xxhash
 from numcodecs import blosc
 
 EMPTY = (2**64 - 1, 2**64 - 1)
 DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
 GENERATION = re.compile("[0-9a-f]{16}")
+PACK = re.compile(r"pack~~([0-9a-f]{16})\.parquet")
+TABLES = ("steps", "heads", "text")
+# The most rows of a row group of a pack.
+GROUPS = {"steps": 8192, "heads": 32768, "text": 32768, "records": 1024}
 
 
 def encode(name):
@@ -116,3 +122,85 @@ def read_inner_chunk(stored, codecs, dtype):
     assert codecs[0] == {"name": "bytes", "configuration": {"endian": "little"}}
     body = without_crc32c(stored)
     return np.frombuffer(blosc.decompress(body) if "blosc" in names else body, dtype)
+
+
+def footer(part):
+    """The key-value metadata of a Parquet file."""
+    return {key.decode(): value.decode() for key, value in pq.ParquetFile(part).metadata.metadata.items()}
+
+
+def committed(store):
+    """What is committed of each video, wherever its rows are: its `generation`, its `record` as it is written, and its
+    rows of each table, None where it has none of `text`. Begins again if the index was exchanged meanwhile."""
+    while True:
+        listed = sorted((Path(store) / "index" / "steps").glob("*.parquet"))
+        try:
+            found = [of for steps in listed for of in (of_pack if PACK.fullmatch(steps.name) else of_parts)(steps)]
+        except FileNotFoundError:
+            if sorted((Path(store) / "index" / "steps").glob("*.parquet")) == listed:
+                raise
+        else:
+            videos = [video for video, _ in found]
+            assert len(videos) == len(set(videos)), "a video is in one place"
+            return dict(found)
+
+
+def of_parts(steps):
+    """The one video of parts of its own."""
+    told = footer(steps)
+    record = json.loads(told["attnkit.video"])
+    assert steps.name == f"{encode(record['video_id'])}.parquet"
+    of = {"generation": told["attnkit.generation"], "record": told["attnkit.video"]}
+    for name in TABLES:
+        part = steps.parents[1] / name / steps.name
+        of[name] = None
+        if name != "text" or record.get("has_text"):
+            told = footer(part)
+            assert told["attnkit.generation"] == of["generation"]
+            assert checksum_of(part, told["attnkit.checksum"]) == told["attnkit.checksum"], part
+            of[name] = pq.ParquetFile(part).read()
+    return [(record["video_id"], of)]
+
+
+def of_pack(steps):
+    """The videos of a pack."""
+    rows = {name: read_of_pack(steps.parents[1] / name / steps.name) for name in ("steps", "heads", "records")}
+    records = rows.pop("records").to_pylist()
+    if any(record["text_start"] is not None for record in records):
+        rows["text"] = read_of_pack(steps.parents[1] / "text" / steps.name)
+    ids, ends, found = [record["video_id"].encode() for record in records], dict.fromkeys(TABLES, 0), []
+    assert ids == sorted(set(ids)), "in the order of the bytes of their ids, each once"
+    for record in records:
+        of = {"generation": record["generation"], "record": record["record"]}
+        for name in TABLES:
+            start, end = record[f"{name}_start"], record[f"{name}_end"]
+            of[name] = None if start is None and name == "text" else rows[name].slice(start, end - start)
+            if of[name] is not None:
+                assert (start, of[name].num_rows) == (ends[name], end - start), "one behind the other"
+                assert set(of[name]["video_id"].to_pylist()) <= {record["video_id"]}
+                ends[name] = end
+        assert json.loads(record["record"])["video_id"] == record["video_id"]
+        found.append((record["video_id"], of))
+    assert {name: ends[name] for name in rows} == {name: of.num_rows for name, of in rows.items()}
+    return found
+
+
+def read_of_pack(part, columns=None):
+    """A file of a pack, or columns of it, of which what is read is checked: its footer, and of column chunks those."""
+    raw = part.read_bytes()
+    file = pq.ParquetFile(pa.BufferReader(raw))
+    told, schema = {key.decode(): value.decode() for key, value in file.metadata.metadata.items()}, file.schema_arrow
+    groups = [file.metadata.row_group(group) for group in range(file.metadata.num_row_groups)]
+    chunks = [group.column(column) for group in groups for column in range(group.num_columns)]
+    hashes, end = told["attnkit.chunks"], 4
+    assert len(hashes) == 16 * len(chunks) and told["attnkit.generation"] == PACK.fullmatch(part.name)[1]
+    for at, chunk in enumerate(chunks):
+        start, end = end, end + chunk.total_compressed_size
+        assert start == (chunk.dictionary_page_offset if chunk.has_dictionary_page else chunk.data_page_offset)
+        if columns is None or chunk.path_in_schema.split(".")[0] in columns:
+            assert xxhash.xxh3_64_hexdigest(raw[start:end]) == hashes[16 * at :][:16], (part, chunk.path_in_schema)
+    rest, checksum = raw[:4] + raw[end:], told["attnkit.checksum"].encode()
+    assert raw[:4] == b"PAR1" and rest.count(checksum) == 1
+    assert xxhash.xxh3_128_hexdigest(rest.replace(checksum, b"0" * 32)) == checksum.decode(), part
+    assert all(group.num_rows <= GROUPS[part.parent.name] for group in groups)
+    return file.read(columns or schema.names)

@@ -218,7 +218,8 @@ fn between_two_renames(options: &[&str]) -> (Place, PathBuf, Vec<u8>) {
     let new = fs::read(&steps).unwrap();
     let generation = Store::open(place.store()).unwrap().snapshot().read_video(VIDEO).unwrap().unwrap().generation;
     fs::write(&steps, old).unwrap();
-    (place, steps.with_file_name(format!(".{VIDEO}.{generation}.steps")), new)
+    let staged = place.store().join(format!(".staged/{VIDEO}.{generation}.steps"));
+    (place, staged, new)
 }
 
 #[test]
@@ -278,7 +279,7 @@ fn a_first_commit_interrupted_between_its_renames_is_finished() {
     place.ingest(&[]).clean();
     let steps = place.store().join("index/steps").join(format!("{VIDEO}.parquet"));
     let generation = Store::open(place.store()).unwrap().snapshot().read_video(VIDEO).unwrap().unwrap().generation;
-    fs::rename(&steps, steps.with_file_name(format!(".{VIDEO}.{generation}.steps"))).unwrap();
+    fs::rename(&steps, place.store().join(format!(".staged/{VIDEO}.{generation}.steps"))).unwrap();
     assert_eq!(place.videos().len(), 3);
     place.assert_sound();
     assert_eq!(place.ingest(&[]).clean().counts(), (0, 24));
@@ -302,7 +303,8 @@ fn what_a_killed_ingest_left_is_garbage_and_nothing_else_is() {
     let hidden = [
         store.join(".zarr.json.0123456789abcdef"),
         store.join("maps/.zarr.json.0123456789abcdef"),
-        store.join(format!("index/steps/.{VIDEO}.00000000000000aa.steps")),
+        store.join(format!(".staged/{VIDEO}.00000000000000aa.steps")),
+        // Where writers of former versions had them.
         store.join("index/heads/.never_committed.00000000000000bb.heads"),
     ];
     for path in &hidden {

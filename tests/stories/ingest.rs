@@ -738,6 +738,41 @@ fn a_flag_counts_more_than_the_settings_file() {
     assert_eq!(place.steps(VIDEO)["flower"], [0, 1, 2]);
 }
 
+/// The same store as an ingest with these rollups makes, without the dump.
+#[test]
+fn rollups_come_and_go_without_the_dump() {
+    let place = two_words();
+    place.word(VIDEO, "tree").steps(3..5);
+    place.ingest(&["--rollups", "none"]).clean();
+    let before = place.exported();
+    let asked = |store: &str, over: &str| {
+        place.run(["query", "average", store, "--over", over, "--format", "json", "--values"]).out.replace(store, "")
+    };
+    fs::rename(place.dump(), place.path("gone")).unwrap();
+    assert!(place.run(["rollup", "a.store", "--rollups", "none"]).succeeded().out.contains("0 words of 0 steps"));
+    let told = place.run(["rollup", "a.store", "--rollups", "all", "--tokens", "flower"]).succeeded();
+    assert!(told.out.contains("1 word of 3 steps written anew, 0 had"), "{}", told.out);
+    let bytes = |token: &str| place.series(VIDEO, token)["bytes"]["rollups"].as_u64().unwrap();
+    assert!(bytes("flower") > 0 && bytes("tree") == 0);
+    let told = place.run(["rollup", "a.store", "--rollups", "all"]).succeeded();
+    assert!(told.out.contains("1 word of 5 steps written anew, 1 had"), "{}", told.out);
+    place.assert_sound();
+    assert_eq!(place.exported(), before);
+    place.run(["gc", "a.store"]).succeeded();
+
+    fs::rename(place.path("gone"), place.dump()).unwrap();
+    assert_eq!(place.ingest(&["--rollups", "all"]).clean().counts(), (0, 8), "it is what this ingest would make");
+    place.assert_same_as_dump();
+    place.run(["ingest", "dump", "--store", "b.store", "--rollups", "all"]).succeeded();
+    for over in ["block", "head", "block,head", "step"] {
+        assert_eq!(asked("a.store", over), asked("b.store", over), "{over}");
+    }
+    let told = place.run(["rollup", "a.store", "--rollups", "none"]).succeeded();
+    assert!(told.out.contains("2 words of 8 steps written anew") && told.out.contains("take 0 B now"), "{}", told.out);
+    place.assert_same_as_dump();
+    place.run(["rollup", "a.store", "--rollups", "all", "--videos", "nothing"]).ended(2).says("nothing is selected");
+}
+
 #[test]
 fn rollups_can_be_left_out() {
     let place = two_words();

@@ -182,6 +182,33 @@ fn of_several_commits_those_come_that_may() {
 }
 
 #[test]
+fn directories_change_places_whole_and_if_they_may() {
+    on_each(|storage| {
+        for (key, contents) in [("index/a/1", "old"), ("index/2", "old"), (".new/a/1", "new"), (".newer/1", "newer")] {
+            storage.write(key, contents.as_bytes()).unwrap();
+        }
+        let before = storage.entry("index").unwrap();
+        assert!(!storage.exchange(".new", "index", &mut || Ok(false)).unwrap());
+        let mut failed = || Err(StoreError::Busy { path: "said".into() });
+        assert!(storage.exchange(".new", "index", &mut failed).unwrap_err().to_string().contains("said"));
+        assert_eq!(
+            (storage.get("index/a/1").unwrap(), storage.entry("index").unwrap()),
+            ("old".into(), before.clone())
+        );
+        let mut link = || storage.link("index/2", ".new/2").map(|()| true);
+        assert!(storage.exchange(".new", "index", &mut link).unwrap());
+        assert_ne!(storage.entry("index").unwrap(), before);
+        assert_eq!(
+            (names(storage, "index"), names(storage, ".newer")),
+            (vec!["2".into(), "a".into()], vec!["1".into()])
+        );
+        assert_eq!((storage.get("index/a/1").unwrap(), storage.get(".new/a/1").unwrap()), ("new".into(), "old".into()));
+        storage.delete(".new").unwrap();
+        assert_eq!((storage.get("index/2").unwrap(), storage.get(".newer/1").unwrap()), ("old".into(), "newer".into()));
+    });
+}
+
+#[test]
 fn of_many_that_publish_on_the_same_base_one_does() {
     for (storage, _dir) in storages() {
         storage.put("number", b"0").unwrap();

@@ -1,6 +1,6 @@
 //! A store in memory, for tests and trials. Its clones are one place.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -26,7 +26,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Files {
     contents: BTreeMap<String, (Bytes, u128)>,
-    directories: BTreeSet<String>,
+    /// Each with a number that is another for each that is made.
+    directories: BTreeMap<String, u128>,
     written: u128,
 }
 
@@ -68,7 +69,12 @@ impl Files {
             return false;
         }
         self.make_directory(split(directory).0);
-        self.directories.insert(directory.to_owned())
+        if self.directories.contains_key(directory) {
+            return false;
+        }
+        self.written += 1;
+        self.directories.insert(directory.to_owned(), self.written);
+        true
     }
 
     fn entry(&self, key: &str) -> Option<Entry> {
@@ -76,8 +82,20 @@ impl Files {
         if let Some((contents, stamp)) = self.contents.get(key) {
             return Some(Entry { name, kind: EntryKind::File, bytes: contents.len() as u64, stamp: *stamp });
         }
-        let is_directory = key.is_empty() || self.directories.contains(key);
-        is_directory.then_some(Entry { name, kind: EntryKind::Directory, bytes: 0, stamp: 0 })
+        let stamp = if key.is_empty() { 0 } else { *self.directories.get(key)? };
+        Some(Entry { name, kind: EntryKind::Directory, bytes: 0, stamp })
+    }
+
+    /// Exchanges all that is at two keys and below.
+    fn swap(&mut self, one: &str, other: &str) {
+        let moved = |key: &str| {
+            let below = |from: &str| key.strip_prefix(from).filter(|rest| rest.is_empty() || rest.starts_with('/'));
+            let of_one = below(one).map(|rest| format!("{other}{rest}"));
+            of_one.or_else(|| below(other).map(|rest| format!("{one}{rest}"))).unwrap_or_else(|| key.to_owned())
+        };
+        let (contents, directories) = (std::mem::take(&mut self.contents), std::mem::take(&mut self.directories));
+        self.contents = contents.into_iter().map(|(key, contents)| (moved(&key), contents)).collect();
+        self.directories = directories.into_iter().map(|(key, stamp)| (moved(&key), stamp)).collect();
     }
 }
 
@@ -90,7 +108,7 @@ impl Storage for Memory {
         let files = self.files();
         match files.contents.get(key) {
             Some((contents, _)) => Ok(Box::new(contents.clone())),
-            None if files.directories.contains(key) => {
+            None if files.directories.contains_key(key) => {
                 Err(StoreError::damaged(self.place(key), super::local::DIRECTORY))
             }
             None => Err(self.failed(key, io::ErrorKind::NotFound)),
@@ -103,10 +121,10 @@ impl Storage for Memory {
 
     fn list(&self, directory: &str) -> Result<Vec<Entry>, StoreError> {
         let files = self.files();
-        if !directory.is_empty() && !files.directories.contains(directory) {
+        if !directory.is_empty() && !files.directories.contains_key(directory) {
             return Err(self.failed(directory, io::ErrorKind::NotFound));
         }
-        let keys = files.contents.keys().chain(&files.directories).filter(|key| split(key).0 == directory);
+        let keys = files.contents.keys().chain(files.directories.keys()).filter(|key| split(key).0 == directory);
         Ok(keys.filter_map(|key| files.entry(key)).collect())
     }
 
@@ -142,6 +160,20 @@ impl Storage for Memory {
         Ok(come)
     }
 
+    fn exchange(
+        &self,
+        new: &str,
+        old: &str,
+        is_ready: &mut dyn FnMut() -> Result<bool, StoreError>,
+    ) -> Result<bool, StoreError> {
+        let _turn = self.0.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_ready = is_ready()?;
+        if is_ready {
+            self.files().swap(new, old);
+        }
+        Ok(is_ready)
+    }
+
     fn flush(&self) -> Result<(), StoreError> {
         Ok(())
     }
@@ -160,9 +192,9 @@ impl Storage for Memory {
         let mut files = self.files();
         let below = format!("{key}/");
         let is_deleted = |other: &String| other == key || other.starts_with(&below);
-        let is_there = files.contents.keys().chain(&files.directories).any(is_deleted);
+        let is_there = files.contents.keys().chain(files.directories.keys()).any(is_deleted);
         files.contents.retain(|other, _| !is_deleted(other));
-        files.directories.retain(|other| !is_deleted(other));
+        files.directories.retain(|other, _| !is_deleted(other));
         if is_there { Ok(()) } else { Err(self.failed(key, io::ErrorKind::NotFound)) }
     }
 

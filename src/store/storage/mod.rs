@@ -5,6 +5,8 @@
 
 #[cfg(test)]
 pub(super) mod conformance;
+#[cfg(test)]
+pub(crate) mod counting;
 mod local;
 mod memory;
 
@@ -79,6 +81,21 @@ pub trait Storage: Debug + Send + Sync {
         commits: &[&[(&str, &str)]],
         is_unchanged: &mut dyn FnMut(usize) -> Result<bool, StoreError>,
     ) -> Result<Vec<bool>, StoreError>;
+
+    /// Puts a directory in the place of another, and that in its place, if `is_ready` says so: from then until it is
+    /// done, nobody publishes. All that was written before is durable then. Whoever opens something by its key opens it
+    /// in the one or the other, or, where a file system cannot do both at once, is told for an instant that nothing is
+    /// there; a process that dies in that instant leaves what was there under the key `{new}.old`. Returns whether it
+    /// was done.
+    ///
+    /// # Errors
+    /// Those of `is_ready` and [`flush`](Self::flush), and if a directory cannot be moved.
+    fn exchange(
+        &self,
+        new: &str,
+        old: &str,
+        is_ready: &mut dyn FnMut() -> Result<bool, StoreError>,
+    ) -> Result<bool, StoreError>;
 
     /// Makes durable what was written, linked and made through this and its clones.
     ///

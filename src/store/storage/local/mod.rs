@@ -142,6 +142,27 @@ impl Storage for Local {
         Ok(come)
     }
 
+    fn exchange(
+        &self,
+        new: &str,
+        old: &str,
+        is_ready: &mut dyn FnMut() -> Result<bool, StoreError>,
+    ) -> Result<bool, StoreError> {
+        let _turn = lock::turn(&self.root, self.is_single_writer)?;
+        if !is_ready()? {
+            return Ok(false);
+        }
+        self.flush()?;
+        if !swap(&self.place(new), &self.place(old)).map_err(StoreError::io(self.place(old)))? {
+            let aside = format!("{new}.old");
+            self.rename(old, &aside)?;
+            self.rename(new, old)?;
+            self.rename(&aside, new)?;
+        }
+        [new, old].iter().try_for_each(|key| sync_directory(parent_of(&self.place(key))))?;
+        Ok(true)
+    }
+
     fn flush(&self) -> Result<(), StoreError> {
         self.unflushed.flush(&self.root)
     }
@@ -212,6 +233,24 @@ fn entry(name: String, found: &fs::Metadata) -> Entry {
     let place = 0;
     let stamp = modified.map_or(0, |time| time.as_nanos()) << 64 | u128::from(place);
     Entry { name, kind, bytes: found.len(), stamp }
+}
+
+/// Exchanges two directories at once; false where that cannot be done.
+#[cfg(any(target_os = "linux", target_vendor = "apple"))]
+fn swap(one: &Path, other: &Path) -> io::Result<bool> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    use rustix::io::Errno;
+
+    match renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE) {
+        // An earlier kernel, or a file system such as NFS.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => Ok(false),
+        other => Ok(other.map(|()| true)?),
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
+fn swap(_: &Path, _: &Path) -> io::Result<bool> {
+    Ok(false)
 }
 
 /// The directory that a path is in.

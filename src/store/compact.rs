@@ -1,0 +1,697 @@
+//! Packing and unpacking: where the rows of videos are, not which they are. Both make a new index beside the present
+//! one, with the same rows in other files, and put it in its place, so that whoever reads the directories sees each row
+//! once at every instant.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::pack::{MISSING, Pack, PackWriter, PackedVideo, Table, VideoRows};
+use super::storage::{Entry, EntryKind, join};
+use super::{Heads, PartFiles, Store, StoreError, TWICE, VideoIndex, layout, new_generation, part};
+use crate::progress::{Meter, Progress, Unit};
+
+/// A pack with so many bytes is full. What has more than half of it stays as it is.
+const PACK_BYTES: u64 = 128 << 20;
+/// The most small packs that are merged at once: of each, row groups are in memory.
+const MERGED: usize = 4;
+/// Bytes and number of videos that are read together, while those before are written.
+const READ_BYTES: u64 = 32 << 20;
+const READ_VIDEOS: usize = 512;
+/// How often it is begun anew because something was committed meanwhile.
+const ATTEMPTS: usize = 5;
+/// How long a listing of a directory may take that was begun before it was exchanged, and for each of its files.
+const LISTING: Duration = Duration::from_millis(200);
+const LISTING_A_FILE: Duration = Duration::from_micros(10);
+/// From so many parts on, an ingest packs them at its end.
+const MANY: usize = 256;
+
+/// What packing did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compaction {
+    /// Videos that are in new packs.
+    pub videos: u64,
+    /// Those packs.
+    pub packs: u64,
+    /// Files of the index before and after.
+    pub files: [u64; 2],
+    /// Bytes of the index before and after.
+    pub bytes: [u64; 2],
+}
+
+/// Where the rows of a video are that is packed.
+enum Source {
+    /// In parts of its own: their keys, as they are; a table that it has no part of has no entry.
+    Parts { video_id: String, parts: Vec<(String, Option<Entry>)> },
+    /// In a small pack.
+    Pack(Arc<Pack>, PackedVideo),
+}
+
+impl Source {
+    fn video_id(&self) -> &str {
+        match self {
+            Self::Parts { video_id, .. } => video_id,
+            Self::Pack(_, video) => &video.video_id,
+        }
+    }
+}
+
+impl Store {
+    /// Puts the rows of many small videos into a few files, by which tables of thousands of videos are listed and
+    /// filtered in milliseconds. What is committed stays the same, and so does what anybody reads. The progress is in
+    /// bytes of parts.
+    ///
+    /// # Errors
+    /// If the index cannot be read or written; [`StoreError::Busy`], if others committed what was being packed again and
+    /// again; and [`StoreError::Cancelled`].
+    pub fn compact(&self, progress: &dyn Progress) -> Result<Compaction, StoreError> {
+        let _writer = self.lock_for_writing()?;
+        for _ in 0..ATTEMPTS {
+            if let Some(done) = self.try_compact(progress)? {
+                return Ok(done);
+            }
+        }
+        Err(StoreError::Busy { path: self.place() })
+    }
+
+    /// Whether so many videos have parts of their own that packing them is worth it.
+    pub(crate) fn is_worth_packing(&self) -> Result<bool, StoreError> {
+        Ok(self.part_files()?.parts.iter().filter(|(key, _)| layout::generation_of_pack(key).is_none()).count() >= MANY)
+    }
+
+    /// Puts videos that are packed into parts of their own, so that they can be committed anew.
+    pub(super) fn unpack(&self, videos: &BTreeSet<&str>) -> Result<(), StoreError> {
+        for _ in 0..ATTEMPTS {
+            if self.try_unpack(videos)? {
+                return Ok(());
+            }
+        }
+        Err(StoreError::Busy { path: self.place() })
+    }
+
+    fn try_compact(&self, progress: &dyn Progress) -> Result<Option<Compaction>, StoreError> {
+        let before = self.size_of_index(layout::INDEX)?;
+        let sources = self.sources_to_pack()?;
+        let unchanged = Compaction { files: [before.0; 2], bytes: [before.1; 2], ..Compaction::default() };
+        let merged: HashSet<&str> = sources.iter().filter_map(|(source, _)| source.pack()).collect();
+        // A pack alone stays what it is.
+        if sources.len() < 2 || sources.iter().all(|(source, _)| source.pack().is_some()) && merged.len() < 2 {
+            return Ok(Some(unchanged));
+        }
+        let next = layout::next_index(&new_generation());
+        let meter = Meter::new(progress, Unit::Bytes, sources.iter().map(|(_, bytes)| bytes).sum());
+        let (packed, packs) = match self.write_packs(&next, &sources, &meter) {
+            Ok(written) => written,
+            Err(error) => {
+                self.remove_index(&next);
+                return Err(error);
+            }
+        };
+        let removed = packed.iter().flat_map(|source| source.keys()).collect();
+        let is_ready = || {
+            Ok(packed
+                .iter()
+                .map(|source| self.is_as_it_was(source))
+                .collect::<Result<Vec<_>, _>>()?
+                .iter()
+                .all(|is| *is))
+        };
+        if !self.put_index(&next, &removed, &is_ready)? {
+            return Ok(None);
+        }
+        let after = self.size_of_index(layout::INDEX)?;
+        let videos = packed.len() as u64;
+        Ok(Some(Compaction { videos, packs, files: [before.0, after.0], bytes: [before.1, after.1] }))
+    }
+
+    /// The videos that can be packed, sorted by id, each with the bytes of its parts. One whose parts are damaged, or of
+    /// a commit that was not finished, stays where it is.
+    fn sources_to_pack(&self) -> Result<Vec<(Source, u64)>, StoreError> {
+        let PartFiles { parts, .. } = self.part_files()?;
+        let (packs, own): (Vec<_>, Vec<_>) =
+            parts.into_iter().partition(|(key, _)| layout::generation_of_pack(key).is_some());
+        let own = own.into_par_iter().filter_map(|(key, entry)| self.source_of_parts(&key, entry).transpose());
+        let mut sources: Vec<(Source, u64)> = own.collect::<Result<_, StoreError>>()?;
+        let mut small = Vec::new();
+        for (key, _) in packs {
+            let pack = self.pack(layout::generation_of_pack(&key).unwrap_or_default())?;
+            let bytes =
+                pack.tables().map(|table| self.storage.bytes_below(&pack.key(table))).sum::<Result<u64, _>>()?;
+            if bytes < PACK_BYTES / 2 {
+                small.push((bytes, pack));
+            }
+        }
+        small.sort_by_key(|(bytes, _)| *bytes);
+        for (bytes, pack) in small.into_iter().take(MERGED) {
+            let each = bytes / (pack.videos.len() as u64).max(1);
+            sources.extend(pack.videos.iter().map(|video| (Source::Pack(pack.clone(), video.clone()), each)));
+        }
+        sources.sort_by(|(a, _), (b, _)| a.video_id().cmp(b.video_id()));
+        Ok(sources)
+    }
+
+    fn source_of_parts(&self, steps: &str, entry: Entry) -> Result<Option<(Source, u64)>, StoreError> {
+        let keys = [steps.to_owned(), layout::heads_beside(steps), layout::text_beside(steps)];
+        let beside = [self.storage.entry(&keys[1])?, self.storage.entry(&keys[2])?];
+        let [heads, text] = &beside;
+        let bytes = entry.bytes + beside.iter().flatten().map(|entry| entry.bytes).sum::<u64>();
+        if heads.is_none() || bytes > PACK_BYTES / 2 {
+            return Ok(None);
+        }
+        // What cannot be read stays.
+        let Ok(footer) = self.known.check(&*self.storage, steps, &entry) else { return Ok(None) };
+        let Some(video_id) = footer.video_id.filter(|video| self.steps_key(video) == *steps) else { return Ok(None) };
+        for key in [Some(&keys[1]), text.as_ref().map(|_| &keys[2])].into_iter().flatten() {
+            if !matches!(part::part_generation(&*self.storage, key), Ok(Some(found)) if found == footer.generation) {
+                return Ok(None);
+            }
+        }
+        let entries = [Some(entry)].into_iter().chain(beside);
+        Ok(Some((Source::Parts { video_id, parts: keys.into_iter().zip(entries).collect() }, bytes)))
+    }
+
+    /// Writes packs into an index that is being made. Returns which videos are in them, all but those that cannot be
+    /// read, and how many packs these are.
+    fn write_packs<'a>(
+        &self,
+        index: &str,
+        sources: &'a [(Source, u64)],
+        meter: &Meter<'_>,
+    ) -> Result<(Vec<&'a Source>, u64), StoreError> {
+        let mut writer: Option<PackWriter<'_>> = None;
+        let (mut packed, mut packs) = (Vec::new(), 0);
+        for some in runs(sources, READ_BYTES, READ_VIDEOS) {
+            let read: Vec<_> = some.par_iter().map(|(source, _)| self.rows_of(source)).collect();
+            for ((source, bytes), rows) in some.iter().zip(read) {
+                meter.add(*bytes)?;
+                let rows = match (rows, source) {
+                    (Ok(rows), _) => rows,
+                    // It stays in its own parts.
+                    (Err(error), Source::Parts { .. }) if error.is_of_one_file() => continue,
+                    (Err(error), _) => return Err(error),
+                };
+                if let Some(full) = writer.take_if(|writer| writer.bytes() >= PACK_BYTES) {
+                    full.finish()?;
+                }
+                let writer = match &mut writer {
+                    Some(writer) => writer,
+                    None => {
+                        packs += 1;
+                        writer.insert(PackWriter::begin(&*self.storage, index, &new_generation())?)
+                    }
+                };
+                writer.add(rows)?;
+                packed.push(source);
+            }
+        }
+        writer.map_or(Ok(()), PackWriter::finish)?;
+        Ok((packed, packs))
+    }
+
+    fn rows_of(&self, source: &Source) -> Result<VideoRows, StoreError> {
+        let Source::Parts { parts, .. } = source else {
+            let Source::Pack(pack, video) = source else { return Err(StoreError::Cancelled) };
+            return self.rows_of_packed(pack, video);
+        };
+        let [(steps, _), (heads, _), (text, has_text)] = &parts[..] else { return Err(StoreError::Cancelled) };
+        let (video, record) = part::read_steps_part_and_record(&*self.storage, steps)?;
+        let (of_heads, heads) = part::read_heads_part(&*self.storage, heads)?;
+        let text = has_text.as_ref().map(|_| part::read_text_part(&*self.storage, text)).transpose()?;
+        let is_of_it = |generation: &String| *generation == video.generation;
+        if !is_of_it(&of_heads) || !text.as_ref().is_none_or(|(generation, _)| is_of_it(generation)) {
+            return Err(StoreError::damaged(self.storage.place(steps), super::UNFINISHED));
+        }
+        VideoRows::new(&video, record, heads.into_values().collect(), text.map(|(_, text)| text))
+            .map_err(|error| StoreError::damaged(self.storage.place(steps), error))
+    }
+
+    fn is_as_it_was(&self, source: &Source) -> Result<bool, StoreError> {
+        match source {
+            Source::Parts { parts, .. } => {
+                let is = |(key, entry): &(String, Option<Entry>)| Ok(self.storage.entry(key)? == *entry);
+                Ok(!parts.iter().map(is).collect::<Result<Vec<bool>, StoreError>>()?.contains(&false))
+            }
+            Source::Pack(pack, _) => Ok(self.storage.entry(&pack.key(Table::Records))?.is_some()),
+        }
+    }
+
+    fn try_unpack(&self, videos: &BTreeSet<&str>) -> Result<bool, StoreError> {
+        let mut of_packs: BTreeMap<String, (Arc<Pack>, BTreeSet<&str>)> = BTreeMap::new();
+        for video in videos {
+            if let Some((pack, _)) = self.packed(video)? {
+                of_packs.entry(pack.generation.clone()).or_insert_with(|| (pack, BTreeSet::new())).1.insert(video);
+            }
+        }
+        if of_packs.is_empty() {
+            return Ok(true);
+        }
+        let next = layout::next_index(&new_generation());
+        let written = of_packs.values().try_for_each(|(pack, taken)| self.write_without(&next, pack, taken));
+        if let Err(error) = written {
+            self.remove_index(&next);
+            let of_pack = of_packs.keys().next().cloned().unwrap_or_default();
+            // Somebody else took it apart, unless it is damaged.
+            return match error {
+                error if error.is_not_found() => match self.is_part_missing(&of_pack, error) {
+                    error if error.is_not_found() => Ok(false),
+                    damaged => Err(damaged),
+                },
+                error => Err(error),
+            };
+        }
+        let packs = || of_packs.values().map(|(pack, _)| pack);
+        let removed = packs().flat_map(|pack| pack.tables().map(|table| pack.key(table))).collect();
+        let is_ready = || {
+            let are_there = packs().map(|pack| Ok(self.storage.entry(&pack.key(Table::Records))?.is_some()));
+            Ok(!are_there.collect::<Result<Vec<bool>, StoreError>>()?.contains(&false))
+        };
+        self.put_index(&next, &removed, &is_ready)
+    }
+
+    /// Writes what replaces a pack into an index that is being made: parts of the videos that are taken out of it, and a
+    /// pack of the others.
+    fn write_without(&self, index: &str, pack: &Arc<Pack>, taken: &BTreeSet<&str>) -> Result<(), StoreError> {
+        let (out, left): (Vec<_>, Vec<_>) = pack.videos.iter().partition(|video| taken.contains(&*video.video_id));
+        for video in out {
+            let (heads, text) = (self.packed_heads(pack, video)?, self.packed_text(pack, video)?);
+            self.write_parts(index, &self.packed_video(pack, video)?, Some(&heads), text.as_ref())?;
+        }
+        if left.is_empty() {
+            return Ok(());
+        }
+        let mut writer = PackWriter::begin(&*self.storage, index, &new_generation())?;
+        left.into_iter().try_for_each(|video| writer.add(self.rows_of_packed(pack, video)?))?;
+        writer.finish()
+    }
+
+    /// Writes parts of a video into an index that is being made.
+    pub(super) fn write_parts(
+        &self,
+        index: &str,
+        video: &VideoIndex,
+        heads: Option<&Heads>,
+        text: Option<&RecordBatch>,
+    ) -> Result<(), StoreError> {
+        let (steps, generation) = (self.steps_key(&video.record.video_id), &video.generation);
+        let parquet = |source| StoreError::Parquet { path: self.storage.place(&steps), source };
+        let write = |key: &str, contents: &[u8]| self.storage.write(&layout::in_index(key, index), contents);
+        if let Some(text) = text {
+            write(&layout::text_beside(&steps), &part::text_part(generation, text).map_err(parquet)?)?;
+        }
+        if let Some(heads) = heads {
+            write(&layout::heads_beside(&steps), &part::heads_part(generation, heads).map_err(parquet)?)?;
+        }
+        write(&steps, &part::steps_part(video).map_err(parquet)?)
+    }
+
+    /// Puts an index in the place of the present one, with all that is there but the files that are removed, if it is
+    /// still so that it can be.
+    pub(super) fn put_index(
+        &self,
+        next: &str,
+        removed: &BTreeSet<String>,
+        is_ready: &dyn Fn() -> Result<bool, StoreError>,
+    ) -> Result<bool, StoreError> {
+        let is_put = self.storage.exchange(next, layout::INDEX, &mut || {
+            if !is_ready()? {
+                return Ok(false);
+            }
+            for table in layout::TABLES {
+                if let Some(odd) = self.storage.entry(table)?.and_then(|entry| entry.kind.in_place_of_directory()) {
+                    return Err(StoreError::damaged(self.storage.place(table), odd));
+                }
+            }
+            // Others may be about to publish into a directory that is not there yet.
+            for table in [layout::STEPS, layout::HEADS, layout::TEXT] {
+                self.storage.make_directory(&layout::in_index(table, next))?;
+            }
+            self.link_rest(layout::INDEX, next, removed)?;
+            Ok(true)
+        });
+        if matches!(is_put, Ok(true)) {
+            // Whoever is listing a directory of it still finds what was there: a listing that ends early would be one of
+            // fewer rows, and no error.
+            let files = self.size_of_index(next).map_or(0, |(files, _)| files);
+            std::thread::sleep(LISTING + LISTING_A_FILE * u32::try_from(files).unwrap_or(u32::MAX));
+        }
+        // What was there before, or has not come.
+        self.remove_index(next);
+        is_put
+    }
+
+    /// Removes an index that is not the present one. What cannot be removed is left to `gc`.
+    pub(super) fn remove_index(&self, index: &str) {
+        if let Err(error) = self.storage.delete(index) {
+            tracing::debug!("{error}");
+        }
+    }
+
+    /// Puts back the index that a process had set aside when it died, on a file system that cannot exchange directories.
+    pub(super) fn restore_index(&self) -> Result<(), StoreError> {
+        if self.storage.entry(layout::INDEX)?.is_some() {
+            return Ok(());
+        }
+        let aside = self.storage.list("")?.into_iter().map(|entry| entry.name);
+        let Some(aside) = aside.into_iter().find(|name| layout::is_index_set_aside(name)) else { return Ok(()) };
+        let mut is_missing = |_| Ok(self.storage.entry(layout::INDEX)?.is_none());
+        self.storage.publish(&[&[(&aside, layout::INDEX)]], &mut is_missing).map(drop)
+    }
+
+    /// Refuses to write into a store of which it cannot be told what is packed.
+    pub(super) fn check_packs(&self) -> Result<(), StoreError> {
+        let packs = self.packs()?;
+        let known: HashSet<String> = packs.iter().map(|pack| pack.key(Table::Steps)).collect();
+        let parts = self.part_files()?.parts.into_iter().map(|(key, _)| key);
+        let (of_packs, own): (HashSet<String>, HashSet<String>) =
+            parts.partition(|key| layout::generation_of_pack(key).is_some());
+        let twice = packs.iter().flat_map(|pack| &pack.videos).map(|video| self.steps_key(&video.video_id));
+        if let Some(key) = twice.into_iter().find(|key| own.contains(key)) {
+            return Err(StoreError::damaged(self.storage.place(&key), TWICE));
+        }
+        let missing = known.difference(&of_packs).next().cloned().or_else(|| {
+            let of_steps = of_packs.difference(&known).next()?;
+            Some(join(layout::RECORDS, super::storage::split(of_steps).1))
+        });
+        missing.map_or(Ok(()), |key| Err(StoreError::damaged(self.storage.place(&key), MISSING)))
+    }
+
+    /// Gives all files of the index but some a second key in another one.
+    fn link_rest(&self, directory: &str, next: &str, removed: &BTreeSet<String>) -> Result<(), StoreError> {
+        for entry in self.storage.list(directory)? {
+            let key = join(directory, &entry.name);
+            match entry.kind {
+                EntryKind::File if removed.contains(&key) => {}
+                EntryKind::File => self.storage.link(&key, &layout::in_index(&key, next))?,
+                EntryKind::Directory => {
+                    self.storage.make_directory(&layout::in_index(&key, next))?;
+                    self.link_rest(&key, next, removed)?;
+                }
+                EntryKind::Link | EntryKind::Other => {
+                    let odd = "a link, a pipe or a device, which packing would lose; move it out of the index";
+                    return Err(StoreError::damaged(self.storage.place(&key), odd));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Files of the index, and their bytes.
+    fn size_of_index(&self, directory: &str) -> Result<(u64, u64), StoreError> {
+        let entries = self.storage.list(directory)?;
+        entries.iter().try_fold((0, 0), |(files, bytes), entry| match entry.kind {
+            EntryKind::Directory => {
+                let below = self.size_of_index(&join(directory, &entry.name))?;
+                Ok((files + below.0, bytes + below.1))
+            }
+            _ => Ok((files + 1, bytes + entry.bytes)),
+        })
+    }
+}
+
+impl Source {
+    /// The generation of the pack that it is in.
+    fn pack(&self) -> Option<&str> {
+        match self {
+            Self::Parts { .. } => None,
+            Self::Pack(pack, _) => Some(&pack.generation),
+        }
+    }
+
+    /// The keys of the files that its rows are in.
+    fn keys(&self) -> Vec<String> {
+        match self {
+            Self::Parts { parts, .. } => parts.iter().map(|(key, _)| key.clone()).collect(),
+            Self::Pack(pack, _) => pack.tables().map(|table| pack.key(table)).collect(),
+        }
+    }
+}
+
+/// Slices of so many bytes and videos at most, but for single ones that are larger.
+fn runs(sources: &[(Source, u64)], bytes: u64, videos: usize) -> Vec<&[(Source, u64)]> {
+    let mut runs = Vec::new();
+    let (mut start, mut sum) = (0, 0);
+    for (at, (_, own)) in sources.iter().enumerate() {
+        if at > start && (sum + own > bytes || at - start == videos) {
+            runs.push(&sources[start..at]);
+            (start, sum) = (at, 0);
+        }
+        sum += own;
+    }
+    if start < sources.len() {
+        runs.push(&sources[start..]);
+    }
+    runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::storage::Storage;
+    use super::super::trial::{stores, values, written_of};
+    use super::super::{Snapshot, TextRow, text_batch};
+    use super::*;
+    use crate::progress::Silent;
+
+    const VIDEOS: [&str; 4] = ["_a", "b c", "d", "e"];
+
+    /// Commits the next state of a video; of some, with rows of `text`.
+    fn commit(store: &Store, video: &str, values: &[f32]) -> VideoIndex {
+        let (mut index, heads) = written_of(video, store, values);
+        let text = |step: i32| TextRow {
+            call: None,
+            step,
+            block: 0,
+            head: 0,
+            text_entropy: 1.0,
+            sink_key: step,
+            sink_mass: 1.0,
+            sum_error: None,
+        };
+        index.record.has_text = video != "d";
+        let rows: Vec<TextRow> = index.rows.iter().map(|row| text(row.step)).collect();
+        let text = index.record.has_text.then(|| text_batch(video, &rows).unwrap());
+        let base = store.committed(video).unwrap();
+        assert!(store.commit(&index, &heads, text.as_ref(), base.as_deref()).unwrap());
+        index
+    }
+
+    type Told = Vec<(VideoIndex, Option<Heads>, Option<(String, arrow::array::RecordBatch)>, Vec<f32>)>;
+
+    /// All that a store says.
+    fn told(snapshot: &Snapshot) -> Told {
+        let of_video = |video: VideoIndex| {
+            let (heads, text) =
+                (snapshot.read_heads(&video).unwrap(), snapshot.read_text(&video.record.video_id).unwrap());
+            assert_eq!(snapshot.read_video(&video.record.video_id).unwrap().as_ref(), Some(&video));
+            let values = values(snapshot, &video).unwrap();
+            (video, heads, text, values)
+        };
+        snapshot.read_index().unwrap().into_iter().map(of_video).collect()
+    }
+
+    /// Names of the files of a table that readers see.
+    fn files(storage: &dyn Storage, table: &str) -> Vec<String> {
+        let mut names: Vec<String> = storage.list(table).unwrap().into_iter().map(|entry| entry.name).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_packed_store_says_what_it_said_before() {
+        for (store, storage, _dir) in stores() {
+            for (number, video) in (1_u8..).zip(VIDEOS) {
+                commit(&store, video, &[f32::from(number), 0.5]);
+            }
+            let before = told(&store.snapshot());
+            assert_eq!(before.len(), VIDEOS.len());
+            let packed = store.compact(&Silent).unwrap();
+            assert_eq!((packed.videos, packed.packs, packed.files), (4, 1, [11, 4]));
+            for table in layout::TABLES {
+                let names = files(&*storage, table);
+                assert!(names.len() == 1 && layout::generation_of_pack(&names[0]).is_some(), "{names:?}");
+            }
+            for store in [&store, &Store::open_on(storage.clone()).unwrap()] {
+                assert_eq!(told(&store.snapshot()), before);
+                let snapshot = store.snapshot();
+                let (index, faults) = snapshot.read_index_and_faults().unwrap();
+                assert_eq!((index.len(), faults), (4, vec![]));
+                assert_eq!(snapshot.heads_of(&snapshot.parts().unwrap()).unwrap().len(), 1);
+                assert_eq!((store.garbage().unwrap(), store.left_out()), (vec![], vec![]));
+                assert_eq!(snapshot.read_video("f").unwrap(), None);
+                assert!(store.has_text("b c").unwrap() && !store.has_text("d").unwrap());
+                assert_eq!(store.committed("d").unwrap(), Some(before[2].0.generation.clone()));
+            }
+            assert_eq!(store.compact(&Silent).unwrap().videos, 0);
+            store.gc(&Silent).unwrap();
+            assert_eq!(told(&store.snapshot()), before);
+        }
+    }
+
+    #[test]
+    fn a_packed_video_is_committed_anew_and_packed_again() {
+        for (store, storage, _dir) in stores() {
+            let _ = VIDEOS.map(|video| commit(&store, video, &[1.0]));
+            store.compact(&Silent).unwrap();
+            let before = told(&store.snapshot());
+            let seen = store.snapshot();
+            seen.read_index().unwrap();
+            let new = commit(&store, "b c", &[2.0, 3.0]);
+            assert_eq!(files(&*storage, layout::STEPS).len(), 2);
+            // Of the state that was seen there is nothing any more; what is there is whole.
+            assert!(matches!(seen.read_video("b c"), Err(StoreError::MovedOn { .. })));
+            let (index, _) = store.of_one_state(Snapshot::read_index).unwrap();
+            assert_eq!(
+                index.iter().map(|video| &video.generation).collect::<Vec<_>>(),
+                [&before[0].0.generation, &new.generation, &before[2].0.generation, &before[3].0.generation]
+            );
+            let between = told(&store.snapshot());
+            assert_eq!((&between[0], &between[2..]), (&before[0], &before[2..]));
+            let packed = store.compact(&Silent).unwrap();
+            assert_eq!((packed.videos, files(&*storage, layout::STEPS).len()), (4, 1));
+            assert_eq!(told(&store.snapshot()), between);
+            // All at once, and the pack is gone.
+            let news = VIDEOS.map(|video| written_of(video, &store, &[9.0]));
+            let staged = news.each_ref().map(|(index, heads)| {
+                let base = store.committed(&index.record.video_id).unwrap();
+                store.stage(index, heads, None, base.as_deref()).unwrap()
+            });
+            assert_eq!(store.publish(&staged).unwrap(), [true; 4]);
+            assert_eq!(files(&*storage, layout::RECORDS), [""; 0]);
+            assert_eq!(store.snapshot().read_index().unwrap().len(), 4);
+            assert!(storage.list("").unwrap().iter().all(|entry| !layout::is_next_index(&entry.name)));
+        }
+    }
+
+    /// Whatever is flipped in a pack, nothing is read of it as if it were sound.
+    #[test]
+    fn a_flipped_bit_anywhere_in_a_pack_is_found() {
+        let (store, storage, _dir) = stores().pop().unwrap();
+        let _ = VIDEOS.map(|video| commit(&store, video, &[1.0, 2.0]));
+        store.compact(&Silent).unwrap();
+        let before = told(&store.snapshot());
+        let packs: Vec<String> = layout::TABLES.iter().map(|table| join(table, &files(&*storage, table)[0])).collect();
+        for key in packs {
+            let sound = storage.get(&key).unwrap();
+            for at in (0..sound.len()).step_by(7) {
+                let mut flipped = sound.to_vec();
+                flipped[at] ^= 1 << (at % 8);
+                storage.put(&key, &flipped).unwrap();
+                let store = Store::open_on(storage.clone()).unwrap();
+                let (_, faults) = store.snapshot().read_index_and_faults().unwrap();
+                assert!(faults.iter().any(|fault| fault.path == key), "byte {at} of {key}: {faults:?}");
+                // What is read is sound, or there is an error.
+                let snapshot = store.snapshot();
+                for video in snapshot.read_index().unwrap_or_default() {
+                    let expected = before.iter().find(|(sound, ..)| sound.generation == video.generation).unwrap();
+                    assert_eq!(video, expected.0);
+                    if let Ok(heads) = snapshot.read_heads(&video) {
+                        assert_eq!(heads, expected.1);
+                    }
+                    if let Ok(text) = snapshot.read_text(&video.record.video_id) {
+                        assert_eq!(text, expected.2);
+                    }
+                }
+            }
+            storage.put(&key, &sound).unwrap();
+        }
+    }
+
+    #[test]
+    fn of_a_damaged_pack_what_is_sound_is_kept() {
+        let (mut without_heads, mut lost_by_name) = (0, 0);
+        for table in layout::TABLES {
+            let (store, storage, _dir) = stores().pop().unwrap();
+            let _ = VIDEOS.map(|video| commit(&store, video, &[1.0, 2.0]));
+            store.compact(&Silent).unwrap();
+            let before = told(&store.snapshot());
+            let packed: Vec<(String, bytes::Bytes)> = layout::TABLES
+                .iter()
+                .map(|table| join(table, &files(&*storage, table)[0]))
+                .map(|key| (key.clone(), storage.get(&key).unwrap()))
+                .collect();
+            let key = join(table, &files(&*storage, table)[0]);
+            let sound = storage.get(&key).unwrap();
+            for at in (0..sound.len()).step_by(sound.len() / 40) {
+                let mut flipped = sound.to_vec();
+                flipped[at] ^= 1;
+                storage.put(&key, &flipped).unwrap();
+                let generation = layout::generation_of_pack(&key).unwrap();
+                let salvaged = Store::open_on(storage.clone()).unwrap().salvage(generation).unwrap();
+                let aside = layout::in_index(&key, &salvaged.aside);
+                assert_eq!(storage.get(&aside).unwrap(), flipped);
+                let store = Store::open_on(storage.clone()).unwrap();
+                let snapshot = store.snapshot();
+                let index = snapshot.read_index().unwrap();
+                let names = index.iter().map(|video| video.record.video_id.clone());
+                let all: BTreeSet<String> = names.chain(salvaged.lost.iter().cloned()).collect();
+                assert_eq!(all.iter().map(String::as_str).collect::<Vec<_>>(), VIDEOS, "{at} {table}");
+                assert_eq!(all.len(), index.len() + salvaged.lost.len());
+                for video in &index {
+                    let expected = before.iter().find(|(sound, ..)| sound.generation == video.generation).unwrap();
+                    assert_eq!(*video, expected.0);
+                    let heads = snapshot.read_heads(video).unwrap();
+                    without_heads += usize::from(heads.is_none());
+                    assert!(heads.is_none() || heads == expected.1);
+                    let text = snapshot.read_text(&video.record.video_id).unwrap();
+                    assert!(text.is_none() || text == expected.2);
+                }
+                lost_by_name += salvaged.lost.len();
+                assert_eq!((store.garbage().unwrap(), store.left_out()), (vec![], vec![]));
+                // As it was, for the next byte.
+                for table in layout::TABLES {
+                    files(&*storage, table).iter().for_each(|name| storage.delete(&join(table, name)).unwrap());
+                }
+                storage.delete(layout::DAMAGED).unwrap();
+                packed.iter().for_each(|(key, contents)| storage.put(key, contents).unwrap());
+            }
+        }
+        assert!(without_heads > 0 && lost_by_name > 0, "{without_heads} {lost_by_name}");
+    }
+
+    #[test]
+    fn where_a_record_of_packs_is_lost_nobody_writes() {
+        for (store, storage, _dir) in stores() {
+            let _ = VIDEOS.map(|video| commit(&store, video, &[1.0]));
+            store.compact(&Silent).unwrap();
+            let records = join(layout::RECORDS, &files(&*storage, layout::RECORDS)[0]);
+            let sound = storage.get(&records).unwrap();
+            storage.delete(&records).unwrap();
+            let store = Store::open_on(storage.clone()).unwrap();
+            assert!(store.lock_for_writing().err().unwrap().to_string().contains("index/records"));
+            assert_eq!(store.garbage().unwrap(), []);
+            let (_, faults) = store.snapshot().read_index_and_faults().unwrap();
+            assert!(faults.iter().any(|fault| fault.path == records), "{faults:?}");
+            storage.put(&records, &sound[..sound.len() / 2]).unwrap();
+            assert!(Store::open_on(storage.clone()).unwrap().lock_for_writing().is_err());
+            storage.put(&records, &sound).unwrap();
+            Store::open_on(storage).unwrap().lock_for_writing().unwrap();
+        }
+    }
+
+    #[test]
+    fn what_was_set_aside_is_put_back() {
+        let (store, storage, _dir) = stores().swap_remove(0);
+        commit(&store, "d", &[1.0]);
+        let before = told(&store.snapshot());
+        let place = storage.place("");
+        std::fs::rename(place.join("index"), place.join(".index.0123456789abcdef.old")).unwrap();
+        store.lock_for_writing().unwrap();
+        assert_eq!(told(&store.snapshot()), before);
+        std::fs::rename(place.join("index"), place.join(".index.0123456789abcdef.old")).unwrap();
+        store.gc(&Silent).unwrap();
+        assert_eq!((told(&store.snapshot()), store.garbage().unwrap()), (before, vec![]));
+    }
+
+    #[test]
+    fn videos_are_read_a_few_at_a_time() {
+        let source = |bytes: u64| (Source::Parts { video_id: String::new(), parts: Vec::new() }, bytes);
+        let sources: Vec<_> = [60, 60, 60, 10, 200, 1].into_iter().map(source).collect();
+        let sizes = |most, videos| runs(&sources, most, videos).iter().map(|run| run.len()).collect::<Vec<_>>();
+        assert_eq!(sizes(128, usize::MAX), [2, 2, 1, 1]);
+        assert_eq!(sizes(u64::MAX, 4), [4, 2]);
+        assert_eq!((sizes(1000, 100), runs(&[], 1, 1).len()), (vec![6], 0));
+    }
+}
