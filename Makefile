@@ -12,6 +12,8 @@ TESTS_OF_WAN := $(patsubst %,tests/capture/test_%.py,ways capture text_axis toke
 OLDER_TRANSFORMERS := transformers==4.51.3 tokenizers==0.21.4 huggingface_hub==0.36.0
 # More arguments for benches/ingest.py.
 BENCH_ARGS ?=
+# More arguments for benches/counts.py, such as --videos 100000.
+COUNTS_BENCH_ARGS ?=
 # More arguments for benches/query.py.
 QUERY_BENCH_ARGS ?=
 # Seconds that each target is fuzzed for, and the targets.
@@ -118,6 +120,8 @@ bench: need-rust venv
 	cargo build --release --workspace --bin attnkit --example synth --example readback --example ask
 	"$(VENV)/bin/python" benches/ingest.py --attnkit "$(TARGET)/release/attnkit" \
 	  --synth "$(TARGET)/release/examples/synth" --readback "$(TARGET)/release/examples/readback" $(BENCH_ARGS)
+	"$(VENV)/bin/python" benches/counts.py --attnkit "$(TARGET)/release/attnkit" \
+	  --synth "$(TARGET)/release/examples/synth" $(COUNTS_BENCH_ARGS)
 	"$(VENV)/bin/python" benches/query.py --attnkit "$(TARGET)/release/attnkit" \
 	  --synth "$(TARGET)/release/examples/synth" --ask "$(TARGET)/release/examples/ask" $(QUERY_BENCH_ARGS)
 	$(MAKE) python

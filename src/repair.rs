@@ -125,7 +125,9 @@ pub fn run(path: &Path, options: &RepairOptions, progress: &dyn Progress) -> Res
     let store = Store::open(path)?;
     let (index, _) = store.of_one_state(Snapshot::read_index)?;
     let mut damage = damage(&store, &index, &faults);
-    lost.keys().for_each(|video| damage.add_rows(video));
+    for video in lost.keys() {
+        damage.add_rows(video);
+    }
     if !damage.is_empty() {
         let settings = IngestOptions {
             prefix: options.prefix.clone(),

@@ -197,8 +197,8 @@ class RollupReport(Report):
 
     def __repr__(self) -> str:
         return (
-            f"<attnkit.RollupReport: {self.words} words of {self.steps} steps written anew, {self.unchanged} unchanged; "
-            f"rollups took {self.bytes[0]:,} bytes, and take {self.bytes[1]:,}>"
+            f"<attnkit.RollupReport: {self.words} words of {self.steps} steps written anew, "
+            f"{self.unchanged} unchanged; rollups took {self.bytes[0]:,} bytes, and take {self.bytes[1]:,}>"
         )
 
 

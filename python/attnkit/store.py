@@ -594,8 +594,8 @@ class Store:
     def compact(self, *, single_writer: bool = False, progress: Progress = False) -> CompactReport:
         """Pack the tables of many videos into a few files, which are listed and filtered faster.
 
-        What the store says stays the same, for every reader: each row is there once, also while it runs, and writers may
-        go on. `attnkit.ingest` does it by itself at its end if 256 videos or more are not packed.
+        What the store says stays the same, for every reader: each row is there once, also while it runs, and writers
+        may go on. `attnkit.ingest` does it by itself at its end if 256 videos or more are not packed.
 
         Parameters
         ----------

@@ -333,6 +333,7 @@ fn damaged(error: ArrowError) -> PolarsError {
 
 #[cfg(test)]
 mod tests {
+    use parquet::file::metadata::RowGroupMetaData;
     use polars::prelude::lit;
 
     use super::super::filter::Filter;
@@ -453,7 +454,7 @@ mod tests {
         let pack = parts[0].pack.clone().unwrap();
         let chunks = |groups: &[usize], columns: &[&str]| -> u64 {
             let groups = groups.iter().map(|group| pack.row_group(*group));
-            let chunks = groups.flat_map(|group| group.columns());
+            let chunks = groups.flat_map(RowGroupMetaData::columns);
             let chunks = chunks.filter(|chunk| columns.contains(&&*chunk.column_path().string()));
             chunks.map(|chunk| chunk.byte_range().1).sum()
         };

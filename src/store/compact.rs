@@ -66,8 +66,8 @@ impl Store {
     /// bytes of parts.
     ///
     /// # Errors
-    /// If the index cannot be read or written; [`StoreError::Busy`], if others committed what was being packed again and
-    /// again; and [`StoreError::Cancelled`].
+    /// If the index cannot be read or written; [`StoreError::Busy`], if others committed what was being packed again
+    /// and again; and [`StoreError::Cancelled`].
     pub fn compact(&self, progress: &dyn Progress) -> Result<Compaction, StoreError> {
         let _writer = self.lock_for_writing()?;
         for _ in 0..ATTEMPTS {
@@ -128,8 +128,8 @@ impl Store {
         Ok(Some(Compaction { videos, packs, files: [before.0, after.0], bytes: [before.1, after.1] }))
     }
 
-    /// The videos that can be packed, sorted by id, each with the bytes of its parts. One whose parts are damaged, or of
-    /// a commit that was not finished, stays where it is.
+    /// The videos that can be packed, sorted by id, each with the bytes of its parts. One whose parts are damaged, or
+    /// of a commit that was not finished, stays where it is.
     fn sources_to_pack(&self) -> Result<Vec<(Source, u64)>, StoreError> {
         let PartFiles { parts, .. } = self.part_files()?;
         let (packs, own): (Vec<_>, Vec<_>) =
@@ -272,8 +272,8 @@ impl Store {
         self.put_index(&next, &removed, &is_ready)
     }
 
-    /// Writes what replaces a pack into an index that is being made: parts of the videos that are taken out of it, and a
-    /// pack of the others.
+    /// Writes what replaces a pack into an index that is being made: parts of the videos that are taken out of it, and
+    /// a pack of the others.
     fn write_without(&self, index: &str, pack: &Arc<Pack>, taken: &BTreeSet<&str>) -> Result<(), StoreError> {
         let (out, left): (Vec<_>, Vec<_>) = pack.videos.iter().partition(|video| taken.contains(&*video.video_id));
         for video in out {
@@ -333,8 +333,8 @@ impl Store {
             Ok(true)
         });
         if matches!(is_put, Ok(true)) {
-            // Whoever is listing a directory of it still finds what was there: a listing that ends early would be one of
-            // fewer rows, and no error.
+            // Whoever is listing a directory of it still finds what was there: a listing that ends early would be one
+            // of fewer rows, and no error.
             let files = self.size_of_index(next).map_or(0, |(files, _)| files);
             std::thread::sleep(LISTING + LISTING_A_FILE * u32::try_from(files).unwrap_or(u32::MAX));
         }
@@ -350,7 +350,8 @@ impl Store {
         }
     }
 
-    /// Puts back the index that a process had set aside when it died, on a file system that cannot exchange directories.
+    /// Puts back the index that a process had set aside when it died, on a file system that cannot exchange
+    /// directories.
     pub(super) fn restore_index(&self) -> Result<(), StoreError> {
         if self.storage.entry(layout::INDEX)?.is_some() {
             return Ok(());
@@ -642,10 +643,14 @@ mod tests {
                 assert_eq!((store.garbage().unwrap(), store.left_out()), (vec![], vec![]));
                 // As it was, for the next byte.
                 for table in layout::TABLES {
-                    files(&*storage, table).iter().for_each(|name| storage.delete(&join(table, name)).unwrap());
+                    for name in files(&*storage, table) {
+                        storage.delete(&join(table, &name)).unwrap();
+                    }
                 }
                 storage.delete(layout::DAMAGED).unwrap();
-                packed.iter().for_each(|(key, contents)| storage.put(key, contents).unwrap());
+                for (key, contents) in &packed {
+                    storage.put(key, contents).unwrap();
+                }
             }
         }
         assert!(without_heads > 0 && lost_by_name > 0, "{without_heads} {lost_by_name}");

@@ -61,7 +61,8 @@ impl Store {
         let named: HashSet<&str> =
             index.iter().flat_map(|video| &video.rows).map(super::StepRow::series_path).collect();
         let read: HashSet<String> = index.iter().map(|video| self.video_key(&video.record.video_id)).collect();
-        // What a part names that cannot be read is not known: all of its video stays. Of a pack, nobody knows the videos.
+        // What a part names that cannot be read is not known: all of its video stays. Of a pack, nobody knows the
+        // videos.
         let files = self.part_files()?;
         let committed: HashSet<&str> = files.parts.iter().filter_map(|(key, _)| video_name(split(key).1)).collect();
         let is_pack_read = |generation: &str| {

@@ -273,8 +273,8 @@ pub(super) struct PartFooter {
     pub pack: Option<Arc<ParquetMetaData>>,
 }
 
-/// Checks a part's checksum over itself, and that nothing it says of sizes would fill the memory. Of a pack's part, that
-/// is a checksum over its footer: what is read of it is checked when it is read.
+/// Checks a part's checksum over itself, and that nothing it says of sizes would fill the memory. Of a pack's part,
+/// that is a checksum over its footer: what is read of it is checked when it is read.
 pub(super) fn check_part(storage: &dyn Storage, key: &str) -> Result<PartFooter, StoreError> {
     let no_generation = || StoreError::damaged(storage.place(key), NO_GENERATION);
     if let Some(named) = layout::generation_of_pack(key) {

@@ -237,8 +237,8 @@ QUESTIONS = {
     "sql heads": ["query", "sql", "SELECT video_id, token, count(*), avg(gini), min(max), max(entropy), sum(nonfinite) "
                   "FROM heads GROUP BY video_id, token ORDER BY video_id, token"],
     "sql text": ["query", "sql", "SELECT * FROM text ORDER BY video_id, step, block, head"],
-    "sql one video": ["query", "sql", "SELECT * FROM heads WHERE video_id = 'é' AND token = 'Dog' ORDER BY step, block, "
-                      "head"],
+    "sql one video": ["query", "sql", "SELECT * FROM heads WHERE video_id = 'é' AND token = 'Dog' "
+                      "ORDER BY step, block, head"],
     "info": ["info", "--json"],
     "info all": ["info", "--all", "--json"],
     "verify": ["verify", "--json"],
@@ -583,8 +583,8 @@ def is_missing(error):
 
 @pytest.fixture(scope="module")
 def seen(attnkit, tmp_path_factory):
-    """What readers saw while another process replaced steps of packed videos, and packed again: by reader and table, how
-    often which, `whole`, `gone`, or what was wrong."""
+    """What readers saw while another process replaced steps of packed videos, and packed again: by reader and table,
+    how often which, `whole`, `gone`, or what was wrong."""
     store = tmp_path_factory.mktemp("race") / "store"
     dump, step = store.parent / "dump", lambda at: (np.full((2, 2, 4, 1), at, np.float16), {})
     keys = [(f"v{video:02}", token, step) for video in range(24) for token in ("cat", "dog") for step in range(3)]

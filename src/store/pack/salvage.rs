@@ -19,9 +19,9 @@ pub(crate) struct Salvaged {
 }
 
 impl Store {
-    /// Takes a damaged pack apart. Videos whose rows are sound are packed anew; one whose statistics are not gets parts of
-    /// its own without them, as after an interrupted commit; one whose rows or record are not is in the store no more. The
-    /// damaged files are set aside.
+    /// Takes a damaged pack apart. Videos whose rows are sound are packed anew; one whose statistics are not gets parts
+    /// of its own without them, as after an interrupted commit; one whose rows or record are not is in the store no
+    /// more. The damaged files are set aside.
     ///
     /// # Errors
     /// If the index cannot be read or written.

@@ -156,7 +156,7 @@ impl SealedWriter {
                 return Err(StoreError::damaged(&self.path, "its column chunks are not where the writer says"));
             };
             self.rest.update(&self.pending[..at]);
-            self.chunks += &format!("{:016x}", xxh3_64(chunk));
+            self.chunks.push_str(&chunk_hash(chunk));
             let passed = at + chunk.len();
             self.upload.write_all(&self.pending[..passed]).map_err(StoreError::io(&self.path))?;
             self.pending.drain(..passed);
@@ -175,6 +175,10 @@ impl SealedWriter {
     fn failed(&self, source: ParquetError) -> StoreError {
         StoreError::Parquet { path: self.path.clone(), source }
     }
+}
+
+fn chunk_hash(chunk: &[u8]) -> String {
+    format!("{:016x}", xxh3_64(chunk))
 }
 
 /// The footer of such a file, once it is checked; of column chunks, nothing is read.
@@ -219,7 +223,7 @@ fn check_rest(path: &Path, file: &PartFile, metadata: &ParquetMetaData) -> Resul
     if format!("{:032x}", hash.digest128()).as_bytes() != found {
         return Err(damaged("its checksum is not that of its footer"));
     }
-    if hashes.len() != chunks * DIGITS { Err(damaged("it has not a hash for each column chunk")) } else { Ok(()) }
+    if hashes.len() == chunks * DIGITS { Ok(()) } else { Err(damaged("it has not a hash for each column chunk")) }
 }
 
 /// Column chunks of a Parquet file, in memory.
@@ -250,7 +254,7 @@ impl Chunks {
                 }
                 let (start, bytes) = chunk.byte_range();
                 let bytes = file.read(start, bytes).map_err(StoreError::io(path))?;
-                if hash.is_some_and(|hash| hash != Some(&*format!("{:016x}", xxh3_64(&bytes)))) {
+                if hash.is_some_and(|hash| hash != Some(&*chunk_hash(&bytes))) {
                     let column = chunk.column_path().string();
                     let found = format!("column {column} of row group {at} has another hash than its footer says");
                     return Err(StoreError::damaged(path, found));
