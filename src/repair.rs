@@ -105,6 +105,8 @@ impl From<IngestError> for RepairError {
 pub fn run(path: &Path, options: &RepairOptions, progress: &dyn Progress) -> Result<RepairReport, RepairError> {
     let start = Instant::now();
     let (store, root) = Store::open_to_mend(path)?;
+    let store = store.as_single_writer(options.single_writer);
+    store.restore_index()?;
     let mut found = verify::run(&store, &VerifyOptions::default(), progress)?.faults;
     found.extend(root);
     found.sort();
@@ -112,7 +114,11 @@ pub fn run(path: &Path, options: &RepairOptions, progress: &dyn Progress) -> Res
     if report.found.is_empty() {
         return Ok(report);
     }
-    let (mut faults, mut lost) = (report.found.clone(), BTreeMap::new());
+    let mut faults = report.found.clone();
+    // Of an earlier repair, too.
+    let of_lost = report.found.iter().filter(|fault| fault.is_of_lost_video());
+    let mut lost: BTreeMap<String, String> =
+        of_lost.filter_map(|fault| Some((fault.video_id.clone()?, fault.path.clone()))).collect();
     let packs: BTreeSet<&str> = report.found.iter().filter_map(|fault| generation_of_pack(&fault.path)).collect();
     for generation in &packs {
         let Salvaged { lost: videos, aside } = store.salvage(generation)?;
@@ -146,7 +152,8 @@ pub fn run(path: &Path, options: &RepairOptions, progress: &dyn Progress) -> Res
     let store = Store::open(path)?;
     report.left = verify::run(&store, &again, progress)?.faults;
     for (video, aside) in lost {
-        if store.committed(&video)?.is_none() {
+        let is_told = report.left.iter().any(|fault| fault.video_id.as_ref() == Some(&video));
+        if store.committed(&video)?.is_none() && !is_told {
             report.left.push(Fault::of_lost_video(&video, &aside));
         }
     }

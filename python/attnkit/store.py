@@ -582,7 +582,7 @@ class Store:
         ------
         StoreError
             If the store cannot be read or written.
-        NothingSelectedError
+        ValueError
             If no word matches.
         """
         names = (_check.names("videos", videos), _check.names("tokens", tokens))

@@ -107,6 +107,10 @@ pub(super) fn begin(
 fn open(dump: Dump, path: &Path, options: &IngestOptions) -> Result<(Store, Selected), IngestError> {
     // Looked at first, so that a mistaken command leaves no empty store behind.
     let existing = Store::open_or_room_for_one(path)?;
+    if let Some(store) = &existing {
+        // What is in it decides what is selected.
+        store.clone().as_single_writer(options.single_writer).restore_index()?;
+    }
     let selected = select(dump, options, existing.as_ref())?;
     Ok((Store::create(path)?.as_single_writer(options.single_writer), selected))
 }
@@ -166,7 +170,14 @@ fn driven(
                     running += 1;
                     scope.spawn_fifo(move |_| {
                         // Whoever waits for it is told of a panic, too.
-                        let stage = catch_unwind(AssertUnwindSafe(|| job.stage_at(store, prompts, on_step)));
+                        let stage = catch_unwind(AssertUnwindSafe(|| match job.stage_at(store, prompts, on_step) {
+                            // Whoever packed the tables died between two renames.
+                            Err(IngestError::Store(StoreError::NoIndex { .. })) => {
+                                store.restore_index()?;
+                                job.stage_at(store, prompts, on_step)
+                            }
+                            other => other,
+                        }));
                         // Nobody waits any more after a panic of another one.
                         let _ = match stage {
                             Ok(Ok(JobStage::Staged(staged))) => {

@@ -36,6 +36,7 @@ pub(super) fn rollup(
     observer: &dyn Observer,
 ) -> Result<RollupReport, IngestError> {
     let start = Instant::now();
+    Store::open(path)?.as_single_writer(options.single_writer).restore_index()?;
     let (videos, tokens) = (Names::new(&options.videos)?, Names::new(&options.tokens)?);
     let read = || -> Result<Vec<VideoIndex>, IngestError> {
         let (mut index, _) = Store::open(path)?.of_one_state(Snapshot::read_index)?;

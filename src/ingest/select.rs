@@ -1,6 +1,6 @@
 //! What of the given dumps is ingested, and under which ids.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::prompts::Prompts;
 use super::report::{Event, Remark};
 use crate::dump::{Dump, DumpError, StepFiles, Video};
 use crate::progress::Progress;
-use crate::store::Store;
+use crate::store::{Snapshot, Store};
 
 /// Files that are named where nothing of a dump is understood.
 const PROBLEMS_NAMED: usize = 5;
@@ -69,15 +69,15 @@ impl Selected {
 pub(super) fn select(mut dump: Dump, options: &IngestOptions, store: Option<&Store>) -> Result<Selected, IngestError> {
     // One word has one spelling in a store; only characters beyond ASCII have several.
     let has_spellings = dump.videos.iter().flat_map(|video| &video.series).any(|series| !series.token.is_ascii());
-    dump.unify_spellings(
-        store.filter(|_| has_spellings).map_or_else(HashMap::new, |store| store.snapshot().spellings()),
-    );
+    let spellings = store.filter(|_| has_spellings).map(|store| store.of_one_state(Snapshot::spellings)).transpose()?;
+    dump.unify_spellings(spellings.map(|(spellings, _)| spellings).unwrap_or_default());
     let (videos, tokens) = (Names::new(&options.videos)?, Names::new(&options.tokens)?);
     let nothing_selected = nothing_selected(&dump);
     let found = dump.videos.len();
     // The store's ids matter only where batches are told apart: else they are those of the directories.
     let in_batches = dump.videos.iter().any(|video| video.batch.is_some());
-    let known = store.filter(|_| in_batches).map_or_else(HashMap::new, |store| store.snapshot().sources());
+    let known = store.filter(|_| in_batches).map(|store| store.of_one_state(Snapshot::sources)).transpose()?;
+    let known = known.map(|(known, _)| known).unwrap_or_default();
     let prefixed = |id: String| options.prefix.as_ref().map_or(id.clone(), |prefix| format!("{prefix}/{id}"));
     let with_id = |mut video: Video| {
         // What was ingested before other batches came beside it keeps its id.

@@ -20,8 +20,8 @@ use crate::grid::Grid;
 use crate::shape::AxisNumbers;
 use crate::store::storage::Guard;
 use crate::store::{
-    Codec, Generation, MetadataPatch, Recipe, Rollups, SeriesLayout, StepRow, Store, StoreError, TextRow, heads_schema,
-    new_generation, text_after, text_batch, text_contradictions,
+    Codec, Generation, MetadataPatch, Recipe, Rollups, SeriesLayout, Snapshot, StepRow, Store, StoreError, TextRow,
+    heads_schema, new_generation, text_after, text_batch, text_contradictions,
 };
 
 /// What is written of a video beside its steps, and how.
@@ -139,7 +139,7 @@ impl StoreWriter {
         words: &[WordStep<'_>],
         text: &[TextRow],
     ) -> Result<Vec<bool>, WriteError> {
-        let spelled: Vec<String> = words.iter().map(|word| self.spelled(word.token)).collect();
+        let spelled: Vec<String> = words.iter().map(|word| self.spelled(word.token)).collect::<Result<_, _>>()?;
         if let Some(twice) = spelled.iter().enumerate().find(|(place, token)| spelled[..*place].contains(token)) {
             return Err(WriteError::Twice { token: twice.1.clone(), step });
         }
@@ -258,12 +258,15 @@ impl StoreWriter {
     }
 
     /// The word as the store spells it already, if the same characters are composed otherwise there.
-    fn spelled(&mut self, token: &str) -> String {
+    fn spelled(&mut self, token: &str) -> Result<String, StoreError> {
         if token.is_ascii() {
-            return token.to_owned();
+            return Ok(token.to_owned());
         }
-        let known = self.spellings.get_or_insert_with(|| self.store.snapshot().spellings());
-        known.entry(composed(token)).or_insert_with(|| token.to_owned()).clone()
+        let known = match &mut self.spellings {
+            Some(known) => known,
+            unknown => unknown.insert(self.store.of_one_state(Snapshot::spellings)?.0),
+        };
+        Ok(known.entry(composed(token)).or_insert_with(|| token.to_owned()).clone())
     }
 
     /// The committed state of the video.

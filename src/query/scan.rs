@@ -92,7 +92,8 @@ impl PartScan {
     pub fn new(name: &'static str, snapshot: Snapshot, parts: Vec<Part>, table: SchemaRef) -> Self {
         let schema = to_polars(&table);
         let mut parts: Vec<Part> = parts.into_iter().flat_map(Part::by_row_groups).collect();
-        // So that the rows of a store come in the same order, packed or not.
+        // Of a store that is packed, rows come in the order in which they came before; of one that is so in part,
+        // nearly.
         parts.sort_by(|one, other| one.first.cmp(&other.first));
         Self { name, snapshot, parts, table, schema, group_bytes: GROUP_BYTES }
     }

@@ -1,7 +1,7 @@
 //! Checks of the files that are not arrays: documents and parts against their hashes; and what of them can be written
 //! anew from nothing.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::pack::{MISSING, Table, check_chunks};
+use super::pack::{MISSING, Table, check_chunks, with_videos_of_newer};
 use super::storage::{Local, Storage, split};
 use super::{
-    NOT_A_PART, PartFiles, Snapshot, StepRow, Store, StoreError, TWICE, UNFINISHED, VideoIndex, decode_name,
-    document_hash, layout, part, root_document,
+    NOT_A_PART, PACKED_TWICE, PartFiles, Snapshot, StepRow, Store, StoreError, TWICE, UNFINISHED, VideoIndex,
+    decode_name, document_hash, layout, part, root_document,
 };
 
 /// Something in a store that is not as it was written.
@@ -42,8 +42,14 @@ impl Fault {
 
     /// Of a video whose rows were in a pack that was damaged, and are in the store no more.
     pub(crate) fn of_lost_video(video_id: &str, path: &str) -> Self {
-        let error = "the rows of this video were damaged in a pack, whose files are here now; ingest it again";
+        let error = "it has arrays that no commit names, and its rows may be in a damaged pack, whose files are here \
+            now; ingest it again, or remove this directory and what `gc` finds then";
         Self { video_id: Some(video_id.to_owned()), ..Self::of(path, error) }
+    }
+
+    /// Whether it is of such a video.
+    pub(crate) fn is_of_lost_video(&self) -> bool {
+        self.path == layout::DAMAGED
     }
 
     fn of(path: &str, error: impl ToString) -> Self {
@@ -72,21 +78,22 @@ impl Snapshot {
         let PartFiles { parts, strays } = self.store().part_files()?;
         let mut index = Vec::new();
         let mut faults: Vec<Fault> = strays.iter().map(|key| Fault::of(key, NOT_A_PART)).collect();
-        let (packs, parts): (Vec<_>, Vec<_>) =
-            parts.into_iter().partition(|(key, _)| layout::generation_of_pack(key).is_some());
-        let records = match self.storage().list(layout::RECORDS) {
-            Err(error) if error.is_not_found() => Vec::new(),
-            other => other?,
-        };
+        let own = parts.into_iter().filter(|(key, _)| layout::generation_of_pack(key).is_none());
+        let parts: Vec<_> = own.collect();
         // Each is known by any of its files.
-        let names = packs.iter().map(|(key, _)| &**key).chain(records.iter().map(|entry| &*entry.name));
-        for generation in names.filter_map(layout::generation_of_pack).collect::<BTreeSet<_>>() {
-            match self.check_pack(generation, &mut faults) {
-                Ok(videos) => index.extend(videos),
-                Err(_) if faults.iter().any(|fault| layout::generation_of_pack(&fault.path) == Some(generation)) => {}
-                Err(error) => faults.push(Fault::of(&layout::pack(layout::STEPS, generation), error)),
+        let mut sound = Vec::new();
+        for generation in self.store().files_of_packs()?.into_keys().rev() {
+            match self.check_pack(&generation, &mut faults) {
+                Ok(videos) => {
+                    index.extend(videos);
+                    sound.push(self.store().pack(&generation)?);
+                }
+                Err(_) if faults.iter().any(|fault| layout::generation_of_pack(&fault.path) == Some(&generation)) => {}
+                Err(error) => faults.push(Fault::of(&layout::pack(layout::STEPS, &generation), error)),
             }
         }
+        let older = with_videos_of_newer(&sound);
+        faults.extend(older.into_iter().map(|pack| Fault::of(&pack.key(Table::Steps), PACKED_TWICE)));
         let packed: HashSet<String> = index.iter().map(|video| video.record.video_id.clone()).collect();
         let read: Vec<_> = parts.into_par_iter().map(|(key, _)| (self.read_steps(&key), key)).collect();
         for (video, key) in read {
@@ -102,6 +109,9 @@ impl Snapshot {
             // Of which video it should be, only its name still says.
             faults.push(Fault { video_id: video_of(&key), ..Fault::of(&key, error) });
         }
+        let known: HashSet<&str> = index.iter().map(|video| &*video.record.video_id).collect();
+        let lost = self.store().lost_videos()?.into_iter().filter(|video| !known.contains(&**video));
+        faults.extend(lost.map(|video| Fault::of_lost_video(&video, layout::DAMAGED)));
         Ok((index, faults))
     }
 

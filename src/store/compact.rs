@@ -10,13 +10,16 @@ use arrow::array::RecordBatch;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::pack::{MISSING, Pack, PackWriter, PackedVideo, Table, VideoRows};
+use super::pack::{MISSING, Pack, PackWriter, PackedVideo, Table, VideoRows, with_videos_of_newer};
 use super::storage::{Entry, EntryKind, join};
-use super::{Heads, PartFiles, Store, StoreError, TWICE, VideoIndex, layout, new_generation, part};
+use super::{Heads, PACKED_TWICE, PartFiles, Store, StoreError, TWICE, VideoIndex, layout, new_generation, part};
 use crate::progress::{Meter, Progress, Unit};
 
 /// A pack with so many bytes is full. What has more than half of it stays as it is.
 const PACK_BYTES: u64 = 128 << 20;
+/// The most bytes of a pack's table before they are encoded, and its most rows: far from what no part may have.
+const RAW_BYTES: usize = 1 << 30;
+const ROWS: usize = 1 << 22;
 /// The most small packs that are merged at once: of each, row groups are in memory.
 const MERGED: usize = 4;
 /// Bytes and number of videos that are read together, while those before are written.
@@ -25,7 +28,7 @@ const READ_VIDEOS: usize = 512;
 /// How often it is begun anew because something was committed meanwhile.
 const ATTEMPTS: usize = 5;
 /// How long a listing of a directory may take that was begun before it was exchanged, and for each of its files.
-const LISTING: Duration = Duration::from_millis(200);
+const LISTING: Duration = Duration::from_millis(500);
 const LISTING_A_FILE: Duration = Duration::from_micros(10);
 /// From so many parts on, an ingest packs them at its end.
 const MANY: usize = 256;
@@ -80,20 +83,43 @@ impl Store {
 
     /// Whether so many videos have parts of their own that packing them is worth it.
     pub(crate) fn is_worth_packing(&self) -> Result<bool, StoreError> {
-        Ok(self.part_files()?.parts.iter().filter(|(key, _)| layout::generation_of_pack(key).is_none()).count() >= MANY)
+        let PartFiles { parts, .. } = self.of_one_index(|| self.part_files())?;
+        Ok(parts.iter().filter(|(key, _)| layout::generation_of_pack(key).is_none()).count() >= MANY)
     }
 
     /// Puts videos that are packed into parts of their own, so that they can be committed anew.
     pub(super) fn unpack(&self, videos: &BTreeSet<&str>) -> Result<(), StoreError> {
         for _ in 0..ATTEMPTS {
-            if self.try_unpack(videos)? {
+            if self.unless_exchanged(|| self.try_unpack(videos))? == Some(true) {
                 return Ok(());
             }
         }
         Err(StoreError::Busy { path: self.place() })
     }
 
+    /// Packs, unless somebody else puts another index in the place of the present one meanwhile.
     fn try_compact(&self, progress: &dyn Progress) -> Result<Option<Compaction>, StoreError> {
+        self.unless_exchanged(|| self.pack_all(progress)).map(Option::flatten)
+    }
+
+    /// The same for a change of the index that begins anew where another one was put in its place: what fails then was
+    /// of the former one.
+    fn unless_exchanged<T>(&self, change: impl FnOnce() -> Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+        let before = self.index_stamp()?;
+        match change() {
+            Err(error @ (StoreError::Cancelled | StoreError::NoIndex { .. })) => Err(error),
+            Err(error) => {
+                if self.index_stamp()? == before {
+                    Err(error)
+                } else {
+                    Ok(None)
+                }
+            }
+            done => done.map(Some),
+        }
+    }
+
+    fn pack_all(&self, progress: &dyn Progress) -> Result<Option<Compaction>, StoreError> {
         let before = self.size_of_index(layout::INDEX)?;
         let sources = self.sources_to_pack()?;
         let unchanged = Compaction { files: [before.0; 2], bytes: [before.1; 2], ..Compaction::default() };
@@ -183,7 +209,7 @@ impl Store {
         meter: &Meter<'_>,
     ) -> Result<(Vec<&'a Source>, u64), StoreError> {
         let mut writer: Option<PackWriter<'_>> = None;
-        let (mut packed, mut packs) = (Vec::new(), 0);
+        let (mut packed, mut packs, mut size) = (Vec::new(), 0, [0, 0]);
         for some in runs(sources, READ_BYTES, READ_VIDEOS) {
             let read: Vec<_> = some.par_iter().map(|(source, _)| self.rows_of(source)).collect();
             for ((source, bytes), rows) in some.iter().zip(read) {
@@ -194,8 +220,17 @@ impl Store {
                     (Err(error), Source::Parts { .. }) if error.is_of_one_file() => continue,
                     (Err(error), _) => return Err(error),
                 };
-                if let Some(full) = writer.take_if(|writer| writer.bytes() >= PACK_BYTES) {
+                let [raw, rows_of_video] = rows.size();
+                // What has more by itself stays in its own parts.
+                if matches!(source, Source::Parts { .. }) && (raw > RAW_BYTES || rows_of_video > ROWS) {
+                    continue;
+                }
+                size = [size[0] + raw, size[1] + rows_of_video];
+                let is_full =
+                    |writer: &mut PackWriter<'_>| writer.bytes() >= PACK_BYTES || size[0] > RAW_BYTES || size[1] > ROWS;
+                if let Some(full) = writer.take_if(is_full) {
                     full.finish()?;
+                    size = [raw, rows_of_video];
                 }
                 let writer = match &mut writer {
                     Some(writer) => writer,
@@ -242,7 +277,7 @@ impl Store {
     fn try_unpack(&self, videos: &BTreeSet<&str>) -> Result<bool, StoreError> {
         let mut of_packs: BTreeMap<String, (Arc<Pack>, BTreeSet<&str>)> = BTreeMap::new();
         for video in videos {
-            if let Some((pack, _)) = self.packed(video)? {
+            if let Some((pack, _)) = self.of_one_index(|| self.packed(video))? {
                 of_packs.entry(pack.generation.clone()).or_insert_with(|| (pack, BTreeSet::new())).1.insert(video);
             }
         }
@@ -253,15 +288,7 @@ impl Store {
         let written = of_packs.values().try_for_each(|(pack, taken)| self.write_without(&next, pack, taken));
         if let Err(error) = written {
             self.remove_index(&next);
-            let of_pack = of_packs.keys().next().cloned().unwrap_or_default();
-            // Somebody else took it apart, unless it is damaged.
-            return match error {
-                error if error.is_not_found() => match self.is_part_missing(&of_pack, error) {
-                    error if error.is_not_found() => Ok(false),
-                    damaged => Err(damaged),
-                },
-                error => Err(error),
-            };
+            return Err(error);
         }
         let packs = || of_packs.values().map(|(pack, _)| pack);
         let removed = packs().flat_map(|pack| pack.tables().map(|table| pack.key(table))).collect();
@@ -320,6 +347,10 @@ impl Store {
             if !is_ready()? {
                 return Ok(false);
             }
+            // Nobody sets an index aside now: what is left of one must not be put back, whatever becomes of this one.
+            for entry in self.storage.list("")?.iter().filter(|entry| layout::is_index_set_aside(&entry.name)) {
+                self.storage.delete(&entry.name)?;
+            }
             for table in layout::TABLES {
                 if let Some(odd) = self.storage.entry(table)?.and_then(|entry| entry.kind.in_place_of_directory()) {
                     return Err(StoreError::damaged(self.storage.place(table), odd));
@@ -352,32 +383,41 @@ impl Store {
 
     /// Puts back the index that a process had set aside when it died, on a file system that cannot exchange
     /// directories.
-    pub(super) fn restore_index(&self) -> Result<(), StoreError> {
+    pub(crate) fn restore_index(&self) -> Result<(), StoreError> {
         if self.storage.entry(layout::INDEX)?.is_some() {
             return Ok(());
         }
-        let aside = self.storage.list("")?.into_iter().map(|entry| entry.name);
-        let Some(aside) = aside.into_iter().find(|name| layout::is_index_set_aside(name)) else { return Ok(()) };
+        let names = self.storage.list("")?.into_iter().map(|entry| entry.name);
+        // There is one at most.
+        let Some(aside) = names.filter(|name| layout::is_index_set_aside(name)).max() else { return Ok(()) };
         let mut is_missing = |_| Ok(self.storage.entry(layout::INDEX)?.is_none());
         self.storage.publish(&[&[(&aside, layout::INDEX)]], &mut is_missing).map(drop)
     }
 
     /// Refuses to write into a store of which it cannot be told what is packed.
     pub(super) fn check_packs(&self) -> Result<(), StoreError> {
-        let packs = self.packs()?;
-        let known: HashSet<String> = packs.iter().map(|pack| pack.key(Table::Steps)).collect();
-        let parts = self.part_files()?.parts.into_iter().map(|(key, _)| key);
-        let (of_packs, own): (HashSet<String>, HashSet<String>) =
-            parts.partition(|key| layout::generation_of_pack(key).is_some());
-        let twice = packs.iter().flat_map(|pack| &pack.videos).map(|video| self.steps_key(&video.video_id));
-        if let Some(key) = twice.into_iter().find(|key| own.contains(key)) {
-            return Err(StoreError::damaged(self.storage.place(&key), TWICE));
+        self.of_one_index(|| self.check_packs_now())
+    }
+
+    fn check_packs_now(&self) -> Result<(), StoreError> {
+        for (generation, tables) in self.files_of_packs()? {
+            let needed = [Table::Records, Table::Steps, Table::Heads];
+            if let Some(missing) = needed.into_iter().find(|table| !tables.contains(table)) {
+                let key = layout::pack(missing.directory(), &generation);
+                return Err(StoreError::damaged(self.storage.place(&key), MISSING));
+            }
         }
-        let missing = known.difference(&of_packs).next().cloned().or_else(|| {
-            let of_steps = of_packs.difference(&known).next()?;
-            Some(join(layout::RECORDS, super::storage::split(of_steps).1))
-        });
-        missing.map_or(Ok(()), |key| Err(StoreError::damaged(self.storage.place(&key), MISSING)))
+        let packs = self.packs()?;
+        if let Some(older) = with_videos_of_newer(&packs).first() {
+            return Err(StoreError::damaged(self.storage.place(&older.key(Table::Steps)), PACKED_TWICE));
+        }
+        let parts = self.part_files()?.parts.into_iter().map(|(key, _)| key);
+        let own: HashSet<String> = parts.filter(|key| layout::generation_of_pack(key).is_none()).collect();
+        let packed = packs.iter().flat_map(|pack| &pack.videos).map(|video| self.steps_key(&video.video_id));
+        match packed.into_iter().find(|key| own.contains(key)) {
+            Some(key) => Err(StoreError::damaged(self.storage.place(&key), TWICE)),
+            None => Ok(()),
+        }
     }
 
     /// Gives all files of the index but some a second key in another one.

@@ -84,6 +84,13 @@ pub enum StoreError {
         /// What the system says.
         source: io::Error,
     },
+    /// The directory of the tables is set aside.
+    #[error("{}: not there: somebody who packed the tables has set it aside, and is at it now or has died; nothing is \
+        lost", path.display())]
+    NoIndex {
+        /// The directory.
+        path: PathBuf,
+    },
     /// What was read was committed anew since, and is gone.
     #[error("{}: the store has moved on: this was written anew while it was read; ask again", path.display())]
     MovedOn {
@@ -118,6 +125,7 @@ impl LayerError for StoreError {
                 [CommandName::Gc.here()],
             ),
             Self::Cancelled => "run it again to go on".into(),
+            Self::NoIndex { .. } => Remedy::of("{} puts it back", [CommandName::Gc.here()]),
             Self::Busy { .. } => "what it is writing now is not garbage; try again later".into(),
             _ => return None,
         })

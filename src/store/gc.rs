@@ -40,9 +40,14 @@ impl Store {
         self.check_directories()?;
         let _alone = self.storage.lock(Lock::Alone)?;
         self.restore_index()?;
-        for (key, _) in self.below(layout::STAGED)? {
-            if let Ok(staged) = part::read_steps_part(&*self.storage, &key) {
-                self.mend(&staged.record.video_id)?;
+        for (key, _) in self.below(layout::STAGED)?.into_iter().filter(|(key, _)| layout::is_staged_steps(key)) {
+            match part::read_steps_part(&*self.storage, &key) {
+                Ok(staged) => self.mend(&staged.record.video_id)?,
+                // What was not written whole commits nothing; what cannot be read now may.
+                Err(StoreError::Io { path, source }) if source.kind() != std::io::ErrorKind::UnexpectedEof => {
+                    return Err(StoreError::Io { path, source });
+                }
+                Err(_) => {}
             }
         }
         let (index, _) = self.of_one_state(Snapshot::read_index)?;
@@ -65,18 +70,12 @@ impl Store {
         // videos.
         let files = self.part_files()?;
         let committed: HashSet<&str> = files.parts.iter().filter_map(|(key, _)| video_name(split(key).1)).collect();
-        let is_pack_read = |generation: &str| {
-            let is_read = |video: &super::pack::PackedVideo| read.contains(&self.video_key(&video.video_id));
-            self.pack(generation).is_ok_and(|pack| pack.videos.iter().all(is_read))
-        };
-        let of_records = self.below(layout::RECORDS)?;
-        let mut packs =
-            of_records.iter().map(|(key, _)| key.clone()).chain(files.parts.iter().map(|(key, _)| key.clone()));
-        let are_packs_read = packs.all(|key| layout::generation_of_pack(&key).is_none_or(is_pack_read))
-            && self.below(layout::DAMAGED)?.is_empty();
+        let are_packs_sound = self.check_packs().is_ok();
+        let has_damaged = !self.below(layout::DAMAGED)?.is_empty();
+        let of_packs = self.files_of_packs()?;
         let mut unnamed = Vec::new();
         for (video, entry) in self.below(layout::MAPS)? {
-            if !read.contains(&video) && (committed.contains(&*entry.name) || !are_packs_read) {
+            if !are_packs_sound || !read.contains(&video) && (committed.contains(&*entry.name) || has_damaged) {
                 continue;
             }
             if entry.kind == EntryKind::Directory {
@@ -90,7 +89,7 @@ impl Store {
         }
         let is_left =
             |entry: &Entry| is_hidden(entry) && entry.kind == EntryKind::File || layout::is_next_index(&entry.name);
-        let is_of_pack = |name: &str| of_records.iter().any(|(_, entry)| entry.name == name);
+        let is_of_pack = |name: &str| layout::generation_of_pack(name).is_some_and(|pack| of_packs.contains_key(pack));
         let is_of_no_video = |entry: &Entry| {
             let is_committed = video_name(&entry.name).is_some_and(|name| committed.contains(name));
             is_hidden(entry) || !is_committed && !is_of_pack(&entry.name)

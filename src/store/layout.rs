@@ -77,6 +77,11 @@ fn staged(video_id: &str, generation: &str, table: &str) -> String {
     join(STAGED, &format!("{}.{generation}.{table}", encode_name(video_id)))
 }
 
+/// Whether what waits to be published is a `steps` part.
+pub fn is_staged_steps(key: &str) -> bool {
+    key.ends_with(".steps")
+}
+
 /// A pack's part of a table.
 pub fn pack(table: &str, generation: &str) -> String {
     join(table, &format!("{PACK}{generation}.parquet"))

@@ -90,6 +90,10 @@ const NOT_A_PART: &str = "its name is no part's (is it a copy of one?), and read
 /// What is wrong with a part of a video that is packed.
 const TWICE: &str = "its video is in a pack, too, and readers of the directory read its rows twice; move it away";
 
+/// What is wrong with a pack that has a video of a newer one.
+const PACKED_TWICE: &str = "a newer pack has a video that is in this one, too (was a store copied over another state \
+    of it?), and readers of the directory read its rows twice; move its files away";
+
 /// The version of the format that this crate writes and reads.
 pub const STORE_VERSION: u64 = 1;
 
@@ -284,6 +288,17 @@ impl Store {
     /// # Errors
     /// If that fails.
     pub(crate) fn publish(&self, commits: &[StagedCommit]) -> Result<Vec<bool>, StoreError> {
+        match self.try_publish(commits) {
+            // Whoever packed died between two renames; nothing of the commits has come.
+            Err(StoreError::NoIndex { .. }) => {
+                self.restore_index()?;
+                self.try_publish(commits)
+            }
+            other => other,
+        }
+    }
+
+    fn try_publish(&self, commits: &[StagedCommit]) -> Result<Vec<bool>, StoreError> {
         let files: Vec<Vec<(&str, &str)>> = commits
             .iter()
             .map(|commit| commit.files.iter().map(|(staged, part)| (staged.as_str(), part.as_str())).collect())
@@ -291,6 +306,9 @@ impl Store {
         let files: Vec<&[(&str, &str)]> = files.iter().map(Vec::as_slice).collect();
         let mut is_unchanged = |number: usize| {
             let Some(commit) = commits.get(number) else { return Ok(false) };
+            if self.index_stamp()?.is_none() {
+                return Err(StoreError::NoIndex { path: self.storage.place(layout::INDEX) });
+            }
             // Whoever packs may have put an index without it in the place of the present one.
             if commit.has_text() && self.storage.make_directory(layout::TEXT)? {
                 self.storage.flush()?;
@@ -346,22 +364,25 @@ impl Store {
         /// One index after the other took the place of the present one.
         const ATTEMPTS: u32 = 50;
         const WAIT: std::time::Duration = std::time::Duration::from_millis(2);
-        let index =
-            || -> Result<Option<u128>, StoreError> { Ok(self.storage.entry(layout::INDEX)?.map(|entry| entry.stamp)) };
-        let mut before = index()?;
-        for _ in 1..ATTEMPTS {
-            let found = look();
-            let after = index()?;
-            if before == after && after.is_some() {
-                return found;
+        let mut before = self.index_stamp()?;
+        for _ in 0..ATTEMPTS {
+            let found = before.map(|_| look());
+            let after = self.index_stamp()?;
+            match found {
+                Some(found) if before == after => return found,
+                _ => before = after,
             }
-            before = after;
             // On file systems that cannot exchange directories, there is none for a moment.
             if before.is_none() {
                 std::thread::sleep(WAIT);
             }
         }
-        look()
+        if before.is_none() { Err(StoreError::NoIndex { path: self.storage.place(layout::INDEX) }) } else { look() }
+    }
+
+    /// Another one for each index that takes the place of the present one; `None`: there is none.
+    fn index_stamp(&self) -> Result<Option<u128>, StoreError> {
+        Ok(self.storage.entry(layout::INDEX)?.map(|entry| entry.stamp))
     }
 
     /// Finishes the commit of a video whose writer was interrupted between its parts, if those that are staged are

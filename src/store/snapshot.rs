@@ -11,13 +11,14 @@ use arrow::array::RecordBatch;
 use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use rayon::prelude::*;
 
-use super::pack::MISSING;
-#[cfg(feature = "query")]
-use super::pack::Table;
+use super::pack::{MISSING, Table, with_videos_of_newer};
 use super::part::{self, Heads, PartFooter, VideoIndex};
 use super::sound::lock;
 use super::storage::{Entry, Storage, join};
-use super::{ArrayKind, Generation, NOT_A_PART, PartFiles, Store, StoreError, StoredArray, TWICE, UNFINISHED, layout};
+use super::{
+    ArrayKind, Generation, NOT_A_PART, PACKED_TWICE, PartFiles, Store, StoreError, StoredArray, TWICE, UNFINISHED,
+    layout,
+};
 use crate::dtype::Dtype;
 use crate::dump::composed;
 use crate::shape::StepShape;
@@ -147,20 +148,22 @@ impl Snapshot {
     /// If its part is damaged, or the store has moved on.
     pub fn read_video(&self, video_id: &str) -> Result<Option<VideoIndex>, StoreError> {
         let key = self.store.steps_key(video_id);
-        self.store.of_one_index(|| match self.read_steps(&key) {
-            Ok(index) if index.record.video_id == video_id => Ok(Some(index)),
-            Ok(_) => Err(StoreError::damaged(self.storage().place(&key), NOT_A_PART)),
+        let found = self.store.of_one_index(|| match part::read_steps_part(self.storage(), &key) {
             Err(error) if error.is_not_found() => match self.store.packed(video_id)? {
-                Some((pack, video)) => {
-                    let index = self.store.packed_video(&pack, &video)?;
-                    self.pin(&key, &index.generation)?;
-                    Ok(Some(index))
-                }
-                None if self.pinned().commits.contains_key(&key) => Err(self.has_moved_on(&key)),
+                Some((pack, video)) => self.store.packed_video(&pack, &video).map(Some),
                 None => Ok(None),
             },
-            Err(error) => Err(error),
-        })
+            found => found.map(Some),
+        })?;
+        match found {
+            Some(index) if index.record.video_id == video_id => {
+                self.pin(&key, &index.generation)?;
+                Ok(Some(index))
+            }
+            Some(_) => Err(StoreError::damaged(self.storage().place(&key), NOT_A_PART)),
+            None if self.pinned().commits.contains_key(&key) => Err(self.has_moved_on(&key)),
+            None => Ok(None),
+        }
     }
 
     /// What was found to be committed anew since this state: whoever asks again is told of another one.
@@ -264,7 +267,7 @@ impl Snapshot {
     /// If they cannot be looked for, or the store has moved on.
     #[cfg(feature = "query")]
     pub(crate) fn parts_of(&self, videos: &BTreeSet<String>) -> Result<Vec<Part>, StoreError> {
-        self.store.of_one_index(|| {
+        let parts = self.store.of_one_index(|| {
             let mut keys = BTreeSet::new();
             for video in videos {
                 let key = self.store.steps_key(video);
@@ -278,13 +281,12 @@ impl Snapshot {
             for key in keys {
                 let Some(entry) = self.storage().entry(&key)? else { continue };
                 let footer = self.store.known.check(self.storage(), &key, &entry);
-                if let Some((part, ())) = self.sound_part(key, &entry, footer.map(|footer| (footer, ())))? {
-                    self.pin(&part.key, &part.generation)?;
-                    parts.push(part);
-                }
+                parts.extend(self.sound_part(key, &entry, footer.map(|footer| (footer, ())))?.map(|(part, ())| part));
             }
             Ok(parts)
-        })
+        })?;
+        parts.iter().try_for_each(|part| self.pin(&part.key, &part.generation))?;
+        Ok(parts)
     }
 
     /// All `steps` parts that are sound, sorted by name, each with what is read of it beside its footer.
@@ -298,13 +300,19 @@ impl Snapshot {
             let odd = StoreError::damaged(storage.place(&key), NOT_A_PART);
             known.note::<()>(storage, &key, Err(odd))?;
         }
-        let is_pack = |(key, _): &(String, Entry)| layout::generation_of_pack(key).is_some();
         // Of packs that cannot be read, that is said when they are.
-        let packs = if parts.iter().any(is_pack) { self.store.packs().unwrap_or_default() } else { Vec::new() };
+        let packs = self.store.of_one_index(|| self.store.packs()).unwrap_or_default();
+        let older: Vec<String> = with_videos_of_newer(&packs).iter().map(|pack| pack.key(Table::Steps)).collect();
+        for key in packs.iter().map(|pack| pack.key(Table::Steps)) {
+            if !parts.iter().any(|(part, _)| *part == key) && storage.entry(&key)?.is_none() {
+                known.note::<()>(storage, &key, Err(StoreError::damaged(storage.place(&key), MISSING)))?;
+            }
+        }
         let is_packed = |video: &String| packs.iter().any(|pack| pack.video(video).is_some());
         let sound = parts.into_par_iter().filter_map(|(key, entry)| {
             let read = read(&key, &entry).and_then(|(footer, read)| match &footer.video_id {
                 Some(video) if is_packed(video) => Err(StoreError::damaged(storage.place(&key), TWICE)),
+                _ if older.contains(&key) => Err(StoreError::damaged(storage.place(&key), PACKED_TWICE)),
                 _ => Ok((footer, read)),
             });
             self.sound_part(key, &entry, read).transpose()
@@ -370,7 +378,12 @@ impl Snapshot {
     pub(crate) fn text_of(&self, parts: &[Part]) -> Result<Vec<Part>, StoreError> {
         let sound = parts.par_iter().filter_map(|steps| {
             let key = layout::text_beside(&steps.key);
+            let has_text = || {
+                let pack = steps.pack.as_ref().map(|_| self.store.pack(&steps.generation));
+                matches!(pack, Some(Ok(pack)) if pack.videos.iter().any(|video| video.text.is_some()))
+            };
             let part = match self.storage().entry(&key) {
+                Ok(None) if has_text() => Err(StoreError::damaged(self.storage().place(&key), MISSING)),
                 Ok(None) => return None,
                 Ok(Some(_)) => self.part_beside(steps, &key),
                 Err(error) => Err(error),
@@ -388,7 +401,10 @@ impl Snapshot {
                 std::thread::sleep(COMMIT_WAIT * 2_u32.pow(attempt - 1));
             }
             let found = match storage.entry(key)? {
-                Some(entry) => Some((self.store.known.check(storage, key, &entry)?, entry.bytes)),
+                Some(entry) => match self.store.known.check(storage, key, &entry) {
+                    Err(error) if error.is_not_found() => None,
+                    footer => Some((footer?, entry.bytes)),
+                },
                 None => None,
             };
             match found {
@@ -489,26 +505,32 @@ impl Snapshot {
     }
 
     /// Ids of the committed videos by the directory that they were read from. Parts that cannot be read are left out.
-    pub(crate) fn sources(&self) -> HashMap<PathBuf, String> {
+    ///
+    /// # Errors
+    /// If they cannot be looked for.
+    pub(crate) fn sources(&self) -> Result<HashMap<PathBuf, String>, StoreError> {
         let of = |video: VideoIndex| Some((video.source_dir()?.to_owned(), video.record.video_id));
-        self.readable().into_iter().filter_map(of).collect()
+        Ok(self.readable()?.into_iter().filter_map(of).collect())
     }
 
     /// The spelling of each committed word, by its composed form. Parts that cannot be read are left out.
-    pub(crate) fn spellings(&self) -> HashMap<String, String> {
-        let rows = self.readable().into_iter().flat_map(|video| video.rows);
+    ///
+    /// # Errors
+    /// If they cannot be looked for.
+    pub(crate) fn spellings(&self) -> Result<HashMap<String, String>, StoreError> {
+        let rows = self.readable()?.into_iter().flat_map(|video| video.rows);
         let words = rows.map(|row| row.token).filter(|token| !token.is_ascii());
-        words.map(|token| (composed(&token), token)).collect()
+        Ok(words.map(|token| (composed(&token), token)).collect())
     }
 
     /// The videos whose parts can be read, each as it is committed now.
-    pub(super) fn readable(&self) -> Vec<VideoIndex> {
-        let parts = self.parts().unwrap_or_default();
+    pub(super) fn readable(&self) -> Result<Vec<VideoIndex>, StoreError> {
+        let parts = self.parts()?;
         let read = parts.par_iter().filter_map(|part| match &part.pack {
             Some(_) => self.store.packed_videos(&*self.store.pack(&part.generation).ok()?).ok(),
             None => Some(vec![part::read_steps_part(self.storage(), &part.key).ok()?]),
         });
-        read.flatten().collect()
+        Ok(read.flatten().collect())
     }
 
     /// Reads a `steps` part of the commit that is pinned, or pins it.

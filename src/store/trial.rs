@@ -274,7 +274,7 @@ fn a_snapshot_is_of_one_state_and_says_when_that_is_gone() {
         moved_on(snapshot.read_video(VIDEO).unwrap_err());
         moved_on(snapshot.read_index().unwrap_err());
         // For those who only look up names and places, what is there now will do.
-        assert_eq!(snapshot.readable(), std::slice::from_ref(&new));
+        assert_eq!(snapshot.readable().unwrap(), std::slice::from_ref(&new));
         assert_eq!(store.of_one_state(Snapshot::read_index).unwrap().0, std::slice::from_ref(&new));
         moved_on(snapshot.heads_of(&parts).unwrap_err());
         moved_on(late.parts().unwrap_err());

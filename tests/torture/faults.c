@@ -3,9 +3,11 @@
  * FAULTS_ROOT   the directory; calls elsewhere are left alone
  * FAULTS_LOG    file that one line is written to for each call: its number, its name, its path
  * FAULTS_AT     number of the call that is disturbed, from 1
+ * FAULTS_ONLY   name of the calls that are counted, logged and disturbed; without it, all are
  * FAULTS_HOW    what happens to it: `errno N` (it fails), `short` (half is read or written), `before` or `after` (the
- *               process is killed then)
+ *               process is killed then), `stop` (the process is stopped before it, until somebody continues it)
  * FAULTS_LOCKS  errno of every call of flock
+ * FAULTS_EXCHANGE errno of every call that would exchange two names
  * FAULTS_JOURNAL file that everything done is written to, with the bytes: see journal.py
  */
 #define _GNU_SOURCE
@@ -27,9 +29,9 @@
 #include <unistd.h>
 
 #define FDS 65536
-static char *root, *names[FDS];
+static char *root, *only, *names[FDS];
 static size_t root_len;
-static int logged = -1, journal = -1, locks, at, fault_errno, is_short, dies_before, dies_after;
+static int logged = -1, journal = -1, locks, exchanges, at, fault_errno, is_short, dies_before, dies_after, stops;
 static int calls;
 static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
 
@@ -41,11 +43,14 @@ __attribute__((constructor)) static void start(void) {
     root = getenv("FAULTS_ROOT");
     if (!root) return;
     root_len = strlen(root);
+    only = getenv("FAULTS_ONLY");
     at = getenv("FAULTS_AT") ? atoi(getenv("FAULTS_AT")) : 0;
     locks = getenv("FAULTS_LOCKS") ? atoi(getenv("FAULTS_LOCKS")) : 0;
+    exchanges = getenv("FAULTS_EXCHANGE") ? atoi(getenv("FAULTS_EXCHANGE")) : 0;
     if (how && !strncmp(how, "errno ", 6)) fault_errno = atoi(how + 6);
     is_short = how && !strcmp(how, "short");
     dies_before = how && !strcmp(how, "before");
+    stops = how && !strcmp(how, "stop");
     dies_after = how && !strcmp(how, "after");
     if ((path = getenv("FAULTS_LOG"))) logged = REAL(open)(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
     if ((path = getenv("FAULTS_JOURNAL"))) journal = REAL(open)(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
@@ -88,7 +93,7 @@ static void die(void) { kill(getpid(), SIGKILL); for (;;) pause(); }
 
 /* Counts a call. Returns whether it is to fail; `errno` is set then. */
 static int disturbed(const char *name, const char *path, int *number) {
-    if (!path) { *number = 0; return 0; }
+    if (!path || (only && strcmp(only, name))) { *number = 0; return 0; }
     *number = __atomic_add_fetch(&calls, 1, __ATOMIC_SEQ_CST);
     if (logged >= 0) {
         char line[PATH_MAX + 64];
@@ -97,6 +102,7 @@ static int disturbed(const char *name, const char *path, int *number) {
     }
     if (*number != at) return 0;
     if (dies_before) die();
+    if (stops) kill(getpid(), SIGSTOP);
     if (fault_errno) { errno = fault_errno; return 1; }
     return 0;
 }
@@ -237,6 +243,15 @@ int renameat(int from_dir, const char *from, int to_dir, const char *to) {
     BEGIN("renameat", from_dir, from, -1)
     int done = REAL(renameat)(from_dir, from, to_dir, to);
     if (path_ && target && !done) record('R', path_, target, 0, NULL, 0);
+    END return done;
+}
+int renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags) {
+    char other[PATH_MAX]; const char *target = below(to_dir, to, other);
+    int is_exchange = flags & RENAME_EXCHANGE;
+    if (exchanges && is_exchange) { errno = exchanges; return -1; }
+    BEGIN("renameat2", from_dir, from, -1)
+    int done = REAL(renameat2)(from_dir, from, to_dir, to, flags);
+    if (path_ && target && !done) record(is_exchange ? 'X' : 'R', path_, target, 0, NULL, 0);
     END return done;
 }
 int linkat(int from_dir, const char *from, int to_dir, const char *to, int flags) {

@@ -1,13 +1,15 @@
 """What a disk may hold after the power went at some point of a recorded run.
 
 A file has the contents that were flushed last, a directory the names that were flushed last; what was written since may
-be there or not.
+be there or not. Two names of one directory that were exchanged are both exchanged, or neither is.
 """
 
 from dataclasses import dataclass, field
 
-# What became of what was not flushed: neither contents nor names are there, names without contents, names and zeros.
-LOSSES = ("all", "contents", "zeros")
+# What became of what was not flushed: neither contents nor names are there, names without contents, names and zeros; of
+# the names, only what was renamed, exchanged and removed (a directory has its new name, and not what is new in it), or
+# only what was removed (from a directory that is still where another one was to be).
+LOSSES = ("all", "contents", "zeros", "new names", "all but removals")
 
 
 @dataclass
@@ -20,6 +22,12 @@ class File:
 class Directory:
     names: dict = field(default_factory=dict)
     flushed: dict = field(default_factory=dict)
+    # Those that were flushed, with what was renamed, exchanged and removed since; and but for what was removed.
+    moved: dict = field(default_factory=dict)
+    kept: dict = field(default_factory=dict)
+
+    def flush(self):
+        self.flushed, self.moved, self.kept = dict(self.names), dict(self.names), dict(self.names)
 
 
 def records(journal):
@@ -48,8 +56,9 @@ class Disk:
         if path.is_file():
             contents = path.read_bytes()
             return File(bytearray(contents), contents)
-        names = {child.name: self._read(child) for child in path.iterdir()}
-        return Directory(dict(names), names)
+        directory = Directory({child.name: self._read(child) for child in path.iterdir()})
+        directory.flush()
+        return directory
 
     def _find(self, path):
         parts = path[len(self.root) :].strip("/").split("/")
@@ -70,7 +79,7 @@ class Disk:
             if kind == "M":
                 self.tree = Directory()
             else:
-                self.tree.flushed = dict(self.tree.names)
+                self.tree.flush()
             return
         parent, name = self._find(path)
         match kind:
@@ -91,12 +100,20 @@ class Disk:
                 if isinstance(node, File):
                     node.flushed = bytes(node.data)
                 else:
-                    node.flushed = dict(node.names)
+                    node.flush()
             case "U":
-                del parent.names[name]
+                gone = parent.names.pop(name)
+                parent.moved.pop(name, None)
+                if parent.kept.get(name) is gone:
+                    del parent.kept[name]
             case "R":
                 target, new = self._find(other)
-                target.names[new] = parent.names.pop(name)
+                target.names[new] = target.moved[new] = parent.names.pop(name)
+                parent.moved.pop(name, None)
+            case "X":
+                target, new = self._find(other)
+                parent.names[name], target.names[new] = target.names[new], parent.names[name]
+                parent.moved[name], target.moved[new] = parent.names[name], target.names[new]
             case "L":
                 target, new = self._find(other)
                 target.names[new] = parent.names[name]
@@ -105,7 +122,7 @@ class Disk:
         if isinstance(node, File):
             node.flushed = bytes(node.data)
             return
-        node.flushed = dict(node.names)
+        node.flush()
         for child in node.names.values():
             self._flush(child)
 
@@ -120,5 +137,6 @@ class Disk:
             target.write_bytes(node.flushed + zeros[len(node.flushed) :])
             return
         target.mkdir(parents=True)
-        for name, child in (node.flushed if loss == "all" else node.names).items():
+        names = {"all": node.flushed, "new names": node.moved, "all but removals": node.kept}.get(loss, node.names)
+        for name, child in names.items():
             self._write(child, target / name, loss)

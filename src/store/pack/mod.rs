@@ -5,6 +5,7 @@ mod salvage;
 mod sealed;
 mod write;
 
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
@@ -177,8 +178,25 @@ impl Store {
             Err(error) if error.is_not_found() => return Ok(Vec::new()),
             other => other?,
         };
-        let generations = entries.iter().filter(|entry| entry.kind == EntryKind::File);
-        generations.filter_map(|entry| layout::generation_of_pack(&entry.name)).map(|pack| self.pack(pack)).collect()
+        let names = entries.iter().filter(|entry| entry.kind == EntryKind::File).map(|entry| &*entry.name);
+        // The newest first.
+        let generations: BTreeSet<&str> = names.filter_map(layout::generation_of_pack).collect();
+        generations.into_iter().rev().map(|pack| self.pack(pack)).collect()
+    }
+
+    /// The packs of which there is a file in some table, each with the tables that it has files in.
+    pub(super) fn files_of_packs(&self) -> Result<BTreeMap<String, Vec<Table>>, StoreError> {
+        let mut packs: BTreeMap<String, Vec<Table>> = BTreeMap::new();
+        for table in Table::ALL {
+            let entries = match self.storage.list(table.directory()) {
+                Err(error) if error.is_not_found() => continue,
+                other => other?,
+            };
+            for generation in entries.iter().filter_map(|entry| layout::generation_of_pack(&entry.name)) {
+                packs.entry(generation.to_owned()).or_default().push(table);
+            }
+        }
+        Ok(packs)
     }
 
     /// A pack.
@@ -390,6 +408,21 @@ impl Store {
             ArrowReaderMetadata::try_new(metadata, options).map_err(|error| StoreError::damaged(&path, error))
         })
     }
+}
+
+/// Of packs, the newest first, those that have a video which is in a newer one, too.
+pub(super) fn with_videos_of_newer(packs: &[Arc<Pack>]) -> Vec<&Pack> {
+    let mut seen = HashSet::new();
+    let mut older = Vec::new();
+    for (at, pack) in packs.iter().enumerate() {
+        if at > 0 && pack.videos.iter().any(|video| seen.contains(&*video.video_id)) {
+            older.push(&**pack);
+        }
+        if at + 1 < packs.len() {
+            seen.extend(pack.videos.iter().map(|video| &*video.video_id));
+        }
+    }
+    older
 }
 
 /// Whether a video comes behind another one, by its id, and its rows behind that one's; or first.

@@ -1,12 +1,12 @@
 //! Taking a damaged pack apart: what of it is sound is written anew, the rest is set aside.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use arrow::array::AsArray;
-use parquet::arrow::arrow_reader::ArrowReaderMetadata;
+use arrow::array::{AsArray, RecordBatch};
 
-use super::super::storage::{Lock, join};
-use super::super::{Store, StoreError, decode_name, layout, new_generation};
+use super::super::storage::{EntryKind, Lock, join};
+use super::super::{Heads, Store, StoreError, decode_name, layout, new_generation, text_schema};
 use super::{Pack, PackWriter, PackedVideo, Table, sealed};
 
 /// What was sound of a damaged pack, and what was not.
@@ -35,14 +35,15 @@ impl Store {
         }
         let keys: Vec<String> = Table::ALL.iter().map(|table| layout::pack(table.directory(), generation)).collect();
         let aside = join(layout::DAMAGED, generation);
-        for key in &keys {
-            if self.storage.entry(key)?.is_some() {
-                self.storage.link(key, &layout::in_index(key, &aside))?;
-            }
+        if let Err(error) = self.set_aside(&keys, &aside) {
+            self.remove_index(&next);
+            return Err(error);
         }
         let is_there = |key: &String| Ok::<_, StoreError>(self.storage.entry(key)?.is_some());
         let is_ready = || Ok(keys.iter().map(is_there).collect::<Result<Vec<_>, _>>()?.contains(&true));
         self.put_index(&next, &keys.iter().cloned().collect(), &is_ready)?;
+        // Of some, only their arrays tell.
+        lost.extend(self.lost_videos()?);
         Ok(Salvaged { lost, aside })
     }
 
@@ -60,39 +61,95 @@ impl Store {
             }
         }
         let known: BTreeSet<&str> = pack.videos.iter().map(|video| &*video.video_id).collect();
-        // Of the others, rows tell the names; where these are damaged too, directories of arrays that nobody names do.
-        let steps = pack.key(Table::Steps);
-        let of_steps = |footer: &ArrowReaderMetadata| {
-            let groups = 0..footer.metadata().num_row_groups();
-            let ids = groups
-                .map(|group| sound(sealed::row_group(&*self.storage, &steps, footer, group, Some(&["video_id"]))));
-            ids.collect::<Result<Option<Vec<_>>, StoreError>>()
-        };
-        let rows =
-            sound(self.footer_of_pack(&steps, Table::Steps))?.map(|footer| of_steps(&footer)).transpose()?.flatten();
-        let lost = match rows {
-            Some(rows) => {
-                let columns = rows.iter().filter_map(|rows| rows.column_by_name("video_id"));
-                let ids = columns.flat_map(|ids| ids.as_string::<i32>().iter().flatten().map(str::to_owned));
-                ids.filter(|id| !known.contains(&**id)).collect()
+        // Of records that cannot be read whole, the names may be; of the others, rows tell them.
+        let mut names = self.sound_ids(generation, Table::Records)?;
+        names.extend(self.sound_ids(generation, Table::Steps)?);
+        let mut lost = BTreeSet::new();
+        for name in names.into_iter().filter(|name| !known.contains(&**name)) {
+            if !self.is_committed_beside(&name, generation)? {
+                lost.insert(name);
             }
-            None => {
-                let directories =
-                    self.storage.list(layout::MAPS)?.into_iter().filter_map(|entry| decode_name(&entry.name));
-                let is_lost = |id: &String| {
-                    let is_committed = matches!(self.storage.entry(&self.steps_key(id)), Ok(Some(_)));
-                    !known.contains(&**id) && !is_committed && !matches!(self.packed(id), Ok(Some(_)))
-                };
-                directories.filter(is_lost).collect()
-            }
-        };
+        }
         Ok((pack, lost))
+    }
+
+    /// Ids of videos in the row groups of a pack's table whose ids can be read.
+    fn sound_ids(&self, generation: &str, table: Table) -> Result<BTreeSet<String>, StoreError> {
+        let key = layout::pack(table.directory(), generation);
+        let mut found = BTreeSet::new();
+        let Some(footer) = sound(self.footer_of_pack(&key, table))? else { return Ok(found) };
+        for group in 0..footer.metadata().num_row_groups() {
+            let rows = sound(sealed::row_group(&*self.storage, &key, &footer, group, Some(&["video_id"])))?;
+            let ids = rows.as_ref().and_then(|rows| rows.column_by_name("video_id"));
+            found.extend(ids.into_iter().flat_map(|ids| ids.as_string::<i32>().iter().flatten().map(str::to_owned)));
+        }
+        Ok(found)
+    }
+
+    /// Whether a video is committed elsewhere than in this pack.
+    fn is_committed_beside(&self, video_id: &str, generation: &str) -> Result<bool, StoreError> {
+        let packs = self.packs_but(generation)?;
+        let is_packed = packs.iter().any(|pack| pack.video(video_id).is_some());
+        Ok(is_packed || self.storage.entry(&self.steps_key(video_id))?.is_some())
+    }
+
+    /// The other packs that can be read.
+    fn packs_but(&self, generation: &str) -> Result<Vec<Arc<Pack>>, StoreError> {
+        let generations = self.files_of_packs()?.into_keys().filter(|other| other != generation);
+        let packs = generations.map(|other| sound(self.pack(&other))).collect::<Result<Vec<_>, _>>()?;
+        Ok(packs.into_iter().flatten().collect())
+    }
+
+    /// Gives the files of a pack second keys, where they have none yet.
+    fn set_aside(&self, keys: &[String], aside: &str) -> Result<(), StoreError> {
+        for key in keys {
+            let there = layout::in_index(key, aside);
+            if self.storage.entry(key)?.is_some() && self.storage.entry(&there)?.is_none() {
+                self.storage.link(key, &there)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Videos that have arrays and no commit, as long as there are packs that were damaged: theirs may be in one of
+    /// them.
+    pub(in crate::store) fn lost_videos(&self) -> Result<BTreeSet<String>, StoreError> {
+        let mut lost = BTreeSet::new();
+        let has_damaged = match self.storage.list(layout::DAMAGED) {
+            Err(error) if error.is_not_found() => false,
+            aside => !aside?.is_empty(),
+        };
+        if !has_damaged {
+            return Ok(lost);
+        }
+        let packs = self.packs_but("")?;
+        for entry in self.storage.list(layout::MAPS)?.into_iter().filter(|entry| entry.kind == EntryKind::Directory) {
+            let directory = join(layout::MAPS, &entry.name);
+            let Some(id) = decode_name(&entry.name).or_else(|| self.id_of_arrays(&directory)) else { continue };
+            let is_packed = packs.iter().any(|pack| pack.video(&id).is_some());
+            if !is_packed && self.storage.entry(&self.steps_key(&id))?.is_none() {
+                lost.insert(id);
+            }
+        }
+        Ok(lost)
+    }
+
+    /// The id of the video that arrays are of, as they say it themselves.
+    fn id_of_arrays(&self, video: &str) -> Option<String> {
+        let words = self.storage.list(video).ok()?.into_iter().filter(|entry| entry.kind == EntryKind::Directory);
+        words.into_iter().find_map(|word| {
+            let attributes = self.generation_at(&join(video, &word.name)).ok()?.attributes().ok()?;
+            Some(attributes.get("video_id")?.as_str()?.to_owned())
+        })
     }
 
     /// Writes what is sound of a pack into an index that is being made.
     fn write_salvaged(&self, index: &str, pack: &Pack, lost: &mut BTreeSet<String>) -> Result<(), StoreError> {
         let mut writer = None;
-        for video in &pack.videos {
+        let others = self.packs_but(&pack.generation)?;
+        // What another pack has, too, stays there.
+        let is_elsewhere = |video: &&PackedVideo| others.iter().any(|other| other.video(&video.video_id).is_some());
+        for video in pack.videos.iter().filter(|video| !is_elsewhere(video)) {
             match sound(self.rows_of_packed(pack, video))? {
                 Some(rows) => {
                     let writer = match &mut writer {
@@ -113,8 +170,12 @@ impl Store {
     /// Writes parts of a video of which not all is sound into an index that is being made; false if its rows are not.
     fn write_what_is_sound(&self, index: &str, pack: &Pack, video: &PackedVideo) -> Result<bool, StoreError> {
         let Some(rows) = sound(self.packed_video(pack, video))? else { return Ok(false) };
-        let heads = sound(self.packed_heads(pack, video))?;
-        let text = sound(self.packed_text(pack, video))?.flatten();
+        // Of nothing, nothing is damaged.
+        let heads = if video.heads.is_empty() { Some(Heads::new()) } else { sound(self.packed_heads(pack, video))? };
+        let text = match &video.text {
+            Some(rows) if rows.is_empty() => Some(RecordBatch::new_empty(text_schema())),
+            _ => sound(self.packed_text(pack, video))?.flatten(),
+        };
         self.write_parts(index, &rows, heads.as_ref(), text.as_ref())?;
         Ok(true)
     }

@@ -25,6 +25,17 @@ pub(in crate::store) struct VideoRows {
 }
 
 impl VideoRows {
+    /// The most bytes of one of its tables, before they are encoded, and the most rows.
+    pub fn size(&self) -> [usize; 2] {
+        let bytes = |batches: &[RecordBatch]| -> usize {
+            let columns = batches.iter().flat_map(RecordBatch::columns);
+            columns.map(|column| column.to_data().get_slice_memory_size().unwrap_or(0)).sum()
+        };
+        let tables = [std::slice::from_ref(&self.steps), &self.heads, self.text.as_slice()];
+        let most = tables.map(bytes).into_iter().max().unwrap_or(0).max(self.record.len());
+        [most, tables.map(|table| table.iter().map(RecordBatch::num_rows).sum()).into_iter().max().unwrap_or(0)]
+    }
+
     pub fn new(
         video: &VideoIndex,
         record: String,

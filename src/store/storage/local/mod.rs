@@ -152,12 +152,19 @@ impl Storage for Local {
         if !is_ready()? {
             return Ok(false);
         }
+        keep_permissions(&self.place(old), &self.place(new));
         self.flush()?;
         if !swap(&self.place(new), &self.place(old)).map_err(StoreError::io(self.place(old)))? {
             let aside = format!("{new}.old");
             self.rename(old, &aside)?;
-            self.rename(new, old)?;
-            self.rename(&aside, new)?;
+            if let Err(error) = self.rename(new, old) {
+                self.rename(&aside, old)?;
+                return Err(error);
+            }
+            // It is done: what cannot be renamed stays where it is.
+            if let Err(error) = self.rename(&aside, new) {
+                tracing::debug!("{error}");
+            }
         }
         [new, old].iter().try_for_each(|key| sync_directory(parent_of(&self.place(key))))?;
         Ok(true)
@@ -234,6 +241,26 @@ fn entry(name: String, found: &fs::Metadata) -> Entry {
     let stamp = modified.map_or(0, |time| time.as_nanos()) << 64 | u128::from(place);
     Entry { name, kind, bytes: found.len(), stamp }
 }
+
+/// Gives a directory that takes the place of another, and those in it, the permissions and group of that, as far as
+/// that can be done.
+#[cfg(unix)]
+fn keep_permissions(old: &Path, new: &Path) {
+    use std::os::unix::fs::{MetadataExt, chown};
+
+    // A table that was not there before is as what it is in.
+    let Ok(found) = fs::symlink_metadata(old).or_else(|_| fs::symlink_metadata(parent_of(old))) else { return };
+    let _ = chown(new, None, Some(found.gid()));
+    let _ = fs::set_permissions(new, found.permissions());
+    for below in fs::read_dir(new).into_iter().flatten().flatten() {
+        if below.file_type().is_ok_and(|kind| kind.is_dir()) {
+            keep_permissions(&old.join(below.file_name()), &below.path());
+        }
+    }
+}
+
+#[cfg(not(unix))]
+fn keep_permissions(_: &Path, _: &Path) {}
 
 /// Exchanges two directories at once; false where that cannot be done.
 #[cfg(any(target_os = "linux", target_vendor = "apple"))]
