@@ -43,6 +43,8 @@ impl Store {
         for (key, _) in self.below(layout::STAGED)?.into_iter().filter(|(key, _)| layout::is_staged_steps(key)) {
             match part::read_steps_part(&*self.storage, &key) {
                 Ok(staged) => self.mend(&staged.record.video_id)?,
+                // The video's commit was finished with another one of its own.
+                Err(error) if error.is_not_found() => {}
                 // What was not written whole commits nothing; what cannot be read now may.
                 Err(StoreError::Io { path, source }) if source.kind() != std::io::ErrorKind::UnexpectedEof => {
                     return Err(StoreError::Io { path, source });

@@ -392,8 +392,11 @@ impl Store {
         let (heads_part, text_part) = (layout::heads_beside(&steps_part), layout::text_beside(&steps_part));
         // In the order in which they are published: of the first that is new, those behind it may still be staged.
         for published in [&text_part, &heads_part] {
-            // Of a part that cannot be read, nothing can be told.
-            let Ok(Some(generation)) = part::part_generation(storage, published) else { continue };
+            // Of a part that is damaged, nothing can be told.
+            let generation = match part::part_generation(storage, published) {
+                Err(StoreError::Damaged { .. } | StoreError::Parquet { .. }) | Ok(None) => continue,
+                generation => generation?.unwrap_or_default(),
+            };
             let staged_steps = layout::staged_steps(video_id, &generation);
             let staged_heads = layout::staged_heads(video_id, &generation);
             let staged = [(&*staged_heads, &*heads_part), (&*staged_steps, &*steps_part)];
@@ -402,8 +405,12 @@ impl Store {
             if !staged.iter().map(is_staged).collect::<Result<Vec<bool>, StoreError>>()?.contains(&false) {
                 let mut is_unfinished = |_| {
                     let now = part::part_generation(storage, published)?;
-                    let is_sound = |(staged, _): &(&str, &str)| part::check_part(storage, staged).is_ok();
-                    if now.as_ref() != Some(&generation) || !staged.iter().all(is_sound) {
+                    let is_sound = |(staged, _): &(&str, &str)| match part::check_part(storage, staged) {
+                        Err(StoreError::Damaged { .. } | StoreError::Parquet { .. }) => Ok(false),
+                        checked => checked.map(|_| true),
+                    };
+                    let are_sound = staged.iter().map(is_sound).collect::<Result<Vec<bool>, StoreError>>()?;
+                    if now.as_ref() != Some(&generation) || are_sound.contains(&false) {
                         return Ok(false);
                     }
                     // What a writer gave up may be gone.
