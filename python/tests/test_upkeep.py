@@ -295,7 +295,7 @@ def test_packed_tables_say_what_they_said_before(own: attnkit.Store, dump: Path)
     # A packed video that gets more is in files of its own.
     shutil.rmtree(dump / VIDEO)
     write_dump(dump, 4, (2, 3, 24, 1), video=VIDEO, seed=2**64 - 1)
-    assert attnkit.ingest(dump, own.path, pack=False).ingested == 1
+    assert attnkit.ingest(dump, own.path, pack=False).ingested == 4
     assert len(list(Path(own.path, "index/steps").glob("*.parquet"))) == 2
     assert attnkit.open(own.path).verify(dump)
 

@@ -407,6 +407,8 @@ impl Store {
                     let now = part::part_generation(storage, published)?;
                     let is_sound = |(staged, _): &(&str, &str)| match part::check_part(storage, staged) {
                         Err(StoreError::Damaged { .. } | StoreError::Parquet { .. }) => Ok(false),
+                        // Another writer has finished or removed it.
+                        Err(error) if error.is_not_found() => Ok(false),
                         checked => checked.map(|_| true),
                     };
                     let are_sound = staged.iter().map(is_sound).collect::<Result<Vec<bool>, StoreError>>()?;
