@@ -75,11 +75,9 @@ impl Store {
 impl Snapshot {
     /// All parts that can be read, and what is wrong with parts.
     pub(crate) fn read_index_and_faults(&self) -> Result<(Vec<VideoIndex>, Vec<Fault>), StoreError> {
-        let PartFiles { parts, strays } = self.store().part_files()?;
+        let PartFiles { parts, strays, .. } = self.store().part_files()?;
         let mut index = Vec::new();
         let mut faults: Vec<Fault> = strays.iter().map(|key| Fault::of(key, NOT_A_PART)).collect();
-        let own = parts.into_iter().filter(|(key, _)| layout::generation_of_pack(key).is_none());
-        let parts: Vec<_> = own.collect();
         // Each is known by any of its files.
         let mut sound = Vec::new();
         for generation in self.store().files_of_packs()?.into_keys().rev() {
@@ -109,9 +107,8 @@ impl Snapshot {
             // Of which video it should be, only its name still says.
             faults.push(Fault { video_id: video_of(&key), ..Fault::of(&key, error) });
         }
-        let known: HashSet<&str> = index.iter().map(|video| &*video.record.video_id).collect();
-        let lost = self.store().lost_videos()?.into_iter().filter(|video| !known.contains(&**video));
-        faults.extend(lost.map(|video| Fault::of_lost_video(&video, layout::DAMAGED)));
+        let lost = self.store().lost_videos()?;
+        faults.extend(lost.iter().map(|video| Fault::of_lost_video(video, layout::DAMAGED)));
         Ok((index, faults))
     }
 
@@ -125,7 +122,7 @@ impl Snapshot {
             Ok::<_, StoreError>(footer.file_metadata().num_rows())
         };
         let pack = store.pack(generation);
-        let has_text = pack.as_ref().is_ok_and(|pack| pack.videos.iter().any(|video| video.text.is_some()));
+        let has_text = pack.as_ref().is_ok_and(|pack| pack.has_text());
         for table in Table::ALL.into_iter().filter(|table| *table != Table::Text || has_text) {
             let error = match (of_file(table), &pack) {
                 (Err(error), _) if error.is_not_found() => MISSING.to_owned(),

@@ -9,16 +9,13 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
-use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection,
-};
-use parquet::file::metadata::{ParquetMetaDataReader, RowGroupMetaData};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder, RowSelection};
+use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::statistics::Statistics;
 
 use super::pack::Chunks;
-use super::part::{GENERATION_KEY, PartFile, check_sizes, guarded, value_of};
+use super::part::{GENERATION_KEY, PartFile, footer_of, guarded, value_of, with_columns};
 use super::storage::Storage;
-use super::tables::columns_of_part;
 use super::{Part, StoreError};
 
 /// A part of which columns are read: what is read is of one commit, whatever takes the file's place meanwhile.
@@ -44,18 +41,9 @@ impl PartColumns {
             let footer = match &part.pack {
                 // No file takes its place.
                 Some(known) => known.clone(),
-                None => {
-                    let footer = ParquetMetaDataReader::new().parse_and_finish(&file);
-                    let footer = footer.map_err(|source| StoreError::Parquet { path: path.clone(), source })?;
-                    check_sizes(&footer).map_err(|found| StoreError::damaged(&path, found))?;
-                    Arc::new(footer)
-                }
+                None => Arc::new(footer_of(&path, &file)?),
             };
-            let count = footer.file_metadata().schema_descr().root_schema().get_fields().len();
-            let fields = columns_of_part(&table, count);
-            let fields = fields.ok_or_else(|| StoreError::damaged(&path, format!("{count} columns")))?;
-            let options = ArrowReaderOptions::new().with_schema(Arc::new(Schema::new(fields.to_vec())));
-            ArrowReaderMetadata::try_new(footer, options).map_err(|error| StoreError::damaged(&path, error))
+            with_columns(&path, footer, &table)
         })?;
         Ok(Self { path, file, metadata, group: part.group, table })
     }

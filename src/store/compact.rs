@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::pack::{MISSING, Pack, PackWriter, PackedVideo, Table, VideoRows, with_videos_of_newer};
 use super::storage::{Entry, EntryKind, join};
-use super::{Heads, PACKED_TWICE, PartFiles, Store, StoreError, TWICE, VideoIndex, layout, new_generation, part};
+use super::{Heads, PACKED_TWICE, PartFiles, Store, StoreError, TWICE, VideoIndex, all, layout, new_generation, part};
 use crate::progress::{Meter, Progress, Unit};
 
 /// A pack with so many bytes is full. What has more than half of it stays as it is.
@@ -48,17 +48,42 @@ pub struct Compaction {
 
 /// Where the rows of a video are that is packed.
 enum Source {
-    /// In parts of its own: their keys, as they are; a table that it has no part of has no entry.
-    Parts { video_id: String, parts: Vec<(String, Option<Entry>)> },
+    /// In parts of its own.
+    Parts(OwnParts),
     /// In a small pack.
     Pack(Arc<Pack>, PackedVideo),
+}
+
+/// The keys of a video's own parts, and what is there.
+struct OwnParts {
+    video_id: String,
+    steps: (String, Entry),
+    heads: (String, Entry),
+    /// `None` there: it has no rows of `text`.
+    text: (String, Option<Entry>),
 }
 
 impl Source {
     fn video_id(&self) -> &str {
         match self {
-            Self::Parts { video_id, .. } => video_id,
+            Self::Parts(parts) => &parts.video_id,
             Self::Pack(_, video) => &video.video_id,
+        }
+    }
+
+    /// The generation of the pack that it is in.
+    fn pack(&self) -> Option<&str> {
+        match self {
+            Self::Parts(_) => None,
+            Self::Pack(pack, _) => Some(&pack.generation),
+        }
+    }
+
+    /// The keys of the files that its rows are in.
+    fn keys(&self) -> Vec<String> {
+        match self {
+            Self::Parts(OwnParts { steps, heads, text, .. }) => [&steps.0, &heads.0, &text.0].map(Clone::clone).into(),
+            Self::Pack(pack, _) => pack.tables().map(|table| pack.key(table)).collect(),
         }
     }
 }
@@ -74,7 +99,7 @@ impl Store {
     pub fn compact(&self, progress: &dyn Progress) -> Result<Compaction, StoreError> {
         let _writer = self.lock_for_writing()?;
         for _ in 0..ATTEMPTS {
-            if let Some(done) = self.try_compact(progress)? {
+            if let Some(done) = self.unless_exchanged(|| self.pack_all(progress))?.flatten() {
                 return Ok(done);
             }
         }
@@ -83,8 +108,7 @@ impl Store {
 
     /// Whether so many videos have parts of their own that packing them is worth it.
     pub(crate) fn is_worth_packing(&self) -> Result<bool, StoreError> {
-        let PartFiles { parts, .. } = self.of_one_index(|| self.part_files())?;
-        Ok(parts.iter().filter(|(key, _)| layout::generation_of_pack(key).is_none()).count() >= MANY)
+        Ok(self.of_one_index(|| self.part_files())?.parts.len() >= MANY)
     }
 
     /// Puts videos that are packed into parts of their own, so that they can be committed anew.
@@ -97,28 +121,18 @@ impl Store {
         Err(StoreError::Busy { path: self.place() })
     }
 
-    /// Packs, unless somebody else puts another index in the place of the present one meanwhile.
-    fn try_compact(&self, progress: &dyn Progress) -> Result<Option<Compaction>, StoreError> {
-        self.unless_exchanged(|| self.pack_all(progress)).map(Option::flatten)
-    }
-
-    /// The same for a change of the index that begins anew where another one was put in its place: what fails then was
-    /// of the former one.
+    /// What a change of the index leads to; `None` if it failed while somebody else put another index in the place of
+    /// the present one: what failed was of the former one.
     fn unless_exchanged<T>(&self, change: impl FnOnce() -> Result<T, StoreError>) -> Result<Option<T>, StoreError> {
         let before = self.index_stamp()?;
         match change() {
             Err(error @ (StoreError::Cancelled | StoreError::NoIndex { .. })) => Err(error),
-            Err(error) => {
-                if self.index_stamp()? == before {
-                    Err(error)
-                } else {
-                    Ok(None)
-                }
-            }
+            Err(_) if self.index_stamp()? != before => Ok(None),
             done => done.map(Some),
         }
     }
 
+    /// Packs all that can be; `None` if something of it was committed meanwhile.
     fn pack_all(&self, progress: &dyn Progress) -> Result<Option<Compaction>, StoreError> {
         let before = self.size_of_index(layout::INDEX)?;
         let sources = self.sources_to_pack()?;
@@ -130,22 +144,10 @@ impl Store {
         }
         let next = layout::next_index(&new_generation());
         let meter = Meter::new(progress, Unit::Bytes, sources.iter().map(|(_, bytes)| bytes).sum());
-        let (packed, packs) = match self.write_packs(&next, &sources, &meter) {
-            Ok(written) => written,
-            Err(error) => {
-                self.remove_index(&next);
-                return Err(error);
-            }
-        };
+        let written = self.write_packs(&next, &sources, &meter).inspect_err(|_| self.remove_index(&next));
+        let (packed, packs) = written?;
         let removed = packed.iter().flat_map(|source| source.keys()).collect();
-        let is_ready = || {
-            Ok(packed
-                .iter()
-                .map(|source| self.is_as_it_was(source))
-                .collect::<Result<Vec<_>, _>>()?
-                .iter()
-                .all(|is| *is))
-        };
+        let is_ready = || all(packed.iter().map(|source| self.is_as_it_was(source)));
         if !self.put_index(&next, &removed, &is_ready)? {
             return Ok(None);
         }
@@ -157,10 +159,8 @@ impl Store {
     /// The videos that can be packed, sorted by id, each with the bytes of its parts. One whose parts are damaged, or
     /// of a commit that was not finished, stays where it is.
     fn sources_to_pack(&self) -> Result<Vec<(Source, u64)>, StoreError> {
-        let PartFiles { parts, .. } = self.part_files()?;
-        let (packs, own): (Vec<_>, Vec<_>) =
-            parts.into_iter().partition(|(key, _)| layout::generation_of_pack(key).is_some());
-        let own = own.into_par_iter().filter_map(|(key, entry)| self.source_of_parts(&key, entry).transpose());
+        let PartFiles { parts, packs, .. } = self.part_files()?;
+        let own = parts.into_par_iter().filter_map(|(key, entry)| self.source_of_parts(&key, entry).transpose());
         let mut sources: Vec<(Source, u64)> = own.collect::<Result<_, StoreError>>()?;
         let mut small = Vec::new();
         for (key, _) in packs {
@@ -181,23 +181,25 @@ impl Store {
     }
 
     fn source_of_parts(&self, steps: &str, entry: Entry) -> Result<Option<(Source, u64)>, StoreError> {
-        let keys = [steps.to_owned(), layout::heads_beside(steps), layout::text_beside(steps)];
-        let beside = [self.storage.entry(&keys[1])?, self.storage.entry(&keys[2])?];
-        let [heads, text] = &beside;
-        let bytes = entry.bytes + beside.iter().flatten().map(|entry| entry.bytes).sum::<u64>();
-        if heads.is_none() || bytes > PACK_BYTES / 2 {
+        let (heads, text) = (layout::heads_beside(steps), layout::text_beside(steps));
+        let (of_heads, of_text) = (self.storage.entry(&heads)?, self.storage.entry(&text)?);
+        let Some(of_heads) = of_heads else { return Ok(None) };
+        let bytes = entry.bytes + of_heads.bytes + of_text.as_ref().map_or(0, |entry| entry.bytes);
+        if bytes > PACK_BYTES / 2 {
             return Ok(None);
         }
         // What cannot be read stays.
         let Ok(footer) = self.known.check(&*self.storage, steps, &entry) else { return Ok(None) };
         let Some(video_id) = footer.video_id.filter(|video| self.steps_key(video) == *steps) else { return Ok(None) };
-        for key in [Some(&keys[1]), text.as_ref().map(|_| &keys[2])].into_iter().flatten() {
-            if !matches!(part::part_generation(&*self.storage, key), Ok(Some(found)) if found == footer.generation) {
-                return Ok(None);
-            }
+        let is_of_it = |key: &String| {
+            let found = part::part_generation(&*self.storage, key);
+            matches!(found, Ok(Some(found)) if found == footer.generation)
+        };
+        if !is_of_it(&heads) || of_text.is_some() && !is_of_it(&text) {
+            return Ok(None);
         }
-        let entries = [Some(entry)].into_iter().chain(beside);
-        Ok(Some((Source::Parts { video_id, parts: keys.into_iter().zip(entries).collect() }, bytes)))
+        let (steps, heads) = ((steps.to_owned(), entry), (heads, of_heads));
+        Ok(Some((Source::Parts(OwnParts { video_id, steps, heads, text: (text, of_text) }), bytes)))
     }
 
     /// Writes packs into an index that is being made. Returns which videos are in them, all but those that cannot be
@@ -217,12 +219,12 @@ impl Store {
                 let rows = match (rows, source) {
                     (Ok(rows), _) => rows,
                     // It stays in its own parts.
-                    (Err(error), Source::Parts { .. }) if error.is_of_one_file() => continue,
+                    (Err(error), Source::Parts(_)) if error.is_of_one_file() => continue,
                     (Err(error), _) => return Err(error),
                 };
                 let [raw, rows_of_video] = rows.size();
                 // What has more by itself stays in its own parts.
-                if matches!(source, Source::Parts { .. }) && (raw > RAW_BYTES || rows_of_video > ROWS) {
+                if matches!(source, Source::Parts(_)) && (raw > RAW_BYTES || rows_of_video > ROWS) {
                     continue;
                 }
                 size = [size[0] + raw, size[1] + rows_of_video];
@@ -248,14 +250,13 @@ impl Store {
     }
 
     fn rows_of(&self, source: &Source) -> Result<VideoRows, StoreError> {
-        let Source::Parts { parts, .. } = source else {
-            let Source::Pack(pack, video) = source else { return Err(StoreError::Cancelled) };
-            return self.rows_of_packed(pack, video);
+        let OwnParts { steps: (steps, _), heads: (heads, _), text: (text, of_text), .. } = match source {
+            Source::Parts(parts) => parts,
+            Source::Pack(pack, video) => return self.rows_of_packed(pack, video),
         };
-        let [(steps, _), (heads, _), (text, has_text)] = &parts[..] else { return Err(StoreError::Cancelled) };
         let (video, record) = part::read_steps_part_and_record(&*self.storage, steps)?;
         let (of_heads, heads) = part::read_heads_part(&*self.storage, heads)?;
-        let text = has_text.as_ref().map(|_| part::read_text_part(&*self.storage, text)).transpose()?;
+        let text = of_text.as_ref().map(|_| part::read_text_part(&*self.storage, text)).transpose()?;
         let is_of_it = |generation: &String| *generation == video.generation;
         if !is_of_it(&of_heads) || !text.as_ref().is_none_or(|(generation, _)| is_of_it(generation)) {
             return Err(StoreError::damaged(self.storage.place(steps), super::UNFINISHED));
@@ -266,12 +267,16 @@ impl Store {
 
     fn is_as_it_was(&self, source: &Source) -> Result<bool, StoreError> {
         match source {
-            Source::Parts { parts, .. } => {
-                let is = |(key, entry): &(String, Option<Entry>)| Ok(self.storage.entry(key)? == *entry);
-                Ok(!parts.iter().map(is).collect::<Result<Vec<bool>, StoreError>>()?.contains(&false))
+            Source::Parts(OwnParts { steps, heads, text, .. }) => {
+                let is = |key: &str, entry: Option<&Entry>| Ok(self.storage.entry(key)?.as_ref() == entry);
+                all([is(&steps.0, Some(&steps.1)), is(&heads.0, Some(&heads.1)), is(&text.0, text.1.as_ref())])
             }
-            Source::Pack(pack, _) => Ok(self.storage.entry(&pack.key(Table::Records))?.is_some()),
+            Source::Pack(pack, _) => self.is_there(pack),
         }
+    }
+
+    fn is_there(&self, pack: &Pack) -> Result<bool, StoreError> {
+        Ok(self.storage.entry(&pack.key(Table::Records))?.is_some())
     }
 
     fn try_unpack(&self, videos: &BTreeSet<&str>) -> Result<bool, StoreError> {
@@ -286,16 +291,10 @@ impl Store {
         }
         let next = layout::next_index(&new_generation());
         let written = of_packs.values().try_for_each(|(pack, taken)| self.write_without(&next, pack, taken));
-        if let Err(error) = written {
-            self.remove_index(&next);
-            return Err(error);
-        }
+        written.inspect_err(|_| self.remove_index(&next))?;
         let packs = || of_packs.values().map(|(pack, _)| pack);
         let removed = packs().flat_map(|pack| pack.tables().map(|table| pack.key(table))).collect();
-        let is_ready = || {
-            let are_there = packs().map(|pack| Ok(self.storage.entry(&pack.key(Table::Records))?.is_some()));
-            Ok(!are_there.collect::<Result<Vec<bool>, StoreError>>()?.contains(&false))
-        };
+        let is_ready = || all(packs().map(|pack| self.is_there(pack)));
         self.put_index(&next, &removed, &is_ready)
     }
 
@@ -411,8 +410,7 @@ impl Store {
         if let Some(older) = with_videos_of_newer(&packs).first() {
             return Err(StoreError::damaged(self.storage.place(&older.key(Table::Steps)), PACKED_TWICE));
         }
-        let parts = self.part_files()?.parts.into_iter().map(|(key, _)| key);
-        let own: HashSet<String> = parts.filter(|key| layout::generation_of_pack(key).is_none()).collect();
+        let own: HashSet<String> = self.part_files()?.parts.into_iter().map(|(key, _)| key).collect();
         let packed = packs.iter().flat_map(|pack| &pack.videos).map(|video| self.steps_key(&video.video_id));
         match packed.into_iter().find(|key| own.contains(key)) {
             Some(key) => Err(StoreError::damaged(self.storage.place(&key), TWICE)),
@@ -450,24 +448,6 @@ impl Store {
             }
             _ => Ok((files + 1, bytes + entry.bytes)),
         })
-    }
-}
-
-impl Source {
-    /// The generation of the pack that it is in.
-    fn pack(&self) -> Option<&str> {
-        match self {
-            Self::Parts { .. } => None,
-            Self::Pack(pack, _) => Some(&pack.generation),
-        }
-    }
-
-    /// The keys of the files that its rows are in.
-    fn keys(&self) -> Vec<String> {
-        match self {
-            Self::Parts { parts, .. } => parts.iter().map(|(key, _)| key.clone()).collect(),
-            Self::Pack(pack, _) => pack.tables().map(|table| pack.key(table)).collect(),
-        }
     }
 }
 
@@ -732,7 +712,8 @@ mod tests {
 
     #[test]
     fn videos_are_read_a_few_at_a_time() {
-        let source = |bytes: u64| (Source::Parts { video_id: String::new(), parts: Vec::new() }, bytes);
+        let pack = Arc::new(Pack { generation: String::new(), videos: Vec::new() });
+        let source = |bytes: u64| (Source::Pack(pack.clone(), PackedVideo::default()), bytes);
         let sources: Vec<_> = [60, 60, 60, 10, 200, 1].into_iter().map(source).collect();
         let sizes = |most, videos| runs(&sources, most, videos).iter().map(|run| run.len()).collect::<Vec<_>>();
         assert_eq!(sizes(128, usize::MAX), [2, 2, 1, 1]);

@@ -114,10 +114,8 @@ impl Store {
 
     /// What is in a directory, each with its key; nothing, if there is none.
     fn below(&self, directory: &str) -> Result<Vec<(String, Entry)>, StoreError> {
-        match self.storage.list(directory) {
-            Err(error) if error.is_not_found() => Ok(Vec::new()),
-            entries => Ok(entries?.into_iter().map(|entry| (join(directory, &entry.name), entry)).collect()),
-        }
+        let entries = self.entries(directory)?.into_iter();
+        Ok(entries.map(|entry| (join(directory, &entry.name), entry)).collect())
     }
 }
 

@@ -402,7 +402,7 @@ impl Store {
             let staged = [(&*staged_heads, &*heads_part), (&*staged_steps, &*steps_part)];
             let staged = if published == &text_part { &staged[..] } else { &staged[1..] };
             let is_staged = |(staged, _): &(&str, &str)| Ok(storage.entry(staged)?.is_some());
-            if !staged.iter().map(is_staged).collect::<Result<Vec<bool>, StoreError>>()?.contains(&false) {
+            if all(staged.iter().map(is_staged))? {
                 let mut is_unfinished = |_| {
                     let now = part::part_generation(storage, published)?;
                     let is_sound = |(staged, _): &(&str, &str)| match part::check_part(storage, staged) {
@@ -411,15 +411,13 @@ impl Store {
                         Err(error) if error.is_not_found() => Ok(false),
                         checked => checked.map(|_| true),
                     };
-                    let are_sound = staged.iter().map(is_sound).collect::<Result<Vec<bool>, StoreError>>()?;
-                    if now.as_ref() != Some(&generation) || are_sound.contains(&false) {
+                    if now.as_ref() != Some(&generation) || !all(staged.iter().map(is_sound))? {
                         return Ok(false);
                     }
                     // What a writer gave up may be gone.
                     let rows = part::read_steps_part(storage, &staged_steps)?.rows;
                     let arrays: BTreeSet<&str> = rows.iter().map(|row| row.array.as_str()).collect();
-                    let are_there = arrays.iter().map(|array| Ok(storage.entry(&layout::document(array))?.is_some()));
-                    Ok(!are_there.collect::<Result<Vec<bool>, StoreError>>()?.contains(&false))
+                    all(arrays.iter().map(|array| Ok(storage.entry(&layout::document(array))?.is_some())))
                 };
                 return storage.publish(&[staged], &mut is_unfinished).map(drop);
             }
@@ -596,15 +594,22 @@ impl Store {
         before.filter(|before| is_there(before) && !is_there(&now)).unwrap_or(now)
     }
 
+    /// What is in a directory of the store; nothing, if there is none.
+    fn entries(&self, directory: &str) -> Result<Vec<Entry>, StoreError> {
+        match self.storage.list(directory) {
+            Err(error) if error.is_not_found() => Ok(Vec::new()),
+            entries => entries,
+        }
+    }
+
     /// The files among the `steps` parts.
     fn part_files(&self) -> Result<PartFiles, StoreError> {
         let mut files = PartFiles::default();
         for entry in self.storage.list(layout::STEPS)? {
             let key = join(layout::STEPS, &entry.name);
             match entry.name.strip_suffix(".parquet") {
-                Some(name) if names::is_encoded(name) || layout::generation_of_pack(&key).is_some() => {
-                    files.parts.push((key, entry));
-                }
+                Some(name) if names::is_encoded(name) => files.parts.push((key, entry)),
+                Some(_) if layout::generation_of_pack(&key).is_some() => files.packs.push((key, entry)),
                 Some(name) if !name.starts_with('.') => files.strays.push(key),
                 _ => {}
             }
@@ -633,10 +638,17 @@ impl StagedCommit {
 /// What is in the directory of the `steps` parts, but for what is hidden.
 #[derive(Default)]
 struct PartFiles {
-    /// The committed parts, by their keys, sorted.
+    /// The committed parts of single videos, by their keys, sorted.
     parts: Vec<(String, Entry)>,
+    /// Those of packs.
+    packs: Vec<(String, Entry)>,
     /// Files whose names are no part's.
     strays: Vec<String>,
+}
+
+/// Whether all answers are yes; all are asked until one cannot be told.
+fn all(answers: impl IntoIterator<Item = Result<bool, StoreError>>) -> Result<bool, StoreError> {
+    Ok(!answers.into_iter().collect::<Result<Vec<bool>, StoreError>>()?.contains(&false))
 }
 
 /// The hash by which a document is known.

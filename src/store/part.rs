@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use bytes::{Buf, Bytes};
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{
@@ -24,7 +24,9 @@ use serde_json::{Map, Value};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::storage::{Contents, Storage};
-use super::tables::{StepRow, heads_by_token, heads_schema, names, steps_batch, steps_from_batch, steps_schema};
+use super::tables::{
+    StepRow, columns_of_part, heads_by_token, heads_schema, names, steps_batch, steps_from_batch, steps_schema,
+};
 use super::{Codec, NOT_A_PART, Rollups, StoreError, layout, pack, text_schema};
 use crate::dtype::Dtype;
 use crate::dump::Batch;
@@ -298,12 +300,28 @@ pub(super) fn check_part(storage: &dyn Storage, key: &str) -> Result<PartFooter,
 fn checked_metadata(storage: &dyn Storage, key: &str) -> Result<ParquetMetaData, StoreError> {
     let (path, bytes) = (&*storage.place(key), storage.get(key)?);
     check_bytes(&bytes).map_err(|found| StoreError::damaged(path, found))?;
-    guarded(path, || {
-        let metadata = ParquetMetaDataReader::new().parse_and_finish(&bytes);
-        let metadata = metadata.map_err(|source| StoreError::Parquet { path: path.to_owned(), source })?;
-        check_sizes(&metadata).map_err(|found| StoreError::damaged(path, found))?;
-        Ok(metadata)
-    })
+    guarded(path, || footer_of(path, &bytes))
+}
+
+/// The footer of a file, with sizes that do not fill the memory.
+pub(super) fn footer_of(path: &Path, file: &impl ChunkReader) -> Result<ParquetMetaData, StoreError> {
+    let metadata = ParquetMetaDataReader::new().parse_and_finish(file);
+    let metadata = metadata.map_err(|source| StoreError::Parquet { path: path.to_owned(), source })?;
+    check_sizes(&metadata).map_err(|found| StoreError::damaged(path, found))?;
+    Ok(metadata)
+}
+
+/// A footer with the columns of a table, of which a part of an earlier version has only the first.
+pub(super) fn with_columns(
+    path: &Path,
+    metadata: Arc<ParquetMetaData>,
+    table: &Schema,
+) -> Result<ArrowReaderMetadata, StoreError> {
+    let count = metadata.file_metadata().schema_descr().root_schema().get_fields().len();
+    let fields = columns_of_part(table, count);
+    let fields = fields.ok_or_else(|| StoreError::damaged(path, format!("{count} columns")))?;
+    let options = ArrowReaderOptions::new().with_schema(Arc::new(Schema::new(fields.to_vec())));
+    ArrowReaderMetadata::try_new(metadata, options).map_err(|error| StoreError::damaged(path, error))
 }
 
 /// What the library makes of a part; an error where it panics, as it does over pages that contradict their footer.

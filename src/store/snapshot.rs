@@ -289,25 +289,30 @@ impl Snapshot {
         Ok(parts)
     }
 
-    /// All `steps` parts that are sound, sorted by name, each with what is read of it beside its footer.
+    /// All `steps` parts that are sound, sorted by name, packs last, each with what is read of it beside its footer.
     fn sound_parts<T: Send>(
         &self,
         read: impl Fn(&str, &Entry) -> Result<(PartFooter, T), StoreError> + Sync,
     ) -> Result<Vec<(Part, T)>, StoreError> {
         let (storage, known) = (self.storage(), &self.store.known);
-        let PartFiles { parts, strays } = self.store.of_one_index(|| self.store.part_files())?;
+        let PartFiles { mut parts, packs: of_packs, strays } = self.store.of_one_index(|| self.store.part_files())?;
         for key in strays {
             let odd = StoreError::damaged(storage.place(&key), NOT_A_PART);
             known.note::<()>(storage, &key, Err(odd))?;
         }
-        // Of packs that cannot be read, that is said when they are.
-        let packs = self.store.of_one_index(|| self.store.packs()).unwrap_or_default();
-        let older: Vec<String> = with_videos_of_newer(&packs).iter().map(|pack| pack.key(Table::Steps)).collect();
-        for key in packs.iter().map(|pack| pack.key(Table::Steps)) {
-            if !parts.iter().any(|(part, _)| *part == key) && storage.entry(&key)?.is_none() {
+        let generations = self.store.of_one_index(|| self.store.generations_of_packs())?;
+        for generation in &generations {
+            let key = layout::pack(layout::STEPS, generation);
+            if !of_packs.iter().any(|(part, _)| *part == key) && storage.entry(&key)?.is_none() {
                 known.note::<()>(storage, &key, Err(StoreError::damaged(storage.place(&key), MISSING)))?;
             }
         }
+        // What is in a pack alone is there once. Of packs that cannot be read, that is said when they are.
+        let is_alone = generations.is_empty() || parts.is_empty() && generations.len() == 1;
+        let packs = if is_alone { Ok(Vec::new()) } else { self.store.of_one_index(|| self.store.packs()) };
+        let packs = packs.unwrap_or_default();
+        let older: Vec<String> = with_videos_of_newer(&packs).iter().map(|pack| pack.key(Table::Steps)).collect();
+        parts.extend(of_packs);
         let is_packed = |video: &String| packs.iter().any(|pack| pack.video(video).is_some());
         let sound = parts.into_par_iter().filter_map(|(key, entry)| {
             let read = read(&key, &entry).and_then(|(footer, read)| match &footer.video_id {
@@ -378,10 +383,8 @@ impl Snapshot {
     pub(crate) fn text_of(&self, parts: &[Part]) -> Result<Vec<Part>, StoreError> {
         let sound = parts.par_iter().filter_map(|steps| {
             let key = layout::text_beside(&steps.key);
-            let has_text = || {
-                let pack = steps.pack.as_ref().map(|_| self.store.pack(&steps.generation));
-                matches!(pack, Some(Ok(pack)) if pack.videos.iter().any(|video| video.text.is_some()))
-            };
+            let has_text =
+                || steps.pack.is_some() && self.store.pack(&steps.generation).is_ok_and(|pack| pack.has_text());
             let part = match self.storage().entry(&key) {
                 Ok(None) if has_text() => Err(StoreError::damaged(self.storage().place(&key), MISSING)),
                 Ok(None) => return None,

@@ -12,18 +12,16 @@ use std::sync::{Arc, LazyLock};
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Int64Type, SchemaRef};
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 use rayon::prelude::*;
 
 pub(crate) use salvage::Salvaged;
 pub(super) use sealed::{Chunks, check_chunks, footer};
 pub(super) use write::{PackWriter, VideoRows};
 
-use super::part::{Heads, VideoIndex, VideoRecord, guarded};
+use super::part::{Heads, VideoIndex, VideoRecord, guarded, with_columns};
 use super::storage::EntryKind;
-use super::tables::{
-    columns_of_part, heads_by_token, heads_schema, schema, steps_from_batch, steps_schema, with_added,
-};
+use super::tables::{heads_by_token, heads_schema, schema, steps_from_batch, steps_schema, with_added};
 use super::{StepRow, Store, StoreError, layout, text_schema};
 
 /// Rows of a row group of each table: so many that a filter on video or word leaves most of them out, and no fewer than
@@ -38,13 +36,15 @@ const TOGETHER: usize = 256;
 pub(super) const MISSING: &str =
     "missing: a pack has a file of this name in each table; put it back, or repair the store";
 
+/// The column of the records themselves, which only those read who need one.
+const RECORD: &str = "record";
 /// Columns of the table `records`, which says of each packed video what its own parts would say beside their rows.
 static RECORDS_SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     let (text, long) = (DataType::Utf8, DataType::Int64);
     schema(&[
         ("video_id", &text, false),
         ("generation", &text, false),
-        ("record", &text, false),
+        (RECORD, &text, false),
         ("steps_start", &long, false),
         ("steps_end", &long, false),
         ("heads_start", &long, false),
@@ -103,7 +103,7 @@ pub(super) struct Pack {
 }
 
 /// A video of a pack.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct PackedVideo {
     pub video_id: String,
     /// The commit that its rows are of.
@@ -161,9 +161,14 @@ impl Pack {
         layout::pack(table.directory(), &self.generation)
     }
 
+    /// Whether one of its videos has rows of `text`.
+    pub fn has_text(&self) -> bool {
+        self.videos.iter().any(|video| video.text.is_some())
+    }
+
     /// The tables that it has parts of.
     pub fn tables(&self) -> impl Iterator<Item = Table> {
-        let has_text = self.videos.iter().any(|video| video.text.is_some());
+        let has_text = self.has_text();
         Table::ALL.into_iter().filter(move |table| *table != Table::Text || has_text)
     }
 }
@@ -174,24 +179,21 @@ impl Store {
     /// # Errors
     /// If one cannot be read: of no video can be told then that it is not packed.
     pub(super) fn packs(&self) -> Result<Vec<Arc<Pack>>, StoreError> {
-        let entries = match self.storage.list(layout::RECORDS) {
-            Err(error) if error.is_not_found() => return Ok(Vec::new()),
-            other => other?,
-        };
-        let names = entries.iter().filter(|entry| entry.kind == EntryKind::File).map(|entry| &*entry.name);
-        // The newest first.
-        let generations: BTreeSet<&str> = names.filter_map(layout::generation_of_pack).collect();
-        generations.into_iter().rev().map(|pack| self.pack(pack)).collect()
+        self.generations_of_packs()?.iter().map(|pack| self.pack(pack)).collect()
+    }
+
+    /// The generations of the packs that there are records of, the newest first.
+    pub(super) fn generations_of_packs(&self) -> Result<Vec<String>, StoreError> {
+        let files = self.entries(layout::RECORDS)?.into_iter().filter(|entry| entry.kind == EntryKind::File);
+        let generations = files.filter_map(|entry| layout::generation_of_pack(&entry.name).map(str::to_owned));
+        Ok(generations.collect::<BTreeSet<String>>().into_iter().rev().collect())
     }
 
     /// The packs of which there is a file in some table, each with the tables that it has files in.
     pub(super) fn files_of_packs(&self) -> Result<BTreeMap<String, Vec<Table>>, StoreError> {
         let mut packs: BTreeMap<String, Vec<Table>> = BTreeMap::new();
         for table in Table::ALL {
-            let entries = match self.storage.list(table.directory()) {
-                Err(error) if error.is_not_found() => continue,
-                other => other?,
-            };
+            let entries = self.entries(table.directory())?;
             for generation in entries.iter().filter_map(|entry| layout::generation_of_pack(&entry.name)) {
                 packs.entry(generation.to_owned()).or_default().push(table);
             }
@@ -208,7 +210,7 @@ impl Store {
     }
 
     /// The error of a pack of which a file is not there: where others are, it is damaged.
-    pub(super) fn is_part_missing(&self, generation: &str, error: StoreError) -> StoreError {
+    fn is_part_missing(&self, generation: &str, error: StoreError) -> StoreError {
         let key = |table: Table| layout::pack(table.directory(), generation);
         let is_there = |table: &Table| matches!(self.storage.entry(&key(*table)), Ok(Some(_)));
         match [Table::Records, Table::Heads, Table::Steps].into_iter().partition::<Vec<_>, _>(is_there) {
@@ -232,21 +234,13 @@ impl Store {
     }
 
     fn read_pack(&self, generation: &str) -> Result<Pack, StoreError> {
-        const COLUMNS: [&str; 8] = [
-            "video_id",
-            "generation",
-            "steps_start",
-            "steps_end",
-            "heads_start",
-            "heads_end",
-            "text_start",
-            "text_end",
-        ];
+        let names = RECORDS_SCHEMA.fields().iter().map(|field| field.name().as_str());
+        let columns: Vec<&str> = names.filter(|name| *name != RECORD).collect();
         let key = layout::pack(layout::RECORDS, generation);
         let footer = self.footer_of_pack(&key, Table::Records)?;
         let mut videos = Vec::new();
         for group in 0..footer.metadata().num_row_groups() {
-            let rows = sealed::row_group(&*self.storage, &key, &footer, group, Some(&COLUMNS))?;
+            let rows = sealed::row_group(&*self.storage, &key, &footer, group, Some(&columns))?;
             for row in 0..rows.num_rows() {
                 let video = PackedVideo::of_record(&rows, row, videos.len());
                 let video = video.filter(|video| follows(videos.last(), video));
@@ -297,9 +291,8 @@ impl Store {
         records: &RecordBatch,
     ) -> Result<VideoIndex, StoreError> {
         let damaged = |table: Table, found: String| StoreError::damaged(self.storage.place(&pack.key(table)), found);
-        let record = records.column_by_name("record").map(|records| records.as_string::<i32>().value(0));
-        let record: VideoRecord = serde_json::from_str(record.unwrap_or_default())
-            .map_err(|error| damaged(Table::Records, error.to_string()))?;
+        let record: VideoRecord =
+            serde_json::from_str(first_record(records)).map_err(|error| damaged(Table::Records, error.to_string()))?;
         let is_other = |row: &&StepRow| row.video_id != video.video_id;
         if let Some(other) = rows.iter().find(is_other).map(|row| &row.video_id) {
             return Err(damaged(Table::Steps, format!("it has rows of {other} where those of {} are", video.video_id)));
@@ -319,10 +312,7 @@ impl Store {
         Ok(VideoRows {
             video_id: video.video_id.clone(),
             generation: video.generation.clone(),
-            record: records
-                .column_by_name("record")
-                .map_or("", |records| records.as_string::<i32>().value(0))
-                .to_owned(),
+            record: first_record(&records).to_owned(),
             steps: with_added(&steps)
                 .map_err(|found| StoreError::damaged(self.storage.place(&pack.key(Table::Steps)), found))?,
             heads: vec![self.of_one_video(pack, Table::Heads, video, heads)?],
@@ -398,16 +388,13 @@ impl Store {
         };
         let footer = self.known.check(&*self.storage, key, &entry)?;
         let Some(metadata) = footer.pack else { return Err(StoreError::damaged(&path, "it is no part of a pack")) };
-        guarded(&path, || {
-            let count = metadata.file_metadata().schema_descr().root_schema().get_fields().len();
-            let schema = table.schema();
-            let fields = columns_of_part(&schema, count);
-            let fields = fields.ok_or_else(|| StoreError::damaged(&path, format!("{count} columns")))?;
-            let schema = Arc::new(arrow::datatypes::Schema::new(fields.to_vec()));
-            let options = ArrowReaderOptions::new().with_schema(schema);
-            ArrowReaderMetadata::try_new(metadata, options).map_err(|error| StoreError::damaged(&path, error))
-        })
+        guarded(&path, || with_columns(&path, metadata, &table.schema()))
     }
+}
+
+/// The record of the first of some rows of `records`, as JSON.
+fn first_record(rows: &RecordBatch) -> &str {
+    rows.column_by_name(RECORD).map_or("", |records| records.as_string::<i32>().value(0))
 }
 
 /// Of packs, the newest first, those that have a video which is in a newer one, too.

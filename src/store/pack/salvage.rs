@@ -27,18 +27,13 @@ impl Store {
     /// If the index cannot be read or written.
     pub(crate) fn salvage(&self, generation: &str) -> Result<Salvaged, StoreError> {
         let _writer = self.storage.lock(Lock::Writer)?;
-        let (pack, mut lost) = self.sound_records(generation)?;
+        let others = self.packs_but(generation)?;
+        let (pack, mut lost) = self.sound_records(generation, &others)?;
         let next = layout::next_index(&new_generation());
-        if let Err(error) = self.write_salvaged(&next, &pack, &mut lost) {
-            self.remove_index(&next);
-            return Err(error);
-        }
-        let keys: Vec<String> = Table::ALL.iter().map(|table| layout::pack(table.directory(), generation)).collect();
+        let keys: Vec<String> = Table::ALL.iter().map(|table| pack.key(*table)).collect();
         let aside = join(layout::DAMAGED, generation);
-        if let Err(error) = self.set_aside(&keys, &aside) {
-            self.remove_index(&next);
-            return Err(error);
-        }
+        let written = self.write_salvaged(&next, &pack, &others, &mut lost);
+        written.and_then(|()| self.set_aside(&keys, &aside)).inspect_err(|_| self.remove_index(&next))?;
         let is_there = |key: &String| Ok::<_, StoreError>(self.storage.entry(key)?.is_some());
         let is_ready = || Ok(keys.iter().map(is_there).collect::<Result<Vec<_>, _>>()?.contains(&true));
         self.put_index(&next, &keys.iter().cloned().collect(), &is_ready)?;
@@ -48,7 +43,7 @@ impl Store {
     }
 
     /// The videos whose records can be read, and the names of the others.
-    fn sound_records(&self, generation: &str) -> Result<(Pack, BTreeSet<String>), StoreError> {
+    fn sound_records(&self, generation: &str, others: &[Arc<Pack>]) -> Result<(Pack, BTreeSet<String>), StoreError> {
         let mut pack = Pack { generation: generation.to_owned(), videos: Vec::new() };
         let records = pack.key(Table::Records);
         if let Some(footer) = sound(self.footer_of_pack(&records, Table::Records))? {
@@ -66,7 +61,7 @@ impl Store {
         names.extend(self.sound_ids(generation, Table::Steps)?);
         let mut lost = BTreeSet::new();
         for name in names.into_iter().filter(|name| !known.contains(&**name)) {
-            if !self.is_committed_beside(&name, generation)? {
+            if !self.is_committed(&name, others)? {
                 lost.insert(name);
             }
         }
@@ -86,9 +81,8 @@ impl Store {
         Ok(found)
     }
 
-    /// Whether a video is committed elsewhere than in this pack.
-    fn is_committed_beside(&self, video_id: &str, generation: &str) -> Result<bool, StoreError> {
-        let packs = self.packs_but(generation)?;
+    /// Whether a video is in one of some packs, or has parts of its own.
+    fn is_committed(&self, video_id: &str, packs: &[Arc<Pack>]) -> Result<bool, StoreError> {
         let is_packed = packs.iter().any(|pack| pack.video(video_id).is_some());
         Ok(is_packed || self.storage.entry(&self.steps_key(video_id))?.is_some())
     }
@@ -115,19 +109,14 @@ impl Store {
     /// them.
     pub(in crate::store) fn lost_videos(&self) -> Result<BTreeSet<String>, StoreError> {
         let mut lost = BTreeSet::new();
-        let has_damaged = match self.storage.list(layout::DAMAGED) {
-            Err(error) if error.is_not_found() => false,
-            aside => !aside?.is_empty(),
-        };
-        if !has_damaged {
+        if self.entries(layout::DAMAGED)?.is_empty() {
             return Ok(lost);
         }
         let packs = self.packs_but("")?;
         for entry in self.storage.list(layout::MAPS)?.into_iter().filter(|entry| entry.kind == EntryKind::Directory) {
             let directory = join(layout::MAPS, &entry.name);
             let Some(id) = decode_name(&entry.name).or_else(|| self.id_of_arrays(&directory)) else { continue };
-            let is_packed = packs.iter().any(|pack| pack.video(&id).is_some());
-            if !is_packed && self.storage.entry(&self.steps_key(&id))?.is_none() {
+            if !self.is_committed(&id, &packs)? {
                 lost.insert(id);
             }
         }
@@ -144,9 +133,14 @@ impl Store {
     }
 
     /// Writes what is sound of a pack into an index that is being made.
-    fn write_salvaged(&self, index: &str, pack: &Pack, lost: &mut BTreeSet<String>) -> Result<(), StoreError> {
+    fn write_salvaged(
+        &self,
+        index: &str,
+        pack: &Pack,
+        others: &[Arc<Pack>],
+        lost: &mut BTreeSet<String>,
+    ) -> Result<(), StoreError> {
         let mut writer = None;
-        let others = self.packs_but(&pack.generation)?;
         // What another pack has, too, stays there.
         let is_elsewhere = |video: &&PackedVideo| others.iter().any(|other| other.video(&video.video_id).is_some());
         for video in pack.videos.iter().filter(|video| !is_elsewhere(video)) {

@@ -11,16 +11,14 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReader
 use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{
-    ColumnChunkMetaData, KeyValue, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData,
-};
+use parquet::file::metadata::{ColumnChunkMetaData, KeyValue, ParquetMetaData, RowGroupMetaData};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::reader::{ChunkReader, Length};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::super::StoreError;
 use super::super::part::{
-    CHECKSUM_KEY, GENERATION_KEY, NO_CHECKSUM, PartFile, check_sizes, checksum_position, guarded, value_of,
+    CHECKSUM_KEY, GENERATION_KEY, NO_CHECKSUM, PartFile, checksum_position, footer_of, guarded, value_of,
 };
 use super::super::storage::{Storage, Upload};
 
@@ -185,9 +183,7 @@ fn chunk_hash(chunk: &[u8]) -> String {
 pub fn footer(storage: &dyn Storage, key: &str) -> Result<ParquetMetaData, StoreError> {
     let (path, file) = (&*storage.place(key), PartFile::open(storage, key)?);
     guarded(path, || {
-        let metadata = ParquetMetaDataReader::new().parse_and_finish(&file);
-        let metadata = metadata.map_err(|source| StoreError::Parquet { path: path.to_owned(), source })?;
-        check_sizes(&metadata).map_err(|found| StoreError::damaged(path, found))?;
+        let metadata = footer_of(path, &file)?;
         check_rest(path, &file, &metadata)?;
         Ok(metadata)
     })
