@@ -11,7 +11,7 @@ use crate::error::{ErrorKind, LayerError};
 use crate::ingest::{self, Damage, IngestError, IngestOptions, PartOf, Quarantined};
 use crate::progress::Progress;
 use crate::remedy::Remedy;
-use crate::store::{Fault, Salvaged, Snapshot, Store, StoreError, VideoIndex, generation_of_pack};
+use crate::store::{Fault, Salvaged, Snapshot, Store, StoreError, VideoIndex, name_of_pack};
 use crate::verify::{self, VerifyError, VerifyOptions};
 
 /// How a store is mended.
@@ -119,9 +119,9 @@ pub fn run(path: &Path, options: &RepairOptions, progress: &dyn Progress) -> Res
     let of_lost = report.found.iter().filter(|fault| fault.is_of_lost_video());
     let mut lost: BTreeMap<String, String> =
         of_lost.filter_map(|fault| Some((fault.video_id.clone()?, fault.path.clone()))).collect();
-    let packs: BTreeSet<&str> = report.found.iter().filter_map(|fault| generation_of_pack(&fault.path)).collect();
-    for generation in &packs {
-        let Salvaged { lost: videos, aside } = store.salvage(generation)?;
+    let packs: BTreeSet<&str> = report.found.iter().filter_map(|fault| name_of_pack(&fault.path)).collect();
+    for pack in &packs {
+        let Salvaged { lost: videos, aside } = store.salvage(pack)?;
         lost.extend(videos.into_iter().map(|video| (video, aside.clone())));
     }
     if !packs.is_empty() {

@@ -80,14 +80,14 @@ impl Snapshot {
         let mut faults: Vec<Fault> = strays.iter().map(|key| Fault::of(key, NOT_A_PART)).collect();
         // Each is known by any of its files.
         let mut sound = Vec::new();
-        for generation in self.store().files_of_packs()?.into_keys().rev() {
-            match self.check_pack(&generation, &mut faults) {
+        for name in self.store().files_of_packs()?.into_keys().rev() {
+            match self.check_pack(&name, &mut faults) {
                 Ok(videos) => {
                     index.extend(videos);
-                    sound.push(self.store().pack(&generation)?);
+                    sound.push(self.store().pack(&name)?);
                 }
-                Err(_) if faults.iter().any(|fault| layout::generation_of_pack(&fault.path) == Some(&generation)) => {}
-                Err(error) => faults.push(Fault::of(&layout::pack(layout::STEPS, &generation), error)),
+                Err(_) if faults.iter().any(|fault| layout::name_of_pack(&fault.path) == Some(&name)) => {}
+                Err(error) => faults.push(Fault::of(&layout::pack(layout::STEPS, &name), error)),
             }
         }
         let older = with_videos_of_newer(&sound);
@@ -113,15 +113,15 @@ impl Snapshot {
     }
 
     /// The videos of a pack, and what is wrong with its files.
-    fn check_pack(&self, generation: &str, faults: &mut Vec<Fault>) -> Result<Vec<VideoIndex>, StoreError> {
+    fn check_pack(&self, name: &str, faults: &mut Vec<Fault>) -> Result<Vec<VideoIndex>, StoreError> {
         let store = self.store();
         let of_file = |table: Table| {
-            let key = layout::pack(table.directory(), generation);
+            let key = layout::pack(table.directory(), name);
             let Some(footer) = part::check_part(self.storage(), &key)?.pack else { return Ok(0) };
             check_chunks(self.storage(), &key, &footer)?;
             Ok::<_, StoreError>(footer.file_metadata().num_rows())
         };
-        let pack = store.pack(generation);
+        let pack = store.pack(name);
         let has_text = pack.as_ref().is_ok_and(|pack| pack.has_text());
         for table in Table::ALL.into_iter().filter(|table| *table != Table::Text || has_text) {
             let error = match (of_file(table), &pack) {
@@ -132,7 +132,7 @@ impl Snapshot {
                 }
                 _ => continue,
             };
-            faults.push(Fault::of(&layout::pack(table.directory(), generation), error));
+            faults.push(Fault::of(&layout::pack(table.directory(), name), error));
         }
         store.packed_videos(&*pack?)
     }

@@ -1,19 +1,24 @@
 //! Packing and unpacking: where the rows of videos are, not which they are. Both make a new index beside the present
 //! one, with the same rows in other files, and put it in its place, so that whoever reads the directories sees each row
 //! once at every instant.
+//!
+//! Files of the new index have names that none of the present one has: readers such as pyarrow list names first and
+//! look at each afterwards, and silently leave out those that they do not find. Of such a list, all are found or those
+//! that are opened are gone, which is an error.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::cmp::Ordering;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::pack::{MISSING, Pack, PackWriter, PackedVideo, Table, VideoRows, with_videos_of_newer};
-use super::storage::{Entry, EntryKind, join};
+use super::storage::{Entry, EntryKind, Guard, Lock, join};
 use super::{Heads, PACKED_TWICE, PartFiles, Store, StoreError, TWICE, VideoIndex, all, layout, new_generation, part};
-use crate::progress::{Meter, Progress, Unit};
+use crate::progress::{Meter, Progress, Silent, Unit};
 
 /// A pack with so many bytes is full. What has more than half of it stays as it is.
 const PACK_BYTES: u64 = 128 << 20;
@@ -25,10 +30,10 @@ const MERGED: usize = 4;
 /// Bytes and number of videos that are read together, while those before are written.
 const READ_BYTES: u64 = 32 << 20;
 const READ_VIDEOS: usize = 512;
-/// How often it is begun anew because something was committed meanwhile.
-const ATTEMPTS: usize = 5;
+/// How often it is begun anew because something was committed meanwhile, without that.
+const ATTEMPTS: usize = 20;
 /// How long a listing of a directory may take that was begun before it was exchanged, and for each of its files.
-const LISTING: Duration = Duration::from_millis(500);
+const LISTING: Duration = Duration::from_millis(if cfg!(test) { 5 } else { 500 });
 const LISTING_A_FILE: Duration = Duration::from_micros(10);
 /// From so many parts on, an ingest packs them at its end.
 const MANY: usize = 256;
@@ -71,11 +76,11 @@ impl Source {
         }
     }
 
-    /// The generation of the pack that it is in.
+    /// The name of the pack that it is in.
     fn pack(&self) -> Option<&str> {
         match self {
             Self::Parts(_) => None,
-            Self::Pack(pack, _) => Some(&pack.generation),
+            Self::Pack(pack, _) => Some(&pack.name),
         }
     }
 
@@ -85,6 +90,22 @@ impl Source {
             Self::Parts(OwnParts { steps, heads, text, .. }) => [&steps.0, &heads.0, &text.0].map(Clone::clone).into(),
             Self::Pack(pack, _) => pack.tables().map(|table| pack.key(table)).collect(),
         }
+    }
+}
+
+/// An index that another one has taken the place of. It is removed when this is dropped, as soon as whoever was listing
+/// a directory of it has come to the end: a listing that ends early would be one of fewer rows, and no error.
+#[must_use]
+pub(super) struct FormerIndex<'a> {
+    store: &'a Store,
+    key: String,
+    until: Instant,
+}
+
+impl Drop for FormerIndex<'_> {
+    fn drop(&mut self) {
+        std::thread::sleep(self.until.saturating_duration_since(Instant::now()));
+        self.store.remove_index(&self.key);
     }
 }
 
@@ -98,8 +119,10 @@ impl Store {
     /// and again; and [`StoreError::Cancelled`].
     pub fn compact(&self, progress: &dyn Progress) -> Result<Compaction, StoreError> {
         let _writer = self.lock_for_writing()?;
+        let _turn = self.storage.lock(Lock::Index)?;
+        let mut busy = BTreeSet::new();
         for _ in 0..ATTEMPTS {
-            if let Some(done) = self.unless_exchanged(|| self.pack_all(progress))?.flatten() {
+            if let Some(done) = self.try_compact(&mut busy, progress)? {
                 return Ok(done);
             }
         }
@@ -111,73 +134,106 @@ impl Store {
         Ok(self.of_one_index(|| self.part_files())?.parts.len() >= MANY)
     }
 
-    /// Puts videos that are packed into parts of their own, so that they can be committed anew.
-    pub(super) fn unpack(&self, videos: &BTreeSet<&str>) -> Result<(), StoreError> {
+    /// Puts videos that are packed into parts of their own, so that they can be committed anew, and packs all others.
+    /// Until what is returned is dropped, nobody packs them again; `None`: none of them is packed.
+    pub(super) fn unpack(&self, videos: &BTreeSet<&str>) -> Result<Option<(FormerIndex<'_>, Guard)>, StoreError> {
+        let turn = self.storage.lock(Lock::Index)?;
+        // Of these, somebody else may have taken some out.
+        let mut busy = videos.iter().map(|&video| video.to_owned()).collect();
         for _ in 0..ATTEMPTS {
-            if self.unless_exchanged(|| self.try_unpack(videos))? == Some(true) {
-                return Ok(());
+            let mut packs = self.packs()?;
+            packs.retain(|pack| videos.iter().any(|video| pack.video(video).is_some()));
+            if packs.is_empty() {
+                return Ok(None);
+            }
+            if let Some(former) = self.try_unpack(videos, &packs, &mut busy)? {
+                return Ok(Some((former, turn)));
             }
         }
         Err(StoreError::Busy { path: self.place() })
     }
 
-    /// What a change of the index leads to; `None` if it failed while somebody else put another index in the place of
-    /// the present one: what failed was of the former one.
-    fn unless_exchanged<T>(&self, change: impl FnOnce() -> Result<T, StoreError>) -> Result<Option<T>, StoreError> {
-        let before = self.index_stamp()?;
-        match change() {
-            Err(error @ (StoreError::Cancelled | StoreError::NoIndex { .. })) => Err(error),
-            Err(_) if self.index_stamp()? != before => Ok(None),
-            done => done.map(Some),
-        }
-    }
-
-    /// Packs all that can be; `None` if something of it was committed meanwhile.
-    fn pack_all(&self, progress: &dyn Progress) -> Result<Option<Compaction>, StoreError> {
+    /// Packs all that can be but videos that are busy; `None` if one of the others was committed meanwhile: it is busy.
+    fn try_compact(
+        &self,
+        busy: &mut BTreeSet<String>,
+        progress: &dyn Progress,
+    ) -> Result<Option<Compaction>, StoreError> {
         let before = self.size_of_index(layout::INDEX)?;
-        let sources = self.sources_to_pack()?;
-        let unchanged = Compaction { files: [before.0; 2], bytes: [before.1; 2], ..Compaction::default() };
+        let mut sources = self.own_parts(busy)?;
+        for (bytes, pack) in self.small_packs()?.into_iter().take(MERGED) {
+            sources.extend(sources_of_pack(&pack, bytes));
+        }
+        sources.sort_by(by_video);
         let merged: HashSet<&str> = sources.iter().filter_map(|(source, _)| source.pack()).collect();
         // A pack alone stays what it is.
         if sources.len() < 2 || sources.iter().all(|(source, _)| source.pack().is_some()) && merged.len() < 2 {
-            return Ok(Some(unchanged));
+            return Ok(Some(Compaction { files: [before.0; 2], bytes: [before.1; 2], ..Compaction::default() }));
         }
         let next = layout::next_index(&new_generation());
         let meter = Meter::new(progress, Unit::Bytes, sources.iter().map(|(_, bytes)| bytes).sum());
         let written = self.write_packs(&next, &sources, &meter).inspect_err(|_| self.remove_index(&next));
         let (packed, packs) = written?;
-        let removed = packed.iter().flat_map(|source| source.keys()).collect();
-        let is_ready = || all(packed.iter().map(|source| self.is_as_it_was(source)));
-        if !self.put_index(&next, &removed, &is_ready)? {
-            return Ok(None);
-        }
+        let Some(_former) = self.put_if_unchanged(&next, &packed, busy)? else { return Ok(None) };
         let after = self.size_of_index(layout::INDEX)?;
         let videos = packed.len() as u64;
         Ok(Some(Compaction { videos, packs, files: [before.0, after.0], bytes: [before.1, after.1] }))
     }
 
-    /// The videos that can be packed, sorted by id, each with the bytes of its parts. One whose parts are damaged, or
-    /// of a commit that was not finished, stays where it is.
-    fn sources_to_pack(&self) -> Result<Vec<(Source, u64)>, StoreError> {
-        let PartFiles { parts, packs, .. } = self.part_files()?;
-        let own = parts.into_par_iter().filter_map(|(key, entry)| self.source_of_parts(&key, entry).transpose());
-        let mut sources: Vec<(Source, u64)> = own.collect::<Result<_, StoreError>>()?;
-        let mut small = Vec::new();
-        for (key, _) in packs {
-            let pack = self.pack(layout::generation_of_pack(&key).unwrap_or_default())?;
-            let bytes =
-                pack.tables().map(|table| self.storage.bytes_below(&pack.key(table))).sum::<Result<u64, _>>()?;
-            if bytes < PACK_BYTES / 2 {
-                small.push((bytes, pack));
+    /// Takes videos out of their packs, and packs those that have parts of their own and are not busy; `None` if one of
+    /// these was committed meanwhile: it is busy.
+    fn try_unpack(
+        &self,
+        videos: &BTreeSet<&str>,
+        packs: &[Arc<Pack>],
+        busy: &mut BTreeSet<String>,
+    ) -> Result<Option<FormerIndex<'_>>, StoreError> {
+        let mut own = self.own_parts(busy)?;
+        let mut pieces = Vec::new();
+        for pack in packs {
+            let of_pack = sources_of_pack(pack, self.size_of_pack(pack)?);
+            let (taken, mut left): (Vec<_>, Vec<_>) =
+                of_pack.partition(|(source, _)| videos.contains(source.video_id()));
+            // What has parts of its own comes to the first of them.
+            left.append(&mut own);
+            left.sort_by(by_video);
+            pieces.push((taken, left));
+        }
+        let next = layout::next_index(&new_generation());
+        let meter = Meter::new(&Silent, Unit::Bytes, 0);
+        let mut moved = Vec::new();
+        let written = pieces.iter().try_for_each(|(taken, left)| {
+            for (source, _) in taken {
+                self.write_own_parts(&next, source)?;
+                moved.push(source);
             }
-        }
-        small.sort_by_key(|(bytes, _)| *bytes);
-        for (bytes, pack) in small.into_iter().take(MERGED) {
-            let each = bytes / (pack.videos.len() as u64).max(1);
-            sources.extend(pack.videos.iter().map(|video| (Source::Pack(pack.clone(), video.clone()), each)));
-        }
-        sources.sort_by(|(a, _), (b, _)| a.video_id().cmp(b.video_id()));
-        Ok(sources)
+            moved.extend(self.write_packs(&next, left, &meter)?.0);
+            Ok(())
+        });
+        written.inspect_err(|_: &StoreError| self.remove_index(&next))?;
+        self.put_if_unchanged(&next, &moved, busy)
+    }
+
+    /// The videos with parts of their own that can be packed, each with the bytes of these. One whose parts are
+    /// damaged, or of a commit that was not finished, stays where it is.
+    fn own_parts(&self, busy: &BTreeSet<String>) -> Result<Vec<(Source, u64)>, StoreError> {
+        let PartFiles { parts, .. } = self.part_files()?;
+        let own = parts.into_par_iter().filter_map(|(key, entry)| self.source_of_parts(&key, entry).transpose());
+        let own: Vec<(Source, u64)> = own.collect::<Result<_, StoreError>>()?;
+        Ok(own.into_iter().filter(|(source, _)| !busy.contains(source.video_id())).collect())
+    }
+
+    /// The packs that are not full, each with its bytes, the smallest first.
+    fn small_packs(&self) -> Result<Vec<(u64, Arc<Pack>)>, StoreError> {
+        let packs = self.packs()?.into_iter().map(|pack| Ok((self.size_of_pack(&pack)?, pack)));
+        let mut packs = packs.collect::<Result<Vec<_>, StoreError>>()?;
+        packs.retain(|(bytes, _)| *bytes < PACK_BYTES / 2);
+        packs.sort_by_key(|(bytes, _)| *bytes);
+        Ok(packs)
+    }
+
+    fn size_of_pack(&self, pack: &Pack) -> Result<u64, StoreError> {
+        pack.tables().map(|table| self.storage.bytes_below(&pack.key(table))).sum()
     }
 
     fn source_of_parts(&self, steps: &str, entry: Entry) -> Result<Option<(Source, u64)>, StoreError> {
@@ -271,47 +327,15 @@ impl Store {
                 let is = |key: &str, entry: Option<&Entry>| Ok(self.storage.entry(key)?.as_ref() == entry);
                 all([is(&steps.0, Some(&steps.1)), is(&heads.0, Some(&heads.1)), is(&text.0, text.1.as_ref())])
             }
-            Source::Pack(pack, _) => self.is_there(pack),
+            Source::Pack(..) => Ok(true),
         }
     }
 
-    fn is_there(&self, pack: &Pack) -> Result<bool, StoreError> {
-        Ok(self.storage.entry(&pack.key(Table::Records))?.is_some())
-    }
-
-    fn try_unpack(&self, videos: &BTreeSet<&str>) -> Result<bool, StoreError> {
-        let mut of_packs: BTreeMap<String, (Arc<Pack>, BTreeSet<&str>)> = BTreeMap::new();
-        for video in videos {
-            if let Some((pack, _)) = self.of_one_index(|| self.packed(video))? {
-                of_packs.entry(pack.generation.clone()).or_insert_with(|| (pack, BTreeSet::new())).1.insert(video);
-            }
-        }
-        if of_packs.is_empty() {
-            return Ok(true);
-        }
-        let next = layout::next_index(&new_generation());
-        let written = of_packs.values().try_for_each(|(pack, taken)| self.write_without(&next, pack, taken));
-        written.inspect_err(|_| self.remove_index(&next))?;
-        let packs = || of_packs.values().map(|(pack, _)| pack);
-        let removed = packs().flat_map(|pack| pack.tables().map(|table| pack.key(table))).collect();
-        let is_ready = || all(packs().map(|pack| self.is_there(pack)));
-        self.put_index(&next, &removed, &is_ready)
-    }
-
-    /// Writes what replaces a pack into an index that is being made: parts of the videos that are taken out of it, and
-    /// a pack of the others.
-    fn write_without(&self, index: &str, pack: &Arc<Pack>, taken: &BTreeSet<&str>) -> Result<(), StoreError> {
-        let (out, left): (Vec<_>, Vec<_>) = pack.videos.iter().partition(|video| taken.contains(&*video.video_id));
-        for video in out {
-            let (heads, text) = (self.packed_heads(pack, video)?, self.packed_text(pack, video)?);
-            self.write_parts(index, &self.packed_video(pack, video)?, Some(&heads), text.as_ref())?;
-        }
-        if left.is_empty() {
-            return Ok(());
-        }
-        let mut writer = PackWriter::begin(&*self.storage, index, &new_generation())?;
-        left.into_iter().try_for_each(|video| writer.add(self.rows_of_packed(pack, video)?))?;
-        writer.finish()
+    /// Writes parts of a packed video into an index that is being made.
+    fn write_own_parts(&self, index: &str, source: &Source) -> Result<(), StoreError> {
+        let Source::Pack(pack, video) = source else { return Ok(()) };
+        let (heads, text) = (self.packed_heads(pack, video)?, self.packed_text(pack, video)?);
+        self.write_parts(index, &self.packed_video(pack, video)?, Some(&heads), text.as_ref())
     }
 
     /// Writes parts of a video into an index that is being made.
@@ -334,14 +358,34 @@ impl Store {
         write(&steps, &part::steps_part(video).map_err(parquet)?)
     }
 
+    /// Puts an index in the place of the present one, in which some videos are elsewhere; `None` if one of them was
+    /// committed meanwhile: it is busy.
+    fn put_if_unchanged(
+        &self,
+        next: &str,
+        moved: &[&Source],
+        busy: &mut BTreeSet<String>,
+    ) -> Result<Option<FormerIndex<'_>>, StoreError> {
+        let removed = moved.iter().flat_map(|source| source.keys()).collect();
+        self.put_index(next, &removed, &mut || {
+            let before = busy.len();
+            for source in moved {
+                if !self.is_as_it_was(source)? {
+                    busy.insert(source.video_id().to_owned());
+                }
+            }
+            Ok(busy.len() == before)
+        })
+    }
+
     /// Puts an index in the place of the present one, with all that is there but the files that are removed, if it is
     /// still so that it can be.
     pub(super) fn put_index(
         &self,
         next: &str,
         removed: &BTreeSet<String>,
-        is_ready: &dyn Fn() -> Result<bool, StoreError>,
-    ) -> Result<bool, StoreError> {
+        is_ready: &mut dyn FnMut() -> Result<bool, StoreError>,
+    ) -> Result<Option<FormerIndex<'_>>, StoreError> {
         let is_put = self.storage.exchange(next, layout::INDEX, &mut || {
             if !is_ready()? {
                 return Ok(false);
@@ -362,15 +406,17 @@ impl Store {
             self.link_rest(layout::INDEX, next, removed)?;
             Ok(true)
         });
-        if matches!(is_put, Ok(true)) {
-            // Whoever is listing a directory of it still finds what was there: a listing that ends early would be one
-            // of fewer rows, and no error.
-            let files = self.size_of_index(next).map_or(0, |(files, _)| files);
-            std::thread::sleep(LISTING + LISTING_A_FILE * u32::try_from(files).unwrap_or(u32::MAX));
+        match is_put {
+            Ok(true) => {
+                let files = self.size_of_index(next).map_or(0, |(files, _)| files);
+                let stays = LISTING + LISTING_A_FILE * u32::try_from(files).unwrap_or(u32::MAX);
+                Ok(Some(FormerIndex { store: self, key: next.to_owned(), until: Instant::now() + stays }))
+            }
+            not_put => {
+                self.remove_index(next);
+                not_put.map(|_| None)
+            }
         }
-        // What was there before, or has not come.
-        self.remove_index(next);
-        is_put
     }
 
     /// Removes an index that is not the present one. What cannot be removed is left to `gc`.
@@ -418,13 +464,17 @@ impl Store {
         }
     }
 
-    /// Gives all files of the index but some a second key in another one.
+    /// Gives all files of the index but some a second key in another one, where packs have other names.
     fn link_rest(&self, directory: &str, next: &str, removed: &BTreeSet<String>) -> Result<(), StoreError> {
         for entry in self.storage.list(directory)? {
             let key = join(directory, &entry.name);
             match entry.kind {
                 EntryKind::File if removed.contains(&key) => {}
-                EntryKind::File => self.storage.link(&key, &layout::in_index(&key, next))?,
+                EntryKind::File => {
+                    let name = layout::name_of_pack(&key).map(|pack| layout::pack_in(pack, next));
+                    let there = name.map_or_else(|| key.clone(), |name| layout::pack(directory, &name));
+                    self.storage.link(&key, &layout::in_index(&there, next))?;
+                }
                 EntryKind::Directory => {
                     self.storage.make_directory(&layout::in_index(&key, next))?;
                     self.link_rest(&key, next, removed)?;
@@ -451,6 +501,16 @@ impl Store {
     }
 }
 
+/// The videos of a pack of so many bytes.
+fn sources_of_pack(pack: &Arc<Pack>, bytes: u64) -> impl Iterator<Item = (Source, u64)> + '_ {
+    let each = bytes / (pack.videos.len() as u64).max(1);
+    pack.videos.iter().map(move |video| (Source::Pack(pack.clone(), video.clone()), each))
+}
+
+fn by_video((a, _): &(Source, u64), (b, _): &(Source, u64)) -> Ordering {
+    a.video_id().cmp(b.video_id())
+}
+
 /// Slices of so many bytes and videos at most, but for single ones that are larger.
 fn runs(sources: &[(Source, u64)], bytes: u64, videos: usize) -> Vec<&[(Source, u64)]> {
     let mut runs = Vec::new();
@@ -472,14 +532,13 @@ fn runs(sources: &[(Source, u64)], bytes: u64, videos: usize) -> Vec<&[(Source, 
 mod tests {
     use super::super::storage::Storage;
     use super::super::trial::{stores, values, written_of};
-    use super::super::{Snapshot, TextRow, text_batch};
+    use super::super::{Snapshot, StagedCommit, TextRow, text_batch};
     use super::*;
-    use crate::progress::Silent;
 
     const VIDEOS: [&str; 4] = ["_a", "b c", "d", "e"];
 
-    /// Commits the next state of a video; of some, with rows of `text`.
-    fn commit(store: &Store, video: &str, values: &[f32]) -> VideoIndex {
+    /// Stages the next state of a video; of some, with rows of `text`.
+    fn staged(store: &Store, video: &str, values: &[f32]) -> (VideoIndex, StagedCommit) {
         let (mut index, heads) = written_of(video, store, values);
         let text = |step: i32| TextRow {
             call: None,
@@ -495,7 +554,14 @@ mod tests {
         let rows: Vec<TextRow> = index.rows.iter().map(|row| text(row.step)).collect();
         let text = index.record.has_text.then(|| text_batch(video, &rows).unwrap());
         let base = store.committed(video).unwrap();
-        assert!(store.commit(&index, &heads, text.as_ref(), base.as_deref()).unwrap());
+        let staged = store.stage(&index, &heads, text.as_ref(), base.as_deref()).unwrap();
+        (index, staged)
+    }
+
+    /// Commits the next state of a video.
+    fn commit(store: &Store, video: &str, values: &[f32]) -> VideoIndex {
+        let (index, staged) = staged(store, video, values);
+        assert_eq!(store.publish(&[staged]).unwrap(), [true]);
         index
     }
 
@@ -532,7 +598,7 @@ mod tests {
             assert_eq!((packed.videos, packed.packs, packed.files), (4, 1, [11, 4]));
             for table in layout::TABLES {
                 let names = files(&*storage, table);
-                assert!(names.len() == 1 && layout::generation_of_pack(&names[0]).is_some(), "{names:?}");
+                assert!(names.len() == 1 && layout::name_of_pack(&names[0]).is_some(), "{names:?}");
             }
             for store in [&store, &Store::open_on(storage.clone()).unwrap()] {
                 assert_eq!(told(&store.snapshot()), before);
@@ -548,6 +614,53 @@ mod tests {
             assert_eq!(store.compact(&Silent).unwrap().videos, 0);
             store.gc(&Silent).unwrap();
             assert_eq!(told(&store.snapshot()), before);
+        }
+    }
+
+    /// Packs some videos, beside the packs that there are.
+    fn pack_some(store: &Store, videos: &[&str]) {
+        let mut own = store.own_parts(&BTreeSet::new()).unwrap();
+        own.retain(|(source, _)| videos.contains(&source.video_id()));
+        own.sort_by(by_video);
+        let next = layout::next_index(&new_generation());
+        let packed = store.write_packs(&next, &own, &Meter::new(&Silent, Unit::Bytes, 0)).unwrap().0;
+        assert_eq!(packed.len(), videos.len());
+        assert!(store.put_if_unchanged(&next, &packed, &mut BTreeSet::new()).unwrap().is_some());
+    }
+
+    /// A reader that has listed names, and looks at each after the index was exchanged, finds none of them: otherwise
+    /// it would read a few files, and take these for all.
+    #[test]
+    fn no_file_of_an_index_has_the_name_of_one_of_the_former() {
+        for (store, storage, _dir) in stores() {
+            let _ = VIDEOS.map(|video| commit(&store, video, &[1.0]));
+            let listed = || layout::TABLES.map(|table| BTreeSet::from_iter(files(&*storage, table)));
+            // One pack has no text.
+            pack_some(&store, &["b c", "e"]);
+            pack_some(&store, &["_a"]);
+            pack_some(&store, &["d"]);
+            let mut before = listed();
+            assert_eq!(before.each_ref().map(BTreeSet::len), [3, 3, 2, 3]);
+            let mut is_another = |names: [usize; 4]| {
+                let now = listed();
+                assert!(before.iter().zip(&now).all(|(before, now)| before.is_disjoint(now)), "{before:?} {now:?}");
+                assert_eq!(now.each_ref().map(BTreeSet::len), names);
+                before = now;
+            };
+            // Out of one pack; the other ones stay.
+            commit(&store, "e", &[2.0, 3.0]);
+            is_another([4, 4, 3, 3]);
+            let told_before = told(&store.snapshot());
+            // Out of another one; what has parts of its own is packed.
+            commit(&store, "_a", &[2.0, 3.0]);
+            is_another([4, 4, 3, 3]);
+            assert_eq!(told(&store.snapshot())[1..], told_before[1..]);
+            // Both at once, where one is packed.
+            let both = ["d", "_a"].map(|video| staged(&store, video, &[9.0]).1);
+            assert_eq!(store.publish(&both).unwrap(), [true; 2]);
+            is_another([4, 4, 3, 3]);
+            store.compact(&Silent).unwrap();
+            is_another([1, 1, 1, 1]);
         }
     }
 
@@ -639,8 +752,8 @@ mod tests {
                 let mut flipped = sound.to_vec();
                 flipped[at] ^= 1;
                 storage.put(&key, &flipped).unwrap();
-                let generation = layout::generation_of_pack(&key).unwrap();
-                let salvaged = Store::open_on(storage.clone()).unwrap().salvage(generation).unwrap();
+                let name = layout::name_of_pack(&key).unwrap();
+                let salvaged = Store::open_on(storage.clone()).unwrap().salvage(name).unwrap();
                 let aside = layout::in_index(&key, &salvaged.aside);
                 assert_eq!(storage.get(&aside).unwrap(), flipped);
                 let store = Store::open_on(storage.clone()).unwrap();
@@ -712,7 +825,7 @@ mod tests {
 
     #[test]
     fn videos_are_read_a_few_at_a_time() {
-        let pack = Arc::new(Pack { generation: String::new(), videos: Vec::new() });
+        let pack = Arc::new(Pack { name: String::new(), videos: Vec::new() });
         let source = |bytes: u64| (Source::Pack(pack.clone(), PackedVideo::default()), bytes);
         let sources: Vec<_> = [60, 60, 60, 10, 200, 1].into_iter().map(source).collect();
         let sizes = |most, videos| runs(&sources, most, videos).iter().map(|run| run.len()).collect::<Vec<_>>();

@@ -91,7 +91,7 @@ impl Store {
         }
         let is_left =
             |entry: &Entry| is_hidden(entry) && entry.kind == EntryKind::File || layout::is_next_index(&entry.name);
-        let is_of_pack = |name: &str| layout::generation_of_pack(name).is_some_and(|pack| of_packs.contains_key(pack));
+        let is_of_pack = |name: &str| layout::name_of_pack(name).is_some_and(|pack| of_packs.contains_key(pack));
         let is_of_no_video = |entry: &Entry| {
             let is_committed = video_name(&entry.name).is_some_and(|name| committed.contains(name));
             is_hidden(entry) || !is_committed && !is_of_pack(&entry.name)

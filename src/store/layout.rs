@@ -82,16 +82,28 @@ pub fn is_staged_steps(key: &str) -> bool {
     key.ends_with(".steps")
 }
 
-/// A pack's part of a table.
-pub fn pack(table: &str, generation: &str) -> String {
-    join(table, &format!("{PACK}{generation}.parquet"))
+/// The part of a table of a pack with a name.
+pub fn pack(table: &str, name: &str) -> String {
+    join(table, &format!("{PACK}{name}.parquet"))
 }
 
-/// The generation in the name of a pack's part; `None` if it is none.
-pub fn generation_of_pack(part: &str) -> Option<&str> {
-    let generation = super::storage::split(part).1.strip_prefix(PACK)?.strip_suffix(".parquet")?;
+/// The name of a pack, in that of a part; `None` if it is none of a pack's.
+pub fn name_of_pack(part: &str) -> Option<&str> {
+    let name = super::storage::split(part).1.strip_prefix(PACK)?.strip_suffix(".parquet")?;
     let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-    (generation.len() == 16 && generation.bytes().all(is_digit)).then_some(generation)
+    let is_generation = |digits: &str| digits.len() == 16 && digits.bytes().all(is_digit);
+    let (generation, index) = name.split_once("~~").map_or((name, None), |(pack, index)| (pack, Some(index)));
+    (is_generation(generation) && index.is_none_or(is_generation)).then_some(name)
+}
+
+/// The generation of a pack with a name.
+pub fn generation_of_pack(name: &str) -> &str {
+    name.split_once("~~").map_or(name, |(generation, _)| generation)
+}
+
+/// The name that a pack has in an index that is to take the place of the one in which it has another.
+pub fn pack_in(name: &str, index: &str) -> String {
+    format!("{}~~{}", generation_of_pack(name), index.strip_prefix(NEXT_INDEX).unwrap_or(index))
 }
 
 /// Where an index is made that is to take the place of the present one.

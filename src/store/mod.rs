@@ -60,7 +60,7 @@ pub use compact::Compaction;
 pub use error::StoreError;
 pub use gc::Garbage;
 pub use generation::Generation;
-pub(crate) use layout::{generation_of_pack, new_generation, series as series_path};
+pub(crate) use layout::{name_of_pack, new_generation, series as series_path};
 pub use names::{decode_name, encode_name};
 pub(crate) use pack::Salvaged;
 use pack::Table;
@@ -299,6 +299,30 @@ impl Store {
     }
 
     fn try_publish(&self, commits: &[StagedCommit]) -> Result<Vec<bool>, StoreError> {
+        let is_packed = |commit: &StagedCommit| Ok(self.of_one_index(|| self.packed(&commit.video_id))?.is_some());
+        let is_packed = commits.iter().map(is_packed).collect::<Result<Vec<bool>, StoreError>>()?;
+        let which = |packed| {
+            let of_them = commits.iter().zip(&is_packed).filter(move |(_, is_packed)| **is_packed == packed);
+            of_them.map(|(commit, _)| commit).collect::<Vec<_>>()
+        };
+        // Those that have parts of their own first: they are packed where others are taken out of a pack.
+        let mut with_parts = self.publish_parts(&which(false))?.into_iter();
+        let packed = which(true);
+        // Its rows would be there twice.
+        let _unpacked = match packed.is_empty() {
+            true => None,
+            false => self.unpack(&packed.iter().map(|commit| &*commit.video_id).collect())?,
+        };
+        let mut packed = self.publish_parts(&packed)?.into_iter();
+        let next = |is_packed: &bool| if *is_packed { packed.next() } else { with_parts.next() };
+        Ok(is_packed.iter().filter_map(next).collect())
+    }
+
+    /// Publishes commits of videos that are not packed.
+    fn publish_parts(&self, commits: &[&StagedCommit]) -> Result<Vec<bool>, StoreError> {
+        if commits.is_empty() {
+            return Ok(Vec::new());
+        }
         let files: Vec<Vec<(&str, &str)>> = commits
             .iter()
             .map(|commit| commit.files.iter().map(|(staged, part)| (staged.as_str(), part.as_str())).collect())
@@ -316,8 +340,6 @@ impl Store {
             // It may have been packed in the meantime.
             Ok(self.packed(&commit.video_id)?.is_none() && self.committed(&commit.video_id)? == commit.base)
         };
-        // Its rows would be there twice.
-        self.unpack(&commits.iter().map(|commit| &*commit.video_id).collect())?;
         let published = self.storage.publish(&files, &mut is_unchanged)?;
         for (commit, _) in commits.iter().zip(&published).filter(|(_, published)| !**published) {
             self.unstage(commit)?;
@@ -609,7 +631,7 @@ impl Store {
             let key = join(layout::STEPS, &entry.name);
             match entry.name.strip_suffix(".parquet") {
                 Some(name) if names::is_encoded(name) => files.parts.push((key, entry)),
-                Some(_) if layout::generation_of_pack(&key).is_some() => files.packs.push((key, entry)),
+                Some(_) if layout::name_of_pack(&key).is_some() => files.packs.push((key, entry)),
                 Some(name) if !name.starts_with('.') => files.strays.push(key),
                 _ => {}
             }

@@ -279,10 +279,10 @@ pub(super) struct PartFooter {
 /// that is a checksum over its footer: what is read of it is checked when it is read.
 pub(super) fn check_part(storage: &dyn Storage, key: &str) -> Result<PartFooter, StoreError> {
     let no_generation = || StoreError::damaged(storage.place(key), NO_GENERATION);
-    if let Some(named) = layout::generation_of_pack(key) {
+    if let Some(named) = layout::name_of_pack(key) {
         let metadata = pack::footer(storage, key)?;
         let generation = value_of(&metadata, GENERATION_KEY).ok_or_else(no_generation)?;
-        if generation != named {
+        if generation != layout::generation_of_pack(named) {
             return Err(StoreError::damaged(storage.place(key), NOT_A_PART));
         }
         return Ok(PartFooter { generation, video_id: None, pack: Some(Arc::new(metadata)) });

@@ -187,9 +187,9 @@ impl Snapshot {
         } else {
             // Each part is opened once: what is checked is what is read.
             let read = self.sound_parts(|key, entry| {
-                if layout::generation_of_pack(key).is_some() {
+                if layout::name_of_pack(key).is_some() {
                     let footer = self.store.known.check(self.storage(), key, entry)?;
-                    let videos = self.read_pack(&footer.generation)?;
+                    let videos = self.read_pack(key)?;
                     return Ok((footer, videos));
                 }
                 let video = part::read_sound_steps_part(self.storage(), key)?;
@@ -300,15 +300,15 @@ impl Snapshot {
             let odd = StoreError::damaged(storage.place(&key), NOT_A_PART);
             known.note::<()>(storage, &key, Err(odd))?;
         }
-        let generations = self.store.of_one_index(|| self.store.generations_of_packs())?;
-        for generation in &generations {
-            let key = layout::pack(layout::STEPS, generation);
+        let names = self.store.of_one_index(|| self.store.names_of_packs())?;
+        for name in &names {
+            let key = layout::pack(layout::STEPS, name);
             if !of_packs.iter().any(|(part, _)| *part == key) && storage.entry(&key)?.is_none() {
                 known.note::<()>(storage, &key, Err(StoreError::damaged(storage.place(&key), MISSING)))?;
             }
         }
         // What is in a pack alone is there once. Of packs that cannot be read, that is said when they are.
-        let is_alone = generations.is_empty() || parts.is_empty() && generations.len() == 1;
+        let is_alone = names.is_empty() || parts.is_empty() && names.len() == 1;
         let packs = if is_alone { Ok(Vec::new()) } else { self.store.of_one_index(|| self.store.packs()) };
         let packs = packs.unwrap_or_default();
         let older: Vec<String> = with_videos_of_newer(&packs).iter().map(|pack| pack.key(Table::Steps)).collect();
@@ -344,12 +344,12 @@ impl Snapshot {
 
     /// The videos of a `steps` part, as they are pinned.
     fn read_steps_of(&self, part: &Part) -> Result<Vec<VideoIndex>, StoreError> {
-        if part.pack.is_some() { self.read_pack(&part.generation) } else { Ok(vec![self.read_steps(&part.key)?]) }
+        if part.pack.is_some() { self.read_pack(&part.key) } else { Ok(vec![self.read_steps(&part.key)?]) }
     }
 
     /// The videos of a pack, as they are pinned.
-    fn read_pack(&self, generation: &str) -> Result<Vec<VideoIndex>, StoreError> {
-        let videos = self.store.packed_videos(&*self.store.pack(generation)?)?;
+    fn read_pack(&self, part: &str) -> Result<Vec<VideoIndex>, StoreError> {
+        let videos = self.store.packed_videos(&*self.store.pack_of(part)?)?;
         for video in &videos {
             self.pin(&self.store.steps_key(&video.record.video_id), &video.generation)?;
         }
@@ -383,8 +383,7 @@ impl Snapshot {
     pub(crate) fn text_of(&self, parts: &[Part]) -> Result<Vec<Part>, StoreError> {
         let sound = parts.par_iter().filter_map(|steps| {
             let key = layout::text_beside(&steps.key);
-            let has_text =
-                || steps.pack.is_some() && self.store.pack(&steps.generation).is_ok_and(|pack| pack.has_text());
+            let has_text = || steps.pack.is_some() && self.store.pack_of(&steps.key).is_ok_and(|pack| pack.has_text());
             let part = match self.storage().entry(&key) {
                 Ok(None) if has_text() => Err(StoreError::damaged(self.storage().place(&key), MISSING)),
                 Ok(None) => return None,

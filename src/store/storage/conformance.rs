@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use super::{EntryKind, Local, Lock, Memory, Storage};
@@ -227,6 +227,26 @@ fn of_many_that_publish_on_the_same_base_one_does() {
         });
         assert_eq!(published.into_inner(), 1);
     }
+}
+
+#[test]
+fn one_after_the_other_makes_an_index_beside_writers() {
+    on_each(|storage| {
+        storage.make_directory("a").unwrap();
+        let _writer = storage.lock(Lock::Writer).unwrap();
+        let first = storage.lock(Lock::Index).unwrap();
+        let has_left = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let second = scope.spawn(|| {
+                let _second = storage.lock(Lock::Index).unwrap();
+                has_left.load(Ordering::SeqCst)
+            });
+            thread::sleep(std::time::Duration::from_millis(20));
+            has_left.store(true, Ordering::SeqCst);
+            drop(first);
+            assert!(second.join().unwrap());
+        });
+    });
 }
 
 #[test]

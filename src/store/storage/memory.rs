@@ -35,6 +35,7 @@ struct Files {
 struct Writers {
     beside: usize,
     alone: bool,
+    index: bool,
 }
 
 impl Memory {
@@ -211,6 +212,12 @@ impl Storage for Memory {
                 }
                 writers.beside += 1;
             }
+            Lock::Index => {
+                while writers.index {
+                    writers = self.0.left.wait(writers).unwrap_or_else(PoisonError::into_inner);
+                }
+                writers.index = true;
+            }
         }
         Ok(Box::new(Held { memory: self.clone(), lock }))
     }
@@ -270,6 +277,7 @@ impl Drop for Held {
         match self.lock {
             Lock::Writer => writers.beside -= 1,
             Lock::Alone => writers.alone = false,
+            Lock::Index => writers.index = false,
         }
         self.memory.0.left.notify_all();
     }

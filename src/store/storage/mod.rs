@@ -247,6 +247,8 @@ pub enum Lock {
     Writer,
     /// Is the only one.
     Alone,
+    /// Is the only one that puts an index in the place of the present one; waits for whoever does.
+    Index,
 }
 
 /// Ends a [`Lock`] when it is dropped.

@@ -1,6 +1,6 @@
-//! Two locks. One keeps whoever must be alone from running writers, who share it. The other is held while files are
-//! published, so that of two writers of one video the second sees what the first did. The system releases both when a
-//! process dies.
+//! Three locks. One keeps whoever must be alone from running writers, who share it. One is held while files are
+//! published, so that of two writers of one video the second sees what the first did. One is held by whoever makes
+//! another index. The system releases them when a process dies.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, ErrorKind};
@@ -20,6 +20,7 @@ pub fn take(root: &Path, lock: Lock, is_single_writer: bool) -> Result<Guard, St
             Err(TryLockError::WouldBlock) => Err(ErrorKind::WouldBlock.into()),
             Err(TryLockError::Error(error)) => Err(error),
         }),
+        Lock::Index => hold(root, "index", is_single_writer, File::lock),
     }
 }
 
