@@ -137,6 +137,9 @@ impl Store {
     /// Puts videos that are packed into parts of their own, so that they can be committed anew, and packs all others.
     /// Until what is returned is dropped, nobody packs them again; `None`: none of them is packed.
     pub(super) fn unpack(&self, videos: &BTreeSet<&str>) -> Result<Option<(FormerIndex<'_>, Guard)>, StoreError> {
+        if videos.is_empty() {
+            return Ok(None);
+        }
         let turn = self.storage.lock(Lock::Index)?;
         // Of these, somebody else may have taken some out.
         let mut busy = videos.iter().map(|&video| video.to_owned()).collect();

@@ -309,10 +309,7 @@ impl Store {
         let mut with_parts = self.publish_parts(&which(false))?.into_iter();
         let packed = which(true);
         // Its rows would be there twice.
-        let _unpacked = match packed.is_empty() {
-            true => None,
-            false => self.unpack(&packed.iter().map(|commit| &*commit.video_id).collect())?,
-        };
+        let _unpacked = self.unpack(&packed.iter().map(|commit| &*commit.video_id).collect())?;
         let mut packed = self.publish_parts(&packed)?.into_iter();
         let next = |is_packed: &bool| if *is_packed { packed.next() } else { with_parts.next() };
         Ok(is_packed.iter().filter_map(next).collect())
