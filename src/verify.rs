@@ -571,12 +571,12 @@ impl Word<'_> {
             Err(error) => return checked.faults.push(in_dump(error.problem.to_string())),
         };
         checked.compared += 1;
-        let array = match self.recipe {
+        let (array, rounding) = match self.recipe {
             Some(recipe) => {
                 let grid = source_grid(recipe, step.array.shape.spatial, files);
                 transform(step.array, recipe, grid)
             }
-            None => step.array,
+            None => (step.array, None),
         };
         let differs = |i: &usize| array.values.get(*i).to_bits() != values.get(*i).to_bits();
         if array.shape != row.shape || array.values.dtype() != values.dtype() {
@@ -588,6 +588,9 @@ impl Word<'_> {
             checked
                 .faults
                 .push(in_dump(format!("{differing} of {} values differ from those of the store", values.len())));
+        } else if rounding != row.rounding {
+            let path = self.snapshot.store().steps_file(&row.video_id);
+            checked.faults.push(fault(row, Some(row.step), &path, "its rounding error is not that of its values"));
         } else {
             checked.faults.extend(self.changed_metadata(row, files).map(in_dump));
         }

@@ -38,7 +38,10 @@ class IngestOptions(TypedDict, total=False):
     Parameters
     ----------
     codec : str
-        Compression: `fast` (lz4), `balanced` (zstd 1), `small` (zstd 9) or `none`. Every codec is lossless.
+        Compression: `fast` (lz4), `balanced` (zstd 1), `small` (zstd 9) or `none`, which lose nothing; or `lossy:bits=N`
+        (such as `lossy:bits=7`), which rounds each value to N bits of its fraction, of which float16 has 10 and float32
+        23, and is `balanced` otherwise. How far values are from what they were is in the columns `max_error` and
+        `mean_error` of the `steps` table.
     rollups : str
         Which means over blocks, heads and both are stored too, so that questions for means are answered at once: `auto`
         (those that cost next to nothing; of a word that is in the store, those that it has), `all` or `none`.
@@ -82,7 +85,7 @@ class IngestOptions(TypedDict, total=False):
         Refuse step files that hold more once decompressed. Default: 2 GiB.
     """
 
-    codec: Literal["fast", "balanced", "small", "none"]
+    codec: Literal["fast", "balanced", "small", "none"] | str
     rollups: Literal["auto", "all", "none"]
     videos: str | Sequence[str]
     tokens: str | Sequence[str]

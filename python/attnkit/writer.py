@@ -82,7 +82,7 @@ class StoreWriter:
         prompt_id: str | None = None,
         template: str | None = None,
         variation: int | None = None,
-        codec: Literal["fast", "balanced", "small", "none"] = "balanced",
+        codec: Literal["fast", "balanced", "small", "none"] | str = "balanced",
         rollups: Literal["auto", "all", "none"] = "auto",
         metadata: Mapping[str, Any] | None = None,
         single_writer: bool = False,

@@ -13,7 +13,7 @@ use attnkit::ingest::{
 };
 use attnkit::json::{Json, Parsed};
 use attnkit::provenance::Call;
-use attnkit::store::{Codec, TextRow};
+use attnkit::store::{ChosenCodec, TextRow};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -51,8 +51,10 @@ pub struct Options {
 
 impl Options {
     fn options(&self) -> PyResult<IngestOptions> {
+        let compression: ChosenCodec = parsed("codec", &self.codec)?;
         let mut options = IngestOptions {
-            codec: choice("codec", &self.codec)?,
+            codec: compression.codec,
+            bits: compression.bits,
             rollups: parsed("rollups", &self.rollups)?,
             videos: self.videos.clone(),
             tokens: self.tokens.clone(),
@@ -199,8 +201,10 @@ impl StoreWriter {
         variation: Option<i32>,
         single_writer: bool,
     ) -> PyResult<Self> {
+        let compression: ChosenCodec = parsed("codec", codec)?;
         let options = WriterOptions {
-            codec: choice::<Codec>("codec", codec)?,
+            codec: compression.codec,
+            bits: compression.bits,
             rollups: parsed("rollups", rollups)?,
             grid: grid_of_maps.map(grid),
             prompt_id,

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum, ValueHint};
 
 use super::progress::Bar;
@@ -21,7 +22,7 @@ use crate::ingest::{
 use crate::output::write_whole;
 use crate::progress::{Amount, Progress};
 use crate::remedy::with_remedy;
-use crate::store::{Codec, Rollups, StoreError};
+use crate::store::{ChosenCodec, Rollups, StoreError};
 
 /// Warnings printed one by one.
 const WARNINGS_SHOWN: u64 = 20;
@@ -40,13 +41,16 @@ A watch commits each step as soon as its metadata is there and its files are the
 --prompts once, and what the generator leaves beside the maps whenever that changes. What a commit
 replaces stays five minutes, for whoever has opened it; `attnkit gc` removes what is left of it after the watch.
 
-Codecs, all lossless. On synthetic float16 maps [30, 12, 23850, 1], 2 cores, MB/s of raw values
+Codecs; all but `lossy` lose nothing. On synthetic float16 maps [30, 12, 23850, 1], 2 cores, MB/s of raw values
 (`make bench` repeats it):
                            ingest    read   size of maps
   fast       blosc lz4        709    3960   60 %
   balanced   blosc zstd 1     549    1820   56 %
   small      blosc zstd 9     205    1800   55 %
   none       none             660    9590   100 %
+`lossy:bits=N` rounds each value to N bits of its fraction: by 2^-(N+1) of it at most. Averaged maps of full precision
+shrink most. How far the values of each step are from what they were is in the columns max_error and mean_error of
+`attnkit query list`. Statistics and means are those of the rounded values.
 Rollups are what means are read from. `auto` keeps those that cost next to nothing (of 30 x 12 maps the mean over all
 of them, 0.5 %), `all` adds the means over blocks and over heads, 14 to 24 %: they barely compress. `attnkit rollup`
 adds them later, or takes them away, without the dump.
@@ -69,8 +73,8 @@ pub(super) struct IngestArgs {
     #[arg(long, value_name = "STORE", value_hint = ValueHint::DirPath, value_parser = super::path())]
     store: PathBuf,
     /// How arrays are compressed
-    #[arg(long, value_enum, default_value = "balanced")]
-    codec: Codec,
+    #[arg(long, value_name = "CODEC", default_value = "balanced", value_parser = CodecParser)]
+    codec: ChosenCodec,
     /// Which means (over blocks, heads and both) are stored beside the maps
     #[arg(long, value_enum, default_value = "auto")]
     rollups: Rollups,
@@ -149,6 +153,34 @@ pub(super) struct IngestArgs {
     report: Option<PathBuf>,
 }
 
+/// Reads `--codec`, and tells what can be given there.
+#[derive(Debug, Clone, Copy)]
+struct CodecParser;
+
+impl TypedValueParser for CodecParser {
+    type Value = ChosenCodec;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        arg: Option<&clap::Arg>,
+        value: &std::ffi::OsStr,
+    ) -> Result<ChosenCodec, clap::Error> {
+        StringValueParser::new().try_map(|name| name.parse()).parse_ref(command, arg, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let values = [
+            ("fast", "Blosc with lz4: the fastest to read and write"),
+            ("balanced", "Blosc with zstd, level 1: nearly the smallest, and fast"),
+            ("small", "Blosc with zstd, level 9: the smallest, slow to write"),
+            ("none", "No compression"),
+            ("lossy:bits=N", "Values rounded to N bits of the fraction, of which float16 has 10 and float32 23; balanced"),
+        ];
+        Some(Box::new(values.into_iter().map(|(name, help)| PossibleValue::new(name).help(help))))
+    }
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum DtypeArg {
     Keep,
@@ -165,7 +197,8 @@ enum AxisArg {
 impl IngestArgs {
     fn options(&self, global: &Global) -> Result<(IngestOptions, Vec<String>), Failure> {
         let mut options = IngestOptions {
-            codec: self.codec,
+            codec: self.codec.codec,
+            bits: self.codec.bits,
             rollups: self.rollups,
             videos: self.videos.clone(),
             tokens: self.tokens.clone(),
@@ -263,6 +296,7 @@ fn lossy_settings(options: &IngestOptions) -> Option<String> {
         options.average_blocks.then(|| "averaged over blocks".to_owned()),
         options.average_heads.then(|| "averaged over heads".to_owned()),
         (options.downsample > 1).then(|| format!("pooled {0} x {0}", options.downsample)),
+        options.bits.map(|bits| format!("rounded to {bits} bits")),
         options.dtype.and_then(|dtype| match dtype {
             Dtype::Float16 => Some("float16, where types are wider".to_owned()),
             Dtype::Float32 => Some("float32, where types are float64".to_owned()),

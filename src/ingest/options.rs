@@ -28,6 +28,8 @@ pub enum OnError {
 pub struct IngestOptions {
     /// Compression. Default: [`Codec::Balanced`].
     pub codec: Codec,
+    /// Round values to so many bits of the fraction, of which float16 has 10 and float32 23 (lossy); `None`: not.
+    pub bits: Option<u8>,
     /// Whether means over blocks, heads and both are stored too. Default: yes.
     pub rollups: Rollups,
     /// Globs of video ids; empty: all.
@@ -76,6 +78,7 @@ impl Default for IngestOptions {
     fn default() -> Self {
         Self {
             codec: Codec::default(),
+            bits: None,
             rollups: Rollups::default(),
             videos: Vec::new(),
             tokens: Vec::new(),
@@ -120,6 +123,7 @@ impl IngestOptions {
             average_blocks: self.average_blocks,
             average_heads: self.average_heads,
             grid: self.grid,
+            bits: self.bits,
         }
     }
 }
@@ -137,6 +141,7 @@ impl Recipe {
             average_blocks: self.average_blocks,
             average_heads: self.average_heads,
             grid: self.grid,
+            bits: self.bits,
             ..others.clone()
         }
     }

@@ -145,6 +145,7 @@ impl SeriesTarget {
             source_modified: 0,
             source_signature: String::new(),
             content_hash: String::new(),
+            rounding: None,
         }
     }
 }
@@ -181,6 +182,10 @@ impl SeriesInput {
             Some(crate::dump::Batch::Index(index)) => lossy.insert("batch".into(), index.into()),
             None => None,
         };
+        if let Some(bits) = recipe.bits {
+            let before = lossy.get("bits").and_then(serde_json::Value::as_u64).unwrap_or(u64::MAX);
+            lossy.insert("bits".into(), before.min(bits.into()).into());
+        }
         let narrowed = dtype < found.dtype.stored() && found.dtype != SourceDtype::Float16;
         if narrowed {
             lossy.insert("dtype".into(), dtype.name().into());

@@ -9,7 +9,7 @@ use super::series::{SeriesInput, SeriesTarget, SeriesWriter, StepPlan, StepSourc
 use super::transform::transform;
 use crate::dtype::Dtype;
 use crate::dump::{DumpError, Problem, StepArray, StepFiles, StepMetadata, StepPeek, StepReader};
-use crate::kernel::StepMeasures;
+use crate::kernel::{RoundingError, StepMeasures};
 use crate::store::{Generation, MetadataPatch, Recipe, StepRow, Store, StoreError, heads_schema};
 use crate::values::Values;
 
@@ -157,7 +157,7 @@ impl ShardTask {
             })?;
         let values = Values::from_ne_bytes(self.target.layout.dtype, &bytes).into_owned();
         let array = StepArray { shape: self.target.layout.shape, source_dtype: self.input.found.dtype, values };
-        Ok(ReadStep { array, content_hash: String::new(), as_in_file: true, remarks: Vec::new() })
+        Ok(ReadStep { array, rounding: None, content_hash: String::new(), as_in_file: true, remarks: Vec::new() })
     }
 
     fn read_files<'a>(
@@ -184,10 +184,10 @@ impl ShardTask {
         }
         let mut remarks = remarks;
         remarks.extend(lost_by_narrowing(&step.array, recipe).map(|lost| Problem::Remark(lost).at(files.path())));
-        let array = transform(step.array, recipe, input.grid);
+        let (array, rounding) = transform(step.array, recipe, input.grid);
         let as_in_file =
             !files.is_split() && array.shape == observed.shape && array.values.dtype().name() == observed.dtype.name();
-        Ok(ReadStep { array, content_hash: step.content_hash, as_in_file, remarks })
+        Ok(ReadStep { array, rounding, content_hash: step.content_hash, as_in_file, remarks })
     }
 
     /// Adds the step's rows to the fragment.
@@ -204,6 +204,7 @@ impl ShardTask {
         if let StepSource::Files { files, metadata } = &plan.source {
             describe_row(&mut steps_row, metadata, files.is_split());
             steps_row.content_hash.clone_from(&step.content_hash);
+            steps_row.rounding = step.rounding;
             update_source(&mut steps_row, files);
             let except: &[&str] = if step.as_in_file { &[] } else { &ARRAY_KEYS };
             let patch = MetadataPatch::between(&steps_row.to_metadata(), &metadata.raw, except);
@@ -250,6 +251,8 @@ fn lost_by_narrowing(array: &StepArray<'_>, recipe: &Recipe) -> Option<String> {
 /// A step as it is to be stored.
 struct ReadStep<'a> {
     array: StepArray<'a>,
+    /// How far its values are from what they were, if they were rounded.
+    rounding: Option<RoundingError>,
     content_hash: String,
     /// Whether shape and type are those of its one file.
     as_in_file: bool,

@@ -1,5 +1,5 @@
-//! The lossy settings: averaging over blocks or heads, pooling the grid, narrowing the type. Each is computed in
-//! float64 and rounded once at the end.
+//! The lossy settings: averaging over blocks or heads, pooling the grid, narrowing the type, rounding. All but the last
+//! are computed in float64 and rounded once to the resulting type.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use half::f16;
 use crate::dtype::Dtype;
 use crate::dump::StepArray;
 use crate::grid::Grid;
-use crate::kernel::Element;
+use crate::kernel::{Element, RoundingError, round};
 use crate::shape::{AxisNumbers, StepShape};
 use crate::store::Recipe;
 use crate::values::{Values, with_values};
@@ -43,8 +43,19 @@ impl Recipe {
 
 /// Makes of a step what the recipe says. `grid` is the step's own; pooling needs it.
 ///
-/// Averages are computed in float64 and rounded once to the resulting type.
-pub(crate) fn transform<'a>(step: StepArray<'a>, recipe: &Recipe, grid: Option<Grid>) -> StepArray<'a> {
+/// Returns also how far values are from what they would be without [`Recipe::bits`], if these are given.
+pub(crate) fn transform<'a>(
+    step: StepArray<'a>,
+    recipe: &Recipe,
+    grid: Option<Grid>,
+) -> (StepArray<'a>, Option<RoundingError>) {
+    let step = unrounded(step, recipe, grid);
+    let Some(bits) = recipe.bits else { return (step, None) };
+    let (values, error) = round(&step.values, bits);
+    (StepArray { values, ..step }, Some(error))
+}
+
+fn unrounded<'a>(step: StepArray<'a>, recipe: &Recipe, grid: Option<Grid>) -> StepArray<'a> {
     let grid = grid.filter(|grid| grid.spatial() == step.shape.spatial);
     let (shape, _, dtype) = recipe.outcome(step.shape, grid, step.values.dtype());
     let pool = grid.filter(|_| recipe.downsample > 1);
@@ -138,7 +149,7 @@ mod tests {
     #[test]
     fn averaging_keeps_the_axis_with_size_one() {
         let recipe = IngestOptions { average_blocks: true, average_heads: true, ..IngestOptions::default() }.recipe();
-        let averaged = transform(step([2, 3, 4, 1]), &recipe, None);
+        let averaged = transform(step([2, 3, 4, 1]), &recipe, None).0;
         assert_eq!(averaged.shape.axes(), [1, 1, 4, 1]);
         assert_eq!((0..4).map(|i| averaged.values.get(i)).collect::<Vec<_>>(), [10.0, 11.0, 12.0, 13.0]);
     }
@@ -147,7 +158,7 @@ mod tests {
     fn pooling_keeps_the_mass_also_at_the_edge() {
         let recipe = IngestOptions { downsample: 2, ..IngestOptions::default() }.recipe();
         let grid = Grid { frames: 1, height: 2, width: 3 };
-        let pooled = transform(step([1, 1, 6, 1]), &recipe, Some(grid));
+        let pooled = transform(step([1, 1, 6, 1]), &recipe, Some(grid)).0;
         assert_eq!(pooled.shape.axes(), [1, 1, 2, 1]);
         // [[0, 1, 2], [3, 4, 5]]: sums 8 and 7, over four positions each.
         assert_eq!((pooled.values.get(0), pooled.values.get(1)), (2.0, 1.75));
@@ -156,7 +167,7 @@ mod tests {
     #[test]
     fn types_convert_with_one_rounding() {
         let recipe = IngestOptions { dtype: Some(Dtype::Float16), ..IngestOptions::default() }.recipe();
-        let narrowed = transform(step([1, 1, 6, 1]), &recipe, None);
+        let narrowed = transform(step([1, 1, 6, 1]), &recipe, None).0;
         assert_eq!((narrowed.values.dtype(), narrowed.values.get(5)), (Dtype::Float16, 5.0));
     }
 }

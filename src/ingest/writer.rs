@@ -17,6 +17,7 @@ use super::plan::Committed;
 use super::series::{SeriesTarget, SeriesWriter, describe_row};
 use crate::dump::{StepArray, StepMetadata, composed, micros, prompt_id};
 use crate::grid::Grid;
+use crate::kernel::{RoundingError, round};
 use crate::shape::AxisNumbers;
 use crate::store::storage::Guard;
 use crate::store::{
@@ -29,6 +30,8 @@ use crate::store::{
 pub struct WriterOptions {
     /// Compression. Default: [`Codec::Balanced`].
     pub codec: Codec,
+    /// Round values to so many bits of the fraction (lossy); `None`: not.
+    pub bits: Option<u8>,
     /// Which means over blocks, heads and both are stored beside the maps.
     pub rollups: Rollups,
     /// The grid, where the video's size does not tell it.
@@ -64,6 +67,12 @@ struct BegunWord<'a> {
     metadata: &'a StepMetadata,
     /// Its rows so far.
     stored: Vec<StepRow>,
+}
+
+/// A step whose values were rounded.
+struct Rounded {
+    array: StepArray<'static>,
+    error: RoundingError,
 }
 
 /// Writes one video into a store.
@@ -146,14 +155,19 @@ impl StoreWriter {
         self.check_text(step, words, text)?;
         let hashed = |word: &WordStep<'_>| format!("{:032x}", xxh3_128(word.array.values.bytes()));
         let hashes: Vec<String> = words.par_iter().map(hashed).collect();
+        let rounded: Vec<Option<Rounded>> = words.par_iter().map(|word| self.rounded(word.array)).collect();
         loop {
             let committed = self.committed()?;
             let mut begun = Vec::new();
             let mut is_new = Vec::new();
-            for ((word, token), hash) in words.iter().zip(&spelled).zip(&hashes) {
-                let new = self.begin(word, token, step, hash, &committed)?;
+            for (((word, token), hash), rounded) in words.iter().zip(&spelled).zip(&hashes).zip(&rounded) {
+                let stored = rounded.as_ref().map_or(*word, |Rounded { array, .. }| WordStep { array, ..*word });
+                let new = self.begin(&stored, token, step, hash, &committed)?;
                 is_new.push(new.is_some());
-                begun.extend(new);
+                begun.extend(new.map(|mut new| {
+                    new.row.rounding = rounded.as_ref().map(|rounded| rounded.error);
+                    new
+                }));
             }
             if begun.is_empty() && !self.adds_text(text, &committed)? {
                 return Ok(is_new);
@@ -180,6 +194,13 @@ impl StoreWriter {
             }
             staged?;
         }
+    }
+
+    /// A step as it is stored, if its values are rounded.
+    fn rounded(&self, array: &StepArray<'_>) -> Option<Rounded> {
+        let (values, error) = round(&array.values, self.options.bits?);
+        let StepArray { shape, source_dtype, .. } = *array;
+        Some(Rounded { array: StepArray { shape, source_dtype, values }, error })
     }
 
     /// Whether rows of `text` can be of a step with these words.
@@ -392,8 +413,8 @@ impl StoreWriter {
     }
 
     fn recipe(&self) -> Recipe {
-        let WriterOptions { codec, rollups, grid, .. } = self.options;
-        IngestOptions { codec, rollups, grid, ..IngestOptions::default() }.recipe()
+        let WriterOptions { codec, bits, rollups, grid, .. } = self.options;
+        IngestOptions { codec, bits, rollups, grid, ..IngestOptions::default() }.recipe()
     }
 
     fn target(

@@ -11,6 +11,7 @@ mod median;
 mod memory;
 mod reduce;
 mod resample;
+mod round;
 mod shuffle;
 mod step;
 
@@ -20,5 +21,6 @@ pub use measure::{MapMeasurer, MapStatistics, Sums};
 pub(crate) use memory::zeroed;
 pub use reduce::{Accumulator, Reducer, Unlike};
 pub use resample::{FramePlacement, Pooling, Resampled};
+pub use round::{RoundingError, round};
 pub(crate) use shuffle::{Shuffle, unshuffle};
 pub use step::{MapMeasure, StepMeasurer, StepMeasures};

@@ -66,7 +66,7 @@ pub(crate) use pack::Salvaged;
 use pack::Table;
 pub use part::{ArraysRecord, Heads, MetadataPatch, Recipe, VideoIndex, VideoRecord};
 pub(crate) use series::Coordinates;
-pub use series::{ArrayKind, Codec, Rollups, SeriesLayout, has_step_arrays};
+pub use series::{ArrayKind, ChosenCodec, Codec, Rollups, SeriesLayout, has_step_arrays};
 pub(crate) use shard::ShardWriter;
 pub(crate) use snapshot::Part;
 pub use snapshot::Snapshot;

@@ -103,6 +103,9 @@ pub struct Recipe {
     pub average_heads: bool,
     /// Grid named by the user.
     pub grid: Option<crate::grid::Grid>,
+    /// Bits of the fraction that values were rounded to; `None`: they were not.
+    #[serde(default)]
+    pub bits: Option<u8>,
 }
 
 impl Recipe {

@@ -25,7 +25,6 @@ const BLOSC_BLOCK_ELEMENTS: usize = 64 << 10;
 
 /// How arrays are compressed. Every codec is lossless.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Codec {
     /// Blosc with lz4: the fastest to read and write.
@@ -40,6 +39,19 @@ pub enum Codec {
 }
 
 impl Codec {
+    const ALL: [Self; 4] = [Self::Fast, Self::Balanced, Self::Small, Self::None];
+
+    /// As users choose it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fast => "fast",
+            Self::Balanced => "balanced",
+            Self::Small => "small",
+            Self::None => "none",
+        }
+    }
+
     /// The compressor's Zarr metadata for inner chunks of `bytes` of `dtype`.
     fn metadata(self, dtype: Dtype, bytes: usize) -> Option<Value> {
         let (cname, level) = match self {
@@ -54,6 +66,42 @@ impl Codec {
             "cname": cname, "clevel": level, "shuffle": "bitshuffle", "typesize": dtype.size(),
             "blocksize": blosc_block(dtype, bytes) / streams,
         }}))
+    }
+}
+
+/// A choice of how arrays are compressed: `fast`, `balanced`, `small`, `none`, or `lossy:bits=N`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ChosenCodec {
+    /// The codec; of the last, [`Codec::Balanced`].
+    pub codec: Codec,
+    /// Bits of the fraction that values are rounded to, before they are compressed; `None`: they are not.
+    pub bits: Option<u8>,
+}
+
+impl ChosenCodec {
+    /// The fraction of float64 has as many, and one is left out at least.
+    const MOST_BITS: u8 = 51;
+}
+
+impl std::str::FromStr for ChosenCodec {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        if let Some(codec) = Codec::ALL.into_iter().find(|codec| codec.name() == name) {
+            return Ok(Self { codec, bits: None });
+        }
+        let Some(settings) = name.strip_prefix("lossy") else {
+            return Err(format!("`{name}` is not one of fast, balanced, small, none, lossy:bits=N"));
+        };
+        let bits = settings.strip_prefix(":bits=").and_then(|bits| bits.parse().ok());
+        match bits {
+            Some(bits) if (1..=Self::MOST_BITS).contains(&bits) => Ok(Self { codec: Codec::Balanced, bits: Some(bits) }),
+            _ => Err(format!(
+                "`{name}` does not say how many bits of the fraction are kept: lossy:bits=N, with N from 1 to {}; \
+                 float16 has 10 of them, float32 23",
+                Self::MOST_BITS
+            )),
+        }
     }
 }
 
@@ -232,7 +280,7 @@ pub struct SeriesLayout {
     pub dtype: Dtype,
     /// Number of steps.
     pub steps: usize,
-    /// Compression.
+    /// ChosenCodec.
     pub codec: Codec,
     /// Which rollups are kept.
     pub rollups: Rollups,

@@ -20,7 +20,7 @@ use serde_json::json;
 use crate::dtype::Dtype;
 use crate::grid::Grid;
 use crate::json::{Json, Object};
-use crate::kernel::{MapMeasure, MapStatistics};
+use crate::kernel::{MapMeasure, MapStatistics, RoundingError};
 use crate::provenance::Provenance;
 use crate::shape::{AxisNumbers, StepShape};
 
@@ -98,6 +98,9 @@ pub struct StepRow {
     pub source_signature: String,
     /// XXH3-128 of the step's files, 32 hexadecimal digits.
     pub content_hash: String,
+    /// `max_error`, `mean_error`: how far the values are from what they were, if they were rounded.
+    #[serde(default)]
+    pub rounding: Option<RoundingError>,
 }
 
 /// The directory of a word's arrays, below the store, by the path of its `attention`.
@@ -286,6 +289,8 @@ pub fn steps_schema() -> SchemaRef {
         ("model_id", &text, true),
         ("guidance_scale", &float, true),
         ("library_versions", &text, true),
+        ("max_error", &float, true),
+        ("mean_error", &float, true),
     ];
     schema(&columns)
 }
@@ -396,6 +401,8 @@ pub(super) fn steps_batch(rows: &[StepRow]) -> Result<RecordBatch, arrow::error:
             text_or_null(|row| row.provenance.model_id.as_deref()),
             float(|row| row.provenance.guidance_scale),
             text_or_null(|row| row.provenance.library_versions.as_deref()),
+            float(|row| Some(row.rounding?.max)),
+            float(|row| Some(row.rounding?.mean)),
         ],
     )
 }
@@ -574,6 +581,9 @@ pub(super) fn steps_from_batch(batch: &RecordBatch) -> Result<Vec<StepRow>, Stri
                     guidance_scale: float_or_null("guidance_scale")?,
                     library_versions: string_or_null("library_versions")?,
                 },
+                rounding: float_or_null("max_error")?
+                    .zip(float_or_null("mean_error")?)
+                    .map(|(max, mean)| RoundingError { max, mean }),
             })
         })
         .collect()

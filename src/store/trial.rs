@@ -95,6 +95,7 @@ fn row(video: &str, generation: &Generation, step: i32) -> StepRow {
         source_modified: 0,
         source_signature: String::new(),
         content_hash: String::new(),
+        rounding: None,
     }
 }
 

@@ -230,7 +230,7 @@ def capture(
     compress_attention: bool | None = None,
     video_id: VideoId = None,
     on_step: Callable[[CapturedStep], None] | None = None,
-    codec: Literal["fast", "balanced", "small", "none"] = "balanced",
+    codec: Literal["fast", "balanced", "small", "none"] | str = "balanced",
     rollups: Literal["auto", "all", "none"] = "auto",
     metadata: Mapping[str, Any] | None = None,
     single_writer: bool = False,
