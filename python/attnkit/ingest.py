@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 Path = Union[str, "os.PathLike[str]"]
+# Those of float64 go on to 51.
+Codec = Literal[
+    "fast", "balanced", "small", "none",
+    "lossy:bits=1", "lossy:bits=2", "lossy:bits=3", "lossy:bits=4", "lossy:bits=5", "lossy:bits=6", "lossy:bits=7",
+    "lossy:bits=8", "lossy:bits=9", "lossy:bits=10", "lossy:bits=11", "lossy:bits=12", "lossy:bits=13",
+    "lossy:bits=14", "lossy:bits=15", "lossy:bits=16", "lossy:bits=17", "lossy:bits=18", "lossy:bits=19",
+    "lossy:bits=20", "lossy:bits=21", "lossy:bits=22",
+]  # fmt: skip
 
 #: What is passed on where nothing is said.
 DEFAULTS: Mapping[str, Any] = {
@@ -85,7 +93,7 @@ class IngestOptions(TypedDict, total=False):
         Refuse step files that hold more once decompressed. Default: 2 GiB.
     """
 
-    codec: Literal["fast", "balanced", "small", "none"] | str
+    codec: Codec
     rollups: Literal["auto", "all", "none"]
     videos: str | Sequence[str]
     tokens: str | Sequence[str]

@@ -13,7 +13,7 @@ import numpy as np
 
 from . import _check, _native
 from .errors import WriteError
-from .ingest import Path
+from .ingest import Codec, Path
 
 _METHODS = {
     (False, False): "per_step_full",
@@ -82,7 +82,7 @@ class StoreWriter:
         prompt_id: str | None = None,
         template: str | None = None,
         variation: int | None = None,
-        codec: Literal["fast", "balanced", "small", "none"] | str = "balanced",
+        codec: Codec = "balanced",
         rollups: Literal["auto", "all", "none"] = "auto",
         metadata: Mapping[str, Any] | None = None,
         single_writer: bool = False,

@@ -447,6 +447,31 @@ def test_other_settings_than_those_of_the_word_are_refused(tmp_path: Path) -> No
     assert_holds(tmp_path / "store", {0: maps(0)})
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_rounded_values_are_those_of_numcodecs(
+    tmp_path: Path, verified: Callable[[Path], None], dtype: type[np.floating[Any]]
+) -> None:
+    numcodecs = pytest.importorskip("numcodecs")
+    store, codec = tmp_path / "store", numcodecs.BitRound(keepbits=5)
+    arrays = [maps(step, dtype=dtype) for step in range(3)]
+    rounded = [codec.decode(codec.encode(array.copy())).view(dtype).reshape(SHAPE) for array in arrays]
+    write(store, arrays, codec="lossy:bits=5")
+    assert_holds(store, dict(enumerate(rounded)))
+    with StoreWriter(store, VIDEO, "a flower", codec="lossy:bits=5") as writer:
+        # What is there already is, however often it is rounded.
+        assert writer.append(WORD, 1, 998.0, arrays[1]) is False
+        assert writer.append(WORD, 1, 998.0, rounded[1]) is False
+    steps = attnkit.open(store).list("steps")
+    for found, array, expected in zip(steps["max_error"], arrays, rounded, strict=True):
+        assert found == np.abs(array.astype(np.float64) - expected.astype(np.float64)).max() > 0
+    verified(store)
+    # And not mixed with others.
+    with StoreWriter(store, VIDEO, "a flower") as writer, pytest.raises(attnkit.WriteError, match="bits 5, now null"):
+        writer.append(WORD, 3, 996.0, maps(3, dtype=dtype))
+    with pytest.raises(ValueError, match="lossy:bits=N, with N from 1 to 51"):
+        StoreWriter(store, VIDEO, "a flower", codec="lossy:bits=99")
+
+
 def test_a_closed_writer_says_so(tmp_path: Path) -> None:
     writer = StoreWriter(tmp_path / "store", VIDEO, "a flower")
     writer.append(WORD, 0, 999, maps(0))

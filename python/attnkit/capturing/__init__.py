@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .. import _check
 from .._native import __version__
-from ..ingest import Path
+from ..ingest import Codec, Path
 from ..prompts import Prompt
 from . import weighting
 from .dumping import DumpOfVideos, directories_of, videos_of
@@ -230,7 +230,7 @@ def capture(
     compress_attention: bool | None = None,
     video_id: VideoId = None,
     on_step: Callable[[CapturedStep], None] | None = None,
-    codec: Literal["fast", "balanced", "small", "none"] | str = "balanced",
+    codec: Codec = "balanced",
     rollups: Literal["auto", "all", "none"] = "auto",
     metadata: Mapping[str, Any] | None = None,
     single_writer: bool = False,
@@ -352,6 +352,8 @@ def capture(
         raise TypeError(f"on_step: {type(on_step).__name__} is no function")
     into: StoreOfVideos | DumpOfVideos | None = None
     if path is not None and format == "dump":
+        if codec.startswith("lossy"):
+            raise ValueError(f'codec: {codec} rounds what a store has; format="dump" keeps values as they are')
         kinds = {"storage_format": chosen["storage_format"], "compress": chosen["compress_attention"]}
         into = DumpOfVideos(path, metadata=metadata, **kinds)
     elif path is not None:
