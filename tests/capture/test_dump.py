@@ -485,6 +485,7 @@ def test_what_no_dump_can_hold_is_refused_before_anything_is_computed(tmp_path: 
         ({"format": "zarr"}, "neither store nor dump"),
         ({"storage_format": "torch"}, "storage_format: is of a dump"),
         ({"downsample": 0}, "downsample: 0 is less than 1"),
+        ({"format": "dump", "codec": "lossy:bits=4"}, "rounds what a store has"),
     ]:
         with pytest.raises(ValueError, match=said):
             attnkit.capture(pipe, tmp_path / "s", ["flower"], **options)
