@@ -46,9 +46,9 @@ class IngestOptions(TypedDict, total=False):
     Parameters
     ----------
     codec : str
-        Compression: `fast` (lz4), `balanced` (zstd 1), `small` (zstd 9) or `none`, which lose nothing; or `lossy:bits=N`
-        (such as `lossy:bits=7`), which rounds each value to N bits of its fraction, of which float16 has 10 and float32
-        23, and is `balanced` otherwise. How far values are from what they were is in the columns `max_error` and
+        Compression: `fast` (lz4), `balanced` (zstd 1), `small` (zstd 9) or `none`, which lose nothing; or
+        `lossy:bits=7`, say, which rounds each value to 7 bits of its fraction, of which float16 has 10 and float32 23,
+        and is `balanced` otherwise. How far values are from what they were is in the columns `max_error` and
         `mean_error` of the `steps` table.
     rollups : str
         Which means over blocks, heads and both are stored too, so that questions for means are answered at once: `auto`

@@ -198,10 +198,10 @@ fn describe(estimate: &Estimate, what: &str, is_measured: bool, args: &EstimateA
         let smaller = format!("{:.0}x", setting.times_smaller);
         [&switches(setting)[..], &[shape], &sizes, &[smaller]].concat()
     });
-    let codecs: Vec<String> = estimate.compression.iter().map(name).collect();
+    let codecs: Vec<&str> = estimate.compression.iter().map(|of_codec| of_codec.codec.name()).collect();
     let header: Vec<&str> = ["store_per_block", "store_per_head"]
         .into_iter()
-        .chain(codecs.iter().map(String::as_str))
+        .chain(codecs.iter().copied())
         .chain(["files", "dump files", "ingest, balanced"])
         .collect();
     let store = estimate.settings.iter().map(|setting| {
@@ -239,10 +239,6 @@ fn describe(estimate: &Estimate, what: &str, is_measured: bool, args: &EstimateA
         units::bytes(crate::estimate::TABLES_PER_MAP),
         if args.throughput.is_some() { "" } else { " (measured on two cores; --throughput takes yours)" },
     )
-}
-
-fn name(of_codec: &Compression) -> String {
-    serde_json::to_value(of_codec.codec).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 /// Whole seconds, minutes or hours.

@@ -175,7 +175,7 @@ impl TypedValueParser for CodecParser {
             ("balanced", "Blosc with zstd, level 1: nearly the smallest, and fast"),
             ("small", "Blosc with zstd, level 9: the smallest, slow to write"),
             ("none", "No compression"),
-            ("lossy:bits=N", "Values rounded to N bits of the fraction, of which float16 has 10 and float32 23; balanced"),
+            ("lossy:bits=N", "Values rounded to N bits of the fraction (float16 has 10, float32 23); balanced"),
         ];
         Some(Box::new(values.into_iter().map(|(name, help)| PossibleValue::new(name).help(help))))
     }

@@ -97,7 +97,9 @@ mod tests {
             for half in (0..=u16::MAX).map(f16::from_bits).filter(|half| half.is_finite()) {
                 let rounded = half.rounded(bits);
                 assert!(rounded.is_finite() && rounded.rounded(bits) == rounded);
-                let step = 2_f64.powi((f64::from(half.to_bits() >> 10 & 31) as i32).max(1) - 15 - bits as i32);
+                // The difference of two neighbours of its size.
+                let exponent = f64::from((half.to_bits() >> 10 & 31).max(1)) - 15.0;
+                let step = (exponent - f64::from(bits)).exp2();
                 let error = (f64::from(half) - f64::from(rounded)).abs();
                 let is_cut = f64::from(half).abs() + step / 2.0 >= 65536.0;
                 assert!(error <= if is_cut { step } else { step / 2.0 }, "{half} {bits}: {rounded}");

@@ -95,7 +95,9 @@ impl std::str::FromStr for ChosenCodec {
         };
         let bits = settings.strip_prefix(":bits=").and_then(|bits| bits.parse().ok());
         match bits {
-            Some(bits) if (1..=Self::MOST_BITS).contains(&bits) => Ok(Self { codec: Codec::Balanced, bits: Some(bits) }),
+            Some(bits) if (1..=Self::MOST_BITS).contains(&bits) => {
+                Ok(Self { codec: Codec::Balanced, bits: Some(bits) })
+            }
             _ => Err(format!(
                 "`{name}` does not say how many bits of the fraction are kept: lossy:bits=N, with N from 1 to {}; \
                  float16 has 10 of them, float32 23",
@@ -280,7 +282,7 @@ pub struct SeriesLayout {
     pub dtype: Dtype,
     /// Number of steps.
     pub steps: usize,
-    /// ChosenCodec.
+    /// Compression.
     pub codec: Codec,
     /// Which rollups are kept.
     pub rollups: Rollups,
