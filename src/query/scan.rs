@@ -442,7 +442,7 @@ mod tests {
                 row.statistics.distribution.entropy = random.f64();
                 row
             };
-            let rows: Vec<HeadRow> = (0..20_000).map(row).collect();
+            let rows: Vec<HeadRow> = (0..80_000).map(row).collect();
             let heads = [("word".to_owned(), heads_batch(&video, "word", &rows).unwrap())].into();
             let record = VideoRecord { video_id: video, ..VideoRecord::default() };
             let index = VideoIndex { generation: new_generation(), record, rows: Vec::new() };
@@ -461,15 +461,15 @@ mod tests {
         };
         let both = ["video_id", "entropy"];
         for (condition, groups, rows) in [
-            // Rows 140,000 to 160,000, in groups of 32,768.
-            (col("video_id").eq(lit("v07")), vec![4], 20_000),
-            (lit("v07").eq(col("video_id")), vec![4], 20_000),
-            (col("video_id").lt(lit("v02")), vec![0, 1], 40_000),
-            (col("video_id").gt_eq(lit("v11")), vec![6, 7], 20_000),
-            (col("video_id").eq(lit("v00")).or(col("video_id").eq(lit("v11"))), vec![0, 6, 7], 40_000),
+            // Rows 560,000 to 640,000, in groups of 131,072.
+            (col("video_id").eq(lit("v07")), vec![4], 80_000),
+            (lit("v07").eq(col("video_id")), vec![4], 80_000),
+            (col("video_id").lt(lit("v02")), vec![0, 1], 160_000),
+            (col("video_id").gt_eq(lit("v11")), vec![6, 7], 80_000),
+            (col("video_id").eq(lit("v00")).or(col("video_id").eq(lit("v11"))), vec![0, 6, 7], 160_000),
             (col("video_id").eq(lit("v00")).and(col("video_id").eq(lit("v11"))), vec![], 0),
             (col("video_id").eq(lit("w")), vec![], 0),
-            (col("video_id").gt(lit("v10z")).or(col("video_id").is_null()), (0..8).collect(), 20_000),
+            (col("video_id").gt(lit("v10z")).or(col("video_id").is_null()), (0..8).collect(), 80_000),
         ] {
             counting.take();
             let scan = PartScan::new("HEADS", snapshot.clone(), parts.clone(), heads_schema()).lazy().unwrap();

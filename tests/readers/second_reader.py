@@ -19,7 +19,7 @@ GENERATION = re.compile("[0-9a-f]{16}")
 PACK = re.compile(r"pack~~([0-9a-f]{16})(~~[0-9a-f]{16})?\.parquet")
 TABLES = ("steps", "heads", "text")
 # The most rows of a row group of a pack.
-GROUPS = {"steps": 8192, "heads": 32768, "text": 32768, "records": 1024}
+GROUPS = {"steps": 8192, "heads": 131072, "text": 131072, "records": 1024}
 
 
 def encode(name):

@@ -24,10 +24,10 @@ use super::storage::EntryKind;
 use super::tables::{heads_by_token, heads_schema, schema, steps_from_batch, steps_schema, with_added};
 use super::{StepRow, Store, StoreError, layout, text_schema};
 
-/// Rows of a row group of each table: so many that a filter on video or word leaves most of them out, and no fewer than
-/// pay for the statistics.
+/// Rows of a row group of each table: so few that a filter on video or word leaves most of them out, and so many that
+/// what is not left out is read fast (of `heads`, a quarter of them takes twice as long, and 15 % more bytes).
 const STEPS_GROUP: usize = 8_192;
-const HEADS_GROUP: usize = 32_768;
+const HEADS_GROUP: usize = 131_072;
 const RECORDS_GROUP: usize = 1_024;
 
 /// Videos whose rows are read together.
