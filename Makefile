@@ -12,10 +12,15 @@ TESTS_OF_WAN := $(patsubst %,tests/capture/test_%.py,ways capture text_axis toke
 OLDER_TRANSFORMERS := transformers==4.51.3 tokenizers==0.21.4 huggingface_hub==0.36.0
 # More arguments for benches/ingest.py.
 BENCH_ARGS ?=
-# More arguments for benches/counts.py, such as --videos 100000.
+# More arguments for benches/counts.py, such as --videos 100 1000.
 COUNTS_BENCH_ARGS ?=
+# More arguments for benches/scale.py.
+SCALE_BENCH_ARGS ?=
 # More arguments for benches/query.py.
 QUERY_BENCH_ARGS ?=
+# Where the document of a run of the benchmarks goes, and where what its scripts found.
+BENCH_REPORT ?= docs/bench-run.md
+BENCH_DIR ?= $(TARGET)/bench
 # Seconds that each target is fuzzed for, and the targets.
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= npy npy_gzip npz torch torch_gzip gzip metadata summary settings template document shard part store
@@ -29,12 +34,17 @@ CAPTURE_BENCH_ARGS ?=
 DENY_VERSION := 0.20.2
 DENY = $(ATTNKIT_CACHE)/cargo-deny-$(DENY_VERSION)
 
+# What the benchmark of questions has beside what the tests have.
+ZARRS := zarrs==0.2.3
+ZARRS_HOME = $(ATTNKIT_CACHE)/$(subst ==,-,$(ZARRS))
 # What the benchmark of capture is beside.
 CAPTURE_PEER := attention-map-diffusers==1.0.0
 CAPTURE_PEER_HOME = $(ATTNKIT_CACHE)/$(subst ==,-,$(CAPTURE_PEER))
 
 # The profile of the tests: release, with debug assertions and overflow checks in our own code (Cargo.toml).
 CHECKED := CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true
+
+BENCH_BINARIES = --attnkit "$(TARGET)/release/attnkit" --synth "$(TARGET)/release/examples/synth"
 
 # Where cargo builds, as CARGO_TARGET_DIR or a cargo configuration has it; short where it is in the checkout.
 TARGET = $(subst $(CURDIR)/,,$(shell $(if $(CARGO_TARGET_DIR),CARGO_TARGET_DIR='$(CARGO_TARGET_DIR)' )cargo metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/'))
@@ -43,7 +53,7 @@ VENV = $(ATTNKIT_CACHE)/venv-$(shell { cat $(REQUIREMENTS); $(PYTHON) --version;
 TORCH_VENV = $(ATTNKIT_CACHE)/torch-$(shell { cat $(TORCH_REQUIREMENTS) tests/capture/environment.py; $(PYTHON) --version; } 2>/dev/null | cksum | cut -d ' ' -f 1)
 
 .PHONY: help build dist demo test test-torch test-torch-versions python torture fuzz bench bench-capture
-.PHONY: lint lint-rust lint-python deny fmt clean need-rust need-python venv
+.PHONY: lint lint-rust lint-python deny fmt clean need-rust need-python venv torch-venv
 
 help:
 	@echo 'make build   the attnkit binary'
@@ -55,7 +65,7 @@ help:
 	@echo 'make python  the Python package, into the environment of the tests'
 	@echo 'make torture every fault, power loss and flipped bit of which make test draws a sample: an hour or two'
 	@echo 'make fuzz    the readers, with inputs that a fuzzer makes up: a minute for each kind'
-	@echo 'make bench   speed of ingest, read-back, queries, Python and capture, beside what users would use instead'
+	@echo 'make bench   speed of ingest, read-back, queries, Python and capture, beside what users would use instead; writes $(BENCH_REPORT)'
 	@echo 'make bench-capture  what capture costs, alone: downloads as make test-torch does'
 	@echo 'make lint    formatting, clippy, types, documentation, licences of dependencies; no warning is let through'
 	@echo 'make fmt     format the Rust and Python code'
@@ -85,9 +95,12 @@ test: need-rust venv
 install = PATH="$$(cd "$(1)/bin" && pwd):$$PATH" "$(1)/bin/python" -m pip install --quiet --disable-pip-version-check \
   --no-build-isolation --no-deps --force-reinstall ./python
 
+# Puts a package, without what it depends on, into a directory of its own: environment, package, directory.
+install_alone = @test -e "$(3)/ready" || { "$(1)/bin/python" -m pip install --quiet --disable-pip-version-check \
+  --no-deps --upgrade --target "$(3)" $(2) && touch "$(3)/ready"; }
+
 # The environment stays in the cache; attnkit is the one of this checkout.
-test-torch: need-rust need-python
-	"$(PYTHON)" tests/capture/environment.py "$(TORCH_VENV)" $(TORCH_REQUIREMENTS)
+test-torch: need-rust torch-venv
 	$(CHECKED) $(call install,$(TORCH_VENV))
 	PYTHONDONTWRITEBYTECODE=1 "$(TORCH_VENV)/bin/python" -m pytest -q -p no:cacheprovider tests/capture
 
@@ -116,26 +129,31 @@ fuzz: need-rust
 	  cargo +nightly fuzz run -O -s none $$target found/$$target corpus/$$target -- \
 	  -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=512 -malloc_limit_mb=256 -timeout=5 -print_final_stats=1 || exit 1; done
 
-bench: need-rust venv
+# What an earlier run found goes first: the document is of one run. bench-capture puts attnkit beside torch, where
+# python.py finds both.
+bench: need-rust venv torch-venv
 	cargo build --release --workspace --bin attnkit --example synth --example readback --example ask
-	"$(VENV)/bin/python" benches/ingest.py --attnkit "$(TARGET)/release/attnkit" \
-	  --synth "$(TARGET)/release/examples/synth" --readback "$(TARGET)/release/examples/readback" $(BENCH_ARGS)
-	"$(VENV)/bin/python" benches/counts.py --attnkit "$(TARGET)/release/attnkit" \
-	  --synth "$(TARGET)/release/examples/synth" $(COUNTS_BENCH_ARGS)
-	"$(VENV)/bin/python" benches/query.py --attnkit "$(TARGET)/release/attnkit" \
-	  --synth "$(TARGET)/release/examples/synth" --ask "$(TARGET)/release/examples/ask" $(QUERY_BENCH_ARGS)
-	$(MAKE) python
-	"$(VENV)/bin/python" benches/python.py --attnkit "$(TARGET)/release/attnkit" \
-	  --synth "$(TARGET)/release/examples/synth" $(PYTHON_BENCH_ARGS)
+	$(call install,$(VENV))
+	$(call install_alone,$(VENV),$(ZARRS),$(ZARRS_HOME))
+	@mkdir -p "$(BENCH_DIR)" && rm -f "$(BENCH_DIR)"/*.json
+	"$(VENV)/bin/python" benches/ingest.py $(BENCH_BINARIES) --readback "$(TARGET)/release/examples/readback" \
+	  --json "$(BENCH_DIR)/ingest.json" $(BENCH_ARGS)
+	"$(VENV)/bin/python" benches/scale.py $(BENCH_BINARIES) --json "$(BENCH_DIR)/scale.json" $(SCALE_BENCH_ARGS)
+	"$(VENV)/bin/python" benches/counts.py $(BENCH_BINARIES) --json "$(BENCH_DIR)/counts.json" $(COUNTS_BENCH_ARGS)
+	PYTHONPATH="$(abspath $(ZARRS_HOME))" "$(VENV)/bin/python" benches/query.py $(BENCH_BINARIES) \
+	  --ask "$(TARGET)/release/examples/ask" --torch-python "$(TORCH_VENV)/bin/python" \
+	  --json "$(BENCH_DIR)/query.json" $(QUERY_BENCH_ARGS)
 	$(MAKE) bench-capture
+	"$(TORCH_VENV)/bin/python" benches/python.py $(BENCH_BINARIES) --json "$(BENCH_DIR)/python.json" $(PYTHON_BENCH_ARGS)
+	"$(VENV)/bin/python" benches/report.py "$(BENCH_DIR)" "$(BENCH_REPORT)"
 
 # Of attention-map-diffusers nothing but itself is installed: what it needs to capture is in the environment.
-bench-capture: need-rust need-python
-	"$(PYTHON)" tests/capture/environment.py "$(TORCH_VENV)" $(TORCH_REQUIREMENTS)
+bench-capture: need-rust torch-venv
 	$(call install,$(TORCH_VENV))
-	@test -e "$(CAPTURE_PEER_HOME)/ready" || { "$(TORCH_VENV)/bin/python" -m pip install --quiet --disable-pip-version-check \
-	  --no-deps --upgrade --target "$(CAPTURE_PEER_HOME)" $(CAPTURE_PEER) && touch "$(CAPTURE_PEER_HOME)/ready"; }
-	"$(TORCH_VENV)/bin/python" benches/capture.py --peer "$(CAPTURE_PEER_HOME)" $(CAPTURE_BENCH_ARGS)
+	$(call install_alone,$(TORCH_VENV),$(CAPTURE_PEER),$(CAPTURE_PEER_HOME))
+	@mkdir -p "$(BENCH_DIR)"
+	"$(TORCH_VENV)/bin/python" benches/capture.py --peer "$(CAPTURE_PEER_HOME)" \
+	  --json "$(BENCH_DIR)/capture.json" $(CAPTURE_BENCH_ARGS)
 
 lint: lint-python lint-rust deny
 
@@ -181,3 +199,6 @@ venv: need-python
 	@test -e "$(VENV)/ready" || { \
 	  echo 'making $(VENV)' && rm -rf "$(VENV)" && mkdir -p "$(ATTNKIT_CACHE)" && "$(PYTHON)" -m venv "$(VENV)" && \
 	  "$(VENV)/bin/python" -m pip install --quiet --disable-pip-version-check -r $(REQUIREMENTS) && touch "$(VENV)/ready"; }
+
+torch-venv: need-python
+	"$(PYTHON)" tests/capture/environment.py "$(TORCH_VENV)" $(TORCH_REQUIREMENTS)

@@ -3,21 +3,19 @@
 Captures the same words of the same pipelines in every way, prints a table of seconds of the CPU, megabytes, and errors
 against whole softmaxes in float64. benches/README.md says what is measured. Each way runs in a process of its own, by
 capture_peers.py, with the interpreter that runs this: it needs attnkit, torch and diffusers. This process stays small:
-see `run` in ingest.py.
+see `run` in harness.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ingest import BenchError, cpu_model, run, say
+from harness import BenchError, Document, bench, left_out, parser_of, prose, run, said, say, table
 
 PEERS = Path(__file__).with_name("capture_peers.py")
 NOTHING, INTO_STORE = "no capture", "attnkit.capture, into a store"
@@ -48,35 +46,15 @@ class Scene:
 
 
 def main() -> int:
-    arguments = parse_arguments()
-    try:
-        with tempfile.TemporaryDirectory(prefix="attnkit-bench-", dir=arguments.work) as work:
-            document = measure(arguments, Path(work))
-    except BenchError as error:
-        print(f"benches/capture.py: {error}", file=sys.stderr)
-        return 1
-    print_document(document)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(document, indent=2) + "\n")
-    return 0
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__, rounds=3)
     parser.add_argument("--peer", type=Path, required=True, help="where attention-map-diffusers is installed")
-    parser.add_argument("--rounds", type=int, default=3, help="processes of each way; the best run counts [3]")
-    parser.add_argument("--work", type=Path, help="where to make the temporary directory [the system's place]")
-    parser.add_argument("--json", type=Path, help="also write the results to this file")
-    arguments = parser.parse_args()
-    if arguments.rounds < 1:
-        parser.error("--rounds must be positive")
-    return arguments
+    return bench(parser.parse_args(), measure, markdown)
 
 
-def measure(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
+def measure(arguments: argparse.Namespace, work: Path) -> Document:
     # A thread of the CPU's for everything: several wait for one another longer than one computes.
     os.environ["OMP_NUM_THREADS"] = "1"
-    versions = json.loads(run(sys.executable, PEERS, "versions", arguments.peer).stdout)
+    versions = said(run(sys.executable, PEERS, "versions", arguments.peer), PEERS)
     scenes = [
         Scene("pipeline", "tiny pipeline, 3 steps of both calls", 3, WAYS),
         Scene(
@@ -97,8 +75,9 @@ def measure(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
             # There and back, so that a way does not always follow the same one.
             for way in scene.ways[:: 1 if number % 2 else -1]:
                 if way not in missing:
-                    asked = (way, scene.key, arguments.peer, work, scene.runs if number else 1)
-                    result = json.loads(run(sys.executable, PEERS, *asked).stdout)
+                    runs = scene.runs if number else 1
+                    asked = (sys.executable, PEERS, way, scene.key, arguments.peer, work, runs)
+                    result = said(run(*asked), *asked)
                     if "missing" in result:
                         missing[way] = result["missing"]
                     elif number:
@@ -106,10 +85,8 @@ def measure(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
                     else:
                         scene.peaks[way] = result["peak_bytes"]
     return {
-        "machine": {"cores": len(os.sched_getaffinity(0)), "cpu": cpu_model()},
         "versions": versions,
         "missing": missing,
-        "rounds": arguments.rounds,
         "scenes": [summarise(scene) for scene in scenes],
     }
 
@@ -145,23 +122,22 @@ def summarise(scene: Scene) -> dict[str, Any]:
     }
 
 
-def print_document(document: dict[str, Any]) -> None:
-    machine = document["machine"]
-    print(f"machine:  {machine['cores']} cores, {machine['cpu']}; one thread")
-    print("versions: " + ", ".join(f"{name} {version}" for name, version in document["versions"].items()))
-    print("maps:     five words, 4,680 positions, all blocks, heads and steps, float32")
-    for why in sorted(set(document["missing"].values())):
-        print(f"left out: {' and '.join(way for way, reason in document['missing'].items() if reason == why)}: {why}")
-    print(f"figures:  seconds of the CPU, best run of {document['rounds']} processes; largest errors\n")
+def markdown(document: Document) -> str:
     head = ("pipeline", "way", "seconds", "its own", "of the blocks", "peak MB", "error of maps", "of their mean")
-    table = [head, tuple("---" for _ in head)]
+    rows: list[tuple[str, ...]] = []
     for scene in document["scenes"]:
         names = [scene["scene"], *[""] * len(scene["ways"])]
-        table += [table_line(name, way) for name, way in zip(names, scene["ways"])]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for line in table:
-        filler = "-" if line[0] == "---" else " "
-        print("| " + " | ".join(cell.ljust(width, filler) for cell, width in zip(line, widths, strict=True)) + " |")
+        rows += [table_line(name, way) for name, way in zip(names, scene["ways"])]
+    return "\n\n".join(
+        (
+            prose(
+                "Maps of five words, 4,680 positions, all blocks, heads and steps, float32. Seconds are of the CPU,"
+                f" with one thread; best run of {document['rounds']} processes; largest errors.",
+                left_out(document["missing"]),
+            ),
+            table(head, rows),
+        )
+    )
 
 
 def table_line(name: str, way: dict[str, Any]) -> tuple[str, ...]:

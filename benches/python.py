@@ -4,34 +4,34 @@
 Makes a synthetic dump and stores of it, asks every question in every way in one run, prints a table of seconds,
 megabytes and ratios, and removes what it made. benches/README.md says what is measured. Each question is asked in a
 process of its own, by python_peers.py, with the interpreter that runs this: it needs attnkit and numpy. This process
-stays small: see `run` in ingest.py.
+stays small: see `run` in harness.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import os
 import sys
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ingest import (
-    BLOCKS,
-    GRID,
-    HEADS,
-    STEP_BYTES,
+from harness import (
     BenchError,
-    cpu_model,
-    file_system,
+    Document,
+    bench,
     find_binary,
+    left_out,
+    parser_of,
+    prose,
     run,
+    said,
     say,
+    table,
     warm_page_cache,
 )
+
+from ingest import BLOCKS, GRID, HEADS, STEP_BYTES
 from query import STEPS, make_store
 
 WORD = "flower"
@@ -70,36 +70,14 @@ class Question:
 
 
 def main() -> int:
-    arguments = parse_arguments()
-    try:
-        with tempfile.TemporaryDirectory(prefix="attnkit-bench-", dir=arguments.work) as work:
-            document = measure(arguments, Path(work))
-    except BenchError as error:
-        print(f"benches/python.py: {error}", file=sys.stderr)
-        return 1
-    print_document(document)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(document, indent=2) + "\n")
-    return 0
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("attnkit", "synth"):
-        parser.add_argument(f"--{name}", type=Path, required=True, help=f"path of the {name} binary")
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each way; the best one counts [3]")
+    parser = parser_of(__doc__, "attnkit", "synth", rounds=3)
     parser.add_argument("--steps", type=int, default=STEPS, help=f"steps of the word [{STEPS}]")
-    parser.add_argument("--work", type=Path, help="where to make the temporary directory [the system's place]")
-    parser.add_argument("--json", type=Path, help="also write the results to this file")
-    arguments = parser.parse_args()
-    if arguments.steps < 1 or arguments.rounds < 1:
-        parser.error("--steps and --rounds must be positive")
-    return arguments
+    return bench(parser.parse_args(), measure, markdown)
 
 
-def measure(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
+def measure(arguments: argparse.Namespace, work: Path) -> Document:
     attnkit, synth = (find_binary(path) for path in (arguments.attnkit, arguments.synth))
-    versions = json.loads(run(sys.executable, PEERS, "versions").stdout)
+    versions = said(run(sys.executable, PEERS, "versions"), PEERS)
     place = work / "maps"
     store = make_store(attnkit, synth, place, 1, (WORD,), arguments.steps, GRID)
     dump = place / "dump"
@@ -116,22 +94,16 @@ def measure(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
             # There and back, so that a way does not always follow the same one.
             for way in question.ways[:: 1 if number % 2 else -1]:
                 if way not in missing:
-                    result = json.loads(run(sys.executable, PEERS, way, question.key, dump, store, reference).stdout)
+                    asked = (sys.executable, PEERS, way, question.key, dump, store, reference)
+                    result = said(run(*asked), *asked)
                     if "missing" in result:
                         missing[way] = result["missing"]
                     elif number:
                         add(question, way, result)
     return {
-        "machine": {
-            "cores": len(os.sched_getaffinity(0)),
-            "cpu": cpu_model(),
-            "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
-            "file_system": file_system(work),
-        },
         "versions": versions,
         "missing": missing,
         "steps": arguments.steps,
-        "rounds": arguments.rounds,
         "questions": [summarise(question) for question in questions],
     }
 
@@ -182,28 +154,24 @@ def summarise(question: Question) -> dict[str, Any]:
     }
 
 
-def print_document(document: dict[str, Any]) -> None:
-    machine, steps = document["machine"], document["steps"]
+def markdown(document: Document) -> str:
+    steps = document["steps"]
     shape = [steps, BLOCKS, HEADS, math.prod(GRID), 1]
-    memory = machine["memory_bytes"] / 2**30
-    print(f"machine:  {machine['cores']} cores, {machine['cpu']}, {memory:.0f} GiB, {machine['file_system']}")
-    print("versions: " + ", ".join(f"{name} {version}" for name, version in document["versions"].items()))
-    print(f"dump:     one word, {shape} float16, {steps * STEP_BYTES / 1e6:.0f} MB; page cache warm")
-    for why in sorted(set(document["missing"].values())):
-        print(f"left out: {' and '.join(way for way, reason in document['missing'].items() if reason == why)}: {why}")
-    print(
-        f"figures:  best time and largest peak of {document['rounds']}, all from one run; ratios to numpy, as "
-        f"documented\n"
-    )
     head = ("question", "way", "seconds", "ratio", "peak MB", "ratio", "largest error")
-    table = [head, tuple("---" for _ in head)]
+    rows: list[tuple[str, ...]] = []
     for question in document["questions"]:
         names = [question["question"], *[""] * len(question["ways"])]
-        table += [table_line(name, way) for name, way in zip(names, question["ways"])]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for line in table:
-        filler = "-" if line[0] == "---" else " "
-        print("| " + " | ".join(cell.ljust(width, filler) for cell, width in zip(line, widths, strict=True)) + " |")
+        rows += [table_line(name, way) for name, way in zip(names, question["ways"])]
+    return "\n\n".join(
+        (
+            prose(
+                f"One word, {shape} in float16, {steps * STEP_BYTES / 1e6:.0f} MB; page cache warm; best time and"
+                f" largest peak of {document['rounds']}. Ratios are to numpy, as documented.",
+                left_out(document["missing"]),
+            ),
+            table(head, rows),
+        )
+    )
 
 
 def table_line(name: str, way: dict[str, Any]) -> tuple[str, ...]:

@@ -1,93 +1,99 @@
-"""How time and memory grow with the size of a dump and the number of threads.
-
-Usage: scale.py --attnkit BINARY --synth BINARY [--steps 12 48 192] [--rounds 2] [--work DIR] [--json FILE]
+"""How time and memory grow with the size of a dump and the number of threads: run by `make bench`.
 
 Steps are [30, 12, 23850, 1] in float16, 17 MB each. Commands are timed as processes, the best of the rounds counts;
-peak memory is that of the process (`wait4`), the largest of the rounds.
+peak memory is that of the process, the largest of the rounds.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-STEP_BYTES = 30 * 12 * 23850 * 2
+from harness import Document, bench, cores, find_binary, parser_of, prose, run, say, table, versions, warm_page_cache
+
+from ingest import STEP_BYTES
+
+# Words side by side, so that there is something for each thread.
+WORDS = ("flower", "tree", "a")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--attnkit", type=Path, required=True)
-    parser.add_argument("--synth", type=Path, required=True)
-    parser.add_argument("--steps", type=int, nargs="+", default=[12, 48, 192])
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--work", type=Path)
-    parser.add_argument("--json", type=Path)
+def main() -> int:
+    parser = parser_of(__doc__, "attnkit", "synth", rounds=2)
+    parser.add_argument("--steps", type=int, nargs="+", default=[12, 48, 192], help="of all words [12 48 192]")
     arguments = parser.parse_args()
-    rows = []
+    if any(steps < 1 or steps % len(WORDS) for steps in arguments.steps):
+        parser.error(f"--steps must be multiples of {len(WORDS)}")
+    return bench(arguments, measure, markdown)
+
+
+def measure(arguments: argparse.Namespace, work: Path) -> Document:
+    attnkit, synth = find_binary(arguments.attnkit), find_binary(arguments.synth)
+    rows: list[dict[str, Any]] = []
     for steps in arguments.steps:
-        with tempfile.TemporaryDirectory(prefix="attnkit-scale-", dir=arguments.work) as work:
-            print(f"{steps} steps …", file=sys.stderr)
-            rows += measured(
-                arguments.attnkit.resolve(), arguments.synth.resolve(), steps, arguments.rounds, Path(work)
-            )
-    print("| what | steps | GB | threads | seconds | MB/s | peak MiB |\n|---|---|---|---|---|---|---|")
-    for row in rows:
-        print("| {what} | {steps} | {gb:.2f} | {threads} | {seconds:.2f} | {rate:.0f} | {peak:.0f} |".format(**row))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+        say(f"{steps} steps …")
+        with tempfile.TemporaryDirectory(dir=work) as place:
+            rows += measured(attnkit, synth, steps, arguments.rounds, Path(place))
+    # A command's rows one below the other: what grows is seen down the column.
+    order = list(dict.fromkeys(row["what"] for row in rows))
+    rows.sort(key=lambda row: (order.index(row["what"]), row["threads"], row["steps"]))
+    return {"versions": versions(attnkit), "rows": rows}
 
 
-def measured(attnkit: Path, synth: Path, steps: int, rounds: int, work: Path) -> list[dict[str, object]]:
+def measured(attnkit: Path, synth: Path, steps: int, rounds: int, work: Path) -> Iterator[dict[str, Any]]:
     dump, store = work / "dump", work / "store"
-    # Words side by side, so that there is something for each thread.
-    words = ["--tokens", "flower,tree,a", "--videos", 1, "--steps", steps // 3]
-    subprocess.run([str(part) for part in (synth, *words, "--out", dump)], check=True, capture_output=True)
-    cores = len(os.sched_getaffinity(0))
-    threads = sorted({1, min(2, cores), cores})
-    rows = []
-    for count in threads:
-        for what, command in {
-            "ingest": ["ingest", dump, "--store", store, "-q"],
-            "mean over blocks and heads, of all values": [
-                "query",
-                "average",
-                store,
-                "--over",
-                "block,head",
-                "--no-rollups",
-            ],
-            "verify": ["verify", store, "-q"],
-        }.items():
+    run(synth, "--tokens", ",".join(WORDS), "--videos", 1, "--steps", steps // len(WORDS), "--out", dump)
+    warm_page_cache(dump)
+    commands: dict[str, tuple[object, ...]] = {
+        "ingest": ("ingest", dump, "--store", store, "-q"),
+        "mean over blocks and heads, of all values": (
+            *("query", "average", store, "--over", "block,head", "--no-rollups", "-q"),
+        ),
+        "verify": ("verify", store, "-q"),
+    }
+    for threads in sorted({1, min(2, cores()), cores()}):
+        for what, command in commands.items():
             runs = []
             for _ in range(rounds):
                 if what == "ingest":
                     shutil.rmtree(store, ignore_errors=True)
-                runs.append(run(attnkit, *command, "--threads", count))
-            seconds, peak = min(run[0] for run in runs), max(run[1] for run in runs)
-            bytes_ = steps * STEP_BYTES
-            row = {"what": what, "steps": steps, "gb": bytes_ / 1e9, "threads": count}
-            rows.append({**row, "seconds": seconds, "rate": bytes_ / 1e6 / seconds, "peak": peak})
-    return rows
+                runs.append(run(attnkit, *command, "--threads", threads, settle=True))
+            yield {
+                "what": what,
+                "steps": steps,
+                "raw_bytes": steps * STEP_BYTES,
+                "threads": threads,
+                "seconds": min(of.seconds for of in runs),
+                "peak_rss_bytes": max(of.peak_rss_bytes for of in runs),
+            }
 
 
-def run(*command: object) -> tuple[float, float]:
-    """Seconds and MiB that a process takes."""
-    os.sync()
-    started = time.perf_counter()
-    process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - started
-    if status != 0:
-        sys.exit(f"{' '.join(map(str, command))}: status {status}")
-    return seconds, usage.ru_maxrss / 1024
+def markdown(document: Document) -> str:
+    head = ("what", "threads", "steps", "GB", "times the size", "seconds", "times the seconds", "MB/s", "peak MiB")
+    first: dict[tuple[str, int], dict[str, Any]] = {}
+    rows = []
+    for row in document["rows"]:
+        least = first.setdefault((row["what"], row["threads"]), row)
+        rows.append(
+            (
+                row["what"],
+                str(row["threads"]),
+                str(row["steps"]),
+                f"{row['raw_bytes'] / 1e9:.2f}",
+                f"{row['steps'] / least['steps']:.3g}",
+                f"{row['seconds']:.2f}",
+                f"{row['seconds'] / least['seconds']:.2f}",
+                f"{row['raw_bytes'] / 1e6 / row['seconds']:.0f}",
+                f"{row['peak_rss_bytes'] / 2**20:.0f}",
+            )
+        )
+    best = prose(f"One video of {len(WORDS)} words; page cache warm; best of {document['rounds']}.")
+    return "\n\n".join((best, table(head, rows)))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
