@@ -9,6 +9,7 @@ the largest.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import resource
 import shutil
@@ -52,10 +53,17 @@ def measure(arguments: argparse.Namespace, work: Path) -> Document:
 def markdown(document: Document) -> str:
     videos, rows = document["videos"], document["rows"]
     counted = table(
-        ("what", *(f"{count:,} videos" for count in videos)),
-        ((row, *(shown(row, value) for value in values)) for row, values in rows.items()),
+        ("what", *(f"{count:,} videos" for count in videos), "growth"),
+        ((row, *(shown(row, value) for value in values), growth(videos, values)) for row, values in rows.items()),
     )
-    return "\n\n".join((prose(f"One word and two steps each; best of {document['rounds']}."), counted))
+    says = "Growth is the exponent between the last two numbers of videos: 1 is in proportion."
+    return "\n\n".join((prose(f"One word and two steps each; best of {document['rounds']}.", says), counted))
+
+
+def growth(videos: list[int], values: list[float]) -> str:
+    if len(videos) < 2:
+        return ""
+    return f"{math.log(values[-1] / values[-2]) / math.log(videos[-1] / videos[-2]):.2f}"
 
 
 def shown(row: str, value: float) -> str:

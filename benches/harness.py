@@ -183,7 +183,8 @@ def machine(work: Path) -> dict[str, Any]:
         "cores": cores(),
         "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         "file_system": file_system(work),
-        "kernel": f"{platform.system()} {platform.release()}",
+        # What follows is a builder's own.
+        "kernel": f"{platform.system()} {platform.release().partition('-')[0]}",
     }
 
 

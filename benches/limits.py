@@ -113,7 +113,7 @@ def in_threads(threads: int, work: Callable[[Any], None], parts: Iterable[Any]) 
 
 
 def sample(all_of_them: list[Any], size: int) -> list[Any]:
-    """Every so manieth, for SAMPLE_BYTES of raw values."""
+    """Every n-th, so that they are at most SAMPLE_BYTES of raw values; `size` is that of one."""
     return all_of_them[:: max(1, math.ceil(len(all_of_them) * size / SAMPLE_BYTES))]
 
 
