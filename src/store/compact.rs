@@ -134,26 +134,24 @@ impl Store {
         Ok(self.of_one_index(|| self.part_files())?.parts.len() >= MANY)
     }
 
-    /// Puts videos that are packed into parts of their own, so that they can be committed anew, and packs all others.
-    /// Until what is returned is dropped, nobody packs them again; `None`: none of them is packed.
+    /// Puts videos that are packed into parts of their own, so that they can be committed anew. Until what is returned
+    /// is dropped, nobody packs them again; `None`: none of them is packed.
     pub(super) fn unpack(&self, videos: &BTreeSet<&str>) -> Result<Option<(FormerIndex<'_>, Guard)>, StoreError> {
-        if videos.is_empty() {
+        let with_one = || {
+            let mut packs = self.of_one_index(|| self.packs())?;
+            packs.retain(|pack| videos.iter().any(|video| pack.video(video).is_some()));
+            Ok::<_, StoreError>(packs)
+        };
+        if with_one()?.is_empty() {
             return Ok(None);
         }
         let turn = self.storage.lock(Lock::Index)?;
-        // Of these, somebody else may have taken some out.
-        let mut busy = videos.iter().map(|&video| video.to_owned()).collect();
-        for _ in 0..ATTEMPTS {
-            let mut packs = self.packs()?;
-            packs.retain(|pack| videos.iter().any(|video| pack.video(video).is_some()));
-            if packs.is_empty() {
-                return Ok(None);
-            }
-            if let Some(former) = self.try_unpack(videos, &packs, &mut busy)? {
-                return Ok(Some((former, turn)));
-            }
+        // Somebody else may have taken some out while this one waited.
+        let packs = with_one()?;
+        if packs.is_empty() {
+            return Ok(None);
         }
-        Err(StoreError::Busy { path: self.place() })
+        Ok(Some((self.unpack_from(videos, &packs)?, turn)))
     }
 
     /// Packs all that can be but videos that are busy; `None` if one of the others was committed meanwhile: it is busy.
@@ -183,38 +181,22 @@ impl Store {
         Ok(Some(Compaction { videos, packs, files: [before.0, after.0], bytes: [before.1, after.1] }))
     }
 
-    /// Takes videos out of their packs, and packs those that have parts of their own and are not busy; `None` if one of
-    /// these was committed meanwhile: it is busy.
-    fn try_unpack(
-        &self,
-        videos: &BTreeSet<&str>,
-        packs: &[Arc<Pack>],
-        busy: &mut BTreeSet<String>,
-    ) -> Result<Option<FormerIndex<'_>>, StoreError> {
-        let mut own = self.own_parts(busy)?;
-        let mut pieces = Vec::new();
-        for pack in packs {
-            let of_pack = sources_of_pack(pack, self.size_of_pack(pack)?);
-            let (taken, mut left): (Vec<_>, Vec<_>) =
-                of_pack.partition(|(source, _)| videos.contains(source.video_id()));
-            // What has parts of its own comes to the first of them.
-            left.append(&mut own);
-            left.sort_by(by_video);
-            pieces.push((taken, left));
-        }
+    /// Takes videos out of their packs.
+    fn unpack_from(&self, videos: &BTreeSet<&str>, packs: &[Arc<Pack>]) -> Result<FormerIndex<'_>, StoreError> {
         let next = layout::next_index(&new_generation());
         let meter = Meter::new(&Silent, Unit::Bytes, 0);
-        let mut moved = Vec::new();
-        let written = pieces.iter().try_for_each(|(taken, left)| {
-            for (source, _) in taken {
-                self.write_own_parts(&next, source)?;
-                moved.push(source);
-            }
-            moved.extend(self.write_packs(&next, left, &meter)?.0);
-            Ok(())
+        let written = packs.iter().try_for_each(|pack| {
+            let of_pack = sources_of_pack(pack, self.size_of_pack(pack)?);
+            let (taken, left): (Vec<_>, Vec<_>) =
+                of_pack.partition(|(source, _)| videos.contains(source.video_id()));
+            taken.iter().try_for_each(|(source, _)| self.write_own_parts(&next, source))?;
+            self.write_packs(&next, &left, &meter).map(drop)
         });
         written.inspect_err(|_: &StoreError| self.remove_index(&next))?;
-        self.put_if_unchanged(&next, &moved, busy)
+        let removed = packs.iter().flat_map(|pack| pack.tables().map(|table| pack.key(table))).collect();
+        // Nobody else puts an index there, and packs are in no other way removed.
+        let former = self.put_index(&next, &removed, &mut || Ok(true))?;
+        former.ok_or_else(|| StoreError::Busy { path: self.place() })
     }
 
     /// The videos with parts of their own that can be packed, each with the bytes of these. One whose parts are

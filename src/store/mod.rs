@@ -299,27 +299,8 @@ impl Store {
     }
 
     fn try_publish(&self, commits: &[StagedCommit]) -> Result<Vec<bool>, StoreError> {
-        let is_packed = |commit: &StagedCommit| Ok(self.of_one_index(|| self.packed(&commit.video_id))?.is_some());
-        let is_packed = commits.iter().map(is_packed).collect::<Result<Vec<bool>, StoreError>>()?;
-        let which = |packed| {
-            let of_them = commits.iter().zip(&is_packed).filter(move |(_, is_packed)| **is_packed == packed);
-            of_them.map(|(commit, _)| commit).collect::<Vec<_>>()
-        };
-        // Those that have parts of their own first: they are packed where others are taken out of a pack.
-        let mut with_parts = self.publish_parts(&which(false))?.into_iter();
-        let packed = which(true);
         // Its rows would be there twice.
-        let _unpacked = self.unpack(&packed.iter().map(|commit| &*commit.video_id).collect())?;
-        let mut packed = self.publish_parts(&packed)?.into_iter();
-        let next = |is_packed: &bool| if *is_packed { packed.next() } else { with_parts.next() };
-        Ok(is_packed.iter().filter_map(next).collect())
-    }
-
-    /// Publishes commits of videos that are not packed.
-    fn publish_parts(&self, commits: &[&StagedCommit]) -> Result<Vec<bool>, StoreError> {
-        if commits.is_empty() {
-            return Ok(Vec::new());
-        }
+        let _unpacked = self.unpack(&commits.iter().map(|commit| &*commit.video_id).collect())?;
         let files: Vec<Vec<(&str, &str)>> = commits
             .iter()
             .map(|commit| commit.files.iter().map(|(staged, part)| (staged.as_str(), part.as_str())).collect())
