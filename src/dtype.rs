@@ -27,6 +27,16 @@ impl Dtype {
         }
     }
 
+    /// Bits of the fraction.
+    #[must_use]
+    pub const fn fraction_bits(self) -> u8 {
+        match self {
+            Self::Float16 => 10,
+            Self::Float32 => 23,
+            Self::Float64 => 52,
+        }
+    }
+
     /// The name that Zarr, numpy and torch use: `float16`, `float32`, `float64`.
     #[must_use]
     pub const fn name(self) -> &'static str {

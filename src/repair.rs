@@ -11,7 +11,7 @@ use crate::error::{ErrorKind, LayerError};
 use crate::ingest::{self, Damage, IngestError, IngestOptions, PartOf, Quarantined};
 use crate::progress::Progress;
 use crate::remedy::Remedy;
-use crate::store::{Fault, Salvaged, Snapshot, Store, StoreError, VideoIndex, name_of_pack};
+use crate::store::{Fault, Recipe, Salvaged, Snapshot, Store, StoreError, VideoIndex, VideoRecord, name_of_pack};
 use crate::verify::{self, VerifyError, VerifyOptions};
 
 /// How a store is mended.
@@ -119,10 +119,14 @@ pub fn run(path: &Path, options: &RepairOptions, progress: &dyn Progress) -> Res
     let of_lost = report.found.iter().filter(|fault| fault.is_of_lost_video());
     let mut lost: BTreeMap<String, String> =
         of_lost.filter_map(|fault| Some((fault.video_id.clone()?, fault.path.clone()))).collect();
+    let mut records = BTreeMap::new();
     let packs: BTreeSet<&str> = report.found.iter().filter_map(|fault| name_of_pack(&fault.path)).collect();
     for pack in &packs {
         let Salvaged { lost: videos, aside } = store.salvage(pack)?;
-        lost.extend(videos.into_iter().map(|video| (video, aside.clone())));
+        for (video, record) in videos {
+            records.extend(record.map(|record| (video.clone(), record)));
+            lost.insert(video, aside.clone());
+        }
     }
     if !packs.is_empty() {
         // What of them is missing is seen now, video by video.
@@ -130,21 +134,30 @@ pub fn run(path: &Path, options: &RepairOptions, progress: &dyn Progress) -> Res
     }
     let store = Store::open(path)?;
     let (index, _) = store.of_one_state(Snapshot::read_index)?;
-    let mut damage = damage(&store, &index, &faults);
+    // Those of which it is known how they were ingested are ingested so again.
+    let usual = usual_settings(&index, &records);
+    let mut damages = vec![(usual, damage(&store, &index, &faults))];
     for video in lost.keys() {
-        damage.add_rows(video);
+        let own = records.get(video).and_then(|record| in_one_way(record.recipe.values()));
+        let own = own.map(|own| IngestOptions { every: damages[0].0.every, ..own });
+        let place = own.as_ref().map_or(Some(0), |own| damages.iter().position(|(settings, _)| settings == own));
+        let place = place.unwrap_or_else(|| {
+            damages.push((own.unwrap_or_default(), Damage::default()));
+            damages.len() - 1
+        });
+        damages[place].1.add_rows(video);
     }
-    if !damage.is_empty() {
+    for (settings, damage) in damages.into_iter().filter(|(_, damage)| !damage.is_empty()) {
         let settings = IngestOptions {
             prefix: options.prefix.clone(),
             prompts: options.prompts.clone(),
             single_writer: options.single_writer,
             threads: options.threads,
-            ..settings(&index)
+            ..settings
         };
         let written = ingest::mend(&options.dumps, path, &damage, &settings, &PartOf(progress))?;
-        report.steps_read = written.ingested;
-        report.quarantined = written.quarantined;
+        report.steps_read += written.ingested;
+        report.quarantined.extend(written.quarantined);
     }
     let of_faults = faults.iter().filter_map(|fault| fault.video_id.clone());
     let videos = of_faults.chain(lost.keys().cloned()).collect();
@@ -197,14 +210,20 @@ fn damage(store: &Store, index: &[VideoIndex], faults: &[Fault]) -> Damage {
 
 /// How the videos of a store were ingested, if all were in one way: what is not known of a video whose rows are
 /// damaged.
-fn settings(index: &[VideoIndex]) -> IngestOptions {
-    let mut recipes = index.iter().flat_map(|video| video.record.recipe.values());
-    let Some(first) = recipes.next().filter(|first| recipes.all(|recipe| recipe == *first)) else {
+fn usual_settings(index: &[VideoIndex], lost: &BTreeMap<String, VideoRecord>) -> IngestOptions {
+    let records = index.iter().map(|video| &video.record).chain(lost.values());
+    let Some(settings) = in_one_way(records.flat_map(|record| record.recipe.values())) else {
         return IngestOptions::default();
     };
     let steps = index.iter().flat_map(|video| &video.rows).map(|row| row.step.unsigned_abs());
     let every = steps.fold(0, gcd).max(1);
-    IngestOptions { every, ..first.as_options(&IngestOptions::default()) }
+    IngestOptions { every, ..settings }
+}
+
+/// How words were ingested, if all were in one way.
+fn in_one_way<'a>(mut recipes: impl Iterator<Item = &'a Recipe>) -> Option<IngestOptions> {
+    let first = recipes.next()?;
+    recipes.all(|recipe| recipe == first).then(|| first.as_options(&IngestOptions::default()))
 }
 
 fn gcd(a: u32, b: u32) -> u32 {

@@ -465,9 +465,13 @@ def test_rounded_values_are_those_of_numcodecs(
     for found, array, expected in zip(steps["max_error"], arrays, rounded, strict=True):
         assert found == np.abs(array.astype(np.float64) - expected.astype(np.float64)).max() > 0
     verified(store)
-    # And not mixed with others.
-    with StoreWriter(store, VIDEO, "a flower") as writer, pytest.raises(attnkit.WriteError, match="bits 5, now null"):
-        writer.append(WORD, 3, 996.0, maps(3, dtype=dtype))
+    # And not mixed with others, whatever the step.
+    for step in (1, 3):
+        with (
+            StoreWriter(store, VIDEO, "a flower") as writer,
+            pytest.raises(attnkit.WriteError, match="bits 5, now null"),
+        ):
+            writer.append(WORD, step, 996.0, maps(step, dtype=dtype))
     with pytest.raises(ValueError, match="lossy:bits=N, with N from 1 to 51"):
         StoreWriter(store, VIDEO, "a flower", codec="lossy:bits=99")
 

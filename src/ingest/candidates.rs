@@ -295,8 +295,17 @@ impl Candidates {
             let remedy = Remedy::of("ingest with {} to keep both, or with {} to drop what is gone", tries);
             return self.refuse(found, remedy, findings);
         }
-        let differs = |row: &&StepRow| self.rewrite || is_other(row);
-        if let Some(row) = carried().find(differs) {
+        if let Some(row) = carried().find(|row| self.rewrite && !is_other(row)) {
+            let differences = self.stored_recipe.as_ref().map(|stored| stored.differences(&recipe)).unwrap_or_default();
+            let found = format!(
+                "the store holds step {} of this word, which is not in the dump now, and was written with other \
+                 settings ({differences})",
+                row.step
+            );
+            let remedy = Remedy::of("ingest with {} to keep both, or with these settings", [OptionName::Prefix.any()]);
+            return self.refuse(found, remedy, findings);
+        }
+        if let Some(row) = carried().find(|row| is_other(row)) {
             let found = format!(
                 "the store holds steps of this word ({} {}) that are not in the dump now, or not in this form, and \
                  cannot be written as {dtype} {shape} with these settings",

@@ -182,7 +182,7 @@ impl SeriesInput {
             Some(crate::dump::Batch::Index(index)) => lossy.insert("batch".into(), index.into()),
             None => None,
         };
-        if let Some(bits) = recipe.bits {
+        if let Some(bits) = recipe.bits.filter(|bits| *bits < dtype.fraction_bits()) {
             let before = lossy.get("bits").and_then(serde_json::Value::as_u64).unwrap_or(u64::MAX);
             lossy.insert("bits".into(), before.min(bits.into()).into());
         }

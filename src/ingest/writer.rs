@@ -118,7 +118,7 @@ impl StoreWriter {
     }
 
     /// Writes and commits a step of a word. Returns false, and writes nothing, if the store has it already with the
-    /// same values.
+    /// same values (with [`WriterOptions::bits`], with values that are rounded to the same).
     ///
     /// `metadata` is what a dump would have beside the step: `timestep`, `prompt`, `seed`, `video_height` and so on.
     ///
@@ -381,6 +381,11 @@ impl StoreWriter {
             return Err(self.lost_statistics());
         }
         let Some(last) = stored.last() else { return Ok(()) };
+        // Otherwise its values may differ for that alone.
+        if let Some(recipe) = committed.recipe(&token).filter(|recipe| recipe.bits != self.options.bits) {
+            let differences = recipe.differences(&Recipe { bits: self.options.bits, ..recipe.clone() });
+            return Err(WriteError::Settings { video_id: self.video_id.clone(), token, differences });
+        }
         if stored.iter().any(|row| row.step == step) {
             return Err(WriteError::Exists { video_id: self.video_id.clone(), token, step });
         }

@@ -72,7 +72,13 @@ pub fn round(values: &Values<'_>, bits: u8) -> (Values<'static>, RoundingError) 
             }
             sum += of_these;
         }
-        (rounded.into(), RoundingError { max, mean: if finite > 0 { sum / finite as f64 } else { 0.0 } })
+        let mean = match finite {
+            0 => 0.0,
+            // Of values near the largest there are, the sum may be none.
+            _ if sum.is_infinite() => max,
+            _ => sum / finite as f64,
+        };
+        (rounded.into(), RoundingError { max, mean })
     }
     fn of<T>((rounded, error): (T, RoundingError), made: fn(T) -> Values<'static>) -> (Values<'static>, RoundingError) {
         (made(rounded), error)

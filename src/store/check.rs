@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::pack::{MISSING, Table, check_chunks, with_videos_of_newer};
-use super::storage::{Local, Storage, split};
+use super::storage::{Local, Storage};
 use super::{
     NOT_A_PART, PACKED_TWICE, PartFiles, Snapshot, StepRow, Store, StoreError, TWICE, UNFINISHED, VideoIndex,
     decode_name, document_hash, layout, part, root_document,
@@ -182,7 +182,7 @@ const OTHERWISE: &str = "its contents are not those that were written";
 
 /// The video that a part is called after.
 fn video_of(part: &str) -> Option<String> {
-    decode_name(split(part).1.strip_suffix(".parquet")?)
+    decode_name(layout::video_of_part(part)?)
 }
 
 /// Checks the root's checksum over itself.

@@ -187,8 +187,7 @@ impl Store {
         let meter = Meter::new(&Silent, Unit::Bytes, 0);
         let written = packs.iter().try_for_each(|pack| {
             let of_pack = sources_of_pack(pack, self.size_of_pack(pack)?);
-            let (taken, left): (Vec<_>, Vec<_>) =
-                of_pack.partition(|(source, _)| videos.contains(source.video_id()));
+            let (taken, left): (Vec<_>, Vec<_>) = of_pack.partition(|(source, _)| videos.contains(source.video_id()));
             taken.iter().try_for_each(|(source, _)| self.write_own_parts(&next, source))?;
             self.write_packs(&next, &left, &meter).map(drop)
         });
@@ -420,8 +419,11 @@ impl Store {
         let names = self.storage.list("")?.into_iter().map(|entry| entry.name);
         // There is one at most.
         let Some(aside) = names.filter(|name| layout::is_index_set_aside(name)).max() else { return Ok(()) };
-        let mut is_missing = |_| Ok(self.storage.entry(layout::INDEX)?.is_none());
-        self.storage.publish(&[&[(&aside, layout::INDEX)]], &mut is_missing).map(drop)
+        let mut if_missing = |_| {
+            let is_missing = self.storage.entry(layout::INDEX)?.is_none();
+            Ok(is_missing.then(|| vec![(aside.clone(), layout::INDEX.to_owned())]))
+        };
+        self.storage.publish(1, &mut if_missing).map(drop)
     }
 
     /// Refuses to write into a store of which it cannot be told what is packed.
@@ -449,17 +451,13 @@ impl Store {
         }
     }
 
-    /// Gives all files of the index but some a second key in another one, where packs have other names.
+    /// Gives all files of the index but some a second key in another one, where parts have other names.
     fn link_rest(&self, directory: &str, next: &str, removed: &BTreeSet<String>) -> Result<(), StoreError> {
         for entry in self.storage.list(directory)? {
             let key = join(directory, &entry.name);
             match entry.kind {
                 EntryKind::File if removed.contains(&key) => {}
-                EntryKind::File => {
-                    let name = layout::name_of_pack(&key).map(|pack| layout::pack_in(pack, next));
-                    let there = name.map_or_else(|| key.clone(), |name| layout::pack(directory, &name));
-                    self.storage.link(&key, &layout::in_index(&there, next))?;
-                }
+                EntryKind::File => self.storage.link(&key, &layout::taken_over(&key, next))?,
                 EntryKind::Directory => {
                     self.storage.make_directory(&layout::in_index(&key, next))?;
                     self.link_rest(&key, next, removed)?;
@@ -604,12 +602,18 @@ mod tests {
 
     /// Packs some videos, beside the packs that there are.
     fn pack_some(store: &Store, videos: &[&str]) {
+        pack_while(store, videos, || ());
+    }
+
+    /// The same, and something else before they are there.
+    fn pack_while(store: &Store, videos: &[&str], other: impl FnOnce()) {
         let mut own = store.own_parts(&BTreeSet::new()).unwrap();
         own.retain(|(source, _)| videos.contains(&source.video_id()));
         own.sort_by(by_video);
         let next = layout::next_index(&new_generation());
         let packed = store.write_packs(&next, &own, &Meter::new(&Silent, Unit::Bytes, 0)).unwrap().0;
         assert_eq!(packed.len(), videos.len());
+        other();
         assert!(store.put_if_unchanged(&next, &packed, &mut BTreeSet::new()).unwrap().is_some());
     }
 
@@ -636,16 +640,50 @@ mod tests {
             commit(&store, "e", &[2.0, 3.0]);
             is_another([4, 4, 3, 3]);
             let told_before = told(&store.snapshot());
-            // Out of another one; what has parts of its own is packed.
+            // Out of another one, which was its alone.
             commit(&store, "_a", &[2.0, 3.0]);
-            is_another([4, 4, 3, 3]);
+            is_another([4, 4, 3, 2]);
             assert_eq!(told(&store.snapshot())[1..], told_before[1..]);
             // Both at once, where one is packed.
             let both = ["d", "_a"].map(|video| staged(&store, video, &[9.0]).1);
             assert_eq!(store.publish(&both).unwrap(), [true; 2]);
-            is_another([4, 4, 3, 3]);
+            is_another([4, 4, 3, 1]);
+            // What is committed meanwhile is taken over, and begun anew under its name.
+            let mut before = BTreeSet::new();
+            pack_while(&store, &["d"], || {
+                commit(&store, "f", &[1.0]);
+                before = BTreeSet::from_iter(files(&*storage, layout::STEPS));
+            });
+            is_another([5, 5, 4, 2]);
+            assert!(before.is_disjoint(&BTreeSet::from_iter(files(&*storage, layout::STEPS))));
+            commit(&store, "f", &[2.0, 3.0]);
+            assert_eq!(files(&*storage, layout::STEPS).len(), 5);
             store.compact(&Silent).unwrap();
             is_another([1, 1, 1, 1]);
+            assert_eq!(told(&store.snapshot()).len(), 5);
+        }
+    }
+
+    /// Between staging and publishing, what a video's parts are called may change.
+    #[test]
+    fn what_was_staged_takes_the_name_that_there_is_now() {
+        for (store, storage, _dir) in stores() {
+            for video in VIDEOS {
+                commit(&store, video, &[1.0]);
+            }
+            let before = told(&store.snapshot());
+            let (index, staged) = staged(&store, "e", &[2.0]);
+            pack_some(&store, &["d"]);
+            assert_eq!(store.publish(&[staged]).unwrap(), [true]);
+            assert_eq!(files(&*storage, layout::STEPS).len(), 4);
+            assert_eq!(store.snapshot().read_video("e").unwrap(), Some(index));
+            let (index, staged) = self::staged(&store, "e", &[3.0]);
+            store.compact(&Silent).unwrap();
+            assert_eq!(store.publish(&[staged]).unwrap(), [true]);
+            assert_eq!(files(&*storage, layout::STEPS).len(), 2);
+            let now = told(&store.snapshot());
+            assert_eq!((&now[..3], &now[3].0), (&before[..3], &index));
+            assert_eq!((store.garbage().unwrap(), store.left_out()), (vec![], vec![]));
         }
     }
 
@@ -745,7 +783,7 @@ mod tests {
                 let snapshot = store.snapshot();
                 let index = snapshot.read_index().unwrap();
                 let names = index.iter().map(|video| video.record.video_id.clone());
-                let all: BTreeSet<String> = names.chain(salvaged.lost.iter().cloned()).collect();
+                let all: BTreeSet<String> = names.chain(salvaged.lost.keys().cloned()).collect();
                 assert_eq!(all.iter().map(String::as_str).collect::<Vec<_>>(), VIDEOS, "{at} {table}");
                 assert_eq!(all.len(), index.len() + salvaged.lost.len());
                 for video in &index {

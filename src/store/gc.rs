@@ -71,7 +71,9 @@ impl Store {
         // What a part names that cannot be read is not known: all of its video stays. Of a pack, nobody knows the
         // videos.
         let files = self.part_files()?;
-        let committed: HashSet<&str> = files.parts.iter().filter_map(|(key, _)| video_name(split(key).1)).collect();
+        let parts = || files.parts.iter().map(|(key, _)| key);
+        let committed: HashSet<&str> = parts().filter_map(|key| layout::video_of_part(key)).collect();
+        let names: HashSet<&str> = parts().map(|key| split(key).1).collect();
         let are_packs_sound = self.check_packs().is_ok();
         let has_damaged = !self.below(layout::DAMAGED)?.is_empty();
         let of_packs = self.files_of_packs()?;
@@ -92,10 +94,8 @@ impl Store {
         let is_left =
             |entry: &Entry| is_hidden(entry) && entry.kind == EntryKind::File || layout::is_next_index(&entry.name);
         let is_of_pack = |name: &str| layout::name_of_pack(name).is_some_and(|pack| of_packs.contains_key(pack));
-        let is_of_no_video = |entry: &Entry| {
-            let is_committed = video_name(&entry.name).is_some_and(|name| committed.contains(name));
-            is_hidden(entry) || !is_committed && !is_of_pack(&entry.name)
-        };
+        let is_of_no_video =
+            |entry: &Entry| is_hidden(entry) || !names.contains(&*entry.name) && !is_of_pack(&entry.name);
         let in_root = self.below("")?.into_iter().filter(|(_, entry)| is_left(entry));
         let staged = self.below(layout::STAGED)?;
         let in_steps = self.below(layout::STEPS)?.into_iter().filter(|(_, entry)| is_hidden(entry));
@@ -117,11 +117,6 @@ impl Store {
         let entries = self.entries(directory)?.into_iter();
         Ok(entries.map(|entry| (join(directory, &entry.name), entry)).collect())
     }
-}
-
-/// The encoded name of the video that a part is called after.
-fn video_name(part: &str) -> Option<&str> {
-    part.rsplit_once('.').map(|(stem, _)| stem)
 }
 
 fn is_hidden(entry: &Entry) -> bool {

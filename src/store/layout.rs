@@ -22,6 +22,8 @@ pub const RECORDS: &str = "index/records";
 pub const TABLES: [&str; 4] = [STEPS, HEADS, TEXT, RECORDS];
 /// What the name of a pack begins with: that of no video does.
 const PACK: &str = "pack~~";
+/// What the name of a part ends with.
+const PART: &str = ".parquet";
 /// Where parts wait until they are published.
 pub const STAGED: &str = ".staged";
 /// What the name of an index begins with that is to take the place of the present one.
@@ -40,12 +42,19 @@ pub fn document(of: &str) -> String {
 
 /// Where a video's arrays are: its key, and that which earlier versions gave it, if that is another.
 pub fn video(video_id: &str) -> Names {
-    Names::of(MAPS, video_id, "")
+    Names::of(MAPS, video_id)
 }
 
-/// The `steps` part of a video, as [`video`].
-pub fn steps_part(video_id: &str) -> Names {
-    Names::of(STEPS, video_id, ".parquet")
+/// The names that the `steps` part of a video can have, the one first that it is given today: that, with the
+/// generation of the index that it was taken over into, and the same of earlier versions.
+pub fn steps_parts(video_id: &str, index: Option<&str>) -> Vec<String> {
+    let Names { now, before } = Names::of(STEPS, video_id);
+    [now].into_iter().chain(before).flat_map(|name| steps_parts_of(&name, index)).collect()
+}
+
+/// The same by the key without its extension.
+fn steps_parts_of(name: &str, index: Option<&str>) -> impl Iterator<Item = String> + use<> {
+    [Some(format!("{name}{PART}")), index.map(|index| taken_into(name, index))].into_iter().flatten()
 }
 
 /// The `heads` part beside a `steps` part.
@@ -84,26 +93,51 @@ pub fn is_staged_steps(key: &str) -> bool {
 
 /// The part of a table of a pack with a name.
 pub fn pack(table: &str, name: &str) -> String {
-    join(table, &format!("{PACK}{name}.parquet"))
+    join(table, &format!("{PACK}{name}{PART}"))
 }
 
 /// The name of a pack, in that of a part; `None` if it is none of a pack's.
 pub fn name_of_pack(part: &str) -> Option<&str> {
-    let name = super::storage::split(part).1.strip_prefix(PACK)?.strip_suffix(".parquet")?;
-    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-    let is_generation = |digits: &str| digits.len() == 16 && digits.bytes().all(is_digit);
-    let (generation, index) = name.split_once("~~").map_or((name, None), |(pack, index)| (pack, Some(index)));
+    let name = super::storage::split(part).1.strip_prefix(PACK)?.strip_suffix(PART)?;
+    let (generation, index) = name.split_once('@').map_or((name, None), |(pack, index)| (pack, Some(index)));
     (is_generation(generation) && index.is_none_or(is_generation)).then_some(name)
+}
+
+fn is_generation(digits: &str) -> bool {
+    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    digits.len() == 16 && digits.bytes().all(is_digit)
 }
 
 /// The generation of a pack with a name.
 pub fn generation_of_pack(name: &str) -> &str {
-    name.split_once("~~").map_or(name, |(generation, _)| generation)
+    name.split_once('@').map_or(name, |(generation, _)| generation)
 }
 
-/// The name that a pack has in an index that is to take the place of the one in which it has another.
-pub fn pack_in(name: &str, index: &str) -> String {
-    format!("{}~~{}", generation_of_pack(name), index.strip_prefix(NEXT_INDEX).unwrap_or(index))
+/// The encoded name of the video that a part is of; `None` if it is no part of a single one.
+pub fn video_of_part(part: &str) -> Option<&str> {
+    let name = super::storage::split(part).1.strip_suffix(PART)?;
+    let name = name.split_once('@').map_or(Some(name), |(name, index)| is_generation(index).then_some(name))?;
+    super::names::is_encoded(name).then_some(name)
+}
+
+/// The index that a part was taken over into, if it was there before that.
+pub fn index_of_part(part: &str) -> Option<&str> {
+    Some(super::storage::split(part).1.strip_suffix(PART)?.split_once('@')?.1)
+}
+
+/// The key that a part has in an index that is to take the place of the one in which it has another; of another file,
+/// the same but for that of the index.
+pub fn taken_over(part: &str, index: &str) -> String {
+    let generation = index.strip_prefix(NEXT_INDEX).unwrap_or(index);
+    let is_part = name_of_pack(part).is_some() || video_of_part(part).is_some();
+    let name =
+        part.strip_suffix(PART).filter(|_| is_part).map(|part| part.split_once('@').map_or(part, |(part, _)| part));
+    in_index(&name.map_or_else(|| part.to_owned(), |name| taken_into(name, generation)), index)
+}
+
+/// The key of a part, without its extension, that was taken over into an index.
+fn taken_into(name: &str, generation: &str) -> String {
+    format!("{name}@{generation}{PART}")
 }
 
 /// Where an index is made that is to take the place of the present one.
@@ -131,10 +165,10 @@ pub fn series(video: &str, token: &str, generation: &str) -> String {
     join(video, &format!("{}@{generation}", encode_name(token)))
 }
 
-/// Of the video that a word's arrays belong to: its `steps` part, and where its arrays are.
-pub fn video_of_series(series: &str) -> Option<(String, &str)> {
+/// Of the video that a word's arrays belong to: what its `steps` part may be called, and where its arrays are.
+pub fn video_of_series<'a>(series: &'a str, index: Option<&str>) -> Option<(Vec<String>, &'a str)> {
     let (video, _) = series.strip_prefix(MAPS)?.strip_prefix('/')?.split_once('/')?;
-    Some((join(STEPS, &format!("{video}.parquet")), series.get(..MAPS.len() + 1 + video.len())?))
+    Some((steps_parts_of(&join(STEPS, video), index).collect(), series.get(..MAPS.len() + 1 + video.len())?))
 }
 
 /// The keys that something of a video can have.
@@ -147,9 +181,9 @@ pub struct Names {
 }
 
 impl Names {
-    fn of(directory: &str, video_id: &str, extension: &str) -> Self {
-        let now = join(directory, &(encode_name(video_id) + extension));
-        let before = || join(directory, &(encode_name_plainly(video_id) + extension));
+    fn of(directory: &str, video_id: &str) -> Self {
+        let now = join(directory, &encode_name(video_id));
+        let before = || join(directory, &encode_name_plainly(video_id));
         Self { now, before: video_id.starts_with('_').then(before) }
     }
 }

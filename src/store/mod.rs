@@ -239,25 +239,23 @@ impl Store {
     ) -> Result<StagedCommit, StoreError> {
         let (storage, video, generation) = (&*self.storage, &index.record.video_id, &index.generation);
         let steps_part = self.steps_key(video);
-        let heads_part = layout::heads_beside(&steps_part);
         let parquet = |key: &str| {
             let path = storage.place(key);
             move |source| StoreError::Parquet { path, source }
         };
         let mut files = Vec::new();
-        let text_part = layout::text_beside(&steps_part);
         if let Some(text) = text {
-            let contents = part::text_part(generation, text).map_err(parquet(&text_part))?;
-            files.push((layout::staged_text(video, generation), text_part, contents));
+            let contents = part::text_part(generation, text).map_err(parquet(&layout::text_beside(&steps_part)))?;
+            files.push((layout::staged_text(video, generation), Table::Text, contents));
         }
-        let contents = part::heads_part(generation, heads).map_err(parquet(&heads_part))?;
-        files.push((layout::staged_heads(video, generation), heads_part, contents));
+        let contents = part::heads_part(generation, heads).map_err(parquet(&layout::heads_beside(&steps_part)))?;
+        files.push((layout::staged_heads(video, generation), Table::Heads, contents));
         let contents = part::steps_part(index).map_err(parquet(&steps_part))?;
-        files.push((layout::staged_steps(video, generation), steps_part.clone(), contents));
+        files.push((layout::staged_steps(video, generation), Table::Steps, contents));
         for (staged, _, contents) in &files {
             storage.write(staged, contents)?;
         }
-        let files = files.into_iter().map(|(staged, part, _)| (staged, part)).collect();
+        let files = files.into_iter().map(|(staged, table, _)| (staged, table)).collect();
         let staged = StagedCommit { video_id: video.clone(), base: base.map(str::to_owned), files };
         // What could not be read again would close the store for everybody.
         let read_back = staged.files.split_last().map(|(steps, beside)| {
@@ -301,13 +299,8 @@ impl Store {
     fn try_publish(&self, commits: &[StagedCommit]) -> Result<Vec<bool>, StoreError> {
         // Its rows would be there twice.
         let _unpacked = self.unpack(&commits.iter().map(|commit| &*commit.video_id).collect())?;
-        let files: Vec<Vec<(&str, &str)>> = commits
-            .iter()
-            .map(|commit| commit.files.iter().map(|(staged, part)| (staged.as_str(), part.as_str())).collect())
-            .collect();
-        let files: Vec<&[(&str, &str)]> = files.iter().map(Vec::as_slice).collect();
-        let mut is_unchanged = |number: usize| {
-            let Some(commit) = commits.get(number) else { return Ok(false) };
+        let mut files = |number: usize| {
+            let Some(commit) = commits.get(number) else { return Ok(None) };
             if self.index_stamp()?.is_none() {
                 return Err(StoreError::NoIndex { path: self.storage.place(layout::INDEX) });
             }
@@ -316,9 +309,15 @@ impl Store {
                 self.storage.flush()?;
             }
             // It may have been packed in the meantime.
-            Ok(self.packed(&commit.video_id)?.is_none() && self.committed(&commit.video_id)? == commit.base)
+            let is_unchanged =
+                self.packed(&commit.video_id)?.is_none() && self.committed(&commit.video_id)? == commit.base;
+            // What it is called may have changed as well.
+            let part = self.steps_key(&commit.video_id);
+            let to = |table: &Table| join(table.directory(), storage::split(&part).1);
+            let files = commit.files.iter().map(|(staged, table)| (staged.clone(), to(table)));
+            Ok(is_unchanged.then(|| files.collect()))
         };
-        let published = self.storage.publish(&files, &mut is_unchanged)?;
+        let published = self.storage.publish(commits.len(), &mut files)?;
         for (commit, _) in commits.iter().zip(&published).filter(|(_, published)| !**published) {
             self.unstage(commit)?;
         }
@@ -403,7 +402,7 @@ impl Store {
             let staged = if published == &text_part { &staged[..] } else { &staged[1..] };
             let is_staged = |(staged, _): &(&str, &str)| Ok(storage.entry(staged)?.is_some());
             if all(staged.iter().map(is_staged))? {
-                let mut is_unfinished = |_| {
+                let mut if_unfinished = |_| {
                     let now = part::part_generation(storage, published)?;
                     let is_sound = |(staged, _): &(&str, &str)| match part::check_part(storage, staged) {
                         Err(StoreError::Damaged { .. } | StoreError::Parquet { .. }) => Ok(false),
@@ -411,15 +410,20 @@ impl Store {
                         Err(error) if error.is_not_found() => Ok(false),
                         checked => checked.map(|_| true),
                     };
-                    if now.as_ref() != Some(&generation) || !all(staged.iter().map(is_sound))? {
-                        return Ok(false);
+                    // By another name, it is another writer's to finish.
+                    let is_it = now.as_ref() == Some(&generation) && self.steps_key(video_id) == steps_part;
+                    if !is_it || !all(staged.iter().map(is_sound))? {
+                        return Ok(None);
                     }
                     // What a writer gave up may be gone.
                     let rows = part::read_steps_part(storage, &staged_steps)?.rows;
                     let arrays: BTreeSet<&str> = rows.iter().map(|row| row.array.as_str()).collect();
-                    all(arrays.iter().map(|array| Ok(storage.entry(&layout::document(array))?.is_some())))
+                    let are_there =
+                        all(arrays.iter().map(|array| Ok(storage.entry(&layout::document(array))?.is_some())))?;
+                    let files = staged.iter().map(|&(from, to)| (from.to_owned(), to.to_owned()));
+                    Ok(are_there.then(|| files.collect()))
                 };
-                return storage.publish(&[staged], &mut is_unfinished).map(drop);
+                return storage.publish(1, &mut if_unfinished).map(drop);
             }
         }
         Ok(())
@@ -472,8 +476,9 @@ impl Store {
 
     /// Whether a video's commit names the arrays that something below the store belongs to.
     fn is_named(&self, path: &str) -> Result<bool, StoreError> {
-        let Some((steps_part, directory)) = layout::video_of_series(path) else { return Ok(true) };
-        let video = self.of_one_index(|| match part::read_steps_part(&*self.storage, &steps_part) {
+        let index = self.generation_of_index()?;
+        let Some((parts, directory)) = layout::video_of_series(path, index.as_deref()) else { return Ok(true) };
+        let video = self.of_one_index(|| match part::read_steps_part(&*self.storage, &self.first_there(&parts)) {
             Err(error) if error.is_not_found() => {
                 let is_it = |names: layout::Names| names.now == directory || names.before.as_deref() == Some(directory);
                 for pack in self.packs()? {
@@ -543,7 +548,41 @@ impl Store {
 
     /// Where the rows of a video are.
     pub(crate) fn steps_key(&self, video_id: &str) -> String {
-        self.named(layout::steps_part(video_id))
+        let index = self.generation_of_index().unwrap_or_default();
+        self.first_there(&layout::steps_parts(video_id, index.as_deref()))
+    }
+
+    /// The first of the names of a `steps` part under which there is one; else, under which there is one of another
+    /// table, which an interrupted commit left; else the first.
+    fn first_there(&self, names: &[String]) -> String {
+        let is_there = |key: &String| matches!(self.storage.entry(key), Ok(Some(_)));
+        let is_beside = |key: &&String| is_there(&layout::heads_beside(key)) || is_there(&layout::text_beside(key));
+        let found = match names {
+            [only] => Some(only),
+            _ => names.iter().find(|key| is_there(key)).or_else(|| names.iter().find(is_beside)),
+        };
+        found.or(names.first()).cloned().unwrap_or_default()
+    }
+
+    /// The generation of the present index, which is in the names of what was there before it; `None` if there is
+    /// nothing of that.
+    fn generation_of_index(&self) -> Result<Option<String>, StoreError> {
+        let Some(before) = self.index_stamp()? else { return Ok(None) };
+        if let Some(known) = self.known.index(before) {
+            return Ok(known);
+        }
+        let mut found = None;
+        for table in layout::TABLES {
+            let entries = self.entries(table)?;
+            found = entries.iter().find_map(|entry| layout::index_of_part(&entry.name).map(str::to_owned));
+            if found.is_some() {
+                break;
+            }
+        }
+        if self.index_stamp()? == Some(before) {
+            self.known.note_index(before, found.clone());
+        }
+        Ok(found)
     }
 
     /// Where the statistics of a video are.
@@ -608,7 +647,7 @@ impl Store {
         for entry in self.storage.list(layout::STEPS)? {
             let key = join(layout::STEPS, &entry.name);
             match entry.name.strip_suffix(".parquet") {
-                Some(name) if names::is_encoded(name) => files.parts.push((key, entry)),
+                Some(_) if layout::video_of_part(&key).is_some() => files.parts.push((key, entry)),
                 Some(_) if layout::name_of_pack(&key).is_some() => files.packs.push((key, entry)),
                 Some(name) if !name.starts_with('.') => files.strays.push(key),
                 _ => {}
@@ -625,13 +664,13 @@ pub(crate) struct StagedCommit {
     video_id: String,
     /// The generation that it replaces.
     base: Option<String>,
-    /// Where each is and where it goes, in the order in which they become visible.
-    files: Vec<(String, String)>,
+    /// Where each is, and which table it is a part of, in the order in which they become visible.
+    files: Vec<(String, Table)>,
 }
 
 impl StagedCommit {
     fn has_text(&self) -> bool {
-        self.files.iter().any(|(_, part)| storage::split(part).0 == layout::TEXT)
+        self.files.iter().any(|(_, table)| *table == Table::Text)
     }
 }
 

@@ -29,6 +29,8 @@ pub(super) struct KnownParts {
     packs: Mutex<HashMap<String, Arc<Pack>>>,
     /// The row groups of packs that were read last.
     rows: Mutex<RowGroups>,
+    /// Which index there is, and its generation.
+    index: Mutex<Option<(u128, Option<String>)>>,
 }
 
 impl KnownParts {
@@ -40,6 +42,16 @@ impl KnownParts {
         let footer = check_part(storage, key)?;
         lock(&self.sound).insert(key.to_owned(), (entry.clone(), footer.clone()));
         Ok(footer)
+    }
+
+    /// The generation of an index, if it is known.
+    pub fn index(&self, stamp: u128) -> Option<Option<String>> {
+        lock(&self.index).as_ref().filter(|(known, _)| *known == stamp).map(|(_, generation)| generation.clone())
+    }
+
+    /// Notes the generation of an index.
+    pub fn note_index(&self, stamp: u128, generation: Option<String>) {
+        *lock(&self.index) = Some((stamp, generation));
     }
 
     /// A pack, which is read if it is not known.

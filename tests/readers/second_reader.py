@@ -16,7 +16,7 @@ from numcodecs import blosc
 EMPTY = (2**64 - 1, 2**64 - 1)
 DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
 GENERATION = re.compile("[0-9a-f]{16}")
-PACK = re.compile(r"pack~~([0-9a-f]{16})(~~[0-9a-f]{16})?\.parquet")
+PACK = re.compile(r"pack~~([0-9a-f]{16})(@[0-9a-f]{16})?\.parquet")
 TABLES = ("steps", "heads", "text")
 # The most rows of a row group of a pack.
 GROUPS = {"steps": 8192, "heads": 131072, "text": 131072, "records": 1024}
@@ -149,7 +149,7 @@ def of_parts(steps):
     """The one video of parts of its own."""
     told = footer(steps)
     record = json.loads(told["attnkit.video"])
-    assert steps.name == f"{encode(record['video_id'])}.parquet"
+    assert re.fullmatch(re.escape(encode(record["video_id"])) + r"(@[0-9a-f]{16})?\.parquet", steps.name)
     of = {"generation": told["attnkit.generation"], "record": told["attnkit.video"]}
     for name in TABLES:
         part = steps.parents[1] / name / steps.name

@@ -297,8 +297,7 @@ impl Store {
         records: &RecordBatch,
     ) -> Result<VideoIndex, StoreError> {
         let damaged = |table: Table, found: String| StoreError::damaged(self.storage.place(&pack.key(table)), found);
-        let record: VideoRecord =
-            serde_json::from_str(first_record(records)).map_err(|error| damaged(Table::Records, error.to_string()))?;
+        let record = self.record_of_rows(pack, records)?;
         let is_other = |row: &&StepRow| row.video_id != video.video_id;
         if let Some(other) = rows.iter().find(is_other).map(|row| &row.video_id) {
             return Err(damaged(Table::Steps, format!("it has rows of {other} where those of {} are", video.video_id)));
@@ -307,6 +306,17 @@ impl Store {
             return Err(damaged(Table::Records, format!("the record of {} is of {}", video.video_id, record.video_id)));
         }
         Ok(VideoIndex { generation: video.generation.clone(), record, rows })
+    }
+
+    /// What is known of a packed video beside its rows.
+    pub(super) fn packed_record(&self, pack: &Pack, video: &PackedVideo) -> Result<VideoRecord, StoreError> {
+        let records = self.packed_rows(pack, Table::Records, &(video.record..video.record + 1))?;
+        self.record_of_rows(pack, &records)
+    }
+
+    fn record_of_rows(&self, pack: &Pack, records: &RecordBatch) -> Result<VideoRecord, StoreError> {
+        let damaged = |error| StoreError::damaged(self.storage.place(&pack.key(Table::Records)), error);
+        serde_json::from_str(first_record(records)).map_err(damaged)
     }
 
     /// All that is committed of a packed video, to be written elsewhere.

@@ -1,19 +1,19 @@
 //! Taking a damaged pack apart: what of it is sound is written anew, the rest is set aside.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
 
 use super::super::storage::{EntryKind, Lock, join};
-use super::super::{Heads, Store, StoreError, decode_name, layout, new_generation, text_schema};
+use super::super::{Heads, Store, StoreError, VideoRecord, decode_name, layout, new_generation, text_schema};
 use super::{Pack, PackWriter, PackedVideo, Table, sealed};
 
 /// What was sound of a damaged pack, and what was not.
 #[derive(Debug, Default)]
 pub(crate) struct Salvaged {
-    /// Videos whose rows are lost, as far as their names are known.
-    pub lost: BTreeSet<String>,
+    /// Videos whose rows are lost, as far as their names are known, and what else is known of them.
+    pub lost: BTreeMap<String, Option<VideoRecord>>,
     /// Where the damaged files are now.
     pub aside: String,
 }
@@ -29,7 +29,8 @@ impl Store {
         let (_writer, _turn) = (self.storage.lock(Lock::Writer)?, self.storage.lock(Lock::Index)?);
         let name = &self.name_now(name)?;
         let others = self.packs_but(name)?;
-        let (pack, mut lost) = self.sound_records(name, &others)?;
+        let (pack, lost) = self.sound_records(name, &others)?;
+        let mut lost = lost.into_iter().map(|video| (video, None)).collect();
         let next = layout::next_index(&new_generation());
         let keys: Vec<String> = Table::ALL.iter().map(|table| pack.key(*table)).collect();
         let aside = join(layout::DAMAGED, name);
@@ -39,7 +40,9 @@ impl Store {
         let mut is_ready = || Ok(keys.iter().map(is_there).collect::<Result<Vec<_>, _>>()?.contains(&true));
         let _former = self.put_index(&next, &keys.iter().cloned().collect(), &mut is_ready)?;
         // Of some, only their arrays tell.
-        lost.extend(self.lost_videos()?);
+        for video in self.lost_videos()? {
+            lost.entry(video).or_insert(None);
+        }
         Ok(Salvaged { lost, aside })
     }
 
@@ -147,7 +150,7 @@ impl Store {
         index: &str,
         pack: &Pack,
         others: &[Arc<Pack>],
-        lost: &mut BTreeSet<String>,
+        lost: &mut BTreeMap<String, Option<VideoRecord>>,
     ) -> Result<(), StoreError> {
         let mut writer = None;
         // What another pack has, too, stays there.
@@ -163,7 +166,7 @@ impl Store {
                 }
                 None if self.write_what_is_sound(index, pack, video)? => {}
                 None => {
-                    lost.insert(video.video_id.clone());
+                    lost.insert(video.video_id.clone(), sound(self.packed_record(pack, video))?);
                 }
             }
         }

@@ -143,22 +143,27 @@ fn of_many_that_make_a_directory_one_is_told_so() {
     }
 }
 
+/// Files of one commit, as whoever publishes tells them, if it may come.
+fn files_if(comes: bool, files: &[(&str, &str)]) -> Option<Vec<(String, String)>> {
+    comes.then(|| files.iter().map(|&(from, to)| (from.to_owned(), to.to_owned())).collect())
+}
+
 #[test]
 fn files_are_published_if_nothing_has_changed() {
     on_each(|storage| {
         storage.write("a/.one", b"1").unwrap();
         storage.write("a/.two", b"2").unwrap();
         let files = [("a/.one", "a/one"), ("a/.two", "a/two")];
-        assert!(!storage.publish(&[&files], &mut |_| Ok(false)).unwrap()[0]);
+        assert!(!storage.publish(1, &mut |_| Ok(None)).unwrap()[0]);
         let mut failed = |_| Err(StoreError::Busy { path: "said".into() });
-        assert!(storage.publish(&[&files], &mut failed).unwrap_err().to_string().contains("said"));
+        assert!(storage.publish(1, &mut failed).unwrap_err().to_string().contains("said"));
         assert_eq!(names(storage, "a"), [".one", ".two"]);
-        let mut is_unchanged = |_| Ok(storage.entry("a/one")?.is_none());
-        assert_eq!(storage.publish(&[&files], &mut is_unchanged).unwrap(), [true]);
+        let mut if_unchanged = |_| Ok(files_if(storage.entry("a/one")?.is_none(), &files));
+        assert_eq!(storage.publish(1, &mut if_unchanged).unwrap(), [true]);
         assert_eq!(names(storage, "a"), ["one", "two"]);
         assert_eq!(storage.get("a/two").unwrap(), "2");
         storage.write("a/.one", b"3").unwrap();
-        assert_eq!(storage.publish(&[&files[..1]], &mut is_unchanged).unwrap(), [false]);
+        assert_eq!(storage.publish(1, &mut if_unchanged).unwrap(), [false]);
         assert_eq!(storage.get("a/one").unwrap(), "1");
     });
 }
@@ -171,12 +176,15 @@ fn of_several_commits_those_come_that_may() {
         }
         let commits: [&[(&str, &str)]; 3] =
             [&[("a/.1", "a/1"), ("b/.1", "b/1")], &[("a/.2", "a/2"), ("b/.2", "b/2")], &[("b/.3", "b/3")]];
-        assert_eq!(storage.publish(&commits, &mut |number| Ok(number != 1)).unwrap(), [true, false, true]);
+        assert_eq!(
+            storage.publish(3, &mut |number| Ok(files_if(number != 1, commits[number]))).unwrap(),
+            [true, false, true]
+        );
         assert_eq!(
             (names(storage, "a"), names(storage, "b")),
             (vec![".2".into(), "1".into()], vec![".2".into(), "1".into(), "3".into()])
         );
-        assert_eq!(storage.publish(&[], &mut |_| Ok(true)).unwrap(), [false; 0]);
+        assert_eq!(storage.publish(0, &mut |_| Ok(None)).unwrap(), [false; 0]);
         storage.flush().unwrap();
     });
 }
@@ -219,8 +227,9 @@ fn of_many_that_publish_on_the_same_base_one_does() {
                 scope.spawn(move || {
                     let staged = format!(".{writer}");
                     storage.write(&staged, b"1").unwrap();
-                    let mut is_unchanged = |_| Ok(storage.get("number")? == "0");
-                    let is_first = storage.publish(&[&[(&staged, "number")]], &mut is_unchanged).unwrap()[0];
+                    let files = [(&*staged, "number")];
+                    let mut if_unchanged = |_| Ok(files_if(storage.get("number")? == "0", &files));
+                    let is_first = storage.publish(1, &mut if_unchanged).unwrap()[0];
                     published.fetch_add(usize::from(is_first), Ordering::Relaxed);
                 });
             }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
-use super::{Contents, Entry, Guard, Lock, Storage, Upload};
+use super::{Contents, Entry, FilesOf, Guard, Lock, Storage, Upload};
 use crate::store::StoreError;
 
 /// Another storage, whose reads are counted.
@@ -73,12 +73,8 @@ impl Storage for Counting {
         self.inner.put(key, contents)
     }
 
-    fn publish(
-        &self,
-        commits: &[&[(&str, &str)]],
-        is_unchanged: &mut dyn FnMut(usize) -> Result<bool, StoreError>,
-    ) -> Result<Vec<bool>, StoreError> {
-        self.inner.publish(commits, is_unchanged)
+    fn publish(&self, commits: usize, files: &mut FilesOf<'_>) -> Result<Vec<bool>, StoreError> {
+        self.inner.publish(commits, files)
     }
 
     fn exchange(

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::{Contents, Entry, EntryKind, Guard, Lock, Storage, Upload, checked_range, split};
+use super::{Contents, Entry, EntryKind, FilesOf, Guard, Lock, Storage, Upload, checked_range, split};
 use crate::store::StoreError;
 
 /// Files in memory.
@@ -143,22 +143,16 @@ impl Storage for Memory {
         Ok(())
     }
 
-    fn publish(
-        &self,
-        commits: &[&[(&str, &str)]],
-        is_unchanged: &mut dyn FnMut(usize) -> Result<bool, StoreError>,
-    ) -> Result<Vec<bool>, StoreError> {
+    fn publish(&self, commits: usize, files: &mut FilesOf<'_>) -> Result<Vec<bool>, StoreError> {
         let _turn = self.0.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let come = (0..commits.len()).map(is_unchanged).collect::<Result<Vec<bool>, _>>()?;
-        for (_, files) in come.iter().zip(commits).filter(|(comes, _)| **comes) {
-            for (from, to) in *files {
-                let mut files = self.files();
-                let (contents, _) =
-                    files.contents.remove(*from).ok_or_else(|| self.failed(from, io::ErrorKind::NotFound))?;
-                files.put(to, contents);
-            }
+        let come = (0..commits).map(files).collect::<Result<Vec<_>, _>>()?;
+        for (from, to) in come.iter().flatten().flatten() {
+            let mut files = self.files();
+            let (contents, _) =
+                files.contents.remove(from).ok_or_else(|| self.failed(from, io::ErrorKind::NotFound))?;
+            files.put(to, contents);
         }
-        Ok(come)
+        Ok(come.iter().map(Option::is_some).collect())
     }
 
     fn exchange(

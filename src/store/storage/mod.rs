@@ -69,18 +69,15 @@ pub trait Storage: Debug + Send + Sync {
     /// If it cannot be written.
     fn put(&self, key: &str, contents: &[u8]) -> Result<(), StoreError>;
 
-    /// Puts finished files in the place of others. Of each commit they are given as (from, to), and come one behind the
-    /// other; commits are of different videos, and those that stand as far from the end go together. Each comes if
-    /// `is_unchanged` says so of its number: between that and the last of the files, no other writer publishes. All
-    /// that was written before is durable then, and so are the files in their new places. Returns which commits came.
+    /// Puts finished files in the place of others. `files` tells those of a commit by its number, as (from, to), or
+    /// that it does not come: between that and the last of the files, no other writer publishes. The files of a commit
+    /// come one behind the other; commits are of different videos, and those that stand as far from the end go
+    /// together. All that was written before is durable then, and so are the files in their new places. Returns which
+    /// commits came.
     ///
     /// # Errors
-    /// Those of `is_unchanged` and [`flush`](Self::flush), and if a file cannot be moved.
-    fn publish(
-        &self,
-        commits: &[&[(&str, &str)]],
-        is_unchanged: &mut dyn FnMut(usize) -> Result<bool, StoreError>,
-    ) -> Result<Vec<bool>, StoreError>;
+    /// Those of `files` and [`flush`](Self::flush), and if a file cannot be moved.
+    fn publish(&self, commits: usize, files: &mut FilesOf<'_>) -> Result<Vec<bool>, StoreError>;
 
     /// Puts a directory in the place of another, and that in its place, if `is_ready` says so: from then until it is
     /// done, nobody publishes. All that was written before is durable then. Whoever opens something by its key opens it
@@ -239,6 +236,9 @@ impl EntryKind {
         Some(format!("{kind}, where a directory of the store should be; put the directory itself there"))
     }
 }
+
+/// Tells the files of a commit by its number, as (from, to); `None`: it does not come.
+pub type FilesOf<'a> = dyn FnMut(usize) -> Result<Option<Vec<(String, String)>>, StoreError> + 'a;
 
 /// What is announced to others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
 
-use super::{Contents, Entry, EntryKind, Guard, Lock, Storage, Upload, checked_range, join, split};
+use super::{Contents, Entry, EntryKind, FilesOf, Guard, Lock, Storage, Upload, checked_range, join, split};
 use crate::store::StoreError;
 use directory::Directory;
 use unflushed::{Unflushed, sync_directory, sync_file};
@@ -121,17 +121,13 @@ impl Storage for Local {
         sync_directory(parent_of(&self.place(key)))
     }
 
-    fn publish(
-        &self,
-        commits: &[&[(&str, &str)]],
-        is_unchanged: &mut dyn FnMut(usize) -> Result<bool, StoreError>,
-    ) -> Result<Vec<bool>, StoreError> {
+    fn publish(&self, commits: usize, files: &mut FilesOf<'_>) -> Result<Vec<bool>, StoreError> {
         self.flush()?;
         let _turn = lock::turn(&self.root, self.is_single_writer)?;
-        let come = (0..commits.len()).map(is_unchanged).collect::<Result<Vec<bool>, _>>()?;
-        for from_end in (0..commits.iter().map(|files| files.len()).max().unwrap_or(0)).rev() {
+        let come = (0..commits).map(files).collect::<Result<Vec<_>, _>>()?;
+        for from_end in (0..come.iter().flatten().map(Vec::len).max().unwrap_or(0)).rev() {
             let mut directories = BTreeSet::new();
-            for (_, files) in come.iter().zip(commits).filter(|(comes, _)| **comes) {
+            for files in come.iter().flatten() {
                 if let Some((from, to)) = files.iter().rev().nth(from_end) {
                     self.rename(from, to)?;
                     directories.insert(split(to).0);
@@ -139,7 +135,7 @@ impl Storage for Local {
             }
             directories.iter().try_for_each(|directory| sync_directory(&self.place(directory)))?;
         }
-        Ok(come)
+        Ok(come.iter().map(Option::is_some).collect())
     }
 
     fn exchange(
