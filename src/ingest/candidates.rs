@@ -284,35 +284,8 @@ impl Candidates {
                 findings.remarks.push(Remark::new(&self.series.dir, remark));
             }
         }
-        let carried = || self.stored.values().filter(|row| !self.steps.contains_key(&row.step));
-        if let Some((row, difference)) = carried().find_map(|row| Some((row, of_other_run(row)?))) {
-            let found = format!(
-                "the store holds step {} of this word, which is not in the dump now and is of another run \
-                 ({difference})",
-                row.step
-            );
-            let tries = [OptionName::Prefix.any(), OptionName::Replace.on()];
-            let remedy = Remedy::of("ingest with {} to keep both, or with {} to drop what is gone", tries);
-            return self.refuse(found, remedy, findings);
-        }
-        if let Some(row) = carried().find(|row| self.rewrite && !is_other(row)) {
-            let differences = self.stored_recipe.as_ref().map(|stored| stored.differences(&recipe)).unwrap_or_default();
-            let found = format!(
-                "the store holds step {} of this word, which is not in the dump now, and was written with other \
-                 settings ({differences})",
-                row.step
-            );
-            let remedy = Remedy::of("ingest with {} to keep both, or with these settings", [OptionName::Prefix.any()]);
-            return self.refuse(found, remedy, findings);
-        }
-        if let Some(row) = carried().find(|row| is_other(row)) {
-            let found = format!(
-                "the store holds steps of this word ({} {}) that are not in the dump now, or not in this form, and \
-                 cannot be written as {dtype} {shape} with these settings",
-                row.dtype, row.shape
-            );
-            let tries = [OptionName::Prefix.any(), OptionName::Replace.on()];
-            let remedy = Remedy::of("ingest with {} to keep both, or with {} to drop them", tries);
+        let expected = format!("{dtype} {shape}");
+        if let Some((found, remedy)) = self.in_the_way(&recipe, &expected, &is_other, &of_other_run) {
             return self.refuse(found, remedy, findings);
         }
         let steps = self.step_plans();
@@ -331,6 +304,42 @@ impl Candidates {
             input,
             steps,
         }))
+    }
+
+    /// What is wrong with steps that only the store has, if they cannot stay in it beside those of the dump.
+    fn in_the_way(
+        &self,
+        recipe: &Recipe,
+        expected: &str,
+        is_other: &dyn Fn(&StepRow) -> bool,
+        of_other_run: &dyn Fn(&StepRow) -> Option<String>,
+    ) -> Option<(String, Remedy)> {
+        let carried = || self.stored.values().filter(|row| !self.steps.contains_key(&row.step));
+        let tries = [OptionName::Prefix.any(), OptionName::Replace.on()];
+        if let Some((row, difference)) = carried().find_map(|row| Some((row, of_other_run(row)?))) {
+            let found = format!(
+                "the store holds step {} of this word, which is not in the dump now and is of another run \
+                 ({difference})",
+                row.step
+            );
+            return Some((found, Remedy::of("ingest with {} to keep both, or with {} to drop what is gone", tries)));
+        }
+        if let Some(row) = carried().find(|row| is_other(row)) {
+            let found = format!(
+                "the store holds steps of this word ({} {}) that are not in the dump now, or not in this form, and \
+                 cannot be written as {expected} with these settings",
+                row.dtype, row.shape
+            );
+            return Some((found, Remedy::of("ingest with {} to keep both, or with {} to drop them", tries)));
+        }
+        let row = carried().next().filter(|_| self.rewrite)?;
+        let differences = self.stored_recipe.as_ref().map(|stored| stored.differences(recipe)).unwrap_or_default();
+        let found = format!(
+            "the store holds step {} of this word, which is not in the dump now, and was written with other settings \
+             ({differences})",
+            row.step
+        );
+        Some((found, Remedy::of("ingest with {} to keep both, or with those settings", [OptionName::Prefix.any()])))
     }
 
     /// Whether the word must be written even if no step is new.
