@@ -26,6 +26,7 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #define FDS 65536
@@ -229,6 +230,15 @@ int flock(int fd, int operation) {
     BEGIN_FD("flock", fd, -1)
     int done = REAL(flock)(fd, operation);
     END return done;
+}
+
+/* What waits for those who list a directory goes on at once: nobody does. */
+static int is_long(const struct timespec *time) { return root && (time->tv_sec || time->tv_nsec >= 400000000L); }
+int nanosleep(const struct timespec *time, struct timespec *rest) {
+    return is_long(time) ? 0 : REAL(nanosleep)(time, rest);
+}
+int clock_nanosleep(clockid_t clock, int flags, const struct timespec *time, struct timespec *rest) {
+    return !flags && is_long(time) ? 0 : REAL(clock_nanosleep)(clock, flags, time, rest);
 }
 
 int rename(const char *from, const char *to) {
