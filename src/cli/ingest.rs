@@ -48,9 +48,9 @@ Codecs; all but `lossy` lose nothing. On synthetic float16 maps [30, 12, 23850, 
   balanced   blosc zstd 1     549    1820   56 %
   small      blosc zstd 9     205    1800   55 %
   none       none             660    9590   100 %
-`lossy:bits=N` rounds each value to N bits of its fraction: by 2^-(N+1) of it at most. Averaged maps of full precision
-shrink most. How far the values of each step are from what they were is in the columns max_error and mean_error of
-`attnkit query list`. Statistics and means are those of the rounded values.
+`lossy:bits=N` rounds each value to N bits behind its leading one: by 2^-(N+1) of it at most. Averaged maps of full
+precision shrink most. How far the values of each step are from what they were is in the columns max_error and
+mean_error of `attnkit query list`. Statistics and means are those of the rounded values.
 Rollups are what means are read from. `auto` keeps those that cost next to nothing (of 30 x 12 maps the mean over all
 of them, 0.5 %), `all` adds the means over blocks and over heads, 14 to 24 %: they barely compress. `attnkit rollup`
 adds them later, or takes them away, without the dump.
@@ -365,7 +365,7 @@ fn describe(report: &Report, args: &IngestArgs) -> String {
             units::bytes(report.bytes_out),
             // Where steps were written again, the two do not compare.
             if report.skipped == 0 && !args.watch {
-                format!(" ({}, tables included)", units::percent(report.bytes_out, report.bytes_in))
+                format!(" of arrays ({})", units::percent(report.bytes_out, report.bytes_in))
             } else {
                 String::new()
             },

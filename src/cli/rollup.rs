@@ -15,17 +15,18 @@ use crate::store::Rollups;
 ///
 /// Rollups are the means over blocks, heads and both, by which means are answered without decoding maps. They are
 /// computed from the store's own values: no dump is needed. Each word's arrays are written anew, and each video is
-/// committed as by an ingest; `attnkit gc` removes the former arrays.
+/// committed as by an ingest. The former arrays stay until `attnkit gc` removes them: until then, the store takes up to
+/// twice its size.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  attnkit rollup maps.store --rollups all
+  attnkit rollup maps.store --rollups all && attnkit gc maps.store
   attnkit rollup maps.store --rollups none --videos 'prompt_00*' --tokens flower")]
 pub(super) struct RollupArgs {
     #[command(flatten)]
     at: StoreArg,
-    /// Which rollups the words have afterwards
-    #[arg(long, value_enum)]
+    /// Which rollups the words have afterwards; `auto`: those that take at most 4 % of the maps, and no others
+    #[arg(long, value_enum, hide_possible_values = true, value_name = "all|auto|none")]
     rollups: Rollups,
     /// Only videos whose id matches; may be given several times
     #[arg(long, value_name = "GLOB")]
