@@ -50,9 +50,17 @@ pub(crate) fn transform<'a>(
     grid: Option<Grid>,
 ) -> (StepArray<'a>, Option<RoundingError>) {
     let step = unrounded(step, recipe, grid);
-    let Some(bits) = recipe.bits else { return (step, None) };
-    let (values, error) = round(&step.values, bits);
-    (StepArray { values, ..step }, Some(error))
+    match rounded(&step, recipe.bits) {
+        Some((rounded, error)) => (rounded, Some(error)),
+        None => (step, None),
+    }
+}
+
+/// A step whose values are rounded, and how far they are from what they were; `None`, if they are not to be.
+pub(super) fn rounded(step: &StepArray<'_>, bits: Option<u8>) -> Option<(StepArray<'static>, RoundingError)> {
+    let (values, error) = round(&step.values, bits?);
+    let StepArray { shape, source_dtype, .. } = *step;
+    Some((StepArray { shape, source_dtype, values }, error))
 }
 
 fn unrounded<'a>(step: StepArray<'a>, recipe: &Recipe, grid: Option<Grid>) -> StepArray<'a> {

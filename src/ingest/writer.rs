@@ -15,9 +15,9 @@ use super::commit::{WrittenSeries, stage_video};
 use super::options::IngestOptions;
 use super::plan::Committed;
 use super::series::{SeriesTarget, SeriesWriter, describe_row};
+use super::transform::rounded;
 use crate::dump::{StepArray, StepMetadata, composed, micros, prompt_id};
 use crate::grid::Grid;
-use crate::kernel::{RoundingError, round};
 use crate::shape::AxisNumbers;
 use crate::store::storage::Guard;
 use crate::store::{
@@ -67,12 +67,6 @@ struct BegunWord<'a> {
     metadata: &'a StepMetadata,
     /// Its rows so far.
     stored: Vec<StepRow>,
-}
-
-/// A step whose values were rounded.
-struct Rounded {
-    array: StepArray<'static>,
-    error: RoundingError,
 }
 
 /// Writes one video into a store.
@@ -155,17 +149,17 @@ impl StoreWriter {
         self.check_text(step, words, text)?;
         let hashed = |word: &WordStep<'_>| format!("{:032x}", xxh3_128(word.array.values.bytes()));
         let hashes: Vec<String> = words.par_iter().map(hashed).collect();
-        let rounded: Vec<Option<Rounded>> = words.par_iter().map(|word| self.rounded(word.array)).collect();
+        let rounded: Vec<_> = words.par_iter().map(|word| rounded(word.array, self.options.bits)).collect();
         loop {
             let committed = self.committed()?;
             let mut begun = Vec::new();
             let mut is_new = Vec::new();
             for (((word, token), hash), rounded) in words.iter().zip(&spelled).zip(&hashes).zip(&rounded) {
-                let stored = rounded.as_ref().map_or(*word, |Rounded { array, .. }| WordStep { array, ..*word });
+                let stored = rounded.as_ref().map_or(*word, |(array, _)| WordStep { array, ..*word });
                 let new = self.begin(&stored, token, step, hash, &committed)?;
                 is_new.push(new.is_some());
                 begun.extend(new.map(|mut new| {
-                    new.row.rounding = rounded.as_ref().map(|rounded| rounded.error);
+                    new.row.rounding = rounded.as_ref().map(|(_, error)| *error);
                     new
                 }));
             }
@@ -194,13 +188,6 @@ impl StoreWriter {
             }
             staged?;
         }
-    }
-
-    /// A step as it is stored, if its values are rounded.
-    fn rounded(&self, array: &StepArray<'_>) -> Option<Rounded> {
-        let (values, error) = round(&array.values, self.options.bits?);
-        let StepArray { shape, source_dtype, .. } = *array;
-        Some(Rounded { array: StepArray { shape, source_dtype, values }, error })
     }
 
     /// Whether rows of `text` can be of a step with these words.

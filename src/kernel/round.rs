@@ -6,6 +6,7 @@ use half::f16;
 use serde::{Deserialize, Serialize};
 
 use super::Element;
+use crate::dtype::Dtype;
 use crate::values::Values;
 
 /// Differences that are added up before their sum is added to that of the others.
@@ -33,14 +34,15 @@ trait Fraction: Element {
 }
 
 macro_rules! fraction {
-    ($float:ty, $bits_of:ty, $fraction:literal) => {
+    ($float:ty, $bits_of:ty, $dtype:expr) => {
         impl Fraction for $float {
             #[inline]
             fn rounded(self, bits: u32) -> Self {
+                const FRACTION: u32 = $dtype.fraction_bits() as u32;
                 let whole = self.to_bits();
                 let magnitude = whole & (<$bits_of>::MAX >> 1);
-                let is_normal = magnitude >> $fraction > 0;
-                let significant = if is_normal { $fraction + 1 } else { <$bits_of>::BITS - magnitude.leading_zeros() };
+                let is_normal = magnitude >> FRACTION > 0;
+                let significant = if is_normal { FRACTION + 1 } else { <$bits_of>::BITS - magnitude.leading_zeros() };
                 let dropped = significant.saturating_sub(bits + 1);
                 if dropped == 0 || !self.is_finite() {
                     return self;
@@ -54,9 +56,9 @@ macro_rules! fraction {
     };
 }
 
-fraction!(f16, u16, 10);
-fraction!(f32, u32, 23);
-fraction!(f64, u64, 52);
+fraction!(f16, u16, Dtype::Float16);
+fraction!(f32, u32, Dtype::Float32);
+fraction!(f64, u64, Dtype::Float64);
 
 /// Rounds values to `bits` bits of the fraction, of which float16 has 10, float32 23 and float64 52: with as many or
 /// more they stay what they are.

@@ -186,9 +186,10 @@ impl Store {
         let next = layout::next_index(&new_generation());
         let meter = Meter::new(&Silent, Unit::Bytes, 0);
         let written = packs.iter().try_for_each(|pack| {
-            let of_pack = sources_of_pack(pack, self.size_of_pack(pack)?);
-            let (taken, left): (Vec<_>, Vec<_>) = of_pack.partition(|(source, _)| videos.contains(source.video_id()));
-            taken.iter().try_for_each(|(source, _)| self.write_own_parts(&next, source))?;
+            let mut taken = pack.videos.iter().filter(|video| videos.contains(&*video.video_id));
+            taken.try_for_each(|video| self.write_own_parts(&next, pack, video))?;
+            let mut left: Vec<_> = sources_of_pack(pack, self.size_of_pack(pack)?).collect();
+            left.retain(|(source, _)| !videos.contains(source.video_id()));
             self.write_packs(&next, &left, &meter).map(drop)
         });
         written.inspect_err(|_: &StoreError| self.remove_index(&next))?;
@@ -316,8 +317,7 @@ impl Store {
     }
 
     /// Writes parts of a packed video into an index that is being made.
-    fn write_own_parts(&self, index: &str, source: &Source) -> Result<(), StoreError> {
-        let Source::Pack(pack, video) = source else { return Ok(()) };
+    fn write_own_parts(&self, index: &str, pack: &Pack, video: &PackedVideo) -> Result<(), StoreError> {
         let (heads, text) = (self.packed_heads(pack, video)?, self.packed_text(pack, video)?);
         self.write_parts(index, &self.packed_video(pack, video)?, Some(&heads), text.as_ref())
     }
@@ -662,6 +662,25 @@ mod tests {
             is_another([1, 1, 1, 1]);
             assert_eq!(told(&store.snapshot()).len(), 5);
         }
+    }
+
+    /// Strangers' files do not tell which index there is.
+    #[test]
+    fn files_that_are_no_parts_of_an_index_hide_none_of_it() {
+        let (store, storage, _dir) = stores().swap_remove(0);
+        for video in VIDEOS {
+            commit(&store, video, &[1.0]);
+        }
+        pack_some(&store, &["d"]);
+        let before = told(&store.snapshot());
+        let part = files(&*storage, layout::STEPS).into_iter().find(|name| name.starts_with("e@")).unwrap();
+        let part = storage.get(&join(layout::STEPS, &part)).unwrap();
+        for stray in ["a@b.parquet", "e@0000000000000000.parquet", "e (1)@ffffffffffffffff.parquet"] {
+            storage.put(&join(layout::STEPS, stray), &part).unwrap();
+        }
+        let store = Store::open_on(storage).unwrap();
+        assert_eq!(told(&store.snapshot()), before);
+        assert_eq!(store.left_out().len(), 3);
     }
 
     /// Between staging and publishing, what a video's parts are called may change.

@@ -99,8 +99,13 @@ pub fn pack(table: &str, name: &str) -> String {
 /// The name of a pack, in that of a part; `None` if it is none of a pack's.
 pub fn name_of_pack(part: &str) -> Option<&str> {
     let name = super::storage::split(part).1.strip_prefix(PACK)?.strip_suffix(PART)?;
-    let (generation, index) = name.split_once('@').map_or((name, None), |(pack, index)| (pack, Some(index)));
+    let (generation, index) = without_index(name);
     (is_generation(generation) && index.is_none_or(is_generation)).then_some(name)
+}
+
+/// What a part is called, and the generation of the index that it was taken over into, if it was.
+fn without_index(name: &str) -> (&str, Option<&str>) {
+    name.split_once('@').map_or((name, None), |(name, index)| (name, Some(index)))
 }
 
 fn is_generation(digits: &str) -> bool {
@@ -110,28 +115,31 @@ fn is_generation(digits: &str) -> bool {
 
 /// The generation of a pack with a name.
 pub fn generation_of_pack(name: &str) -> &str {
-    name.split_once('@').map_or(name, |(generation, _)| generation)
+    without_index(name).0
 }
 
 /// The encoded name of the video that a part is of; `None` if it is no part of a single one.
 pub fn video_of_part(part: &str) -> Option<&str> {
     let name = super::storage::split(part).1.strip_suffix(PART)?;
-    let name = name.split_once('@').map_or(Some(name), |(name, index)| is_generation(index).then_some(name))?;
-    super::names::is_encoded(name).then_some(name)
+    let (name, index) = without_index(name);
+    (super::names::is_encoded(name) && index.is_none_or(is_generation)).then_some(name)
+}
+
+fn is_part(key: &str) -> bool {
+    name_of_pack(key).is_some() || video_of_part(key).is_some()
 }
 
 /// The index that a part was taken over into, if it was there before that.
 pub fn index_of_part(part: &str) -> Option<&str> {
-    Some(super::storage::split(part).1.strip_suffix(PART)?.split_once('@')?.1)
+    let name = part.strip_suffix(PART).filter(|_| is_part(part))?;
+    without_index(super::storage::split(name).1).1
 }
 
 /// The key that a part has in an index that is to take the place of the one in which it has another; of another file,
 /// the same but for that of the index.
 pub fn taken_over(part: &str, index: &str) -> String {
     let generation = index.strip_prefix(NEXT_INDEX).unwrap_or(index);
-    let is_part = name_of_pack(part).is_some() || video_of_part(part).is_some();
-    let name =
-        part.strip_suffix(PART).filter(|_| is_part).map(|part| part.split_once('@').map_or(part, |(part, _)| part));
+    let name = part.strip_suffix(PART).filter(|_| is_part(part)).map(|name| without_index(name).0);
     in_index(&name.map_or_else(|| part.to_owned(), |name| taken_into(name, generation)), index)
 }
 

@@ -574,7 +574,8 @@ impl Store {
         let mut found = None;
         for table in layout::TABLES {
             let entries = self.entries(table)?;
-            found = entries.iter().find_map(|entry| layout::index_of_part(&entry.name).map(str::to_owned));
+            // A copy of a part of an earlier index is none of this one.
+            found = entries.iter().filter_map(|entry| layout::index_of_part(&entry.name)).max().map(str::to_owned);
             if found.is_some() {
                 break;
             }

@@ -80,7 +80,7 @@ pub struct ChosenCodec {
 
 impl ChosenCodec {
     /// The fraction of float64 has as many, and one is left out at least.
-    const MOST_BITS: u8 = 51;
+    const MOST_BITS: u8 = Dtype::Float64.fraction_bits() - 1;
 }
 
 impl std::str::FromStr for ChosenCodec {

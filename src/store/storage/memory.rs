@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
+use super::threads::Locks;
 use super::{Contents, Entry, EntryKind, FilesOf, Guard, Lock, Storage, Upload, checked_range, split};
 use crate::store::StoreError;
 
@@ -19,8 +20,7 @@ struct Shared {
     files: Mutex<Files>,
     /// Held while files are published.
     turn: Mutex<()>,
-    writers: Mutex<Writers>,
-    left: Condvar,
+    locks: Arc<Locks>,
 }
 
 #[derive(Debug, Default)]
@@ -29,13 +29,6 @@ struct Files {
     /// Each with a number that is another for each that is made.
     directories: BTreeMap<String, u128>,
     written: u128,
-}
-
-#[derive(Debug, Default)]
-struct Writers {
-    beside: usize,
-    alone: bool,
-    index: bool,
 }
 
 impl Memory {
@@ -47,10 +40,6 @@ impl Memory {
 
     fn files(&self) -> MutexGuard<'_, Files> {
         self.0.files.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn writers(&self) -> MutexGuard<'_, Writers> {
-        self.0.writers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn failed(&self, key: &str, kind: io::ErrorKind) -> StoreError {
@@ -194,26 +183,8 @@ impl Storage for Memory {
     }
 
     fn lock(&self, lock: Lock) -> Result<Guard, StoreError> {
-        let mut writers = self.writers();
-        match lock {
-            Lock::Alone if writers.alone || writers.beside > 0 => {
-                return Err(StoreError::Busy { path: self.place("") });
-            }
-            Lock::Alone => writers.alone = true,
-            Lock::Writer => {
-                while writers.alone {
-                    writers = self.0.left.wait(writers).unwrap_or_else(PoisonError::into_inner);
-                }
-                writers.beside += 1;
-            }
-            Lock::Index => {
-                while writers.index {
-                    writers = self.0.left.wait(writers).unwrap_or_else(PoisonError::into_inner);
-                }
-                writers.index = true;
-            }
-        }
-        Ok(Box::new(Held { memory: self.clone(), lock }))
+        let (name, how) = lock.held();
+        self.0.locks.hold(Path::new(name), how).ok_or_else(|| StoreError::Busy { path: self.place("") })
     }
 
     fn as_single_writer(&self, _: bool) -> Arc<dyn Storage> {
@@ -256,23 +227,5 @@ impl Upload for Draft {
     fn finish(self: Box<Self>) -> Result<(), StoreError> {
         self.memory.files().put(&self.key, self.contents.into());
         Ok(())
-    }
-}
-
-/// A lock that is held.
-struct Held {
-    memory: Memory,
-    lock: Lock,
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        let mut writers = self.memory.writers();
-        match self.lock {
-            Lock::Writer => writers.beside -= 1,
-            Lock::Alone => writers.alone = false,
-            Lock::Index => writers.index = false,
-        }
-        self.memory.0.left.notify_all();
     }
 }

@@ -9,6 +9,7 @@ pub(super) mod conformance;
 pub(crate) mod counting;
 mod local;
 mod memory;
+mod threads;
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -20,6 +21,7 @@ use bytes::Bytes;
 
 pub use local::Local;
 pub use memory::Memory;
+use threads::How;
 
 use super::StoreError;
 
@@ -249,6 +251,17 @@ pub enum Lock {
     Alone,
     /// Is the only one that puts an index in the place of the present one; waits for whoever does.
     Index,
+}
+
+impl Lock {
+    /// What it is called, and how it is held.
+    const fn held(self) -> (&'static str, How) {
+        match self {
+            Self::Writer => ("lock", How::Shared),
+            Self::Alone => ("lock", How::AloneIfFree),
+            Self::Index => ("index", How::Alone),
+        }
+    }
 }
 
 /// Ends a [`Lock`] when it is dropped.
