@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import shutil
+from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeVar
 
 import numpy as np
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import pyarrow
     import torch
     import xarray
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
 
 #: Rows shown where a result is only looked at.
 ROWS_SHOWN = 10
@@ -246,6 +249,88 @@ class Result:
         if len(maps) != 1 and not (maps and self._answer.kind == "map"):
             raise ValueError(f"a picture is of one map; there are {len(maps)}")
         return _picture(np.stack(maps), vmin, vmax)
+
+    def plot(
+        self,
+        ax: Axes | Iterable[Axes] | None = None,
+        *,
+        x: str | None = None,
+        y: str | None = None,
+        by: str | Sequence[str] | None = None,
+        kind: Literal["scatter", "line", "bar"] | None = None,
+        band: Literal["ci95", "sd", "range"] | None = "ci95",
+        metric: str | Sequence[str] | None = None,
+        frames: Sequence[SupportsIndex] | None = None,
+        range: tuple[float, float] | None = None,
+        cmap: str | Colormap | None = None,
+        order: Literal["cluster"] | None = None,
+    ) -> Axes | Array:
+        """A figure of it, with matplotlib: what it is of decides what is drawn.
+
+        - An evolution: a line over the steps for each word, block, head; of several videos their mean, with a band.
+        - Maps: each frame a picture, row 0 at the top, all in one range of colours; what is not finite is grey.
+        - A comparison: for each metric a line over the steps for each pair; bars where there are no steps; across
+          weights a line over the weight. A matrix: for each metric a square of colours with the numbers in it.
+        - Any other table, and the table of any result if `kind` is given: one column over another.
+
+        Parameters
+        ----------
+        ax : Axes or iterable of Axes, optional
+            Where to draw: as many as there are pictures or metrics. Default: a new figure of pyplot, which is not
+            shown.
+        x : str, optional
+            Of an evolution `"step"` or `"timestep"`, of a comparison across weights `"weight"` or `"step"`; of a table
+            a column.
+        y : str, optional
+            A column of numbers. Default for an evolution: `"entropy_norm"`.
+        by : str or sequence of str, optional
+            Columns with a line or colour for each combination of their values. What an evolution has beside is
+            averaged. Default: all keys of an evolution but the video and the step.
+        kind : str, optional
+            `"scatter"` (of tables, the default), `"line"` or `"bar"`.
+        band : str, optional
+            Around means over videos: `"ci95"` for their 95 % interval, 1.96 s / √n to both sides with s the sample
+            standard deviation; `"sd"` for s; `"range"` from the lowest to the highest. None where n < 2. A video counts
+            once: what it has of blocks, heads or words in one line is averaged before.
+        metric : str or sequence of str, optional
+            Those of a comparison. Default: all.
+        frames : sequence of int, optional
+            Those of maps. Default: all, of many some at even distances.
+        range : tuple of float, optional
+            (lowest, highest) of the colours. Default for maps: from the 1st to the 99th percentile of the finite values
+            of all that is shown; for differences as far to both sides of 0 as the farther of these; for a matrix what
+            is off its diagonal.
+        cmap : str or Colormap, optional
+            Default: `"viridis"`, for what has a sign `"RdBu_r"`.
+        order : str, optional
+            `"cluster"` puts sides of a matrix that are alike beside each other, by its first metric: average linkage
+            (scipy is needed).
+
+        Returns
+        -------
+        Axes or array of Axes
+            One if there is one; else for each metric, for each frame of a single map, or `[map, frame]`.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        NothingSelectedError
+            If there are no rows.
+        QueryError
+            If a column is not there or has no numbers, or a table's `x` and `y` are not given.
+        ValueError
+            If an argument is not for this kind of result, or not what it takes.
+
+        Notes
+        -----
+        Of more than 12 lines or maps, 12 are drawn: those at even distances where one number tells them apart (blocks,
+        heads, steps), else the first. The legend, or a line below the pictures, says so.
+        """
+        from . import plotting
+
+        wishes = plotting.Wishes(x, y, by, kind, band, metric, frames, range, cmap, order)
+        return plotting.plot(self, ax, wishes)
 
     def __repr__(self) -> str:
         return self._answer.to_text("table", ROWS_SHOWN, shutil.get_terminal_size((120, 24)).columns).rstrip("\n")

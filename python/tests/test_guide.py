@@ -15,6 +15,7 @@ def test_the_guide_runs_as_printed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("polars")
+    pytest.importorskip("matplotlib").use("Agg")
     (tmp_path / "fixtures").symlink_to(ROOT / "fixtures")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
