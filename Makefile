@@ -18,6 +18,8 @@ COUNTS_BENCH_ARGS ?=
 SCALE_BENCH_ARGS ?=
 # More arguments for benches/query.py.
 QUERY_BENCH_ARGS ?=
+# More arguments for benches/render.py.
+RENDER_BENCH_ARGS ?=
 # Where the document of a run of the benchmarks goes, and where what its scripts found.
 BENCH_REPORT ?= docs/bench-run.md
 BENCH_DIR ?= $(TARGET)/bench
@@ -37,6 +39,9 @@ DENY = $(ATTNKIT_CACHE)/cargo-deny-$(DENY_VERSION)
 # What the benchmark of questions has beside what the tests have.
 ZARRS := zarrs==0.2.3
 ZARRS_HOME = $(ATTNKIT_CACHE)/$(subst ==,-,$(ZARRS))
+# What the benchmark of films is beside.
+OPENCV := opencv-python-headless==5.0.0.93
+OPENCV_HOME = $(ATTNKIT_CACHE)/$(subst ==,-,$(OPENCV))
 # What the benchmark of capture is beside.
 CAPTURE_PEER := attention-map-diffusers==1.0.0
 CAPTURE_PEER_HOME = $(ATTNKIT_CACHE)/$(subst ==,-,$(CAPTURE_PEER))
@@ -143,6 +148,10 @@ bench: need-rust venv torch-venv
 	PYTHONPATH="$(abspath $(ZARRS_HOME))" "$(VENV)/bin/python" benches/query.py $(BENCH_BINARIES) \
 	  --ask "$(TARGET)/release/examples/ask" --torch-python "$(TORCH_VENV)/bin/python" \
 	  --json "$(BENCH_DIR)/query.json" $(QUERY_BENCH_ARGS)
+	$(call install_alone,$(VENV),$(OPENCV),$(OPENCV_HOME))
+	PYTHONPATH="$(abspath $(OPENCV_HOME))" "$(VENV)/bin/python" benches/render.py $(BENCH_BINARIES) \
+	  --ffmpeg "$$("$(VENV)/bin/python" -c 'import imageio_ffmpeg; print(imageio_ffmpeg.get_ffmpeg_exe())')" \
+	  --json "$(BENCH_DIR)/render.json" $(RENDER_BENCH_ARGS)
 	$(MAKE) bench-capture
 	"$(TORCH_VENV)/bin/python" benches/python.py $(BENCH_BINARIES) --json "$(BENCH_DIR)/python.json" $(PYTHON_BENCH_ARGS)
 	"$(VENV)/bin/python" benches/report.py "$(BENCH_DIR)" "$(BENCH_REPORT)"

@@ -20,6 +20,7 @@ from harness import Document, about, prose
 import ingest
 import python
 import query
+import render
 
 #: Scripts, in the order of the document.
 SECTIONS: dict[str, tuple[str, Any]] = {
@@ -28,6 +29,7 @@ SECTIONS: dict[str, tuple[str, Any]] = {
     "counts": ("Many videos", counts),
     "query": ("Questions", query),
     "python": ("Python", python),
+    "render": ("Films", render),
     "capture": ("Capture", capture),
 }
 

@@ -24,7 +24,7 @@ say() {
 }
 
 rm -rf "$demo/shapes" "$demo/export" "$demo/circle.npy" "$demo/circle.json"
-rm -rf "$demo/map.npy" "$demo/map.json" "$demo/map.png"
+rm -rf "$demo/map.npy" "$demo/map.json" "$demo/circle.gif" "$demo/heads.png" "$demo/sheet.png" "$demo/report.html"
 mkdir -p "$demo"
 
 say 'A dump: 16 videos of two moving shapes, the maps of one or two words each, 10 denoising steps.'
@@ -64,9 +64,18 @@ say 'One map, in the pixels and frames of its video.'
 run attnkit query map "$store" --video prompt_000_vid001 --token circle --step 4 --block 4 --head 0 \
   --size 192x192 --frames 13 -o "$demo/map.npy"
 
-say 'And as a picture: its latent frames beside each other.'
-run attnkit query map "$store" --video prompt_000_vid001 --token circle --step 4 --block 4 --head 0 \
-  -o "$demo/map.png"
+say 'Look at it: the same head over the frames of its video, each latent frame where the VAE decodes it.'
+run attnkit render film "$store" --video prompt_000_vid001 --token circle --block 4 --head 0 \
+  --frames-dir fixtures/dataset/frames/prompt_000_vid001 --size 288x288 --dpi 144 --fps 6 -o "$demo/circle.gif"
+
+say 'Which heads look at the circle: blocks down, heads across.'
+run attnkit render heads "$store" --token circle -o "$demo/heads.png"
+
+say 'Both words, step by step, in one sheet.'
+run attnkit render sheet "$store" --video prompt_000_vid001 --rows token --cols step --range row -o "$demo/sheet.png"
+
+say 'And all of it on one page, which opens anywhere.'
+run attnkit report "$store" -o "$demo/report.html"
 
 say 'What would be read, and how much: a mean over all blocks and heads is stored already.'
 run attnkit query average "$store" --token circle --explain
@@ -101,6 +110,8 @@ xarray.open_zarr(word, consolidated=False)
 
 import numpy
 numpy.load("$demo/map.npy").shape
+
+# Look at $demo/circle.gif, $demo/heads.png, $demo/sheet.png, and open $demo/report.html
 
 # Your own dump: attnkit ingest DUMP --store STORE; then attnkit query --help, and the cookbook docs/query.md
 # In Python: pip install ./python, then docs/python.md and the notebook docs/tour.ipynb

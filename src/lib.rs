@@ -151,6 +151,8 @@ mod bounded;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod contents;
+#[cfg(feature = "render")]
+pub mod draw;
 pub mod dtype;
 pub mod dump;
 pub mod error;
@@ -175,6 +177,8 @@ pub mod remedy;
 pub mod render;
 #[cfg(feature = "query")]
 pub mod repair;
+#[cfg(feature = "render")]
+pub mod report;
 pub mod shape;
 pub mod source;
 pub mod store;

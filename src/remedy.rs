@@ -118,8 +118,6 @@ names! {
     OnError = "on_error",
     /// The file that is written.
     Output = "output",
-    /// Which frames of a video those of a map stand for.
-    Placement = "placement",
     /// What is put before ids of videos.
     Prefix = "prefix",
     /// The file of prompts.
@@ -136,6 +134,8 @@ names! {
     Step = "step",
     /// Which table is listed.
     Table = "table",
+    /// Which frames of a video those of a map stand for.
+    Time = "time",
     /// One word.
     Token = "token",
     /// One video.

@@ -10,6 +10,7 @@
 from ._native import __version__
 from .analyzer import AttentionAnalyzer
 from .capturing import Capture, CapturedStep, TextOfStep, TrackedWord, capture
+from .drawing import Figure, Film
 from .errors import (
     AttnkitError,
     DamageWarning,
@@ -45,6 +46,8 @@ __all__ = [
     "Estimate",
     "ExportError",
     "ExportReport",
+    "Figure",
+    "Film",
     "GcReport",
     "Info",
     "IngestReport",

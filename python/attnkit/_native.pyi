@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "Answer",
+    "Figure",
     "Question",
     "Source",
     "Store",
@@ -20,11 +21,15 @@ __all__ = [
     "columns",
     "dry_run",
     "estimate",
+    "figure",
+    "figure_of",
+    "film",
     "heatmap",
     "infer_grid",
     "ingest",
     "mean_axis",
     "occurrences",
+    "report",
     "usual_reduction",
     "watch",
 ]
@@ -49,10 +54,26 @@ def estimate(
     dump: _Path | None, sizes: Mapping[str, Any], dtype: str | None, throughput: float | None, rollups: str
 ) -> str: ...
 def columns() -> Answer: ...
+def figure(store: Store, drawing: str, look: str, progress: _Report) -> tuple[Figure, list[str]]: ...
+def figure_of(answer: Answer, look: str) -> Figure: ...
+def film(
+    store: Store, film: str, look: str, path: _Path, name: str, progress: _Report
+) -> tuple[int, float, list[str]]: ...
+def report(
+    store: Store, filter: str, path: _Path, frames: _Path | None, title: str | None, progress: _Report
+) -> None: ...
 def heatmap(map: NDArray[np.float32], grid: Sequence[int], range: tuple[float, float] | None) -> bytes: ...
 def infer_grid(spatial: int, frames: int, height: int, width: int) -> _Grid: ...
 def mean_axis(array: NDArray[Any], axis: int) -> NDArray[np.float32]: ...
 def usual_reduction() -> str: ...
+
+@final
+class Figure:
+    @property
+    def description(self) -> str: ...
+    def png(self) -> bytes: ...
+    def svg(self) -> str: ...
+    def webp(self) -> bytes: ...
 
 @final
 class Answer:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeVar
 import numpy as np
 
 from . import _check, _native
+from .drawing import Figure, Look
+from .drawing import look as as_json
 from .ingest import Path
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     import xarray
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
+    from typing_extensions import Unpack
 
 #: Rows shown where a result is only looked at.
 ROWS_SHOWN = 10
@@ -230,6 +233,21 @@ class Result:
             Files written beside it, such as the rows that belong to the maps of a `.npy`.
         """
         return self._answer.write(_check.path(path), format)
+
+    def save(self, path: Path, **look: Unpack[Look]) -> None:
+        """Write to a file: maps as a drawing (`.png`, `.svg`, `.webp`), anything else as `write` does.
+
+        Parameters
+        ----------
+        path : path
+            The file.
+        **look
+            How the drawing looks, as for `Store.render`.
+        """
+        if self.has_maps and FilePath(_check.path(path)).suffix.lower() in (".png", ".svg", ".webp"):
+            Figure(_native.figure_of(self._answer, as_json(look)), self.notes).save(path)
+        else:
+            self.write(path)
 
     def png(self, vmin: float | None = None, vmax: float | None = None) -> bytes:
         """The picture of a single map, frame beside frame, as the bytes of a PNG file.

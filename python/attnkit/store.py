@@ -6,10 +6,12 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, cast
 
 from . import _check, _native
 from ._progress import Progress, following
+from .drawing import Figure, Film, Kind, Look, backdrop, drawn, look, replace
 from .ingest import Path
 from .reports import CompactReport, ExportReport, GcReport, RollupReport, VerifyReport
 from .result import Result
@@ -25,6 +27,7 @@ Dimension = Literal["block", "head", "step", "video", "token", "token_index"]
 Across = Literal["prompt", "video", "seed", "token", "weight", "step", "block", "head"]
 Sort = str | Sequence[str] | None
 Question = Literal["list", "sql", "average", "evolution", "map", "compare"]
+_PLACEMENT = {"vae": "causal", "even": "even"}
 _QUESTIONS: tuple[Question, ...] = ("list", "sql", "average", "evolution", "map", "compare")
 
 
@@ -218,6 +221,7 @@ class Store:
         over: Dimension | Sequence[Dimension] = ("block", "head"),
         where: str | Where | None = None,
         *,
+        by: Across | Sequence[Across] = (),
         values: bool = True,
         sort: Sort = None,
         limit: int | None = None,
@@ -230,6 +234,9 @@ class Store:
         ----------
         over : str or sequence of str
             Any of `block`, `head`, `step`, `video`, `token`, `token_index`.
+        by : str or sequence of str
+            What to keep apart instead, over all else: any of `video`, `prompt`, `seed`, `token`, `weight`, `step`,
+            `block`, `head`.
         **more : see `Where`
         values : bool
             Keep the maps; if not, only their statistics.
@@ -255,6 +262,7 @@ class Store:
             progress,
             **asked(where, more),
             over=_check.names("over", over),
+            by=_check.names("by", by),
             values=values,
             arrange=_arranged(sort, limit),
         )
@@ -269,7 +277,7 @@ class Store:
         where: str | Where | None = None,
         size: tuple[int, int] | None = None,
         frames: int | None = None,
-        placement: Literal["causal", "even"] = "causal",
+        time: Literal["vae", "even"] = "vae",
         progress: Progress = False,
         **more: Unpack[OfOneMap],
     ) -> Result:
@@ -282,8 +290,8 @@ class Store:
             (height, width) in pixels to resample to, linearly.
         frames : int, optional
             Frames to resample to.
-        placement : str
-            Where latent frames lie among these: `"causal"` as the VAE decodes them (latent frame 0 is frame 0, each
+        time : str
+            Where latent frames lie among these: `"vae"` as a causal VAE decodes them (latent frame 0 is frame 0, each
             further one stands for the next 4, or as many as there are), `"even"` all of one length, interpolated.
         progress : bool, tqdm class or function of (bytes done, bytes in all)
             Show or tell the progress.
@@ -296,7 +304,7 @@ class Store:
         maps = asked(where, {"video": video, "token": token, "step": step, **more})
         pixels = _check.sizes("size", size, "height, width")
         shown = _check.positive("frames", frames)
-        return self._ask("map", progress, **maps, size=pixels, frames=shown, placement=placement)
+        return self._ask("map", progress, **maps, size=pixels, frames=shown, placement=_placement(time))
 
     @asks(Asked)
     def evolution(
@@ -437,6 +445,186 @@ class Store:
         from .lazy import Word
 
         return Word(str(self._native.path), video, token)
+
+    # Drawings.
+
+    def render(
+        self,
+        kind: Kind,
+        where: str | Where | None = None,
+        *,
+        progress: Progress = False,
+        **more: Any,
+    ) -> Figure:
+        """A drawing, as `attnkit render` makes it. In a notebook it is shown.
+
+        Parameters
+        ----------
+        kind : str
+            `heatmap`: the frames of maps (`by`, `frames`, `arrangement`); `sheet`: maps in `rows` and `cols`, each of
+            `token`, `step`, `block`, `head`, `frame`, `video`, `prompt`, `seed`, `weight` (`frame`); `heads`: blocks by
+            heads (`value`: a statistic, or `map`); `evolution`: a statistic through the steps (`value`, `by`, `each`);
+            `frames`: attention over the latent frames (`each`); `weights`: a `metric` over the word's weight
+            (`against`); `matrix`: how alike sides are (`across`, `metric`, `align`, `clustered`); `compare`: two sides
+            and their difference (`across`, `a`, `b`).
+        where : str or Where, optional
+            Which maps; also as `video`, `token`, `step`, `block`, `head`, `skipna`, `rollups`, as in every question.
+        progress : bool, tqdm class or function of (bytes done, bytes in all)
+            Show or tell the progress.
+        **more
+            What the kind takes, how it looks (`colormap`, `range`, `log`, `threshold`, `normalise`, `scale`, `size`,
+            `title`, `dpi`, `font_size`, `dark`, `transparent`: see `attnkit.drawing.LOOK`), and which maps.
+
+        Returns
+        -------
+        Figure
+            `save("x.png")` (or `.svg`, `.webp`) writes it.
+
+        Examples
+        --------
+        >>> store.render("sheet", video="v1", rows="token", cols="step").save("sheet.png")  # doctest: +SKIP
+        """
+        maps, given, fields = _apart(where, more)
+        if kind == "heads" and "value" in fields:
+            fields["value"] = "map" if fields["value"] == "map" else {"statistic": fields["value"]}
+        return drawn(self, kind, {**maps, **fields}, given, progress)
+
+    def overlay(
+        self,
+        frames: Path,
+        where: str | Where | None = None,
+        *,
+        show: Sequence[int] = (),
+        time: Literal["vae", "even"] = "vae",
+        alpha: float | str = "value:0.8",
+        progress: Progress = False,
+        **more: Any,
+    ) -> Figure:
+        """Maps over some frames of their video: a row for each word.
+
+        Parameters
+        ----------
+        frames : path
+            A directory of PNG, JPEG or WebP files, in the order of their numbers, or a video, which ffmpeg reads.
+        where : str or Where, optional
+            Which maps: of one video. Also as `video`, `token`, `step`, `block`, `head`, `skipna`, `rollups`.
+        show : sequence of int
+            The frames to show; default: five, evenly spread.
+        time : str
+            Where latent frames lie among them: `"vae"` as a causal VAE decodes them, or `"even"`.
+        alpha : float or str
+            How opaque maps are, from 0 to 1; `"value:0.8"`: growing with the value up to that.
+        progress : bool, tqdm class or function of (bytes done, bytes in all)
+            Show or tell the progress.
+        **more
+            Which maps, and how it looks, as for `render`.
+
+        Returns
+        -------
+        Figure
+        """
+        maps, given, fields = _apart(where, more)
+        over = {
+            "backdrop": backdrop(frames),
+            "placement": _placement(time),
+            "alpha": _alpha(alpha),
+            "frames": list(show),
+        }
+        return drawn(self, "overlay", {**maps, **over, **fields}, given, progress)
+
+    def film(
+        self,
+        where: str | Where | None = None,
+        *,
+        frames: Path | int | None = None,
+        along: Literal["frames", "steps", "blocks"] = "frames",
+        frame: int | None = None,
+        time: Literal["vae", "even"] = "vae",
+        alpha: float | str = "value:0.8",
+        together: bool = False,
+        fps: float | None = None,
+        **more: Any,
+    ) -> Film:
+        """A film of maps: of one video, a panel for each word. In a notebook it is shown.
+
+        Parameters
+        ----------
+        where : str or Where, optional
+            Which maps: of one video. Also as `video`, `token`, `step`, `block`, `head`, `skipna`, `rollups`.
+        frames : path or int, optional
+            The frames of the video, to lay the maps over: a directory or a video; or how many it has.
+        along : str
+            Through the `frames`, or one frame through the `steps` or the `blocks`.
+        frame : int, optional
+            Along steps or blocks: the latent frame; default: the middle one.
+        time : str
+            Where latent frames lie among those of the video: `"vae"` as a causal VAE decodes them, or `"even"`.
+        alpha : float or str
+            How opaque maps are, from 0 to 1; `"value:0.8"`: growing with the value up to that.
+        together : bool
+            All words in one picture, each by a colour.
+        fps : float, optional
+            Pictures a second; default: 16 of a video, 4 of latent frames and steps, 2 of blocks.
+        **more
+            Which maps, and how it looks, as for `render`.
+
+        Returns
+        -------
+        Film
+            `save("x.gif")` (or `.png`, `.webp`; with ffmpeg `.mp4`, `.webm`) draws and writes it.
+        """
+        maps, given, fields = _apart(where, more)
+        if fields:
+            raise TypeError(f"film() got an unexpected keyword argument {next(iter(fields))!r}")
+        asked_for: dict[str, Any] = {
+            **maps,
+            "along": along,
+            "placement": _placement(time),
+            "alpha": _alpha(alpha),
+            "frame": frame,
+            "together": together,
+            "fps": fps,
+        }
+        if isinstance(frames, int):
+            asked_for["frames"] = _check.positive("frames", frames)
+        elif frames is not None:
+            asked_for["backdrop"] = backdrop(frames)
+        return Film(self, json.dumps(asked_for), look(given))
+
+    @asks(Selected)
+    def report(
+        self,
+        path: Path,
+        where: str | Where | None = None,
+        *,
+        frames: Path | None = None,
+        title: str | None = None,
+        progress: Progress = False,
+        **more: Unpack[Selected],
+    ) -> None:
+        """Write a page on what is in the store: one HTML file that needs nothing beside it.
+
+        Parameters
+        ----------
+        path : path
+            The file.
+        **more : see `Where`
+        frames : path, optional
+            A directory that has for each video a directory of frames, or the video, of its name; default: they are
+            looked for beside the maps.
+        title : str, optional
+            What stands above; default: the store's name.
+        progress : bool, tqdm class or function of (figures done, figures in all)
+            Show or tell the progress.
+        """
+        filter = json.dumps(selected(where, more, "a report chooses how maps become one"))
+        of_frames = None if frames is None else _check.path(frames)
+
+        def write(staged: FilePath) -> None:
+            with following(progress, "report") as told:
+                _native.report(self._native, filter, staged, of_frames, title, told)
+
+        replace(FilePath(_check.path(path)), write)
 
     # Keeping it in order.
 
@@ -635,3 +823,26 @@ def _arranged(sort: Sort, limit: SupportsIndex | None, columns: str | Sequence[s
         "limit": _check.positive("limit", limit, least=0),
         "columns": None if columns is None else _check.names("columns", columns),
     }
+
+
+def _apart(where: str | Where | None, more: dict[str, Any]) -> tuple[dict[str, Any], Look, dict[str, Any]]:
+    """Which maps, how they look, and what else is asked for."""
+    maps = {name: more.pop(name) for name in list(more) if name in Asked.__annotations__}
+    given = {name: more.pop(name) for name in list(more) if name in Look.__annotations__}
+    return asked(where, maps), cast(Look, given), more
+
+
+def _placement(time: str) -> str:
+    if time not in _PLACEMENT:
+        raise ValueError(f"time: {time!r} is neither 'vae' nor 'even'")
+    return _PLACEMENT[time]
+
+
+def _alpha(alpha: float | str) -> dict[str, float]:
+    if isinstance(alpha, str):
+        kind, _, most = alpha.partition(":")
+        try:
+            return {"value" if kind == "value" else "constant": float(most or 0.8 if kind == "value" else alpha)}
+        except ValueError:
+            raise ValueError(f"alpha: {alpha!r} is neither a number from 0 to 1 nor value:0.8") from None
+    return {"constant": float(alpha)}

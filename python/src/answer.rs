@@ -1,8 +1,10 @@
 //! Answers: their table as an Arrow stream, their maps as one numpy array.
 
+use attnkit::draw::{Look, figure_of_values};
 use attnkit::grid::Grid;
 use attnkit::output::{self, Format, TableStyle};
 use attnkit::query;
+use attnkit::render::Range;
 use numpy::{PyArray1, PyReadonlyArray1};
 use polars::prelude::{Column, CompatLevel, DataFrame, DataType, PlSmallStr, Series};
 use polars_arrow::array::{Array, StructArray};
@@ -46,7 +48,7 @@ impl Answer {
     }
 
     /// With the maps, copied back.
-    fn whole(&self, py: Python<'_>) -> PyResult<query::Answer> {
+    pub fn whole(&self, py: Python<'_>) -> PyResult<query::Answer> {
         let mut answer = self.answer.clone();
         if let (Some(maps), Some(values)) = (&mut answer.maps, &self.values) {
             let values: PyReadonlyArray1<'_, f32> = values.bind(py).extract()?;
@@ -225,6 +227,8 @@ pub fn heatmap<'py>(
     if grid.spatial() == 0 || values.is_empty() || !values.len().is_multiple_of(grid.spatial()) {
         return Err(PyValueError::new_err(format!("a map of {} values is not {grid}", values.len())));
     }
-    let png = attnkit::render::heatmap(values, grid, range).to_png();
+    let range = range.map(|(low, high)| Range::Values(low.into(), high.into())).unwrap_or_default();
+    let figure = figure_of_values(values, grid, &Look { range, ..Look::default() }).or_raise()?;
+    let png = figure.to_picture().and_then(|picture| picture.to_png());
     Ok(PyBytes::new(py, &png.map_err(|error| PyValueError::new_err(error.to_string()))?))
 }

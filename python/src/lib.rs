@@ -6,6 +6,7 @@
 mod answer;
 mod array;
 mod column;
+mod draw;
 mod error;
 mod estimate;
 mod ingest;
@@ -23,6 +24,8 @@ mod _native {
     use super::answer::{Answer, heatmap};
     #[pymodule_export]
     use super::array::mean_axis;
+    #[pymodule_export]
+    use super::draw::{Figure, figure, figure_of, film, report};
     #[pymodule_export]
     use super::estimate::estimate;
     #[pymodule_export]

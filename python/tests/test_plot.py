@@ -262,7 +262,7 @@ def test_frames_and_colours_are_chosen(store: attnkit.Store) -> None:
     np.testing.assert_allclose(usual, np.percentile(word(VIDEO)[9, 4, 0, 2], [1, 99]), rtol=1e-6)
     with pytest.raises(ValueError, match="no frame 4; 0 to 3"):
         result.plot(frames=[4])
-    long = store.map(VIDEO, "circle", 9, frames=81, placement="even").plot()
+    long = store.map(VIDEO, "circle", 9, frames=81, time="even").plot()
     assert len(long) == 24 and (long[0].get_title(), long[-1].get_title()) == ("frame 0", "frame 80")
     assert "24 of 81 frames" in long[0].figure.get_supxlabel()
 

@@ -357,7 +357,7 @@ def test_a_word_of_several_pieces_has_their_pictures_below_each_other(tmp_path: 
 def test_a_picture_is_brightest_where_the_map_is(
     store: attnkit.Store, frames: int | None, size: tuple[int, int] | None
 ) -> None:
-    result = store.map(VIDEO, "circle", 9, block=4, head=0, frames=frames, size=size, placement="even")
+    result = store.map(VIDEO, "circle", 9, block=4, head=0, frames=frames, size=size, time="even")
     maps = result.to_numpy()
     picture = Image.open(io.BytesIO(result.png()))
     assert (picture.format, picture.mode) == ("PNG", "RGB")

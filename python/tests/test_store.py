@@ -689,7 +689,7 @@ def test_a_map_is_resampled_to_the_size_of_the_video(
     store: attnkit.Store, options: dict[str, Any], shape: tuple[int, int, int]
 ) -> None:
     latent = store.map(VIDEO, "square", 2, block=3).to_numpy().astype(np.float64)
-    resampled = store.map(VIDEO, "square", 2, block=3, placement="even", **options)
+    resampled = store.map(VIDEO, "square", 2, block=3, time="even", **options)
     expected = linearly(linearly(linearly(latent, 0, shape[0]), 1, shape[1]), 2, shape[2])
     assert resampled.to_numpy().shape == shape
     assert [resampled[name].tolist() for name in ("frames", "height", "width")] == [[size] for size in shape]

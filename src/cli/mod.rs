@@ -15,13 +15,16 @@ mod man;
 mod progress;
 mod prompt;
 mod query;
+mod render;
 mod repair;
+mod report;
 mod rollup;
 mod shared;
 mod spelling;
 mod table;
 mod units;
 mod verify;
+mod view;
 
 use std::io::{BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -83,6 +86,12 @@ enum Command {
     Ingest(Box<ingest::IngestArgs>),
     /// Ask a store: rows, averages, evolution, maps, comparisons, SQL
     Query(Box<query::QueryArgs>),
+    /// Draw what is in a store: maps, maps over their video, films, sheets, heads, curves
+    Render(Box<render::RenderArgs>),
+    /// Write a page on what is in a store
+    Report(report::ReportArgs),
+    /// Look at maps in the terminal
+    View(Box<view::ViewArgs>),
     /// Describe a store or a dump
     Info(info::InfoArgs),
     /// Say how large a dump and its store will be, before there is one
@@ -182,6 +191,9 @@ pub fn main() -> ExitCode {
     let outcome = start_threads(&cli.global).and_then(|()| match cli.command {
         Command::Ingest(args) => ingest::run(&args, &cli.global),
         Command::Query(args) => query::run(&args, &cli.global),
+        Command::Render(args) => render::run(&args, &cli.global),
+        Command::Report(args) => report::run(&args, &cli.global),
+        Command::View(args) => view::run(&args, &cli.global),
         Command::Info(args) => info::run(&args),
         Command::Estimate(args) => estimate::run(&args, &cli.global),
         Command::Prompt(args) => prompt::run(&args, &cli.global),

@@ -10,7 +10,6 @@ use crate::grid::Grid;
 
 /// Where latent frames lie in the frames of the video.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum FramePlacement {
     /// As a causal VAE decodes them: latent frame 0 is frame 0, and latent frame k ≥ 1 stands for the s frames s(k − 1)

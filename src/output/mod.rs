@@ -352,6 +352,15 @@ pub(crate) fn write_whole(path: &Path, contents: &[u8]) -> Result<(), OutputErro
     replace(path, |file| file.write_all(contents).map_err(OutputError::write(path)))
 }
 
+/// Lets something else write a file beside `path`, and renames it into place.
+#[cfg(feature = "cli")]
+pub(crate) fn replace_by<E: From<OutputError>>(
+    path: &Path,
+    write: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    Ok(Staged::write_by(path, |_, staged| write(staged))?.place()?)
+}
+
 /// Writes a file beside `path` and renames it into place.
 fn replace(
     path: &Path,
@@ -372,26 +381,33 @@ impl Staged {
         path: &Path,
         write: impl FnOnce(&mut BufWriter<&File>) -> Result<(), OutputError>,
     ) -> Result<Self, OutputError> {
-        let failed = || OutputError::write(path);
-        let whole = |file: &File| {
+        Self::write_by(path, |file, _| {
             let mut file = BufWriter::new(file);
             write(&mut file)?;
-            file.flush().map_err(failed())
-        };
+            file.flush().map_err(OutputError::write(path))
+        })
+    }
+
+    /// Written by whoever is given the file, and where it is.
+    fn write_by<E: From<OutputError>>(
+        path: &Path,
+        write: impl FnOnce(&File, &Path) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        let failed = || OutputError::write(path);
         let is_file = path.metadata().map_or(true, |found| found.is_file());
         if !is_file {
-            whole(&File::create(path).map_err(failed())?)?;
+            write(&File::create(path).map_err(failed())?, path)?;
             return Ok(Self { path: path.to_owned(), file: None });
         }
         if path.is_symlink() {
             let to = std::fs::read_link(path).unwrap_or_default();
-            return Err(OutputError::Link { path: path.to_owned(), to });
+            return Err(OutputError::Link { path: path.to_owned(), to }.into());
         }
         remove_leftovers(directory_of(path));
         let file = tempfile::Builder::new().prefix(LEFTOVER).tempfile_in(directory_of(path)).map_err(failed())?;
         // Where there are no locks, leftovers stay.
         let _ = file.as_file().lock();
-        whole(file.as_file())?;
+        write(file.as_file(), file.path())?;
         #[cfg(unix)]
         {
             // Readable by others, as files that are simply created are.

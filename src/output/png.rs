@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use super::{Format, OutputError, maps_of, write_whole};
-use crate::grid::Grid;
+use crate::draw::{self, Look};
 use crate::query::{Answer, AnswerKind};
-use crate::render::{Picture, heatmap};
+use crate::render::Picture;
 
 /// The picture of an answer that is one map, or one for each piece of a word.
 ///
@@ -13,18 +13,14 @@ use crate::render::{Picture, heatmap};
 /// If the answer has no maps, or others.
 pub fn picture(answer: &Answer) -> Result<Picture, OutputError> {
     let maps = maps_of(answer, Format::Png)?;
-    let shape = maps.common_shape().filter(|_| answer.kind == AnswerKind::Map || maps.maps.len() == 1);
-    let Some(shape) = shape else {
+    if maps.common_shape().is_none() || answer.kind != AnswerKind::Map && maps.maps.len() != 1 {
         return Err(OutputError::Unfit {
             found: format!("a picture is of one map; the answer has {}", maps.maps.len()).into(),
             remedy: "ask for a single one, or write all as npy or zarr".into(),
         });
-    };
-    let grid = match shape[..] {
-        [frames, height, width] => Grid { frames, height, width },
-        _ => Grid { frames: 1, height: 1, width: shape.iter().product() },
-    };
-    Ok(heatmap(&maps.stacked(), grid, None))
+    }
+    let drawn = draw::figure_of(answer, &Look::default()).and_then(|figure| Ok(figure.to_picture()?));
+    drawn.map_err(|error| OutputError::Unfit { found: error.into(), remedy: "write it as npy".into() })
 }
 
 pub(super) fn write(answer: &Answer, path: &Path) -> Result<(), OutputError> {

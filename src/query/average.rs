@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::QueryError;
 use super::answer::{Answer, AnswerKind, Arrange, Maps, Statistics, axes, key_columns, shape_columns};
+use super::compare::Across;
 use super::explain::Explain;
 use super::filter::Filter;
 use super::key::Key;
@@ -75,6 +76,9 @@ pub struct Average {
     pub filter: Filter,
     /// What to average over; each combination of the others gets one map.
     pub over: Vec<Dimension>,
+    /// What to keep apart instead: each combination of these gets one map, over all else. Empty: `over` says it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub by: Vec<Across>,
     /// What becomes of the values at a position, and how.
     pub reduction: Reduction,
     /// Whether the maps are wanted, or only their statistics.
@@ -89,6 +93,7 @@ impl Default for Average {
         Self {
             filter: Filter::all(),
             over: vec![Dimension::Block, Dimension::Head],
+            by: Vec::new(),
             reduction: Reduction::default(),
             values: true,
             arrange: Arrange::default(),
@@ -103,13 +108,27 @@ impl Average {
         Self { filter, ..Self::default() }
     }
 
+    /// What tells the groups apart.
+    fn keys(&self) -> Vec<Key> {
+        if self.by.is_empty() {
+            return Dimension::keys_without(&self.over);
+        }
+        let mut keys: Vec<Key> = Vec::new();
+        for key in self.by.iter().map(|by| by.key()) {
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        keys
+    }
+
     /// What will be done to answer it on a state of a store.
     ///
     /// # Errors
     /// If the store cannot be read, nothing is selected, or maps of different grids would have to be averaged.
     pub fn plan(&self, snapshot: &Snapshot) -> Result<Plan, QueryError> {
         let mut selection = Selection::find(snapshot, &self.filter)?;
-        let keys = Dimension::keys_without(&self.over);
+        let keys = self.keys();
         if keys.contains(&Key::Step) && !keys.contains(&Key::Video) {
             // A group is finished when the last video has come: step by step, only those of one step are open.
             selection.steps.sort_by_key(|step| step.step);

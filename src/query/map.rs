@@ -123,7 +123,7 @@ impl SpatialMap {
                         4 * (grid.frames - 1) + 1,
                         8 * (grid.frames - 1) + 1
                     ),
-                    [OptionName::Placement.is("even")],
+                    [OptionName::Time.is("even")],
                 ),
             ));
         }

@@ -1,18 +1,47 @@
-//! Pictures of maps. Knows values and grids; knows nothing of stores or files.
+//! Drawings of maps and of what is measured of them. Knows values and grids; nothing of stores or questions.
 //!
 //! ```
-//! use attnkit::grid::Grid;
-//! use attnkit::render::heatmap;
+//! use attnkit::render::{Colormap, Limits, Plane, Range, Scale, Sheet, Style, Cell};
 //!
-//! let grid = Grid { frames: 2, height: 2, width: 3 };
-//! let map: Vec<f32> = (0..12).map(|position| position as f32).collect();
-//! let picture = heatmap(&map, grid, None);
-//! assert!(picture.to_png()?.starts_with(b"\x89PNG"));
+//! let plane = Plane { height: 2, width: 3, values: (0..6).map(|position| position as f32).collect() };
+//! let limits = Limits::of(plane.values.iter().copied(), Range::Shown, false, false);
+//! let scale = Scale::new(Colormap::Viridis, limits);
+//! let cell = Cell { plane: Some(plane), scale: 0, caption: String::new() };
+//! let sheet = Sheet { cells: vec![vec![cell]], scales: vec![scale], title: "a map".into(), ..Sheet::default() };
+//! let figure = sheet.draw(Style::default());
+//! assert!(figure.to_picture()?.to_png()?.starts_with(b"\x89PNG"));
+//! assert!(figure.to_svg()?.contains("a map"));
 //! # Ok::<(), attnkit::render::PictureError>(())
 //! ```
 
-mod heatmap;
-mod picture;
+// Pixels, marks and colours: rounded, and far below 2^31.
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 
-pub use heatmap::heatmap;
+mod axis;
+mod colour;
+mod curves;
+mod figure;
+mod film;
+mod matrix;
+mod picture;
+mod range;
+mod resample;
+mod sheet;
+mod text;
+
+pub(crate) use axis::number;
+pub(crate) use colour::distinct;
+pub use colour::{Colormap, Scale};
+pub use curves::{Curve, Curves};
+pub(crate) use figure::Anchor;
+pub use figure::{Figure, Style};
+pub use film::{FilmError, FilmFormat, FilmShape, FilmWriter, VideoFrames, count_frames, ffmpeg};
+pub use matrix::Matrix;
+pub(crate) use picture::blended;
 pub use picture::{Picture, PictureError};
+pub(crate) use range::percentile;
+pub use range::{Limits, Odd, Part, Range};
+pub use resample::{Filter, Plane};
+pub(crate) use sheet::painted;
+pub use sheet::{Cell, Sheet};
+pub(crate) use text::width as text_width;

@@ -82,7 +82,7 @@ pub use word::Elements;
 
 /// What is said of statistics that are not of the commit that the steps are of, and what to do.
 pub(crate) const UNFINISHED: &str = "missing, or of another commit than the steps part: a writer was interrupted, or \
-    the store was copied while it was written; `attnkit gc` or the next ingest of the video finishes it";
+    the store was copied while it was written; gc, or the next ingest of the video, finishes it";
 /// What is wrong with a file among the parts that is of no video, or of another one.
 const NOT_A_PART: &str = "its name is no part's (is it a copy of one?), and readers of the directory would read its \
     rows again; move it away";

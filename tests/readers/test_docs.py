@@ -1,5 +1,5 @@
-"""What README.md, docs/query.md and docs/prompts.md tell people to type runs, and prints what they say it prints.
-
+"""What README.md and the documents on query, prompts and render tell people to type runs, and prints what they say it
+prints.
 Every ```sh and ```python block of a document runs, from top to bottom, in one directory that holds nothing but
 `fixtures`. A block that cannot run there comes after a visible reason: `<!-- not run: needs your own dump -->`; of its
 commands the options are checked. A
@@ -22,7 +22,7 @@ import pytest
 from source_dump import REPOSITORY
 
 # Each document, and how many of its blocks may be such that they cannot run.
-DOCUMENTS = {"README.md": 5, "docs/query.md": 0, "docs/prompts.md": 1}
+DOCUMENTS = {"README.md": 5, "docs/query.md": 0, "docs/prompts.md": 1, "docs/render.md": 1}
 NOT_RUN = re.compile(r"<!-- not run: (.+) -->")
 WIDE = (60, 300)  # rows and columns of a terminal where no table is folded
 

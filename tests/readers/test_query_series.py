@@ -116,7 +116,7 @@ def test_an_evenly_placed_map_is_resampled_as_scipy_zooms(ask, dataset_store, fr
     options, condition = CHOICES[choice]
     shape = (frames or GRID[0], *(size or GRID[1:]))
     asked = [
-        *(["--frames", frames, "--placement", "even"] if frames else []),
+        *(["--frames", frames, "--time", "even"] if frames else []),
         *(["--size", f"{size[0]}x{size[1]}"] if size else []),
     ]
     found = ask("map", dataset_store, *PLACE, *options, *asked, to="npy")
@@ -136,7 +136,7 @@ def test_frames_lie_where_a_causal_vae_decodes_them(ask, dataset_store, frames, 
 @pytest.mark.parametrize("frames", [1, 3, 5, 12, 14])
 def test_frames_that_no_causal_vae_makes_are_refused(finished, dataset_store, frames):
     refused = finished("query", "map", dataset_store, *PLACE, *CHOICES["all"][0], "--frames", frames, code=2)
-    assert "--placement even" in refused.stderr
+    assert "--time even" in refused.stderr
 
 
 def test_a_resampled_map_is_measured_anew(ask, dataset_store):

@@ -53,6 +53,9 @@ fn walk(path: &Path, visit: &mut dyn FnMut(&Path, &str)) {
     if path.is_dir() {
         return fs::read_dir(path).unwrap().for_each(|entry| walk(&entry.unwrap().path(), visit));
     }
+    if path.extension().is_none_or(|extension| extension != "rs") {
+        return;
+    }
     let text = fs::read_to_string(path).unwrap();
     visit(path, text.split("\nmod tests {").next().unwrap());
 }

@@ -8,7 +8,7 @@ use super::Ask;
 use super::select::{ReduceArgs, SelectArgs};
 use super::target::{OutputArgs, Target};
 use crate::kernel::Reducer;
-use crate::query::{Average, Dimension, Question, Reduction};
+use crate::query::{Across, Average, Dimension, Question, Reduction};
 
 /// Maps reduced to one for each combination of what is not averaged over.
 ///
@@ -24,7 +24,8 @@ Examples:
   attnkit query average maps.store --over video,block,head --token flower
                                                           over seeds and prompts
   attnkit query average maps.store --over block --with max -o heads.npy
-                                                          per step and head")]
+                                                          per step and head
+  attnkit query average maps.store --by seed,token        per seed and word, over all else")]
 pub(super) struct AverageArgs {
     #[command(flatten)]
     select: SelectArgs,
@@ -34,6 +35,10 @@ pub(super) struct AverageArgs {
     /// none: nothing, a row for each map
     #[arg(long, value_name = "DIMENSION,…", default_value = "block,head", value_parser = parse_over)]
     over: Over,
+    /// What to keep apart instead, over all else: any of video, prompt, seed, token, weight, step, block, head
+    #[arg(long, value_enum, value_name = "DIMENSION,…", value_delimiter = ',', conflicts_with = "over")]
+    #[arg(hide_possible_values = true)]
+    by: Vec<Across>,
     /// What becomes of the values at a position
     #[arg(long, value_enum, value_name = "REDUCER", default_value_t)]
     with: Reducer,
@@ -60,6 +65,7 @@ impl Ask for AverageArgs {
         Question::Average(Average {
             filter: self.select.filter(),
             over: self.over.0.clone(),
+            by: self.by.clone(),
             reduction: Reduction { reducer: self.with, ..self.reduce.reduction() },
             values: target.format.has_values(),
             arrange: self.output.arrange(),

@@ -37,9 +37,12 @@ pub(super) struct MapArgs {
     /// Resample to this number of frames
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     frames: Option<u32>,
-    /// Where latent frames lie among these
-    #[arg(long, value_enum, default_value_t, requires = "frames")]
-    placement: FramePlacement,
+    /// Where latent frames lie among these: as a causal VAE decodes them, or evenly
+    #[arg(
+        long, value_name = "vae|even", default_value = "vae", value_parser = parse_time, requires = "frames",
+        alias = "placement"
+    )]
+    time: FramePlacement,
     #[command(flatten)]
     reduce: ReduceArgs,
     #[command(flatten)]
@@ -66,13 +69,21 @@ impl Ask for MapArgs {
             reduction: self.reduce.reduction(),
             size: self.size,
             frames: self.frames.map(|frames| frames as usize),
-            placement: self.placement,
+            placement: self.time,
             arrange: self.output.arrange(),
         })
     }
 }
 
-fn parse_size(text: &str) -> Result<(usize, usize), String> {
+pub(in crate::cli) fn parse_time(text: &str) -> Result<FramePlacement, String> {
+    match text {
+        "vae" | "causal" => Ok(FramePlacement::Causal),
+        "even" => Ok(FramePlacement::Even),
+        _ => Err(format!("`{text}` is neither vae nor even")),
+    }
+}
+
+pub(in crate::cli) fn parse_size(text: &str) -> Result<(usize, usize), String> {
     let size = |text: &str| text.parse().ok().filter(|&size: &usize| size > 0 && size <= 1 << 15);
     text.split_once('x')
         .and_then(|(height, width)| Some((size(height)?, size(width)?)))

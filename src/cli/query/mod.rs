@@ -4,10 +4,10 @@ mod average;
 mod compare;
 mod evolution;
 mod list;
-mod map;
-mod select;
+pub(super) mod map;
+pub(super) mod select;
 mod sql;
-mod target;
+pub(super) mod target;
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -10,7 +10,7 @@ use crate::kernel::Reducer;
 use crate::query::{Filter, Reduction};
 
 #[derive(Debug, Clone, Args)]
-pub(super) struct SelectArgs {
+pub(in crate::cli) struct SelectArgs {
     /// The store
     #[arg(value_hint = ValueHint::DirPath, value_parser = crate::cli::path())]
     pub store: PathBuf,
@@ -26,7 +26,7 @@ pub(super) struct SelectArgs {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct ReduceArgs {
+pub(in crate::cli) struct ReduceArgs {
     /// Leave out NaN and infinite values [default: they propagate]
     #[arg(long)]
     skipna: bool,

@@ -135,7 +135,7 @@ impl Target {
 }
 
 /// Refuses a file in a directory that is not there, before anything is read.
-fn check_directory(file: &Path) -> Result<(), Failure> {
+pub(in crate::cli) fn check_directory(file: &Path) -> Result<(), Failure> {
     let Some(dir) = file.parent().filter(|dir| !dir.as_os_str().is_empty()) else { return Ok(()) };
     let found = match dir.metadata() {
         Ok(found) if found.is_dir() => return Ok(()),

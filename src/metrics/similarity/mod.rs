@@ -119,6 +119,15 @@ impl Metric {
         matches!(self, Self::Emd | Self::Ssim | Self::Centroid)
     }
 
+    /// Whether it is 1 at the most, of what is alike; others are 0 there, and grow.
+    #[must_use]
+    pub const fn is_similarity(self) -> bool {
+        matches!(
+            self,
+            Self::Cosine | Self::Pearson | Self::Spearman | Self::Iou { .. } | Self::TopK { .. } | Self::Ssim
+        )
+    }
+
     /// The metric of `a` and `b`, in the unit its documentation gives; NaN where undefined.
     #[must_use]
     pub fn between(self, a: &Measured, b: &Measured) -> f64 {

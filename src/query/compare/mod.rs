@@ -28,8 +28,8 @@ use crate::progress::Progress;
 use crate::remedy::{Note, OptionName, Remedy};
 use crate::store::{Snapshot, Store};
 
-/// What distinguishes the two sides of a comparison.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// What distinguishes the two sides of a comparison, or the groups of an average.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Across {
@@ -52,7 +52,13 @@ pub enum Across {
 }
 
 impl Across {
-    const fn key(self) -> Key {
+    /// All.
+    pub const ALL: [Self; 8] =
+        [Self::Video, Self::Prompt, Self::Seed, Self::Token, Self::Weight, Self::Step, Self::Block, Self::Head];
+
+    /// What tells its sides apart.
+    #[must_use]
+    pub const fn key(self) -> Key {
         match self {
             Self::Prompt => Key::Prompt,
             Self::Video => Key::Video,

@@ -1,0 +1,218 @@
+//! Contact sheets: maps in rows and columns by what tells them apart.
+
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::heatmap::named;
+use super::maps::{self, DrawnMap};
+use super::{DrawError, Drawn, Look};
+use crate::progress::Progress;
+use crate::query::{Across, Average, Filter, Reduction};
+use crate::remedy::{OptionName, Remedy};
+use crate::render::{self, Plane, Sheet};
+use crate::store::Store;
+
+/// Rows and columns, at the most.
+const MOST: usize = 64;
+
+/// What the rows or columns of a sheet are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Axis {
+    /// Latent frames.
+    Frame,
+    /// What tells maps apart.
+    By(Across),
+}
+
+impl Axis {
+    const ALL: [(Self, &'static str); 9] = [
+        (Self::By(Across::Token), "token"),
+        (Self::By(Across::Step), "step"),
+        (Self::By(Across::Block), "block"),
+        (Self::By(Across::Head), "head"),
+        (Self::Frame, "frame"),
+        (Self::By(Across::Video), "video"),
+        (Self::By(Across::Prompt), "prompt"),
+        (Self::By(Across::Seed), "seed"),
+        (Self::By(Across::Weight), "weight"),
+    ];
+}
+
+impl FromStr for Axis {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = if text == "word" { "token" } else { text };
+        let found = Self::ALL.into_iter().find(|(_, name)| *name == text);
+        let names = || Self::ALL.map(|(_, name)| name).join(", ");
+        found.map(|(axis, _)| axis).ok_or_else(|| format!("`{text}` is none of {}", names()))
+    }
+}
+
+impl TryFrom<String> for Axis {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Axis> for String {
+    fn from(axis: Axis) -> Self {
+        Axis::ALL.into_iter().find(|(own, _)| *own == axis).map_or_else(String::new, |(_, name)| name.to_owned())
+    }
+}
+
+/// A contact sheet.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ContactSheet {
+    /// The maps that are averaged.
+    pub filter: Filter,
+    /// How.
+    pub reduction: Reduction,
+    /// What the rows are.
+    pub rows: Axis,
+    /// What the columns are.
+    pub columns: Axis,
+    /// The latent frame that is shown, unless rows or columns are frames; `None`: the mean over frames.
+    pub frame: Option<usize>,
+}
+
+impl Default for ContactSheet {
+    /// Words by steps.
+    fn default() -> Self {
+        Self {
+            filter: Filter::all(),
+            reduction: Reduction::default(),
+            rows: Axis::By(Across::Token),
+            columns: Axis::By(Across::Step),
+            frame: None,
+        }
+    }
+}
+
+impl ContactSheet {
+    /// The question behind it.
+    #[must_use]
+    pub fn question(&self) -> Average {
+        let by = [self.rows, self.columns].into_iter().filter_map(|axis| match axis {
+            Axis::By(by) => Some(by),
+            Axis::Frame => None,
+        });
+        maps::question(&self.filter, self.reduction, &by.collect::<Vec<_>>())
+    }
+
+    /// Draws it.
+    ///
+    /// # Errors
+    /// If the question cannot be answered, rows and columns are the same or too many, or the grid is not known.
+    pub fn draw(&self, store: &Store, look: &Look, progress: &dyn Progress) -> Result<Drawn, DrawError> {
+        if self.rows == self.columns {
+            return Err(DrawError::unfit(
+                format!("rows and columns are both by {}", String::from(self.rows)),
+                "choose another one for either",
+            ));
+        }
+        let (drawn, mut notes) = maps::asked(&self.question(), store, look, progress)?;
+        let mut rows: Vec<String> = Vec::new();
+        let mut columns: Vec<String> = Vec::new();
+        let mut planes: maps::Planes = Vec::new();
+        for map in &drawn {
+            for (row, column, plane) in self.places(map)? {
+                let place = |names: &mut Vec<String>, name: String| {
+                    names.iter().position(|known| *known == name).unwrap_or_else(|| {
+                        names.push(name);
+                        names.len() - 1
+                    })
+                };
+                let (row, column) = (place(&mut rows, row), place(&mut columns, column));
+                if rows.len() > MOST || columns.len() > MOST {
+                    return Err(DrawError::unfit(
+                        format!("a sheet of more than {MOST} rows or columns is selected"),
+                        Remedy::of("choose fewer with {}", [OptionName::Where.any()]),
+                    ));
+                }
+                if planes.len() <= row {
+                    planes.resize(row + 1, Vec::new());
+                }
+                if planes[row].len() <= column {
+                    planes[row].resize(column + 1, None);
+                }
+                planes[row][column] = Some((plane, map.name(Across::Token).to_owned()));
+            }
+        }
+        for row in &mut planes {
+            row.resize(columns.len(), None);
+        }
+        let values = || planes.iter().flatten().flatten().flat_map(|(plane, _)| &plane.values);
+        let threshold = maps::threshold(look, values());
+        let (cells, scales) = maps::scaled(planes.clone(), look, false);
+        let missing = planes.iter().flatten().filter(|plane| plane.is_none()).count();
+        if missing > 0 {
+            let text = format!("{missing} of {} places of the sheet have no maps", rows.len() * columns.len());
+            notes.push(text.into());
+        }
+        let frame = match (self.rows, self.columns, self.frame) {
+            (Axis::Frame, ..) | (_, Axis::Frame, _) => String::new(),
+            (.., Some(frame)) => format!("frame {frame}"),
+            _ if drawn.first().is_some_and(|map| map.grid.frames > 1) => "mean over frames".to_owned(),
+            _ => String::new(),
+        };
+        let only = |by: Across, name: &Option<String>| {
+            let is_axis = [self.rows, self.columns].contains(&Axis::By(by));
+            name.clone().filter(|_| !is_axis).unwrap_or_default()
+        };
+        let parts = [only(Across::Token, &self.filter.token), only(Across::Video, &self.filter.video)];
+        let parts = parts.into_iter().chain(maps::selected(&self.filter)).chain([maps::mean_of(&drawn), frame]);
+        let sheet = Sheet {
+            title: maps::title(look, parts),
+            rows,
+            columns,
+            cells,
+            notes: maps::remarks(values(), &scales, look),
+            scales,
+            label: maps::label(look).into(),
+            filter: look.filter.unwrap_or(render::Filter::Nearest),
+            threshold,
+            size: look.size,
+            ..Sheet::default()
+        };
+        Ok(Drawn { figure: sheet.draw(look.style), notes })
+    }
+
+    /// The places of a map's planes, by the names of row and column.
+    fn places(&self, map: &DrawnMap) -> Result<Vec<(String, String, Plane)>, DrawError> {
+        let name = |axis: Axis, frame: usize| match axis {
+            Axis::Frame => format!("frame {frame}"),
+            Axis::By(by) => named(by, map.name(by)),
+        };
+        if [self.rows, self.columns].contains(&Axis::Frame) {
+            let of = |frame: usize| (name(self.rows, frame), name(self.columns, frame), map.plane(frame));
+            return Ok((0..map.grid.frames).map(of).collect());
+        }
+        let plane = match self.frame {
+            Some(frame) if frame < map.grid.frames => map.plane(frame),
+            Some(beyond) => {
+                return Err(DrawError::unfit(
+                    format!("there is no latent frame {beyond}: the maps have {}", map.grid.frames),
+                    "frames count from 0",
+                ));
+            }
+            None => over_frames(map),
+        };
+        Ok(vec![(name(self.rows, 0), name(self.columns, 0), plane)])
+    }
+}
+
+/// The mean over frames.
+pub(super) fn over_frames(map: &DrawnMap) -> Plane {
+    let mut sums = vec![0.0_f64; map.grid.plane()];
+    for frame in map.values.chunks_exact(map.grid.plane().max(1)) {
+        sums.iter_mut().zip(frame).for_each(|(sum, value)| *sum += f64::from(*value));
+    }
+    let values = sums.iter().map(|sum| (sum / map.grid.frames as f64) as f32).collect();
+    Plane { height: map.grid.height, width: map.grid.width, values }
+}
