@@ -83,7 +83,8 @@ def markdown(document: Document) -> str:
         for way, found in ways.items()
     ]
     head = ("way", "time", f"time / {PEER}", "peak memory, without ffmpeg's")
-    says = f"{FRAMES} frames of {SIZE[1]} x {SIZE[0]}, of a map of {' x '.join(map(str, GRID))}; best of {document['rounds']}."
+    of, rounds = " x ".join(map(str, GRID)), document["rounds"]
+    says = f"{FRAMES} frames of {SIZE[1]} x {SIZE[0]}, of a map of {of}; best of {rounds}."
     return "\n\n".join((prose(says), table(head, rows)))
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "figure",
     "figure_of",
     "film",
+    "film_of",
     "heatmap",
     "infer_grid",
     "ingest",
@@ -59,6 +60,7 @@ def figure_of(answer: Answer, look: str) -> Figure: ...
 def film(
     store: Store, film: str, look: str, path: _Path, name: str, progress: _Report
 ) -> tuple[int, float, list[str]]: ...
+def film_of(answer: Answer, look: str, path: _Path, name: str, fps: float | None) -> None: ...
 def report(
     store: Store, filter: str, path: _Path, frames: _Path | None, title: str | None, progress: _Report
 ) -> None: ...

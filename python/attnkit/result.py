@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeVar
 import numpy as np
 
 from . import _check, _native
-from .drawing import Figure, Look
+from .drawing import Figure, Look, replace
 from .drawing import look as as_json
 from .ingest import Path
 
@@ -234,20 +234,28 @@ class Result:
         """
         return self._answer.write(_check.path(path), format)
 
-    def save(self, path: Path, **look: Unpack[Look]) -> None:
-        """Write to a file: maps as a drawing (`.png`, `.svg`, `.webp`), anything else as `write` does.
+    def save(self, path: Path, *, fps: float | None = None, **look: Unpack[Look]) -> None:
+        """Write to a file: maps as a drawing or a film, anything else as `write` does.
 
         Parameters
         ----------
         path : path
-            The file.
+            Of maps: `.png`, `.svg` or `.webp` for a drawing, frame beside frame; `.gif`, or with ffmpeg `.mp4` and
+            `.webm`, for a film through their frames. Else a format of `write`.
+        fps : float, optional
+            Of films: pictures a second; default: 4.
         **look
             How the drawing looks, as for `Store.render`.
         """
-        if self.has_maps and FilePath(_check.path(path)).suffix.lower() in (".png", ".svg", ".webp"):
-            Figure(_native.figure_of(self._answer, as_json(look)), self.notes).save(path)
-        else:
-            self.write(path)
+        target = FilePath(_check.path(path))
+        match target.suffix.lower():
+            case ".png" | ".svg" | ".webp" if self.has_maps:
+                Figure(_native.figure_of(self._answer, as_json(look)), self.notes).save(path)
+            case ".gif" | ".mp4" | ".webm" if self.has_maps:
+                film, style = self._answer, as_json(look)
+                replace(target, lambda staged: _native.film_of(film, style, staged, target.name, fps))
+            case _:
+                self.write(path)
 
     def png(self, vmin: float | None = None, vmax: float | None = None) -> bytes:
         """The picture of a single map, frame beside frame, as the bytes of a PNG file.

@@ -94,11 +94,7 @@ pub fn film(
     name: &str,
     progress: Option<Bound<'_, PyAny>>,
 ) -> PyResult<(usize, f64, Vec<String>)> {
-    let (film, look) = (read::<Moving>(film)?, read::<Look>(look)?);
-    let Some(format) = FilmFormat::of_path(name.as_ref()) else {
-        let found = format!("{name}: the extension names no format for films: .gif, .png, .webp, .mp4 or .webm");
-        return Err(PyValueError::new_err(found));
-    };
+    let (film, look, format) = (read::<Moving>(film)?, read::<Look>(look)?, format_of(name)?);
     let drawn = work::run(py, progress.as_ref(), |watch| {
         let film = film.begin(store.inner(), &look, &attnkit::progress::Silent)?;
         film.write(&path, format, watch)?;
@@ -106,6 +102,29 @@ pub fn film(
     })?;
     store.warn_of_damage(py)?;
     drawn.or_raise()
+}
+
+/// Writes a film of the maps of an answer to exactly this path.
+#[pyfunction]
+pub fn film_of(
+    py: Python<'_>,
+    answer: &Answer,
+    look: &str,
+    path: PathBuf,
+    name: &str,
+    fps: Option<f64>,
+) -> PyResult<()> {
+    let (look, answer, format) = (read::<Look>(look)?, answer.whole(py)?, format_of(name)?);
+    let write = |_: &work::Watch| draw::film_of(&answer, &look, fps)?.write(&path, format, &attnkit::progress::Silent);
+    work::run(py, None, write)?.or_raise()
+}
+
+fn format_of(name: &str) -> PyResult<FilmFormat> {
+    FilmFormat::of_path(name.as_ref()).ok_or_else(|| {
+        PyValueError::new_err(format!(
+            "{name}: the extension names no format for films: .gif, .png, .webp, .mp4 or .webm"
+        ))
+    })
 }
 
 /// Writes a report.

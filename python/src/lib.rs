@@ -25,7 +25,7 @@ mod _native {
     #[pymodule_export]
     use super::array::mean_axis;
     #[pymodule_export]
-    use super::draw::{Figure, figure, figure_of, film, report};
+    use super::draw::{Figure, figure, figure_of, film, film_of, report};
     #[pymodule_export]
     use super::estimate::estimate;
     #[pymodule_export]

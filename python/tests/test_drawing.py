@@ -85,6 +85,9 @@ def test_a_result_is_saved_as_a_drawing(store, tmp_path):
     assert "a circle" in (tmp_path / "map.svg").read_text()
     result.save(tmp_path / "map.png", colormap="magma")
     assert pixels((tmp_path / "map.png").read_bytes()).std() > 10
+    result.save(tmp_path / "map.gif", size=(48, 48), fps=2)
+    with Image.open(tmp_path / "map.gif") as saved:
+        assert sum(1 for _ in ImageSequence.Iterator(saved)) == 4 and saved.info["duration"] == 500
     result.save(tmp_path / "map.npy")
     assert np.array_equal(np.load(tmp_path / "map.npy"), result.to_numpy()[None])
 

@@ -12,8 +12,8 @@ use crate::store::Store;
 
 /// A drawing of a store.
 ///
-/// As JSON it has its name under `kind`, and its fields beside it; what is left out is as in its `Default`. What it does
-/// not have is refused.
+/// As JSON it has its name under `kind`, and its fields beside it; what is left out is as in its `Default`. What it
+/// does not have is refused.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Drawing {

@@ -13,10 +13,10 @@ use super::overlay::{Alpha, Over, one_video, placed, plane_at};
 use super::{DrawError, Look};
 use crate::kernel::{FramePlacement, Resampled};
 use crate::progress::{Meter, Progress, Unit};
-use crate::query::{Across, Average, Filter, QueryError, Reduction};
+use crate::query::{Across, Answer, Average, Filter, QueryError, Reduction};
 use crate::remedy::{Note, OptionName, Remedy};
 use crate::render::{
-    self, Anchor, Cell, Figure, FilmFormat, FilmShape, FilmWriter, Picture, Plane, Range, Scale, Sheet, blended,
+    self, Anchor, Cell, Figure, FilmFormat, FilmShape, FilmWriter, Part, Picture, Plane, Range, Scale, Sheet, blended,
     distinct, ffmpeg,
 };
 use crate::store::Store;
@@ -89,8 +89,10 @@ impl Moving {
     /// Prepares it: what is left is to draw picture by picture.
     ///
     /// # Errors
-    /// If the question cannot be answered, or the frames cannot be read or are not as many as a video of these maps has.
+    /// If the question cannot be answered, or the frames cannot be read or are not as many as a video of these maps
+    /// has.
     pub fn begin(&self, store: &Store, look: &Look, progress: &dyn Progress) -> Result<Film, DrawError> {
+        check(look)?;
         let (drawn, notes) = maps::asked(&self.question(), store, look, progress)?;
         let backdrop = self.backdrop.as_ref().map(Backdrop::open).transpose()?;
         if drawn.is_empty() {
@@ -112,7 +114,7 @@ impl Moving {
         }
         let latent = first.grid.frames;
         let count = backdrop.as_ref().map(Frames::count).or(self.frames).unwrap_or(latent);
-        let (pictures, times) = match self.along {
+        let (source, times) = match self.along {
             Along::Frames => {
                 let placed: Vec<Vec<Resampled>> =
                     words.iter().map(|word| placed(word, count, self.placement)).collect::<Result<_, _>>()?;
@@ -130,7 +132,12 @@ impl Moving {
         });
         let over = self.frame_under(latent, count);
         let below = backdrop.map(|frames| Below { frames, only: (self.along != Along::Frames).then_some(over) });
-        Film::new(self, look, words, pictures, times, below, fps, notes)
+        let (common, _) = names(&all, &[Across::Token, Across::Video]);
+        let title = common.into_iter().chain(maps::selected(&self.filter)).chain([maps::mean_of(&all)]).collect();
+        let token = |word: &Vec<DrawnMap>| Some(word.first()?.name(Across::Token).to_owned());
+        let labels = words.iter().filter_map(token).collect();
+        let (alpha, together) = (self.alpha, self.together);
+        Take { look, words, labels, title, source, times, below, alpha, together, fps, notes }.film()
     }
 
     /// The pictures along steps or blocks.
@@ -168,6 +175,49 @@ impl Moving {
         }
         .min(count - 1)
     }
+}
+
+/// A film of the maps of an answer through their frames: a panel for each.
+///
+/// # Errors
+/// If it has no maps, too many, or such of several grids.
+pub fn film_of(answer: &Answer, look: &Look, fps: Option<f64>) -> Result<Film, DrawError> {
+    check(look)?;
+    let by = super::heatmap::keys_of(answer);
+    let drawn = maps::normalised(maps::maps_of(answer, &by)?, look);
+    at_most(&drawn, MOST_MAPS)?;
+    let Some(first) = drawn.first() else { return Err(DrawError::unfit("this answer has no maps", "ask for maps")) };
+    let frames = first.grid.frames;
+    if drawn.iter().any(|map| map.grid != first.grid) {
+        return Err(DrawError::unfit("maps on several grids cannot be in one film", "choose one size"));
+    }
+    let (title, labels) = names(&drawn, &by);
+    let place = |map: &DrawnMap| Resampled::new(&map.values, map.grid, map.grid, FramePlacement::Even, None);
+    Take {
+        look,
+        labels,
+        title: title.into_iter().chain([maps::mean_of(&drawn)]).collect(),
+        source: Source::Frames(drawn.iter().map(place).collect()),
+        times: (0..frames).map(|frame| format!("frame {frame}")).collect(),
+        words: drawn.into_iter().map(|map| vec![map]).collect(),
+        below: None,
+        alpha: Alpha::default(),
+        together: false,
+        fps: fps.unwrap_or(4.0),
+        notes: Vec::new(),
+    }
+    .film()
+}
+
+/// Refuses ranges that would change from picture to picture.
+fn check(look: &Look) -> Result<(), DrawError> {
+    if matches!(look.range, Range::Each(Part::Frame | Part::Row)) {
+        return Err(DrawError::unfit(
+            "the colours of a film stand for the same values from its first picture to its last",
+            "choose a range of all that is shown, or of each word",
+        ));
+    }
+    Ok(())
 }
 
 /// The maps of each word, in the order of time.
@@ -216,18 +266,26 @@ pub struct Film {
     together: bool,
 }
 
-impl Film {
-    #[allow(clippy::too_many_arguments)]
-    fn new(
-        moving: &Moving,
-        look: &Look,
-        words: Vec<Vec<DrawnMap>>,
-        source: Source,
-        times: Vec<String>,
-        below: Option<Below>,
-        fps: f64,
-        notes: Vec<Note>,
-    ) -> Result<Self, DrawError> {
+/// What a film is made of.
+struct Take<'a> {
+    look: &'a Look,
+    /// The maps of each panel, and what it is called.
+    words: Vec<Vec<DrawnMap>>,
+    labels: Vec<String>,
+    title: Vec<String>,
+    source: Source,
+    /// What is written below each picture.
+    times: Vec<String>,
+    below: Option<Below>,
+    alpha: Alpha,
+    together: bool,
+    fps: f64,
+    notes: Vec<Note>,
+}
+
+impl Take<'_> {
+    fn film(self) -> Result<Film, DrawError> {
+        let Self { look, words, labels, title, source, times, below, alpha, together, fps, notes } = self;
         let all: Vec<DrawnMap> = words.iter().flatten().cloned().collect();
         let values = || all.iter().flat_map(|map| &map.values);
         let threshold = maps::threshold(look, values());
@@ -235,13 +293,9 @@ impl Film {
             let values = maps.iter().flat_map(|map| map.values.iter().copied());
             maps::scale(look, values, false)
         };
-        let is_each = matches!(look.range, Range::Each(_)) || moving.together;
+        let is_each = matches!(look.range, Range::Each(_)) || together;
         let scales: Vec<Scale> =
             if is_each { words.iter().map(|word| scale_of(word)).collect() } else { vec![scale_of(&all)] };
-        let (common, _) = names(&all, &[Across::Token, Across::Video]);
-        let parts = common.into_iter().chain(maps::selected(&moving.filter)).chain([maps::mean_of(&all)]);
-        let labels: Vec<String> =
-            words.iter().filter_map(|word| Some(word.first()?.name(Across::Token).to_owned())).collect();
         let grid = all[0].grid;
         let mut aspect = (grid.height, grid.width);
         if let Some(below) = &below {
@@ -250,7 +304,7 @@ impl Film {
                 Ok(())
             })?;
         }
-        let panels = if moving.together { 1 } else { words.len() };
+        let panels = if together { 1 } else { words.len() };
         let empty = Plane { height: grid.height, width: grid.width, values: vec![0.0; grid.plane()] };
         let blank = Arc::new(Picture { width: 1, height: 1, pixels: vec![0; 4] });
         let cell = |number: usize| Cell {
@@ -261,14 +315,20 @@ impl Film {
             ..Cell::default()
         };
         let size = look.size.or_else(|| below.as_ref().map(|_| shown_at(aspect, panels)));
+        let mut remarks = maps::remarks(values(), &scales, look);
+        if together {
+            remarks.push("each word from its own lowest to its own highest colour".to_owned());
+        }
+        // Room for what tells the time.
+        remarks.push(" ".to_owned());
         let sheet = Sheet {
-            title: maps::title(look, parts),
-            columns: if labels.len() > 1 && !moving.together { labels.clone() } else { Vec::new() },
+            title: maps::title(look, title),
+            columns: if labels.len() > 1 && !together { labels.clone() } else { Vec::new() },
             cells: vec![(0..panels).map(cell).collect()],
             scales: scales.clone(),
-            bare: moving.together,
+            bare: together,
             label: maps::label(look).into(),
-            notes: maps::remarks(values(), &scales, look).into_iter().chain([" ".to_owned()]).collect(),
+            notes: remarks,
             size,
             aspect: Some(aspect),
             ..Sheet::default()
@@ -276,7 +336,7 @@ impl Film {
         let mut figure = sheet.draw(look.style);
         let text = 0.9 * look.style.text();
         let time_at = (8.0, figure.height - 8.0 - 0.1 * text);
-        if moving.together {
+        if together {
             let mut x = figure.width - 8.0;
             for (number, label) in labels.iter().enumerate().rev() {
                 figure.text((x, time_at.1), Anchor::End, distinct(number), text, label);
@@ -285,10 +345,9 @@ impl Film {
         }
         let still = figure.to_picture()?;
         let places = figure.places().into_iter().take(panels).collect();
-        let usual = if below.is_some() || moving.together { render::Filter::Bilinear } else { render::Filter::Nearest };
+        let usual = if below.is_some() || together { render::Filter::Bilinear } else { render::Filter::Nearest };
         let filter = look.filter.unwrap_or(usual);
-        let (alpha, together) = (moving.alpha, moving.together);
-        Ok(Self {
+        Ok(Film {
             fps,
             notes,
             figure,
@@ -305,7 +364,9 @@ impl Film {
             together,
         })
     }
+}
 
+impl Film {
     /// How many pictures it has.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -136,14 +136,19 @@ impl Heatmap {
 /// # Errors
 /// If it has no maps, or too many.
 pub fn figure_of(answer: &Answer, look: &Look) -> Result<Figure, DrawError> {
-    let has = |by: &Across| answer.keys.iter().any(|key| key == by.key().column());
-    let by: Vec<Across> = Across::ALL.into_iter().filter(has).collect();
+    let by = keys_of(answer);
     let drawn = maps::normalised(maps::maps_of(answer, &by)?, look);
     let mut notes = Vec::new();
     let mut sheet = Heatmap::default().sheet(&drawn, &by, look, &mut notes)?;
     let (common, _) = names(&drawn, &by);
     sheet.title = maps::title(look, common.into_iter().chain([maps::mean_of(&drawn)]));
     Ok(sheet.draw(look.style))
+}
+
+/// What tells the rows of an answer apart.
+pub(super) fn keys_of(answer: &Answer) -> Vec<Across> {
+    let has = |by: &Across| answer.keys.iter().any(|key| key == by.key().column());
+    Across::ALL.into_iter().filter(has).collect()
 }
 
 /// Maps in memory, `[map, frame, height, width]` in C order, frame by frame: one row for each, if there are several.

@@ -67,9 +67,8 @@ impl Series {
             let word = if tokens > 1 || by.is_none() { token } else { String::new() };
             let name = [Some(word), by].into_iter().flatten().filter(|part| !part.is_empty()).collect::<Vec<_>>();
             let video = text_of(table, "video_id", row);
-            let unit = format!("{video} {}", text_of(table, "token_index", row));
             let name = if self.each { format!("{} {video}", name.join(" ")) } else { name.join(" ") };
-            lines.add(name, number_of(table, "step", row), unit, number_of(table, &self.value, row));
+            lines.add(name, number_of(table, "step", row), video, number_of(table, &self.value, row));
         }
         let mut notes = answer.notes;
         let (curves, below) = lines.curves(&mut notes);
@@ -213,26 +212,25 @@ impl WeightCurve {
     }
 }
 
-/// Numbers of lines by x, each from several units.
+/// Numbers of lines by x, each from several videos.
 #[derive(Default)]
 struct Lines {
     names: Vec<String>,
-    values: Vec<BTreeMap<i64, Vec<f64>>>,
-    units: std::collections::BTreeSet<String>,
+    /// By line, x and video. A video counts once: what it has of several pieces of a word is averaged before.
+    values: Vec<BTreeMap<i64, BTreeMap<String, Vec<f64>>>>,
     undefined: usize,
 }
 
 impl Lines {
-    fn add(&mut self, name: String, x: f64, unit: String, value: f64) {
+    fn add(&mut self, name: String, x: f64, video: String, value: f64) {
         let line = self.names.iter().position(|known| *known == name).unwrap_or_else(|| {
             self.names.push(name);
             self.values.push(BTreeMap::new());
             self.names.len() - 1
         });
-        self.units.insert(unit);
         let at = self.values[line].entry(x as i64).or_default();
         if value.is_finite() {
-            at.push(value);
+            at.entry(video).or_default().push(value);
         } else {
             self.undefined += 1;
         }
@@ -249,11 +247,13 @@ impl Lines {
             notes.push(Note::new(text, Remedy::from("choose fewer")));
         }
         let mut counts: Vec<usize> = Vec::new();
-        let of = |(name, values): (String, BTreeMap<i64, Vec<f64>>)| {
+        let mean_of = |values: &Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
+        let of = |(name, values): (String, BTreeMap<i64, BTreeMap<String, Vec<f64>>>)| {
             let mut curve = Curve { name, ..Curve::default() };
-            for (x, values) in values {
+            for (x, videos) in values {
+                let values: Vec<f64> = videos.values().map(mean_of).collect();
                 let n = values.len() as f64;
-                let mean = values.iter().sum::<f64>() / n;
+                let mean = mean_of(&values);
                 let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0);
                 let half = NORMAL * (variance / n).sqrt();
                 counts.push(values.len());

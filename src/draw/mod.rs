@@ -41,7 +41,7 @@ use serde::{Deserialize, Serialize};
 pub use self::backdrop::Backdrop;
 pub use self::compare::Comparison;
 pub use self::drawing::Drawing;
-pub use self::film::{Along, Film, Moving};
+pub use self::film::{Along, Film, Moving, film_of};
 pub(crate) use self::heads::heads_by;
 pub use self::heads::{HeadMatrix, HeadValue};
 pub use self::heatmap::{Arrangement, Heatmap, figure_of, figure_of_values};

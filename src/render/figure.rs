@@ -16,6 +16,14 @@ use super::text::{self, FAMILY, escaped};
 
 /// The pixels of a drawing, at the most.
 const LARGEST: f64 = 4e8;
+const NAMESPACE: &str = "http://www.w3.org/2000/svg";
+/// Of lines.
+const ROUND: &str = r#" stroke-linejoin="round" stroke-linecap="round""#;
+/// Of frames.
+const HAIR: &str = r#" stroke-width="0.75""#;
+/// Of pixels: each a rectangle.
+const AS_IT_IS: &str = r#" preserveAspectRatio="none" style="image-rendering:pixelated""#;
+const PNG: &str = "data:image/png;base64,";
 
 /// What all of a drawing has.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -118,7 +126,7 @@ impl Figure {
     pub(crate) fn frame(&mut self, (x, y): (f64, f64), (width, height): (f64, f64), stroke: Rgb) {
         let _ = write!(
             self.marks,
-            r#"<rect x="{x:.2}" y="{y:.2}" width="{width:.2}" height="{height:.2}" fill="none" stroke="{}" stroke-width="0.75"/>"#,
+            r#"<rect x="{x:.2}" y="{y:.2}" width="{width:.2}" height="{height:.2}" fill="none" stroke="{}"{HAIR}/>"#,
             hex(stroke)
         );
     }
@@ -130,7 +138,7 @@ impl Figure {
         let dash = if dash.is_empty() { String::new() } else { format!(r#" stroke-dasharray="{dash}""#) };
         let _ = write!(
             self.marks,
-            r#"<polyline points="{}" fill="none" stroke="{}" stroke-width="{width}" stroke-linejoin="round" stroke-linecap="round"{dash}/>"#,
+            r#"<polyline points="{}" fill="none" stroke="{}" stroke-width="{width}"{ROUND}{dash}/>"#,
             path(points),
             hex(stroke)
         );
@@ -202,7 +210,7 @@ impl Figure {
             let encoded = BASE64.encode(picture.to_png()?);
             let _ = write!(
                 svg,
-                r#"<image x="{x}" y="{y}" width="{width}" height="{height}" preserveAspectRatio="none" style="image-rendering:pixelated" href="data:image/png;base64,{encoded}"/>"#
+                r#"<image x="{x}" y="{y}" width="{width}" height="{height}"{AS_IT_IS} href="{PNG}{encoded}"/>"#
             );
         }
         Ok(svg + &self.marks + "</g></svg>\n")
@@ -269,9 +277,8 @@ impl Figure {
 
     fn head(&self) -> String {
         let (width, height) = (self.width, self.height);
-        format!(
-            r#"<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}"><g font-family="{FAMILY}, Verdana, sans-serif">"#
-        )
+        format!(r#"<svg xmlns="{NAMESPACE}" width="{width}" height="{height}" viewBox="0 0 {width} {height}">"#)
+            + &format!(r#"<g font-family="{FAMILY}, Verdana, sans-serif">"#)
     }
 }
 

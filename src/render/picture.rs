@@ -3,7 +3,7 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use image::{DynamicImage, ImageBuffer, ImageFormat, ImageReader, Limits};
+use image::{DynamicImage, ImageBuffer, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 /// Colour of one pixel: red, green, blue.
 pub(crate) type Rgb = [u8; 3];
@@ -75,7 +75,11 @@ impl Picture {
             (limits.max_image_width, limits.max_image_height) = (Some(LARGEST_SIDE), Some(LARGEST_SIDE));
             reader.limits(limits);
         }
-        let image = reader.map_err(|error| failed(error.into()))?.decode().map_err(failed)?.into_rgba8();
+        let mut decoder = reader.map_err(|error| failed(error.into()))?.into_decoder().map_err(failed)?;
+        let orientation = decoder.orientation().map_err(failed)?;
+        let mut image = DynamicImage::from_decoder(decoder).map_err(failed)?;
+        image.apply_orientation(orientation);
+        let image = image.into_rgba8();
         let (width, height) = image.dimensions();
         Ok(Self { width: width as usize, height: height as usize, pixels: image.into_raw() })
     }

@@ -95,8 +95,8 @@ impl Report<'_> {
     /// Asks and draws all that is in it.
     ///
     /// # Errors
-    /// If the store cannot be read, nothing is selected, or the work is stopped. What cannot be drawn of a store is said
-    /// in its place.
+    /// If the store cannot be read, nothing is selected, or the work is stopped. What cannot be drawn of a store is
+    /// said in its place.
     pub fn draw(&self, store: &Store, progress: &dyn Progress) -> Result<Written, ReportError> {
         let selected = Selected::of(store, &self.filter)?;
         let mut contents = Contents::of_store(store, &Silent)?;

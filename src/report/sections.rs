@@ -223,8 +223,8 @@ impl<'a> Sections<'a> {
             }
         }
         let mut blocks = vec![Block::Text(
-            "Means over denoising steps, blocks and heads. A row for each word; the colours of a figure go from the 1st \
-             to the 99th percentile of its values."
+            "Means over denoising steps, blocks and heads. A row for each word; the colours of a figure go from the \
+             1st to the 99th percentile of its values."
                 .into(),
         )];
         let mut notes = Vec::new();
@@ -270,8 +270,8 @@ impl<'a> Sections<'a> {
 
     pub fn heads(&self) -> Result<Section, ReportError> {
         let mut blocks = vec![Block::Text(format!(
-            "How concentrated each head is on a word: the {}, a mean over videos and steps. Single heads localise where \
-             the mean over all does not.",
+            "How concentrated each head is on a word: the {}, a mean over videos and steps. Single heads localise \
+             where the mean over all does not.",
             in_words(RANKED_BY)
         ))];
         let mut figures = Vec::new();
@@ -372,8 +372,8 @@ impl<'a> Sections<'a> {
         if figures.is_empty() {
             return Ok(None);
         }
-        let text = "The sum of a word's mean map at each weight, over that at the weight nearest to 1. Where prompts of \
-                    several texts have these weights, the texts differ, too.";
+        let text = "The sum of a word's mean map at each weight, over that at the weight nearest to 1. Where prompts \
+                    of several texts have these weights, the texts differ, too.";
         let blocks = vec![Block::Text(text.into()), Block::Figures(figures)];
         Ok(Some(Section { id: "weights".into(), title: "Weights".into(), blocks }))
     }

@@ -41,7 +41,10 @@ pub(super) struct FilmArgs {
     #[arg(long, value_name = "N")]
     frame: Option<usize>,
     /// How many frames the video has, if they are not there
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000), conflicts_with_all = ["frames_dir", "video_file"])]
+    #[arg(
+        long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000),
+        conflicts_with_all = ["frames_dir", "video_file"]
+    )]
     frames: Option<u32>,
     /// All words in one picture, each by a colour, instead of beside each other
     #[arg(long)]
