@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import json
 import os
 import tempfile
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from . import _check, _native
 from ._progress import Progress, following
+from ._shared import takes
+from .where import DEFAULTS, Asked, Where
 
 if TYPE_CHECKING:
     from .ingest import Path
@@ -19,9 +22,6 @@ if TYPE_CHECKING:
 
 Kind = Literal["heatmap", "sheet", "heads", "evolution", "frames", "weights", "matrix", "compare"]
 Axis = Literal["token", "step", "block", "head", "frame", "video", "prompt", "seed", "weight"]
-
-#: Name of a drawing's field where an argument is called otherwise.
-_FIELDS = {"cols": "columns"}
 
 
 class Look(TypedDict, total=False):
@@ -39,6 +39,10 @@ class Look(TypedDict, total=False):
     font_size: float
     dark: bool
     transparent: bool
+
+
+class Drawn(Asked, Look, total=False):
+    """Which maps, how they become one, and how they look."""
 
 
 #: What is said where nothing else is.
@@ -71,6 +75,18 @@ dpi, font_size : float
 dark, transparent : bool
     Light on dark; without a background.
 """
+
+
+def _parameters(text: str | None) -> str:
+    return inspect.cleandoc(text or "").partition("Parameters\n----------\n")[2].partition("\n\n")[0]
+
+
+#: Shows what a drawing takes as arguments of a method.
+draws = takes(
+    Drawn, f"Parameters\n----------\n{_parameters(Where.__doc__)}\n{_parameters(LOOK)}", {**DEFAULTS, **USUAL}
+)
+#: The same of how it looks alone.
+looks = takes(Look, LOOK, USUAL)
 
 
 def look(given: Look) -> str:
@@ -187,7 +203,7 @@ def drawn(
     store: Store, kind: Kind | Literal["overlay"], fields: dict[str, Any], given: Look, progress: Progress
 ) -> Figure:
     """Draws what a store has."""
-    asked = {"kind": kind, **{_FIELDS.get(name, name): value for name, value in fields.items() if value is not None}}
+    asked = {"kind": kind, **{name: value for name, value in fields.items() if value is not None}}
     with following(progress, kind) as report:
         return Figure(*_native.figure(store._native, json.dumps(asked), look(given), report))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeVar
 import numpy as np
 
 from . import _check, _native
-from .drawing import Figure, Look, replace
+from .drawing import Figure, Look, looks, replace
 from .drawing import look as as_json
 from .ingest import Path
 
@@ -234,6 +234,7 @@ class Result:
         """
         return self._answer.write(_check.path(path), format)
 
+    @looks
     def save(self, path: Path, *, fps: float | None = None, **look: Unpack[Look]) -> None:
         """Write to a file: maps as a drawing or a film, anything else as `write` does.
 
@@ -244,8 +245,7 @@ class Result:
             `.webm`, for a film through their frames. Else a format of `write`.
         fps : float, optional
             Of films: pictures a second; default: 4.
-        **look
-            How the drawing looks, as for `Store.render`.
+        **look : how it looks
         """
         target = FilePath(_check.path(path))
         match target.suffix.lower():
@@ -258,13 +258,13 @@ class Result:
                 self.write(path)
 
     def png(self, vmin: float | None = None, vmax: float | None = None) -> bytes:
-        """The picture of a single map, frame beside frame, as the bytes of a PNG file.
+        """The drawing of a single map, frame beside frame, as the bytes of a PNG file.
 
         Parameters
         ----------
         vmin, vmax : float, optional
-            Values of the first and the last colour, to make pictures comparable. Default: the map's own. Maps with
-            negative values, as differences are, go from blue through white at 0 to red.
+            Values of the first and the last colour, to make pictures comparable. Default: the 1st and the 99th
+            percentile of the map. Maps with negative values, as differences are, go from blue through gray at 0 to red.
 
         Raises
         ------
@@ -274,7 +274,12 @@ class Result:
         maps = self.maps
         if len(maps) != 1 and not (maps and self._answer.kind == "map"):
             raise ValueError(f"a picture is of one map; there are {len(maps)}")
-        return _picture(np.stack(maps), vmin, vmax)
+        look: Look = {}
+        if vmin is not None or vmax is not None:
+            low = min(float(np.nanmin(one)) for one in maps) if vmin is None else vmin
+            high = max(float(np.nanmax(one)) for one in maps) if vmax is None else vmax
+            look["range"] = (low, high)
+        return _native.figure_of(self._answer, as_json(look)).png()
 
     def plot(
         self,
@@ -389,13 +394,10 @@ class Result:
         return table
 
 
-def _picture(maps: Array, vmin: float | None = None, vmax: float | None = None) -> bytes:
+def _picture(maps: Array) -> bytes:
     """Of `[map, frame, height, width]` or `[map, spatial]`: map below map."""
     grid = maps.shape[1:] if maps.ndim == 4 else (1, 1, maps.shape[1])
-    span = None
-    if vmin is not None or vmax is not None:
-        span = (float(np.nanmin(maps)) if vmin is None else vmin, float(np.nanmax(maps)) if vmax is None else vmax)
-    return _native.heatmap(np.ascontiguousarray(maps).ravel(), grid, span)
+    return _native.heatmap(np.ascontiguousarray(maps).ravel(), grid, None)
 
 
 def _column(answer: _native.Answer, name: str) -> Array:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, cast
 
 from . import _check, _native
 from ._progress import Progress, following
-from .drawing import Figure, Film, Kind, Look, backdrop, drawn, look, replace
+from .drawing import Axis, Drawn, Figure, Film, Kind, Look, backdrop, drawn, draws, look, replace
 from .ingest import Path
 from .reports import CompactReport, ExportReport, GcReport, RollupReport, VerifyReport
 from .result import Result
@@ -448,32 +448,69 @@ class Store:
 
     # Drawings.
 
+    @draws
     def render(
         self,
         kind: Kind,
         where: str | Where | None = None,
         *,
+        by: Across | Sequence[Across] | None = None,
+        frames: Sequence[int] | None = None,
+        arrangement: Literal["auto", "row", "grid"] | None = None,
+        rows: Axis | None = None,
+        cols: Axis | None = None,
+        frame: int | None = None,
+        value: str | None = None,
+        each: bool | None = None,
+        across: Across | None = None,
+        a: str | float | None = None,
+        b: str | float | None = None,
+        metric: str | None = None,
+        against: str | float | None = None,
+        align: Literal["step", "timestep", "last", "mean"] | None = None,
+        clustered: bool | None = None,
         progress: Progress = False,
-        **more: Any,
+        **more: Unpack[Drawn],
     ) -> Figure:
         """A drawing, as `attnkit render` makes it. In a notebook it is shown.
 
         Parameters
         ----------
         kind : str
-            `heatmap`: the frames of maps (`by`, `frames`, `arrangement`); `sheet`: maps in `rows` and `cols`, each of
-            `token`, `step`, `block`, `head`, `frame`, `video`, `prompt`, `seed`, `weight` (`frame`); `heads`: blocks by
-            heads (`value`: a statistic, or `map`); `evolution`: a statistic through the steps (`value`, `by`, `each`);
-            `frames`: attention over the latent frames (`each`); `weights`: a `metric` over the word's weight
-            (`against`); `matrix`: how alike sides are (`across`, `metric`, `align`, `clustered`); `compare`: two sides
-            and their difference (`across`, `a`, `b`).
-        where : str or Where, optional
-            Which maps; also as `video`, `token`, `step`, `block`, `head`, `skipna`, `rollups`, as in every question.
+            `heatmap`: the frames of maps (`by`, `frames`, `arrangement`); `sheet`: maps in rows and columns (`rows`,
+            `cols`, `frame`); `heads`: blocks by heads (`value`, `frame`); `evolution`: a statistic through the steps
+            (`value`, `by`, `each`); `frames`: attention over the latent frames (`each`); `weights`: a metric over the
+            word's weight (`metric`, `against`); `matrix`: how alike sides are (`across`, `metric`, `align`,
+            `clustered`); `compare`: two sides and their difference (`across`, `a`, `b`).
+        **more : see `Where`
+        by : str or sequence of str, optional
+            What each map is of, such as `["seed", "token"]`; of an evolution, `block` or `head`.
+        frames : sequence of int, optional
+            The latent frames to show.
+        arrangement : str, optional
+            Frames in rows of up to eight (`auto`), all in a `row`, or as a `grid`.
+        rows, cols : str, optional
+            `token`, `step`, `block`, `head`, `frame`, `video`, `prompt`, `seed` or `weight`.
+        frame : int, optional
+            The latent frame that is shown; default: the mean over frames.
+        value : str, optional
+            A statistic, such as `top5` or `gini`; of heads also `map`, a thumbnail of each.
+        each : bool, optional
+            A line for each video instead of their mean.
+        across : str, optional
+            What distinguishes the sides.
+        a, b : str or number, optional
+            The two sides; default: the only two.
+        metric : str, optional
+            What is measured, as in `compare`.
+        against : str or number, optional
+            The weight that others are compared with.
+        align : str, optional
+            Which steps are compared, as in `compare`.
+        clustered : bool, optional
+            Put beside each other what is alike.
         progress : bool, tqdm class or function of (bytes done, bytes in all)
             Show or tell the progress.
-        **more
-            What the kind takes, how it looks (`colormap`, `range`, `log`, `threshold`, `normalise`, `scale`, `size`,
-            `title`, `dpi`, `font_size`, `dark`, `transparent`: see `attnkit.drawing.LOOK`), and which maps.
 
         Returns
         -------
@@ -484,11 +521,29 @@ class Store:
         --------
         >>> store.render("sheet", video="v1", rows="token", cols="step").save("sheet.png")  # doctest: +SKIP
         """
-        maps, given, fields = _apart(where, more)
-        if kind == "heads" and "value" in fields:
-            fields["value"] = "map" if fields["value"] == "map" else {"statistic": fields["value"]}
+        maps, given = _apart(where, more)
+        fields: dict[str, Any] = {
+            "by": by if by is None or kind == "evolution" else _check.names("by", by),
+            "frames": frames if frames is None else [int(number) for number in frames],
+            "arrangement": arrangement,
+            "rows": rows,
+            "columns": cols,
+            "frame": frame,
+            "value": value,
+            "each": each,
+            "across": across,
+            "a": _check.side("a", a),
+            "b": _check.side("b", b),
+            "metric": metric,
+            "against": _check.side("against", against),
+            "align": align,
+            "clustered": clustered,
+        }
+        if kind == "heads" and value not in (None, "map"):
+            fields["value"] = {"statistic": value}
         return drawn(self, kind, {**maps, **fields}, given, progress)
 
+    @draws
     def overlay(
         self,
         frames: Path,
@@ -498,7 +553,7 @@ class Store:
         time: Literal["vae", "even"] = "vae",
         alpha: float | str = "value:0.8",
         progress: Progress = False,
-        **more: Any,
+        **more: Unpack[Drawn],
     ) -> Figure:
         """Maps over some frames of their video: a row for each word.
 
@@ -506,8 +561,7 @@ class Store:
         ----------
         frames : path
             A directory of PNG, JPEG or WebP files, in the order of their numbers, or a video, which ffmpeg reads.
-        where : str or Where, optional
-            Which maps: of one video. Also as `video`, `token`, `step`, `block`, `head`, `skipna`, `rollups`.
+        **more : see `Where`
         show : sequence of int
             The frames to show; default: five, evenly spread.
         time : str
@@ -516,22 +570,22 @@ class Store:
             How opaque maps are, from 0 to 1; `"value:0.8"`: growing with the value up to that.
         progress : bool, tqdm class or function of (bytes done, bytes in all)
             Show or tell the progress.
-        **more
-            Which maps, and how it looks, as for `render`.
 
         Returns
         -------
         Figure
+            `save("x.png")` (or `.svg`, `.webp`) writes it.
         """
-        maps, given, fields = _apart(where, more)
+        maps, given = _apart(where, more)
         over = {
             "backdrop": backdrop(frames),
             "placement": _placement(time),
             "alpha": _alpha(alpha),
             "frames": list(show),
         }
-        return drawn(self, "overlay", {**maps, **over, **fields}, given, progress)
+        return drawn(self, "overlay", {**maps, **over}, given, progress)
 
+    @draws
     def film(
         self,
         where: str | Where | None = None,
@@ -543,14 +597,13 @@ class Store:
         alpha: float | str = "value:0.8",
         together: bool = False,
         fps: float | None = None,
-        **more: Any,
+        **more: Unpack[Drawn],
     ) -> Film:
         """A film of maps: of one video, a panel for each word. In a notebook it is shown.
 
         Parameters
         ----------
-        where : str or Where, optional
-            Which maps: of one video. Also as `video`, `token`, `step`, `block`, `head`, `skipna`, `rollups`.
+        **more : see `Where`
         frames : path or int, optional
             The frames of the video, to lay the maps over: a directory or a video; or how many it has.
         along : str
@@ -565,17 +618,13 @@ class Store:
             All words in one picture, each by a colour.
         fps : float, optional
             Pictures a second; default: 16 of a video, 4 of latent frames and steps, 2 of blocks.
-        **more
-            Which maps, and how it looks, as for `render`.
 
         Returns
         -------
         Film
             `save("x.gif")` (or `.png`, `.webp`; with ffmpeg `.mp4`, `.webm`) draws and writes it.
         """
-        maps, given, fields = _apart(where, more)
-        if fields:
-            raise TypeError(f"film() got an unexpected keyword argument {next(iter(fields))!r}")
+        maps, given = _apart(where, more)
         asked_for: dict[str, Any] = {
             **maps,
             "along": along,
@@ -825,11 +874,11 @@ def _arranged(sort: Sort, limit: SupportsIndex | None, columns: str | Sequence[s
     }
 
 
-def _apart(where: str | Where | None, more: dict[str, Any]) -> tuple[dict[str, Any], Look, dict[str, Any]]:
-    """Which maps, how they look, and what else is asked for."""
-    maps = {name: more.pop(name) for name in list(more) if name in Asked.__annotations__}
-    given = {name: more.pop(name) for name in list(more) if name in Look.__annotations__}
-    return asked(where, maps), cast(Look, given), more
+def _apart(where: str | Where | None, more: Drawn) -> tuple[dict[str, Any], Look]:
+    """Which maps, and how they look."""
+    maps = {name: value for name, value in more.items() if name in Asked.__annotations__}
+    given = {name: value for name, value in more.items() if name in Look.__annotations__}
+    return asked(where, maps), cast(Look, given)
 
 
 def _placement(time: str) -> str:

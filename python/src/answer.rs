@@ -4,7 +4,7 @@ use attnkit::draw::{Look, figure_of_values};
 use attnkit::grid::Grid;
 use attnkit::output::{self, Format, TableStyle};
 use attnkit::query;
-use attnkit::render::Range;
+use attnkit::render::{Range, Style};
 use numpy::{PyArray1, PyReadonlyArray1};
 use polars::prelude::{Column, CompatLevel, DataFrame, DataType, PlSmallStr, Series};
 use polars_arrow::array::{Array, StructArray};
@@ -228,7 +228,9 @@ pub fn heatmap<'py>(
         return Err(PyValueError::new_err(format!("a map of {} values is not {grid}", values.len())));
     }
     let range = range.map(|(low, high)| Range::Values(low.into(), high.into())).unwrap_or_default();
-    let figure = figure_of_values(values, grid, &Look { range, ..Look::default() }).or_raise()?;
+    // As large as a page shows it, and no larger.
+    let style = Style { dpi: 96.0, ..Style::default() };
+    let figure = figure_of_values(values, grid, &Look { range, style, ..Look::default() }).or_raise()?;
     let png = figure.to_picture().and_then(|picture| picture.to_png());
     Ok(PyBytes::new(py, &png.map_err(|error| PyValueError::new_err(error.to_string()))?))
 }

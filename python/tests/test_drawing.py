@@ -89,7 +89,7 @@ def test_a_result_is_saved_as_a_drawing(store, tmp_path):
     with Image.open(tmp_path / "map.gif") as saved:
         assert sum(1 for _ in ImageSequence.Iterator(saved)) == 4 and saved.info["duration"] == 500
     result.save(tmp_path / "map.npy")
-    assert np.array_equal(np.load(tmp_path / "map.npy"), result.to_numpy()[None])
+    assert np.array_equal(np.load(tmp_path / "map.npy"), result.to_numpy())
 
 
 def test_a_report_is_written(store, tmp_path):
@@ -129,7 +129,7 @@ def test_averages_are_kept_apart_by_what_is_asked(store):
     ],
 )
 def test_what_cannot_be_drawn_is_refused(store, call, message):
-    with pytest.raises((ValueError, OSError, attnkit.QueryError), match=message):
+    with pytest.raises((ValueError, OSError, TypeError, attnkit.QueryError), match=message):
         call(store)
 
 

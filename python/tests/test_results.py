@@ -348,7 +348,7 @@ def test_a_word_of_several_pieces_has_their_pictures_below_each_other(tmp_path: 
     assert (tmp_path / "map.png").read_bytes() == result.png()
     one = attnkit.open(tmp_path / "maps.store").map(step=0, where="token_index = 1")
     both, alone = (np.asarray(Image.open(io.BytesIO(of.png()))) for of in (result, one))
-    assert both.shape[1:] == alone.shape[1:] and both.shape[0] == 2 * alone.shape[0] + 16
+    assert abs(both.shape[1] - alone.shape[1]) < 40 and both.shape[0] > 1.5 * alone.shape[0]
 
 
 @pytest.mark.parametrize(
@@ -361,21 +361,40 @@ def test_a_picture_is_brightest_where_the_map_is(
     maps = result.to_numpy()
     picture = Image.open(io.BytesIO(result.png()))
     assert (picture.format, picture.mode) == ("PNG", "RGB")
+    pixels = np.asarray(picture).astype(int)
+    # The first panel begins where its first position's colour does, below the title and the captions.
     count, height, width = maps.shape
-    cell = picture.height // height
-    gap = (picture.width - count * width * cell) // max(count - 1, 1)
-    assert picture.size == (count * width * cell + (count - 1) * gap, height * cell) and cell > 1
-    pixels = np.asarray(picture)
+    brightest = np.unravel_index(maps.argmax(), maps.shape)
+    is_end = np.abs(pixels - VIRIDIS_ENDS).max(axis=-1) <= 1
+    panels = panels_of(pixels)
+    assert len(panels) == count
+    for frame, (top, left, bottom, right) in enumerate(panels):
+        rows, columns = (bottom - top) / height, (right - left) / width
+        seen = np.array(
+            [
+                pixels[int(top + (y + 0.5) * rows), int(left + (x + 0.5) * columns)]
+                for y in range(height)
+                for x in range(width)
+            ]
+        )
+        greens = seen[np.argsort(maps[frame], axis=None), 1]  # grow all along viridis
+        assert (np.diff(greens) >= 0).all()
+        if frame == brightest[0]:
+            y, x = brightest[1:]
+            assert is_end[int(top + (y + 0.5) * rows), int(left + (x + 0.5) * columns)]
 
-    def colour(place: int) -> tuple[int, ...]:
-        frame, y, x = np.unravel_index(place, maps.shape)
-        return tuple(pixels[y * cell + cell // 2, frame * (width * cell + gap) + x * cell + cell // 2].tolist())
 
-    assert colour(int(maps.argmax())) == VIRIDIS_ENDS
-    assert colour(int(maps.argmin())) == VIRIDIS_BEGINS
-    ranked = [colour(place) for place in np.argsort(maps, axis=None)]
-    greens = np.array([green for _, green, _ in ranked])  # grows all along viridis
-    assert (np.diff(greens) >= 0).all() and len({*ranked}) > 20
+def panels_of(pixels: np.ndarray) -> list[tuple[int, int, int, int]]:
+    """Rectangles of colour that are neither text nor a colour bar: (top, left, bottom, right)."""
+    is_gray = np.ptp(pixels, axis=-1) < 8
+    columns = np.flatnonzero((~is_gray).sum(axis=0) > 10)
+    runs = np.split(columns, np.flatnonzero(np.diff(columns) > 1) + 1)
+    panels = []
+    for run in runs:
+        rows = np.flatnonzero((~is_gray[:, run[0] : run[-1] + 1]).mean(axis=1) > 0.5)
+        if len(run) > 40:
+            panels.append((int(rows[0]), int(run[0]), int(rows[-1]) + 1, int(run[-1]) + 1))
+    return panels
 
 
 def test_a_picture_is_of_one_map(average: attnkit.Result) -> None:
@@ -386,7 +405,7 @@ def test_a_picture_is_of_one_map(average: attnkit.Result) -> None:
 def test_a_map_of_no_known_grid_is_one_line(mixed: attnkit.Store) -> None:
     result = mixed.map("prompt_002_vid001", step=0)
     picture = Image.open(io.BytesIO(result.png()))
-    assert picture.width == 24 * picture.height
+    assert picture.width > 4 * picture.height
 
 
 # In notebooks and terminals.

@@ -15,6 +15,8 @@ use crate::store::Store;
 
 /// Maps in one drawing, at the most.
 const MOST_MAPS: usize = 24;
+/// How many times as wide as high a map is whose grid is not known.
+const STRIP: usize = 24;
 /// Frames in a row, unless all are asked for.
 const IN_A_ROW: usize = 8;
 
@@ -109,6 +111,11 @@ impl Heatmap {
             sheet.columns = if first > 1 { captions } else { Vec::new() };
             sheet.rows = if drawn.len() > 1 { differing } else { Vec::new() };
         }
+        if let Some(flat) = drawn.iter().find(|map| map.is_flat) {
+            // A line of one pixel could not be seen.
+            sheet.aspect = Some((flat.grid.width.div_ceil(STRIP), flat.grid.width));
+            sheet.notes.push("the grid is not known: positions in a row".to_owned());
+        }
         Ok(sheet)
     }
 
@@ -137,7 +144,7 @@ impl Heatmap {
 /// If it has no maps, or too many.
 pub fn figure_of(answer: &Answer, look: &Look) -> Result<Figure, DrawError> {
     let by = keys_of(answer);
-    let drawn = maps::normalised(maps::maps_of(answer, &by)?, look);
+    let drawn = maps::normalised(maps::flat_maps_of(answer, &by), look);
     let mut notes = Vec::new();
     let mut sheet = Heatmap::default().sheet(&drawn, &by, look, &mut notes)?;
     let (common, _) = names(&drawn, &by);
@@ -156,7 +163,8 @@ pub(super) fn keys_of(answer: &Answer) -> Vec<Across> {
 /// # Errors
 /// If there are too many.
 pub fn figure_of_values(values: &[f32], grid: Grid, look: &Look) -> Result<Figure, DrawError> {
-    let of = |values: &[f32]| DrawnMap { names: BTreeMap::new(), grid, values: values.to_vec(), count: 1 };
+    let of =
+        |values: &[f32]| DrawnMap { names: BTreeMap::new(), grid, is_flat: false, values: values.to_vec(), count: 1 };
     let drawn = values.chunks_exact(grid.spatial().max(1)).map(of).collect();
     let mut sheet = Heatmap::default().sheet(&maps::normalised(drawn, look), &[], look, &mut Vec::new())?;
     sheet.title = maps::title(look, []);

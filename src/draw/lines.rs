@@ -193,10 +193,6 @@ impl WeightCurve {
         let against = number_of(table, "b", 0);
         points.sort_by(|a, b| a.0.total_cmp(&b.0));
         let is_ratio = self.metric == Metric::MassRatio;
-        if is_ratio {
-            let at = points.partition_point(|point| point.0 < against);
-            points.insert(at, (against, 1.0));
-        }
         let word = self.filter.token.clone().unwrap_or_default();
         let curves = Curves {
             title: maps::title(look, [word].into_iter().chain(maps::selected(&self.filter))),

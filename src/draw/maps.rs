@@ -7,7 +7,7 @@ use polars::prelude::{AnyValue, DataFrame};
 use super::{DrawError, Look, Normalise, Threshold};
 use crate::grid::Grid;
 use crate::query::{Across, Answer, Average, Filter, Reduction};
-use crate::remedy::OptionName;
+use crate::remedy::{OptionName, Remedy};
 use crate::render::{Cell, Colormap, Limits, Part, Plane, Range, Scale, number};
 use crate::store::Store;
 
@@ -17,6 +17,8 @@ pub(super) struct DrawnMap {
     /// Its values of the keys, in words, by what they are.
     pub names: BTreeMap<&'static str, String>,
     pub grid: Grid,
+    /// Whether that is a row of all positions, as none is known.
+    pub is_flat: bool,
     /// `[frame, height, width]`, C order.
     pub values: Vec<f32>,
     /// Maps that it is the mean of.
@@ -42,23 +44,31 @@ pub(super) fn question(filter: &Filter, reduction: Reduction, by: &[Across]) -> 
 
 /// The maps of an answer, and what is to be said of them.
 pub(super) fn maps_of(answer: &Answer, by: &[Across]) -> Result<Vec<DrawnMap>, DrawError> {
-    let Some(maps) = &answer.maps else { return Ok(Vec::new()) };
+    let drawn = flat_maps_of(answer, by);
+    if let Some(flat) = drawn.iter().find(|map| map.is_flat) {
+        return Err(DrawError::unfit(
+            format!("the grid of these {} positions is not known", flat.values.len()),
+            Remedy::of("ingest the dump again with {}", [OptionName::Grid.any()]),
+        ));
+    }
+    Ok(drawn)
+}
+
+/// The same; those whose grid is not known are one row of positions.
+pub(super) fn flat_maps_of(answer: &Answer, by: &[Across]) -> Vec<DrawnMap> {
+    let Some(maps) = &answer.maps else { return Vec::new() };
     let counts = answer.table.column("n").ok();
-    let drawn = (0..maps.maps.len()).map(|row| {
+    let drawn = |row: usize| {
         let names = by.iter().map(|by| (by.key().column(), text_of(&answer.table, by.key().column(), row)));
-        let grid = match maps.maps[row].1[..] {
-            [frames, height, width] => Grid { frames, height, width },
-            _ => {
-                return Err(DrawError::unfit(
-                    format!("the grid of these {} positions is not known", maps.get(row).len()),
-                    crate::remedy::Remedy::of("ingest the dump again with {}", [OptionName::Grid.any()]),
-                ));
-            }
-        };
         let count = counts.and_then(|counts| counts.get(row).ok()?.extract()).unwrap_or(0);
-        Ok(DrawnMap { names: names.collect(), grid, values: maps.get(row).to_vec(), count })
-    });
-    drawn.collect()
+        let values = maps.get(row).to_vec();
+        let (grid, is_flat) = match maps.maps[row].1[..] {
+            [frames, height, width] => (Grid { frames, height, width }, false),
+            _ => (Grid { frames: 1, height: 1, width: values.len() }, true),
+        };
+        DrawnMap { names: names.collect(), grid, is_flat, values, count }
+    };
+    (0..maps.maps.len()).map(drawn).collect()
 }
 
 /// A value of a table, in words.

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import imageio_ffmpeg
 import matplotlib
@@ -575,3 +576,106 @@ def test_a_report_of_hostile_names_runs_nothing(attnkit, tmp_path):
     attnkit("ingest", tmp_path / "dump", "--store", store)
     attnkit("report", store, "-o", page)
     assert "<img src=x" not in page.read_text()
+
+
+# Golden pictures, and every option.
+
+GOLDEN = Path(__file__).parent / "golden"
+KINDS = {
+    "heatmap": ("heatmap", "--video", VIDEO, "--token", "circle", "--block", "4", "--head", "0"),
+    "overlay": ("overlay", "--video", VIDEO, "--block", "4", "--head", "0", "--frames-dir", DATASET / "frames" / VIDEO),
+    "sheet": ("sheet", "--video", VIDEO, "--rows", "token", "--cols", "step", "--range", "row"),
+    "thumbnails": ("heads", "--video", VIDEO, "--token", "circle", "--value", "map"),
+    "heads": ("heads", "--token", "circle"),
+    "evolution": ("evolution", "--value", "top5"),
+    "frames": ("frames", "--token", "circle", "--each", "--where", "seed = 11"),
+    "matrix": ("matrix", "--across", "prompt", "--token", "circle", "--where", "seed = 11", "--cluster"),
+    "compare": ("compare", "--across", "seed", "--token", "circle"),
+    "dark": ("evolution", "--value", "gini", "--dark"),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_drawings_look_as_they_did(attnkit, dataset_store, tmp_path, name):
+    """`GOLDEN=write` writes them anew: look at them before they are committed."""
+    kind, *options = KINDS[name]
+    path = tmp_path / f"{name}.png"
+    attnkit("render", kind, dataset_store, *options, "--dpi", "72", "-o", path)
+    golden = GOLDEN / path.name
+    if os.environ.get("GOLDEN") == "write":
+        golden.write_bytes(path.read_bytes())
+    with Image.open(golden) as before, Image.open(path) as now:
+        assert before.size == now.size
+        difference = np.abs(np.asarray(before.convert("RGB")).astype(int) - np.asarray(now.convert("RGB")))
+    # Edges of letters may be drawn otherwise on another machine; what is elsewhere may not.
+    assert difference.mean() < 1 and (difference.max(axis=-1) > 60).mean() < 0.002
+
+
+@pytest.fixture(scope="module")
+def plain(attnkit, dataset_store, tmp_path_factory):
+    """A drawing of one head with options: its pixels."""
+    place = tmp_path_factory.mktemp("options")
+
+    def draw(*options):
+        path = place / "map.png"
+        attnkit("render", *KINDS["heatmap"][:1], dataset_store, *KINDS["heatmap"][1:], *options, "-o", path)
+        return np.asarray(Image.open(path).convert("RGBA")).astype(int)
+
+    return draw
+
+
+def test_look_options_do_what_they_say(plain):
+    usual = plain()
+    assert np.array_equal(
+        plain("--dpi", "192", "--font-size", "9", "--scale", "nearest", "--colormap", "viridis"), usual
+    )
+    half = plain("--dpi", "96")
+    assert np.allclose(np.array(half.shape[:2]) * 2, usual.shape[:2], atol=4)
+    assert usual[0, 0].tolist() == [255] * 4 and plain("--dark")[0, 0, :3].max() < 40
+    assert plain("--transparent")[0, 0, 3] == 0 and usual[..., 3].min() == 255
+    assert plain("--font-size", "14").shape[0] > usual.shape[0]
+    assert plain("--title", "").shape[0] < usual.shape[0]
+    titled = plain("--title", "another title")
+    assert titled.shape == usual.shape and not np.array_equal(titled, usual)
+    sized = plain("--size", "60x90", "--title", "")
+    assert (boxes := boxes_of(sized, [tuple(sized[30, 20, :3])])) is not None and sized.shape[1] > 4 * 90 + len(boxes)
+    for option in (
+        ("--scale", "bicubic"),
+        ("--scale", "lanczos"),
+        ("--scale", "bilinear"),
+        ("--log",),
+        ("--range", "frame"),
+    ):
+        assert not np.array_equal(plain(*option), usual)
+
+
+@pytest.mark.parametrize(
+    ("scale", "filter"),
+    [("bilinear", Image.BILINEAR), ("bicubic", Image.BICUBIC), ("lanczos", Image.LANCZOS), ("nearest", Image.NEAREST)],
+)
+def test_planes_are_resampled_as_pillow_does(made, render, scale, filter):
+    values = np.random.default_rng(9).random((1, HEIGHT, WIDTH)).astype(np.float32)
+    options = ("--size", "60x77", "--scale", scale, "--colormap", "gray", "--range", "-0.5:1.5")
+    pixels = render("heatmap", made({"flower": {0: values}}), "--title", "", "--dpi", "96", *options).astype(int)
+    resized = np.asarray(Image.fromarray(values[0]).resize((77, 60), filter))
+    expected = (np.clip((resized + 0.5) / 2, 0, 1) * 255).round()
+    assert any(
+        np.abs(pixels[y : y + 60, x : x + 77, 0] - expected).max() <= 2
+        for y in range(pixels.shape[0] - 59)
+        for x in range(pixels.shape[1] - 76)
+    )
+
+
+def test_weights_are_drawn_where_they_are(attnkit, tmp_path, ask):
+    store, svg = tmp_path / "store", tmp_path / "weights.svg"
+    attnkit("ingest", DATASET, "--store", store, "--prompts", DATASET / "templates.txt")
+    options = ("--token", "circle", "--where", "prompt = 'a red circle above a blue square'")
+    attnkit("render", "weights", store, *options, "-o", svg)
+    table = ask("compare", store, "--across", "weight", *options, "--align", "mean", "--metric", "mass_ratio")
+    table = table.sort_values("a")
+    (line,) = points_of(svg)
+    assert len(line) == len(table) == 4
+    for drawn, name in ((line[:, 0], "a"), (line[:, 1], "value")):
+        expected = table[name].to_numpy()
+        fit = np.polyfit(drawn, expected, 1)
+        assert np.allclose(np.polyval(fit, drawn), expected, atol=2e-3 * np.ptp(expected))
