@@ -19,7 +19,7 @@ GRID = (21, 45, 80)
 FRAMES = 4 * (GRID[0] - 1) + 1
 SIZE = (720, 1280)
 PEERS = Path(__file__).with_name("render_peers.py")
-WORD, VIDEO = "flower", "prompt_000_vid001"
+WORD = "flower"
 ATTNKIT, PEER = "attnkit render film", "OpenCV + matplotlib"
 
 
@@ -35,15 +35,12 @@ def measure(arguments: argparse.Namespace, work: Path) -> Document:
     say("making a map and frames …")
     grid = "x".join(map(str, GRID))
     dump, store, frames, map_ = work / "dump", work / "store", work / "frames", work / "map.npy"
-    sizes = ["--tokens", WORD, "--steps", 1, "--blocks", 1, "--heads", 1, "--grid", grid]
-    run(synth, dump, *sizes)
+    sizes = ["--videos", 1, "--tokens", WORD, "--steps", 1, "--blocks", 1, "--heads", 1, "--grid", grid]
+    run(synth, *sizes, "--out", dump)
     run(attnkit, "ingest", dump, "--store", store, "--quiet")
-    (video,) = {path.name for path in store.joinpath("maps").iterdir()}
-    run(attnkit, "query", "map", store, "--video", video, "--token", WORD, "--step", 0, "-o", map_)
+    run(attnkit, "query", "map", store, "--token", WORD, "--step", 0, "-o", map_)
     run(sys.executable, PEERS, "frames", frames, FRAMES, *SIZE)
     options = [
-        "--video",
-        video,
         "--frames-dir",
         frames,
         "--size",

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::heatmap::spread;
 use super::lines::in_words;
 use super::maps::{self, DrawnMap, number_of, text_of};
-use super::{DrawError, Drawn, Look};
+use super::{Content, DrawError, Drawn, Look};
 use crate::progress::Progress;
 use crate::query::{Across, Align, Average, Compare, Filter, Reduction};
 use crate::remedy::{OptionName, Remedy};
@@ -86,7 +86,7 @@ impl Comparison {
         let values = || a.values.iter().chain(&b.values);
         let mut notes = maps::remarks(values(), &scales[..base], look);
         if !metrics.is_empty() {
-            notes.insert(0, metrics);
+            notes.insert(0, format!("of the maps shown: {metrics}"));
         }
         let name = |map: &DrawnMap| super::heatmap::named(self.across, map.name(self.across));
         let sheet = Sheet {
@@ -98,7 +98,7 @@ impl Comparison {
                     .chain([maps::mean_of(&[a.clone(), b.clone()])]),
             ),
             rows: vec![format!("A: {}", name(a)), format!("B: {}", name(b)), "A − B".to_owned()],
-            columns: shown.iter().map(|frame| format!("frame {frame}")).collect(),
+            columns: shown.iter().map(|frame| format!("latent {frame}")).collect(),
             threshold: maps::threshold(look, values()),
             filter: look.filter.unwrap_or(render::Filter::Nearest),
             size: look.size,
@@ -107,7 +107,7 @@ impl Comparison {
             notes,
             ..Sheet::default()
         };
-        Ok(Drawn { figure: sheet.draw(look.style), notes: answer.notes })
+        Ok(Drawn::new(Content::Sheet(sheet), look, answer.notes))
     }
 
     /// The two sides that are meant.
@@ -161,7 +161,7 @@ fn measured(table: &polars::prelude::DataFrame, a: &str, b: &str) -> String {
             value = 1.0 / value;
         }
         let name = in_words(&metric);
-        format!("{name} {}", number(value, 3))
+        format!("{name} {}", number(value, 3)).replace(' ', "\u{a0}")
     };
     (0..table.height()).filter(is_it).map(value).collect::<Vec<_>>().join(" · ")
 }

@@ -116,11 +116,12 @@ impl Moving {
         let count = backdrop.as_ref().map(Frames::count).or(self.frames).unwrap_or(latent);
         let (source, times) = match self.along {
             Along::Frames => {
+                let what = if backdrop.is_none() && self.frames.is_none() { "latent" } else { "frame" };
                 let placed: Vec<Vec<Resampled>> =
                     words.iter().map(|word| placed(word, count, self.placement)).collect::<Result<_, _>>()?;
                 (
                     Source::Frames(placed.into_iter().flatten().collect()),
-                    (0..count).map(|frame| format!("frame {frame}")).collect(),
+                    (0..count).map(|frame| format!("{what} {frame}")).collect(),
                 )
             }
             Along::Steps | Along::Blocks => self.through(&words, latent)?,
@@ -162,7 +163,7 @@ impl Moving {
             word.iter().find(|map| map.name(axis) == place).map(|map| map.plane(frame))
         };
         let planes = places.iter().map(|place| words.iter().map(|word| plane(word, place)).collect()).collect();
-        let times = places.iter().map(|place| format!("{} {place}, frame {frame}", axis.name())).collect();
+        let times = places.iter().map(|place| format!("{} {place}, latent frame {frame}", axis.name())).collect();
         Ok((Source::Planes(planes), times))
     }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::maps::{self, number_of};
 use super::sheet::{Axis, ContactSheet};
-use super::{DrawError, Drawn, Look};
+use super::{Content, DrawError, Drawn, Look};
 use crate::progress::Progress;
 use crate::query::{Across, Arrange, Filter, List, Question, Reduction, TableName};
 use crate::remedy::{Note, OptionName, Remedy};
@@ -87,6 +87,13 @@ impl HeadMatrix {
                 "choose a statistic, such as top5, entropy_norm, gini or spread",
             ));
         }
+        let given = [
+            ("threshold", look.threshold.is_some()),
+            ("normalise", look.normalise.is_some()),
+            ("size", look.size.is_some()),
+            ("frame", self.frame.is_some()),
+        ];
+        super::lines::refuse(&given, "a statistic of heads")?;
         let Means { of_heads, undefined, rows, notes } = means(store, &self.filter, &[column])?;
         let mut notes = notes;
         if undefined > 0 {
@@ -114,9 +121,9 @@ impl HeadMatrix {
             ..look.clone()
         };
         let scale = maps::scale(&look, shown, false);
-        let words = self.filter.token.clone().unwrap_or_default();
+        let words = self.filter.token.clone().unwrap_or_else(|| "all words".to_owned());
         let video = self.filter.video.clone().unwrap_or_default();
-        let counts = format!("{rows} maps");
+        let counts = format!("mean over {rows} maps");
         let parts = [words, video].into_iter().chain(maps::selected(&self.filter)).chain([counts]);
         let matrix = Matrix {
             title: maps::title(&look, [super::lines::in_words(column)].into_iter().chain(parts)),
@@ -129,7 +136,7 @@ impl HeadMatrix {
             label: super::lines::in_words(column),
             notes: Vec::new(),
         };
-        Ok(Drawn { figure: matrix.draw(look.style), notes })
+        Ok(Drawn::new(Content::Matrix(matrix), &look, notes))
     }
 }
 

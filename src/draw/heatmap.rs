@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::maps::{self, DrawnMap};
-use super::{DrawError, Drawn, Look};
+use super::{Content, DrawError, Drawn, Look};
 use crate::grid::Grid;
 use crate::progress::Progress;
 use crate::query::{Across, Answer, Average, Filter, Reduction};
@@ -69,7 +69,7 @@ impl Heatmap {
         let (common, _) = names(&drawn, &question.by);
         let parts = common.into_iter().chain(maps::selected(&self.filter)).chain([maps::mean_of(&drawn)]);
         sheet.title = maps::title(look, parts);
-        Ok(Drawn { figure: sheet.draw(look.style), notes })
+        Ok(Drawn::new(Content::Sheet(sheet), look, notes))
     }
 
     fn sheet(&self, drawn: &[DrawnMap], by: &[Across], look: &Look, notes: &mut Vec<Note>) -> Result<Sheet, DrawError> {
@@ -86,7 +86,7 @@ impl Heatmap {
         }
         let shown = self.frames(first, drawn.len(), notes)?;
         let plane = |map: &DrawnMap, frame: usize| Some((map.plane(frame), map.name(Across::Token).to_owned()));
-        let captions: Vec<String> = shown.iter().map(|frame| format!("frame {frame}")).collect();
+        let captions: Vec<String> = shown.iter().map(|frame| format!("latent {frame}")).collect();
         let columns = match self.arrangement {
             Arrangement::Row => shown.len(),
             Arrangement::Grid => (shown.len() as f64).sqrt().ceil() as usize,

@@ -6,7 +6,7 @@ use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 
 use super::maps::{self, number_of, text_of};
-use super::{DrawError, Drawn, Look};
+use super::{Content, DrawError, Drawn, Look};
 use crate::metrics::Metric;
 use crate::progress::Progress;
 use crate::query::{Across, Align, Average, By, Compare, Evolution, Filter, Reduction};
@@ -55,6 +55,7 @@ impl Series {
     /// # Errors
     /// If the question cannot be answered, or its answer has no such number.
     pub fn draw(&self, store: &Store, look: &Look, progress: &dyn Progress) -> Result<Drawn, DrawError> {
+        of_lines(look, true)?;
         let answer = self.question().run(store, progress)?;
         let table = &answer.table;
         check_number(table, &self.value)?;
@@ -71,7 +72,15 @@ impl Series {
             lines.add(name, number_of(table, "step", row), video, number_of(table, &self.value, row));
         }
         let mut notes = answer.notes;
-        let (curves, below) = lines.curves(&mut notes);
+        let (curves, mut below) = lines.curves(&mut notes);
+        below.insert(
+            0,
+            match self.by {
+                None => "of the mean map over blocks and heads".to_owned(),
+                Some(By::Block) => "of the mean map over heads".to_owned(),
+                Some(By::Head) => "of the mean map over blocks".to_owned(),
+            },
+        );
         let word = if tokens == 1 { text_of(table, "token", 0) } else { String::new() };
         let only_video = if distinct(table, "video_id") == 1 { text_of(table, "video_id", 0) } else { String::new() };
         let curves = Curves {
@@ -85,7 +94,7 @@ impl Series {
             notes: below,
             ..Curves::default()
         };
-        Ok(Drawn { figure: curves.draw(look.style), notes })
+        Ok(Drawn::new(Content::Curves(curves), look, notes))
     }
 }
 
@@ -113,6 +122,7 @@ impl Profile {
     /// # Errors
     /// If the question cannot be answered, or the grid is not known.
     pub fn draw(&self, store: &Store, look: &Look, progress: &dyn Progress) -> Result<Drawn, DrawError> {
+        of_lines(look, false)?;
         let (drawn, mut notes) = maps::asked(&self.question(), store, look, progress)?;
         let mut lines = Lines::default();
         for map in &drawn {
@@ -142,7 +152,7 @@ impl Profile {
             notes: below.into_iter().chain(["dashed: attention that is spread evenly".to_owned()]).collect(),
             ..Curves::default()
         };
-        Ok(Drawn { figure: curves.draw(look.style), notes })
+        Ok(Drawn::new(Content::Curves(curves), look, notes))
     }
 }
 
@@ -186,6 +196,7 @@ impl WeightCurve {
     /// # Errors
     /// If the question cannot be answered, as where all words have one weight.
     pub fn draw(&self, store: &Store, look: &Look, progress: &dyn Progress) -> Result<Drawn, DrawError> {
+        of_lines(look, true)?;
         let answer = self.question().run(store, progress)?;
         let table = &answer.table;
         let mut points: Vec<(f64, f64)> =
@@ -204,7 +215,7 @@ impl WeightCurve {
             curves: vec![Curve { points, ..Curve::default() }],
             ..Curves::default()
         };
-        Ok(Drawn { figure: curves.draw(look.style), notes: answer.notes })
+        Ok(Drawn::new(Content::Curves(curves), look, answer.notes))
     }
 }
 
@@ -246,15 +257,20 @@ impl Lines {
         let mean_of = |values: &Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
         let of = |(name, values): (String, BTreeMap<i64, BTreeMap<String, Vec<f64>>>)| {
             let mut curve = Curve { name, ..Curve::default() };
+            let mut most = 0;
             for (x, videos) in values {
                 let values: Vec<f64> = videos.values().map(mean_of).collect();
                 let n = values.len() as f64;
                 let mean = mean_of(&values);
                 let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0);
                 let half = NORMAL * (variance / n).sqrt();
+                most = most.max(values.len());
                 counts.push(values.len());
                 curve.points.push((x as f64, mean));
                 curve.band.push((mean - half, mean + half));
+            }
+            if most > 1 {
+                curve.name = format!("{} (n = {most})", curve.name);
             }
             curve
         };
@@ -267,6 +283,27 @@ impl Lines {
             vec![format!("mean and its 95 % interval (normal) over {count} videos")]
         };
         (curves, below)
+    }
+}
+
+/// Refuses what says nothing of lines: whoever gives it would believe that it did.
+fn of_lines(look: &Look, normalise: bool) -> Result<(), DrawError> {
+    let given = [
+        ("colormap", look.colormap.is_some()),
+        ("threshold", look.threshold.is_some()),
+        ("size", look.size.is_some()),
+        ("scale", look.filter.is_some()),
+        ("normalise", normalise && look.normalise.is_some()),
+        ("range", matches!(look.range, crate::render::Range::Each(_))),
+    ];
+    refuse(&given, "lines")
+}
+
+/// Refuses options that a kind of drawing has no use for.
+pub(super) fn refuse(given: &[(&str, bool)], drawing: &str) -> Result<(), DrawError> {
+    match given.iter().find(|(_, is_given)| *is_given) {
+        None => Ok(()),
+        Some((name, _)) => Err(DrawError::unfit(format!("`{name}` says nothing of {drawing}"), "leave it out")),
     }
 }
 

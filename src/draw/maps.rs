@@ -200,6 +200,15 @@ pub(super) fn remarks<'a>(shown: impl Iterator<Item = &'a f32>, scales: &[Scale]
         low += usize::from(look.log && value.is_finite() && *value <= 0.0);
     }
     let mut remarks = Vec::new();
+    let of = match look.range {
+        Range::Percentiles(low, high) => Some(format!("percentile {low} to {high} of what is shown")),
+        Range::Each(Part::Frame) => Some("percentile 1 to 99 of each map".to_owned()),
+        Range::Each(Part::Row) => Some("percentile 1 to 99 of each row".to_owned()),
+        Range::Each(Part::Word) => Some("percentile 1 to 99 of each word".to_owned()),
+        Range::Shown | Range::Values(..) => None,
+    };
+    let is_clipped = scales.iter().any(|scale| scale.limits().clips != (false, false));
+    remarks.extend(of.filter(|_| is_clipped).map(|of| format!("colours from {of}")));
     if odd > 0 {
         remarks.push(format!("{odd} of {all} values are not finite: gray"));
     }

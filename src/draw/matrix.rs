@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::lines::in_words;
 use super::maps::{self, number_of, text_of};
-use super::{DrawError, Drawn, Look};
+use super::{Content, DrawError, Drawn, Look};
 use crate::metrics::Metric;
 use crate::progress::Progress;
 use crate::query::{Across, Align, Compare, Filter, Form, Reduction};
@@ -63,6 +63,13 @@ impl SideMatrix {
     /// # Errors
     /// If the question cannot be answered, or there are too many sides.
     pub fn draw(&self, store: &Store, look: &Look, progress: &dyn Progress) -> Result<Drawn, DrawError> {
+        let given = [
+            ("threshold", look.threshold.is_some()),
+            ("normalise", look.normalise.is_some()),
+            ("size", look.size.is_some()),
+            ("scale", look.filter.is_some()),
+        ];
+        super::lines::refuse(&given, "a matrix")?;
         let answer = self.question().run(store, progress)?;
         let table = &answer.table;
         let count = table.height();
@@ -116,9 +123,13 @@ impl SideMatrix {
             values,
             scale,
             label: what,
-            notes: Vec::new(),
+            notes: if matches!(self.metric, Metric::KullbackLeibler | Metric::MassRatio) {
+                vec!["each row against its columns".to_owned()]
+            } else {
+                Vec::new()
+            },
         };
-        Ok(Drawn { figure: matrix.draw(look.style), notes: answer.notes })
+        Ok(Drawn::new(Content::Matrix(matrix), look, answer.notes))
     }
 }
 

@@ -54,7 +54,7 @@ pub use self::sheet::{Axis, ContactSheet};
 use crate::error::{ErrorKind, LayerError};
 use crate::query::QueryError;
 use crate::remedy::{Note, Remedy};
-use crate::render::{Colormap, Figure, Filter, PictureError, Range, Style};
+use crate::render::{Colormap, Curves, Figure, Filter, Matrix, PictureError, Range, Sheet, Style};
 
 /// How a drawing looks.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -142,8 +142,32 @@ impl From<Threshold> for String {
 pub struct Drawn {
     /// What was drawn.
     pub figure: Figure,
+    /// What it was made of, for those who show it otherwise.
+    pub content: Content,
     /// What the user should know, once.
     pub notes: Vec<Note>,
+}
+
+/// What a figure is made of.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// Maps in rows and columns.
+    Sheet(Sheet),
+    /// Lines over an axis.
+    Curves(Curves),
+    /// A table of numbers.
+    Matrix(Matrix),
+}
+
+impl Drawn {
+    fn new(content: Content, look: &Look, notes: Vec<Note>) -> Self {
+        let figure = match &content {
+            Content::Sheet(sheet) => sheet.draw(look.style),
+            Content::Curves(curves) => curves.draw(look.style),
+            Content::Matrix(matrix) => matrix.draw(look.style),
+        };
+        Self { figure, content, notes }
+    }
 }
 
 /// Why something could not be drawn.

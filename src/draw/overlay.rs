@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::backdrop::Backdrop;
 use super::heatmap::{at_most, names, spread};
 use super::maps::{self, DrawnMap};
-use super::{DrawError, Drawn, Look};
+use super::{Content, DrawError, Drawn, Look};
 use crate::grid::Grid;
 use crate::kernel::{FramePlacement, Resampled};
 use crate::progress::Progress;
@@ -153,7 +153,7 @@ impl Overlay {
                 *picture = Some(Arc::new(over.lay(plane, below)));
             }
         }
-        Ok(Drawn { figure: sheet.draw(look.style), notes })
+        Ok(Drawn::new(Content::Sheet(sheet), look, notes))
     }
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::heatmap::named;
 use super::maps::{self, DrawnMap};
-use super::{DrawError, Drawn, Look};
+use super::{Content, DrawError, Drawn, Look};
 use crate::progress::Progress;
 use crate::query::{Across, Average, Filter, Reduction};
 use crate::remedy::{OptionName, Remedy};
@@ -157,8 +157,8 @@ impl ContactSheet {
         }
         let frame = match (self.rows, self.columns, self.frame) {
             (Axis::Frame, ..) | (_, Axis::Frame, _) => String::new(),
-            (.., Some(frame)) => format!("frame {frame}"),
-            _ if drawn.first().is_some_and(|map| map.grid.frames > 1) => "mean over frames".to_owned(),
+            (.., Some(frame)) => format!("latent frame {frame}"),
+            _ if drawn.first().is_some_and(|map| map.grid.frames > 1) => "mean over latent frames".to_owned(),
             _ => String::new(),
         };
         let only = |by: Across, name: &Option<String>| {
@@ -180,13 +180,13 @@ impl ContactSheet {
             size: look.size,
             ..Sheet::default()
         };
-        Ok(Drawn { figure: sheet.draw(look.style), notes })
+        Ok(Drawn::new(Content::Sheet(sheet), look, notes))
     }
 
     /// The places of a map's planes, by the names of row and column.
     fn places(&self, map: &DrawnMap) -> Result<Vec<(String, String, Plane)>, DrawError> {
         let name = |axis: Axis, frame: usize| match axis {
-            Axis::Frame => format!("frame {frame}"),
+            Axis::Frame => format!("latent {frame}"),
             Axis::By(by) => named(by, map.name(by)),
         };
         if [self.rows, self.columns].contains(&Axis::Frame) {

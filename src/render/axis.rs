@@ -32,6 +32,9 @@ impl Ticks {
 
     /// The powers of ten from `low` to `high`, both above 0; of less than two, round numbers.
     pub fn logarithmic(low: f64, high: f64, count: usize) -> Self {
+        if !(low > 0.0 && high >= low && high.is_finite()) {
+            return Self::linear(low, high, count);
+        }
         let (first, last) = ((low.log10() - 1e-9).ceil() as i32, (high.log10() + 1e-9).floor() as i32);
         if last - first < 1 {
             return Self::linear(low, high, count);

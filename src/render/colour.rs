@@ -165,6 +165,17 @@ impl Scale {
         Self { colours, limits, first, per_unit }
     }
 
+    /// The colour at a share of its length, from 0 to 1.
+    #[must_use]
+    pub fn at(&self, share: f64) -> [u8; 3] {
+        self.colours[((share.clamp(0.0, 1.0) * (STEPS - 1) as f64).round() as usize).min(STEPS - 1)]
+    }
+
+    /// The colour of its high or its low end.
+    pub(super) fn end(&self, high: bool) -> Rgb {
+        if high { self.colours[STEPS - 1] } else { self.colours[0] }
+    }
+
     /// Its range.
     #[must_use]
     pub const fn limits(&self) -> &Limits {

@@ -3,7 +3,7 @@
 use super::axis::Ticks;
 use super::colour::DISTINCT;
 use super::figure::{Anchor, Figure, Style};
-use super::sheet::wrapped;
+use super::sheet::{draw_title, title_height, wrapped};
 use super::text::{self, shortened};
 
 const WIDTH: f64 = 480.0;
@@ -53,6 +53,11 @@ impl Curves {
         let (size, ink) = (style.text(), style.ink());
         let small = 0.9 * size;
         let ((x_low, x_high), (y_low, y_high)) = (self.x_range(), self.y_range());
+        // What is beyond the axis is not drawn on it, and that is said.
+        let is_shown = |y: f64| y.is_finite() && y >= y_low && y <= y_high;
+        let all = self.curves.iter().flat_map(|curve| &curve.points).filter(|(_, y)| y.is_finite());
+        let beyond = all.filter(|(_, y)| !is_shown(*y)).count();
+        let beyond = (beyond > 0).then(|| format!("{beyond} values are beyond the axis, and not shown"));
         let x_ticks = if self.is_whole {
             Ticks::whole(x_low.ceil() as i64, x_high.floor() as i64, 8)
         } else {
@@ -64,9 +69,13 @@ impl Curves {
         let numbers = widest(&mut y_ticks.marks.iter().map(|(_, text)| &**text));
         let names = widest(&mut self.curves.iter().map(|curve| &*curve.name)).min(0.3 * WIDTH);
         let has_legend = self.curves.len() > 1 || self.curves.iter().any(|curve| !curve.name.is_empty());
-        let notes: Vec<String> =
-            self.notes.iter().flat_map(|note| wrapped(note, 0.85 * size, WIDTH - 2.0 * MARGIN)).collect();
-        let title = if self.title.is_empty() { 0.0 } else { 1.7 * size };
+        let notes: Vec<String> = self
+            .notes
+            .iter()
+            .chain(&beyond)
+            .flat_map(|note| wrapped(note, 0.85 * size, WIDTH - 2.0 * MARGIN))
+            .collect();
+        let title = title_height(&self.title, size, WIDTH);
         let (left, top) = (MARGIN + 1.5 * size + numbers + 6.0, MARGIN + title + 0.8 * size);
         let right = WIDTH - MARGIN - if has_legend { names + 24.0 } else { 0.0 };
         // The names of many lines need their room.
@@ -74,10 +83,7 @@ impl Curves {
         let below = bottom + 3.4 * size;
         let height = below + notes.len() as f64 * 1.15 * size + MARGIN;
         let mut figure = Figure::new(WIDTH, height.ceil(), style, &*self.title);
-        if !self.title.is_empty() {
-            let title = shortened(&self.title, size, WIDTH - 2.0 * MARGIN);
-            figure.text((MARGIN, MARGIN + size), Anchor::Start, ink, size, &title);
-        }
+        draw_title(&mut figure, &self.title);
         let place = |value: f64| if self.is_log { value.max(f64::MIN_POSITIVE).log10() } else { value };
         let x_of = |x: f64| {
             let share = if x_high > x_low { (x - x_low) / (x_high - x_low) } else { 0.5 };
@@ -105,8 +111,11 @@ impl Curves {
         let factor = if x_ticks.factor.is_empty() { String::new() } else { format!(" ({})", x_ticks.factor) };
         let x_name = format!("{}{factor}", self.x);
         figure.text((f64::midpoint(left, right), bottom + 2.9 * small), Anchor::Middle, ink, size, &x_name);
-        let y_name = shortened(&self.y, size, bottom - top + 20.0);
-        figure.turned_text((MARGIN + size, f64::midpoint(top, bottom)), Anchor::Middle, ink, size, -90.0, &y_name);
+        // Smaller, rather than cut.
+        let room = bottom - top + 20.0;
+        let y_size = size * (room / text::width(&self.y, size)).clamp(0.7, 1.0);
+        let y_name = shortened(&self.y, y_size, room);
+        figure.turned_text((MARGIN + size, f64::midpoint(top, bottom)), Anchor::Middle, ink, y_size, -90.0, &y_name);
         if let Some(level) = self.level {
             figure.line(&[(left, y_of(level)), (right, y_of(level))], ink, 0.75, "4 3");
         }
@@ -124,7 +133,7 @@ impl Curves {
         }
         for (number, curve) in self.curves.iter().enumerate() {
             let (colour, dash) = look(number);
-            for part in curve.points.split(|(_, y)| !y.is_finite()) {
+            for part in curve.points.split(|(_, y)| !is_shown(*y)) {
                 let part: Vec<_> = part.iter().map(|(x, y)| (x_of(*x), y_of(*y))).collect();
                 figure.line(&part, colour, 1.5, dash);
                 // Few points are seen one by one.
@@ -155,7 +164,15 @@ impl Curves {
         let of_points = self.curves.iter().flat_map(|curve| &curve.points).map(|(_, y)| *y);
         let of_bands = self.curves.iter().flat_map(|curve| &curve.band).flat_map(|(low, high)| [*low, *high]);
         let all = of_points.chain(of_bands).chain(self.level).filter(|y| !self.is_log || *y > 0.0);
-        let (low, high) = self.limits.or_else(|| range_of(all)).unwrap_or((0.0, 1.0));
+        let found = range_of(all);
+        let (mut low, mut high) = self.limits.or(found).unwrap_or((0.0, 1.0));
+        if self.is_log && low <= 0.0 {
+            low = found.map_or(f64::NAN, |(low, _)| low);
+            if !(low > 0.0 && low < high) {
+                high = if high > 0.0 { high } else { 1.0 };
+                low = high / 1000.0;
+            }
+        }
         if self.is_log || self.limits.is_some() {
             return (low, high);
         }

@@ -6,7 +6,7 @@ use super::axis::{Ticks, number};
 use super::colour::Scale;
 use super::figure::{Anchor, Figure, Style};
 use super::picture::Picture;
-use super::sheet::wrapped;
+use super::sheet::{draw_title, title_height, wrapped};
 use super::text::{self, shortened};
 
 const WIDTH: f64 = 480.0;
@@ -57,21 +57,18 @@ impl Matrix {
         // Names of columns that are wider than a column stand upright.
         let is_upright = widest(&self.columns) > cell - 2.0;
         let above = if is_upright { widest(&self.columns).min(110.0) + 6.0 } else { 1.3 * small };
-        let title = if self.title.is_empty() { 0.0 } else { 1.7 * size };
+        let title = title_height(&self.title, size, WIDTH);
         let top = MARGIN + title + if self.of_columns.is_empty() { 0.0 } else { 1.4 * size } + above;
         let rows = self.rows.len().max(1) as f64;
         let (wide, high) = (cell * columns, cell * rows);
-        let width = (left + wide + right).max(text::width(&self.title, size).min(WIDTH) + 2.0 * MARGIN);
+        let width = (left + wide + right).max((text::width(&self.title, size) + 2.0 * MARGIN).min(WIDTH));
         let notes: Vec<String> =
             self.notes.iter().flat_map(|note| wrapped(note, small, width - 2.0 * MARGIN)).collect();
         let bar = high.clamp(60.0, 220.0);
         let below = top + high.max(bar);
         let height = below + 0.8 * size + notes.len() as f64 * 1.15 * size + MARGIN;
         let mut figure = Figure::new(width.ceil(), height.ceil(), style, &*self.title);
-        if !self.title.is_empty() {
-            let title = shortened(&self.title, size, width - 2.0 * MARGIN);
-            figure.text((MARGIN, MARGIN + size), Anchor::Start, ink, size, &title);
-        }
+        draw_title(&mut figure, &self.title);
         if !self.of_columns.is_empty() {
             let y = MARGIN + title + size;
             figure.text((left + wide / 2.0, y), Anchor::Middle, ink, size, &self.of_columns);
@@ -122,7 +119,7 @@ impl Matrix {
     }
 
     /// A value with as many decimal places as its range asks for, so that what differs is written otherwise.
-    fn text_of(&self, value: f64) -> String {
+    pub(crate) fn text_of(&self, value: f64) -> String {
         let limits = self.scale.limits();
         let (span, largest) = (limits.high - limits.low, limits.high.abs().max(limits.low.abs()));
         if !value.is_finite() {

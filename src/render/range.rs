@@ -98,6 +98,8 @@ pub struct Limits {
     pub high: f64,
     /// Whether colours follow the logarithm of the values.
     pub is_log: bool,
+    /// Whether there are values below it, and above it.
+    pub clips: (bool, bool),
     /// What is wrong with the values, if they have no range.
     pub odd: Option<Odd>,
 }
@@ -152,7 +154,9 @@ impl Limits {
                 low = high / 1000.0;
             }
         }
-        Self { low, high, is_log, odd }
+        let clips =
+            (finite.iter().any(|value| f64::from(*value) < low), finite.iter().any(|value| f64::from(*value) > high));
+        Self { low, high, is_log, clips, odd }
     }
 
     /// Where a value lies along the scale, in the scale's own units.

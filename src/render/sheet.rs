@@ -22,6 +22,7 @@ const GAP: f64 = 4.0;
 const MARGIN: f64 = 8.0;
 /// A colour bar.
 const BAR: f64 = 10.0;
+const LEAST_BAR: f64 = 64.0;
 /// Colours along it.
 const BAR_STEPS: usize = 256;
 
@@ -105,10 +106,7 @@ impl Sheet {
         let (size, ink) = (style.text(), style.ink());
         let mut figure = Figure::new(layout.width, layout.height, style, &*self.title);
         let (panel_height, panel_width) = layout.panel;
-        if !self.title.is_empty() {
-            let title = shortened(&self.title, size, layout.width - 2.0 * MARGIN);
-            figure.text((MARGIN, MARGIN + size), Anchor::Start, ink, size, &title);
-        }
+        draw_title(&mut figure, &self.title);
         let row_height = panel_height + layout.caption + layout.below + GAP;
         let x_of = |column: usize| layout.left + column as f64 * (panel_width + GAP);
         let y_of = |row: usize| layout.top + layout.caption + row as f64 * row_height;
@@ -141,12 +139,14 @@ impl Sheet {
         }
         if let Some(scale) = self.scales.first().filter(|_| layout.bars == Bars::One) {
             let x = x_of(self.column_count()) + 4.0;
-            let whole = self.cells.len().max(1) as f64 * row_height - GAP - layout.caption - layout.below;
+            let rows = self.cells.len().max(1) as f64 * row_height - GAP - layout.caption - layout.below;
+            let whole = rows.max(LEAST_BAR);
             // Longer ones are no easier to read.
             let height = whole.min(220.0);
             self.draw_bar(&mut figure, scale, (x, y_of(0) + (whole - height) / 2.0), height);
         }
-        let mut y = y_of(self.cells.len()) - layout.caption + 0.9 * size;
+        let low = if layout.bars == Bars::One { y_of(0) + LEAST_BAR + GAP } else { 0.0 };
+        let mut y = (y_of(self.cells.len()) - layout.caption).max(low) + 0.9 * size;
         for line in self.note_lines(style, layout.width) {
             figure.text((MARGIN, y), Anchor::Start, ink, 0.85 * size, &line);
             y += 1.15 * size;
@@ -216,12 +216,22 @@ impl Sheet {
             figure.text((x + BAR + 5.0, at + 0.35 * size), Anchor::Start, style.ink(), size, text);
         }
         if !ticks.factor.is_empty() {
-            figure.text((x - 2.0, y - 0.45 * size), Anchor::Start, style.ink(), size, &ticks.factor);
+            figure.text((x - 2.0, y - 0.45 * size - 4.0), Anchor::Start, style.ink(), size, &ticks.factor);
         }
-        if !self.label.is_empty() {
-            let label = shortened(&self.label, size, height.max(60.0));
+        if !self.label.is_empty() && text::width(&self.label, size) <= height {
+            let label = &self.label;
             let place = (x + BAR + 9.0 + widest(&ticks, size) + size, y + height / 2.0);
-            figure.turned_text(place, Anchor::Middle, style.ink(), size, -90.0, &label);
+            figure.turned_text(place, Anchor::Middle, style.ink(), size, -90.0, label);
+        }
+        // Ends beyond which there are values point there.
+        let (clips_low, clips_high) = limits.clips;
+        let middle = x + BAR / 2.0;
+        if clips_high {
+            figure.area(&[(x, y), (middle, y - 5.0), (x + BAR, y)], scale.end(true), 1.0);
+        }
+        if clips_low {
+            let foot = y + height;
+            figure.area(&[(x, foot), (middle, foot + 5.0), (x + BAR, foot)], scale.end(false), 1.0);
         }
     }
 
@@ -283,13 +293,14 @@ impl Sheet {
         let has_captions = self.columns.is_empty() && self.cells.iter().flatten().any(|cell| !cell.caption.is_empty());
         let caption = if has_captions { 1.25 * size } else { 0.0 };
         let below = if bars == Bars::Cells { 1.1 * size } else { 0.0 };
-        let title = if self.title.is_empty() { 0.0 } else { 1.7 * size };
+        let title = title_height(&self.title, size, whole);
         let factor = if caption > 0.0 || !self.columns.is_empty() { 0.0 } else { 0.6 * size };
         let top = MARGIN + title + if self.columns.is_empty() { factor } else { 1.3 * size };
         let least = if self.title.is_empty() { 0.0 } else { text::width(&self.title, size).min(whole - 2.0 * MARGIN) };
         let width = (left + columns as f64 * (panel.1 + GAP) - GAP + right).max(least + 2.0 * MARGIN);
         let notes = self.note_lines(style, width).len() as f64;
         let rows = self.cells.len().max(1) as f64 * (panel.0 + caption + below + GAP) - GAP;
+        let rows = if bars == Bars::One { rows.max(LEAST_BAR + caption) } else { rows };
         let notes = if notes > 0.0 { GAP + notes * 1.15 * size } else { 0.0 };
         // A bar's lowest number stands half below it.
         let height = top + rows + notes + MARGIN.max(0.5 * size);
@@ -305,10 +316,36 @@ impl Sheet {
     }
 }
 
+/// Lines of a title in a drawing of this width: three at the most.
+fn title_lines(title: &str, size: f64, width: f64) -> Vec<String> {
+    let mut lines = if title.is_empty() { Vec::new() } else { wrapped(title, size, width - 2.0 * MARGIN) };
+    if lines.len() > 3 {
+        let rest = lines.split_off(2).join(" ");
+        lines.push(shortened(&rest, size, width - 2.0 * MARGIN));
+    }
+    lines
+}
+
+/// How high it is, and what is left free below it.
+pub(super) fn title_height(title: &str, size: f64, width: f64) -> f64 {
+    match title_lines(title, size, width).len() {
+        0 => 0.0,
+        lines => (0.4 + 1.3 * lines as f64) * size,
+    }
+}
+
+/// Writes a title at the top of a drawing.
+pub(super) fn draw_title(figure: &mut Figure, title: &str) {
+    let (size, ink) = (figure.style.text(), figure.style.ink());
+    for (number, line) in title_lines(title, size, figure.width).iter().enumerate() {
+        figure.text((MARGIN, MARGIN + (1.0 + 1.3 * number as f64) * size), Anchor::Start, ink, size, line);
+    }
+}
+
 /// Text in lines that are no wider than that.
 pub(super) fn wrapped(text: &str, size: f64, most: f64) -> Vec<String> {
     let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
+    for word in text.split(' ').filter(|word| !word.is_empty()) {
         match lines.last_mut() {
             Some(line) if line.is_empty() => line.push_str(word),
             Some(line) if text::width(line, size) + text::width(" ", size) + text::width(word, size) <= most => {

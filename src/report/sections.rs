@@ -270,8 +270,7 @@ impl<'a> Sections<'a> {
 
     pub fn heads(&self) -> Result<Section, ReportError> {
         let mut blocks = vec![Block::Text(format!(
-            "How concentrated each head is on a word: the {}, a mean over videos and steps. Single heads localise \
-             where the mean over all does not.",
+            "How concentrated each head is on a word: the {}, a mean over videos and steps.",
             in_words(RANKED_BY)
         ))];
         let mut figures = Vec::new();
@@ -394,7 +393,7 @@ impl<'a> Sections<'a> {
         Ok(match drawn {
             Err(error @ DrawError::Query(QueryError::Cancelled)) => return Err(error.into()),
             Err(error) => PageFigure { picture: Graphic::None, alt: format!("not drawn: {error}"), caption, command },
-            Ok(Drawn { figure, notes }) => {
+            Ok(Drawn { figure, notes, .. }) => {
                 let noted = notes.iter().map(|note| format!(" Note: {}.", note.text));
                 let caption =
                     caption + ".".repeat(usize::from(!notes.is_empty())).as_str() + &noted.collect::<String>();

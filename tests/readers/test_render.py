@@ -406,6 +406,24 @@ def test_curves_are_the_means_over_videos(attnkit, dataset_store, tmp_path, ask)
     assert np.allclose(below, expected - half, atol=2e-3 * np.ptp(expected))
 
 
+@pytest.mark.parametrize("options", [("--range", "0.3:0.5"), ("--log", "--range", "0:1"), ("--log", "--range", "-1:0")])
+def test_what_is_beyond_an_axis_is_not_drawn_on_it(attnkit, dataset_store, tmp_path, options):
+    svg = tmp_path / "gini.svg"
+    attnkit("render", "evolution", dataset_store, "--token", "circle", "--value", "gini", *options, "-o", svg)
+    if "--log" in options:
+        assert len(points_of(svg)) == 1
+    else:
+        assert not points_of(svg) and "10 values are beyond the axis" in svg.read_text()
+
+
+def test_a_bar_points_where_values_are_beyond_it(made, attnkit, tmp_path):
+    store, svg = made({"flower": {0: marked(low=0.5)}}), tmp_path / "map.svg"
+    ends = {"0:2": 0, "0.6:2": 1, "0.6:0.7": 2}
+    for span, count in ends.items():
+        attnkit("render", "heatmap", store, "--range", span, "-o", svg)
+        assert len(list(ET.parse(svg).iter("{http://www.w3.org/2000/svg}polygon"))) == count
+
+
 def test_the_profile_of_frames_is_each_frames_share(attnkit, made, tmp_path):
     values = marked() + np.arange(FRAMES, dtype=np.float32)[:, None, None]
     store = made({"flower": {0: values}})
@@ -497,7 +515,10 @@ def test_what_cannot_be_drawn_is_refused_and_leaves_nothing(finished, dataset_st
         ("heatmap", "-o", dataset_store / "map.png"): "is in the store",
         ("heatmap", "--token", "nobody", "-o", tmp_path / "a.png"): "no",
         ("heatmap", "--frame", "9", "--video", VIDEO, "-o", tmp_path / "a.png"): "there is no latent frame 9",
-        ("overlay", "-o", tmp_path / "a.png"): "",
+        ("overlay", "-o", tmp_path / "a.png"): "no frames of the video are named",
+        ("evolution", "--normalise", "words", "-o", tmp_path / "a.png"): "`normalise` says nothing of lines",
+        ("heads", "--threshold", "0.1", "-o", tmp_path / "a.png"): "`threshold` says nothing of a statistic",
+        ("film", "--video", VIDEO, "--range", "frame", "-o", tmp_path / "a.gif"): "from its first picture to its last",
         ("overlay", "--frames-dir", tmp_path, "--video", VIDEO, "-o", tmp_path / "a.png"): "no frame in it",
         ("overlay", "--frames-dir", DATASET / "frames" / VIDEO, "-o", tmp_path / "a.png"): "maps of several",
         ("heads", "--value", "tpo5", "-o", tmp_path / "a.png"): "near it: top5",

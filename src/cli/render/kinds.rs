@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueHint};
 
 use super::{DrawArgs, Draws};
+use crate::cli::Failure;
 use crate::cli::query::map::parse_time;
 use crate::draw::{
     Alpha, Arrangement, Axis, Backdrop, Comparison, ContactSheet, Drawing, HeadMatrix, HeadValue, Heatmap, Overlay,
@@ -101,6 +102,14 @@ pub(super) struct OverlayArgs {
 impl Draws for OverlayArgs {
     fn common(&self) -> &DrawArgs {
         &self.common
+    }
+
+    fn check(&self) -> Result<(), Failure> {
+        if self.backdrop.backdrop().is_some() {
+            return Ok(());
+        }
+        let hint = "add --frames-dir DIR or --video-file FILE; `attnkit render heatmap` shows maps alone";
+        Err(Failure::usage("no frames of the video are named", hint))
     }
 
     fn drawing(&self) -> Drawing {

@@ -106,6 +106,11 @@ pub(super) trait Draws {
     /// What all kinds take.
     fn common(&self) -> &DrawArgs;
 
+    /// Refuses what cannot be drawn, before anything is read.
+    fn check(&self) -> Result<(), Failure> {
+        Ok(())
+    }
+
     /// What is meant.
     fn drawing(&self) -> Drawing;
 }
@@ -135,11 +140,12 @@ fn draw(drawn: &dyn Draws, store: &Store, global: &Global) -> Result<(), Failure
     if common.explain {
         return show(&drawing.question().explain(store)?.to_string());
     }
+    drawn.check()?;
     let (path, format) = target(common, drawing.name())?;
     let look = common.look.look();
     interrupt::listen();
     let bar = Bar::of_bytes("render", global.quiet).from(WORTH_A_BAR);
-    let Drawn { figure, notes } = drawing.draw(store, &look, &bar)?;
+    let Drawn { figure, notes, .. } = drawing.draw(store, &look, &bar)?;
     bar.finish();
     say_notes(&notes, global);
     output::write_whole(&path, &format.encode(&figure)?)?;

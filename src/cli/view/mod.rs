@@ -2,6 +2,7 @@
 
 #[cfg(unix)]
 mod asking;
+mod cells;
 mod environment;
 mod sixel;
 mod terminal;
@@ -15,7 +16,7 @@ use super::query::select::{ReduceArgs, SelectArgs};
 use super::render::{WORTH_A_BAR, look::LookArgs, say_notes};
 use super::{Failure, Global, print, say_left_out};
 use crate::cli::progress::Bar;
-use crate::draw::{Axis, ContactSheet, DrawError, Drawn, HeadMatrix, HeadValue, Heatmap, Look};
+use crate::draw::{Axis, ContactSheet, Content, DrawError, Drawn, HeadMatrix, HeadValue, Heatmap, Look};
 use crate::query::{Across, Filter};
 use crate::render::Style;
 use crate::store::Store;
@@ -76,15 +77,25 @@ fn show(args: &ViewArgs, store: &Store, global: &Global) -> Result<(), Failure> 
     let terminal = Terminal { graphics: args.graphics.unwrap_or(terminal.graphics), ..terminal };
     let look = args.look.look();
     let bar = Bar::of_bytes("view", global.quiet).from(WORTH_A_BAR);
-    let Drawn { mut figure, notes } = args.draw(store, &look, &bar)?;
+    let Drawn { mut figure, content, notes } = args.draw(store, &look, &bar)?;
     bar.finish();
     say_notes(&notes, global);
-    // As large as there is room; of few pixels, text could not be read.
-    let (width, height) = terminal.room();
-    let ratio = (width as f64 / figure.width).min(height as f64 / figure.height);
-    figure.style = Style { dpi: 96.0 * ratio, ..figure.style };
     let mut lines = Vec::new();
-    terminal.draw(&figure.to_picture().map_err(DrawError::from)?, &mut lines)?;
+    match &content {
+        // Text of half blocks could not be read: it is written, and only what is colour is blocks.
+        Content::Sheet(sheet) if terminal.graphics == Graphics::HalfBlocks => {
+            cells::sheet(sheet, &terminal, &mut lines)?;
+        }
+        Content::Matrix(matrix) if terminal.graphics == Graphics::HalfBlocks => {
+            cells::matrix(matrix, &terminal, &mut lines)?;
+        }
+        _ => {
+            let (width, height) = terminal.room();
+            let ratio = (width as f64 / figure.width).min(height as f64 / figure.height);
+            figure.style = Style { dpi: 96.0 * ratio, ..figure.style };
+            terminal.draw(&figure.to_picture().map_err(DrawError::from)?, &mut lines)?;
+        }
+    }
     print(&String::from_utf8_lossy(&lines))
 }
 

@@ -215,6 +215,15 @@ impl Ink {
     }
 }
 
+/// What sets the background, and a text colour that is read on it.
+pub(super) fn background(colour: Option<[u8; 3]>, true_color: bool) -> String {
+    let Some(colour) = colour else { return String::new() };
+    let ink = |colour: [u8; 3]| if true_color { Ink::True(colour) } else { Ink::Indexed(nearest_of_256(colour)) };
+    let [red, green, blue] = colour.map(u32::from);
+    let text = if 299 * red + 587 * green + 114 * blue > 140_000 { [26; 3] } else { [245; 3] };
+    format!("\x1b[{};{}m", ink(text).parameters(38), ink(colour).parameters(48))
+}
+
 fn half_blocks(picture: &Picture, true_color: bool, to: &mut impl Write) -> io::Result<()> {
     let ink = |x: usize, y: usize| match opaque(picture, x, y) {
         None => Ink::Own,
