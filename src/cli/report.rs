@@ -61,5 +61,10 @@ pub(super) fn run(args: &ReportArgs, global: &Global) -> Result<ExitCode, Failur
     if !global.quiet {
         say(&format!("{}: {}", args.output.display(), units::bytes(page.len() as u64)));
     }
-    Ok(say_left_out(&store))
+    let code = say_left_out(&store);
+    if written.undrawn == 0 {
+        return Ok(code);
+    }
+    say(&format!("{} could not be drawn: the page says why", units::count(written.undrawn as u64, "figure")));
+    Ok(ExitCode::from(3))
 }

@@ -80,10 +80,25 @@ impl Frames {
         wanted: &[usize],
         mut each: impl FnMut(Picture) -> Result<(), DrawError>,
     ) -> Result<(), DrawError> {
+        let mut size = None;
+        let mut each = |picture: Picture, path: &Path, number: usize| {
+            let found = (picture.width, picture.height);
+            let expected = *size.get_or_insert(found);
+            if found != expected {
+                let (found, expected) =
+                    (format!("{} x {}", found.0, found.1), format!("{} x {}", expected.0, expected.1));
+                return Err(DrawError::Frames {
+                    path: path.to_owned(),
+                    found: format!("frame {number} is of {found} pixels, and those before it of {expected}"),
+                    remedy: "name the frames of one video, and nothing else".into(),
+                });
+            }
+            each(picture)
+        };
         match self {
             Self::Files(files) => {
-                for file in wanted.iter().filter_map(|number| files.get(*number)) {
-                    each(Picture::read(file)?)?;
+                for (number, file) in wanted.iter().filter_map(|number| Some((*number, files.get(*number)?))) {
+                    each(Picture::read(file)?, file, number)?;
                 }
             }
             Self::Video(path, _) => {
@@ -91,7 +106,7 @@ impl Frames {
                 for (number, frame) in VideoFrames::open(path, &ffmpeg())?.take(last).enumerate() {
                     let frame = frame?;
                     if wanted.contains(&number) {
-                        each(frame)?;
+                        each(frame, path, number)?;
                     }
                 }
             }

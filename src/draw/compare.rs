@@ -53,6 +53,7 @@ impl Comparison {
     /// # Errors
     /// If the question cannot be answered, or it is not clear which two sides are meant.
     pub fn draw(&self, store: &Store, look: &Look, progress: &dyn Progress) -> Result<Drawn, DrawError> {
+        super::lines::refuse(&[("threshold", look.threshold.is_some())], "a comparison")?;
         let (drawn, _) = maps::asked(&self.question(), store, look, progress)?;
         let (a, b) = self.sides(&drawn)?;
         let pairs =
@@ -99,7 +100,7 @@ impl Comparison {
             ),
             rows: vec![format!("A: {}", name(a)), format!("B: {}", name(b)), "A − B".to_owned()],
             columns: shown.iter().map(|frame| format!("latent {frame}")).collect(),
-            threshold: maps::threshold(look, values()),
+            label: maps::label(look).into(),
             filter: look.filter.unwrap_or(render::Filter::Nearest),
             size: look.size,
             cells,
@@ -107,7 +108,18 @@ impl Comparison {
             notes,
             ..Sheet::default()
         };
-        Ok(Drawn::new(Content::Sheet(sheet), look, answer.notes))
+        Drawn::new(Content::Sheet(sheet), look, answer.notes)
+    }
+
+    /// Whether two texts are one number: of what is counted or weighed, and of names never.
+    fn is_number(&self, name: &str, wanted: &str) -> bool {
+        match self.across {
+            Across::Weight => name.parse::<f64>().ok().zip(wanted.parse::<f64>().ok()).is_some_and(|(a, b)| a == b),
+            Across::Seed | Across::Step | Across::Block | Across::Head => {
+                name.parse::<i128>().ok().zip(wanted.parse::<i128>().ok()).is_some_and(|(a, b)| a == b)
+            }
+            Across::Prompt | Across::Video | Across::Token => false,
+        }
     }
 
     /// The two sides that are meant.
@@ -118,12 +130,8 @@ impl Comparison {
             DrawError::Unfit { found, remedy }
         };
         let find = |wanted: &str| {
-            let is_it = |map: &&DrawnMap| {
-                let name = map.name(self.across);
-                let same = wanted.parse::<f64>().ok().zip(name.parse::<f64>().ok());
-                name == wanted || same.is_some_and(|(a, b)| a == b)
-            };
-            let found = drawn.iter().find(is_it);
+            let exact = drawn.iter().find(|map| map.name(self.across) == wanted);
+            let found = exact.or_else(|| drawn.iter().find(|map| self.is_number(map.name(self.across), wanted)));
             found.ok_or_else(|| refused(format!("no {} is `{wanted}`; there are {}", self.across.name(), names())))
         };
         let (a, b) = match (&self.a, &self.b, drawn) {

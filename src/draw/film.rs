@@ -9,15 +9,15 @@ use serde::{Deserialize, Serialize};
 use super::backdrop::{Backdrop, Frames};
 use super::heatmap::{at_most, names};
 use super::maps::{self, DrawnMap};
-use super::overlay::{Alpha, Over, one_video, placed, plane_at};
+use super::overlay::{Alpha, Over, check_fits, one_video, placed, plane_at};
 use super::{DrawError, Look};
 use crate::kernel::{FramePlacement, Resampled};
 use crate::progress::{Meter, Progress, Unit};
 use crate::query::{Across, Answer, Average, Filter, QueryError, Reduction};
 use crate::remedy::{Note, OptionName, Remedy};
 use crate::render::{
-    self, Anchor, Cell, Figure, FilmFormat, FilmShape, FilmWriter, Part, Picture, Plane, Range, Scale, Sheet, blended,
-    distinct, ffmpeg,
+    self, Anchor, Cell, DISTINCT_COLOURS, Figure, FilmFormat, FilmShape, FilmWriter, Part, Picture, Plane, Range,
+    Scale, Sheet, blended, distinct, ffmpeg,
 };
 use crate::store::Store;
 
@@ -103,6 +103,12 @@ impl Moving {
         }
         one_video(&drawn)?;
         let words = of_words(drawn, self.along);
+        if self.together && words.len() > DISTINCT_COLOURS {
+            return Err(DrawError::unfit(
+                format!("{} words are selected, and {DISTINCT_COLOURS} colours can be told apart", words.len()),
+                Remedy::of("choose fewer with {}", [OptionName::Where.any()]),
+            ));
+        }
         let all: Vec<DrawnMap> = words.iter().flatten().cloned().collect();
         at_most(&words.iter().filter_map(|word| word.first().cloned()).collect::<Vec<_>>(), MOST_MAPS)?;
         let first = &all[0];
@@ -124,7 +130,10 @@ impl Moving {
                     (0..count).map(|frame| format!("{what} {frame}")).collect(),
                 )
             }
-            Along::Steps | Along::Blocks => self.through(&words, latent)?,
+            Along::Steps | Along::Blocks => {
+                check_fits(latent, count, self.placement)?;
+                self.through(&words, latent)?
+            }
         };
         let fps = self.fps.unwrap_or(match self.along {
             Along::Frames if count > latent || backdrop.is_some() => 16.0,
@@ -338,10 +347,14 @@ impl Take<'_> {
         let text = 0.9 * look.style.text();
         let time_at = (8.0, figure.height - 8.0 - 0.1 * text);
         if together {
+            // Beside what tells the time; names that have no room there are cut.
+            let longest = times.iter().map(|time| render::text_width(time, text)).fold(0.0, f64::max);
+            let room = (figure.width - 24.0 - longest) / labels.len() as f64 - 10.0;
             let mut x = figure.width - 8.0;
             for (number, label) in labels.iter().enumerate().rev() {
-                figure.text((x, time_at.1), Anchor::End, distinct(number), text, label);
-                x -= render::text_width(label, text) + 10.0;
+                let label = render::shortened(label, text, room);
+                figure.text((x, time_at.1), Anchor::End, distinct(number), text, &label);
+                x -= render::text_width(&label, text) + 10.0;
             }
         }
         let still = figure.to_picture()?;

@@ -136,7 +136,7 @@ impl HeadMatrix {
             label: super::lines::in_words(column),
             notes: Vec::new(),
         };
-        Ok(Drawn::new(Content::Matrix(matrix), &look, notes))
+        Drawn::new(Content::Matrix(matrix), &look, notes)
     }
 }
 

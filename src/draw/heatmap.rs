@@ -69,7 +69,7 @@ impl Heatmap {
         let (common, _) = names(&drawn, &question.by);
         let parts = common.into_iter().chain(maps::selected(&self.filter)).chain([maps::mean_of(&drawn)]);
         sheet.title = maps::title(look, parts);
-        Ok(Drawn::new(Content::Sheet(sheet), look, notes))
+        Drawn::new(Content::Sheet(sheet), look, notes)
     }
 
     fn sheet(&self, drawn: &[DrawnMap], by: &[Across], look: &Look, notes: &mut Vec<Note>) -> Result<Sheet, DrawError> {

@@ -94,7 +94,7 @@ impl Series {
             notes: below,
             ..Curves::default()
         };
-        Ok(Drawn::new(Content::Curves(curves), look, notes))
+        Drawn::new(Content::Curves(curves), look, notes)
     }
 }
 
@@ -124,6 +124,12 @@ impl Profile {
     pub fn draw(&self, store: &Store, look: &Look, progress: &dyn Progress) -> Result<Drawn, DrawError> {
         of_lines(look, false)?;
         let (drawn, mut notes) = maps::asked(&self.question(), store, look, progress)?;
+        if let Some(other) = drawn.iter().find(|map| map.grid.frames != drawn[0].grid.frames) {
+            return Err(DrawError::unfit(
+                format!("maps of {} and of {} latent frames are selected", drawn[0].grid.frames, other.grid.frames),
+                Remedy::of("choose videos of one length with {}", [crate::remedy::OptionName::Where.any()]),
+            ));
+        }
         let mut lines = Lines::default();
         for map in &drawn {
             let video = map.name(Across::Video);
@@ -152,7 +158,7 @@ impl Profile {
             notes: below.into_iter().chain(["dashed: attention that is spread evenly".to_owned()]).collect(),
             ..Curves::default()
         };
-        Ok(Drawn::new(Content::Curves(curves), look, notes))
+        Drawn::new(Content::Curves(curves), look, notes)
     }
 }
 
@@ -215,7 +221,7 @@ impl WeightCurve {
             curves: vec![Curve { points, ..Curve::default() }],
             ..Curves::default()
         };
-        Ok(Drawn::new(Content::Curves(curves), look, answer.notes))
+        Drawn::new(Content::Curves(curves), look, answer.notes)
     }
 }
 

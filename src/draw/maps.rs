@@ -71,10 +71,13 @@ pub(super) fn flat_maps_of(answer: &Answer, by: &[Across]) -> Vec<DrawnMap> {
     (0..maps.maps.len()).map(drawn).collect()
 }
 
+/// What is said where there is no value: no name is written so.
+pub(crate) const NONE: &str = "(none)";
+
 /// A value of a table, in words.
 pub(crate) fn text_of(table: &DataFrame, column: &str, row: usize) -> String {
     match table.column(column).and_then(|column| column.get(row).map(AnyValue::into_static)) {
-        Ok(AnyValue::Null) | Err(_) => "none".to_owned(),
+        Ok(AnyValue::Null) | Err(_) => NONE.to_owned(),
         Ok(value) => value.str_value().into_owned(),
     }
 }
@@ -110,9 +113,10 @@ pub(super) fn normalised(mut maps: Vec<DrawnMap>, look: &Look) -> Vec<DrawnMap> 
             let of = |map: &DrawnMap| {
                 let mut names = map.names.clone();
                 names.remove(token);
-                names
+                // Positions are the same on one grid only.
+                (names, map.grid)
             };
-            let mut sums: BTreeMap<BTreeMap<&str, String>, Vec<f64>> = BTreeMap::new();
+            let mut sums: BTreeMap<(BTreeMap<&str, String>, Grid), Vec<f64>> = BTreeMap::new();
             for map in &maps {
                 let sum = sums.entry(of(map)).or_insert_with(|| vec![0.0; map.values.len()]);
                 sum.iter_mut().zip(&map.values).for_each(|(sum, value)| *sum += f64::from(*value));
@@ -187,7 +191,9 @@ pub(super) fn scaled(planes: Planes, look: &Look, centred: bool) -> (Vec<Vec<Cel
 pub(super) fn scale(look: &Look, values: impl Iterator<Item = f32> + Clone, centred: bool) -> Scale {
     let is_signed = centred || values.clone().any(|value| value.is_finite() && value < 0.0);
     let limits = Limits::of(values, look.range, look.log, is_signed && !look.log);
-    let usual = if is_signed { Colormap::Coolwarm } else { Colormap::Viridis };
+    // White is 0, or nothing.
+    let is_centred = is_signed && limits.low == -limits.high;
+    let usual = if is_centred { Colormap::Coolwarm } else { Colormap::Viridis };
     Scale::new(look.colormap.unwrap_or(usual), limits)
 }
 

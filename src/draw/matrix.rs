@@ -86,7 +86,10 @@ impl SideMatrix {
             let is_alike = self.metric.is_similarity();
             let distance = |a: usize, b: usize| {
                 let mean = f64::midpoint(value(a, b), value(b, a));
-                let mean = if mean.is_finite() { mean } else { 0.0 };
+                // What cannot be told apart by it is like nothing.
+                if !mean.is_finite() {
+                    return 1e9;
+                }
                 if is_alike { 1.0 - mean } else { mean }
             };
             order = leaves(count, distance);
@@ -129,7 +132,7 @@ impl SideMatrix {
                 Vec::new()
             },
         };
-        Ok(Drawn::new(Content::Matrix(matrix), look, answer.notes))
+        Drawn::new(Content::Matrix(matrix), look, answer.notes)
     }
 }
 

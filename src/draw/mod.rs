@@ -47,7 +47,7 @@ pub use self::heads::{HeadMatrix, HeadValue};
 pub use self::heatmap::{Arrangement, Heatmap, figure_of, figure_of_values};
 pub(crate) use self::lines::in_words;
 pub use self::lines::{Profile, Series, WeightCurve};
-pub(crate) use self::maps::text_of;
+pub(crate) use self::maps::{NONE, text_of};
 pub use self::matrix::SideMatrix;
 pub use self::overlay::{Alpha, Overlay};
 pub use self::sheet::{Axis, ContactSheet};
@@ -148,6 +148,9 @@ pub struct Drawn {
     pub notes: Vec<Note>,
 }
 
+/// Pixels of all maps of a drawing, at the most.
+const LARGEST: usize = 400_000_000;
+
 /// What a figure is made of.
 #[derive(Debug, Clone)]
 pub enum Content {
@@ -160,13 +163,23 @@ pub enum Content {
 }
 
 impl Drawn {
-    fn new(content: Content, look: &Look, notes: Vec<Note>) -> Self {
+    fn new(content: Content, look: &Look, notes: Vec<Note>) -> Result<Self, DrawError> {
+        if let Content::Sheet(sheet) = &content {
+            let (height, width) = sheet.panel(look.style);
+            let panels = sheet.cells.iter().map(Vec::len).sum::<usize>();
+            if height.saturating_mul(width).saturating_mul(panels) > LARGEST {
+                return Err(DrawError::unfit(
+                    format!("{panels} maps of {height} x {width} pixels are more than {LARGEST} pixels"),
+                    Remedy::of("ask for a smaller {}", [crate::remedy::OptionName::Size.unsaid()]),
+                ));
+            }
+        }
         let figure = match &content {
             Content::Sheet(sheet) => sheet.draw(look.style),
             Content::Curves(curves) => curves.draw(look.style),
             Content::Matrix(matrix) => matrix.draw(look.style),
         };
-        Self { figure, content, notes }
+        Ok(Self { figure, content, notes })
     }
 }
 

@@ -126,7 +126,7 @@ impl Overlay {
         let all = || drawn.iter().flat_map(|map| &map.values);
         let threshold = maps::threshold(look, all());
         let (cells, mut scales) = maps::scaled(planes, look, false);
-        if scales.len() == 1 {
+        if !matches!(look.range, render::Range::Each(_)) {
             scales = vec![maps::scale(look, all().copied(), false)];
         }
         let aspect = pictures.first().map(|picture| (picture.height, picture.width));
@@ -153,7 +153,7 @@ impl Overlay {
                 *picture = Some(Arc::new(over.lay(plane, below)));
             }
         }
-        Ok(Drawn::new(Content::Sheet(sheet), look, notes))
+        Drawn::new(Content::Sheet(sheet), look, notes)
     }
 }
 
@@ -179,24 +179,29 @@ pub(super) fn placed(
     placement: FramePlacement,
 ) -> Result<Vec<Resampled>, DrawError> {
     let place = |map: &DrawnMap| {
-        if !placement.fits(map.grid.frames, frames) {
-            let latent = map.grid.frames;
-            return Err(DrawError::unfit(
-                format!(
-                    "{latent} latent frames cannot be placed in {frames} frames as a causal VAE decodes them; such a \
-                     video has {} (WAN, 4 to a latent frame) or {} (LTX, 8)",
-                    4 * (latent - 1) + 1,
-                    8 * (latent - 1) + 1
-                ),
-                Remedy::of(
-                    "name the frames of this video, or stretch the maps over them with {}",
-                    [OptionName::Time.is("even")],
-                ),
-            ));
-        }
+        check_fits(map.grid.frames, frames, placement)?;
         Ok(Resampled::new(&map.values, map.grid, Grid { frames, ..map.grid }, placement, None))
     };
     drawn.iter().map(place).collect()
+}
+
+/// Refuses a video of other frames than its maps stand for.
+pub(super) fn check_fits(latent: usize, frames: usize, placement: FramePlacement) -> Result<(), DrawError> {
+    if placement.fits(latent, frames) {
+        return Ok(());
+    }
+    Err(DrawError::unfit(
+        format!(
+            "{latent} latent frames cannot be placed in {frames} frames as a causal VAE decodes them; such a video \
+             has {} (WAN, 4 to a latent frame) or {} (LTX, 8)",
+            4 * (latent - 1) + 1,
+            8 * (latent - 1) + 1
+        ),
+        Remedy::of(
+            "name the frames of this video, or stretch the maps over them with {}",
+            [OptionName::Time.is("even")],
+        ),
+    ))
 }
 
 /// A map at a frame of the video.

@@ -117,35 +117,35 @@ impl ContactSheet {
             ));
         }
         let (drawn, mut notes) = maps::asked(&self.question(), store, look, progress)?;
-        let mut rows: Vec<String> = Vec::new();
-        let mut columns: Vec<String> = Vec::new();
-        let mut planes: maps::Planes = Vec::new();
+        let mut places = Vec::new();
         for map in &drawn {
-            for (row, column, plane) in self.places(map)? {
-                let place = |names: &mut Vec<String>, name: String| {
-                    names.iter().position(|known| *known == name).unwrap_or_else(|| {
-                        names.push(name);
-                        names.len() - 1
-                    })
-                };
-                let (row, column) = (place(&mut rows, row), place(&mut columns, column));
-                if rows.len() > MOST || columns.len() > MOST {
-                    return Err(DrawError::unfit(
-                        format!("a sheet of more than {MOST} rows or columns is selected"),
-                        Remedy::of("choose fewer with {}", [OptionName::Where.any()]),
-                    ));
-                }
-                if planes.len() <= row {
-                    planes.resize(row + 1, Vec::new());
-                }
-                if planes[row].len() <= column {
-                    planes[row].resize(column + 1, None);
-                }
-                planes[row][column] = Some((plane, map.name(Across::Token).to_owned()));
-            }
+            let word = map.name(Across::Token);
+            places.extend(
+                self.places(map)?.into_iter().map(|(row, column, plane)| (row, column, (plane, word.to_owned()))),
+            );
         }
-        for row in &mut planes {
-            row.resize(columns.len(), None);
+        let (rows, columns) =
+            (ordered(places.iter().map(|place| &place.0)), ordered(places.iter().map(|place| &place.1)));
+        if rows.len() > MOST || columns.len() > MOST {
+            return Err(DrawError::unfit(
+                format!(
+                    "a sheet of {} rows and {} columns is selected, and {MOST} at the most are drawn",
+                    rows.len(),
+                    columns.len()
+                ),
+                Remedy::of("choose fewer with {}", [OptionName::Where.any()]),
+            ));
+        }
+        let mut planes: maps::Planes = vec![vec![None; columns.len()]; rows.len()];
+        for (row, column, plane) in places {
+            let place = |names: &[String], name: &str| names.iter().position(|known| known == name).unwrap_or(0);
+            let place = &mut planes[place(&rows, &row)][place(&columns, &column)];
+            if place.replace(plane).is_some() {
+                return Err(DrawError::unfit(
+                    format!("there are two maps of {row} and {column}: names that differ read alike"),
+                    Remedy::of("choose one with {}", [OptionName::Where.any()]),
+                ));
+            }
         }
         let values = || planes.iter().flatten().flatten().flat_map(|(plane, _)| &plane.values);
         let threshold = maps::threshold(look, values());
@@ -180,7 +180,7 @@ impl ContactSheet {
             size: look.size,
             ..Sheet::default()
         };
-        Ok(Drawn::new(Content::Sheet(sheet), look, notes))
+        Drawn::new(Content::Sheet(sheet), look, notes)
     }
 
     /// The places of a map's planes, by the names of row and column.
@@ -205,6 +205,21 @@ impl ContactSheet {
         };
         Ok(vec![(name(self.rows, 0), name(self.columns, 0), plane)])
     }
+}
+
+/// Names, each once: by the numbers at their ends, if they have such, else as they come.
+fn ordered<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
+    let mut seen = std::collections::HashSet::new();
+    let mut order: Vec<String> = names.filter(|name| seen.insert(*name)).cloned().collect();
+    let number = |name: &str| {
+        let last = name.rsplit(' ').next().unwrap_or_default();
+        last.parse::<f64>().ok().map(|number| (number, last.parse::<i128>().unwrap_or_default()))
+    };
+    let is_numbered = |name: &String| name.contains(' ') && number(name).is_some();
+    if order.iter().all(is_numbered) {
+        order.sort_by(|a, b| number(a).partial_cmp(&number(b)).unwrap_or(std::cmp::Ordering::Equal));
+    }
+    order
 }
 
 /// The mean over frames.

@@ -60,6 +60,9 @@ const TURBO: [Rgb; 52] = [
 pub(super) const DISTINCT: [Rgb; 7] =
     [[0, 114, 178], [213, 94, 0], [0, 158, 115], [204, 121, 167], [230, 159, 0], [86, 180, 233], [130, 130, 130]];
 
+/// How many words can be told apart by their colours.
+pub(crate) const DISTINCT_COLOURS: usize = DISTINCT.len();
+
 /// Colours in an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -30,8 +30,8 @@ mod sheet;
 mod text;
 
 pub(crate) use axis::number;
-pub(crate) use colour::distinct;
 pub use colour::{Colormap, Scale};
+pub(crate) use colour::{DISTINCT_COLOURS, distinct};
 pub use curves::{Curve, Curves};
 pub(crate) use figure::Anchor;
 pub use figure::{Figure, Style};
@@ -44,4 +44,4 @@ pub use range::{Limits, Odd, Part, Range};
 pub use resample::{Filter, Plane};
 pub(crate) use sheet::painted;
 pub use sheet::{Cell, Sheet};
-pub(crate) use text::width as text_width;
+pub(crate) use text::{shortened, width as text_width};

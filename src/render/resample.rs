@@ -54,7 +54,8 @@ pub struct Plane {
 
 impl Plane {
     /// On another number of rows and columns. Positions are areas, not points: centres lie at (i + ½) · n / m, and
-    /// values are extended beyond the outermost centres. Where a value is not finite, only that position is.
+    /// values are extended beyond the outermost centres. Where a value is not finite, nothing is
+    /// interpolated: it would spread.
     #[must_use]
     pub fn resized(&self, (height, width): (usize, usize), filter: Filter) -> Self {
         let algorithm = match filter {

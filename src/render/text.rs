@@ -47,7 +47,7 @@ pub(crate) fn width(text: &str, size: f64) -> f64 {
 }
 
 /// Text that is no wider than that, with `…` where some of it is left out: at its end.
-pub(super) fn shortened(text: &str, size: f64, most: f64) -> String {
+pub(crate) fn shortened(text: &str, size: f64, most: f64) -> String {
     let text = one_line(text);
     if width(&text, size) <= most {
         return text;

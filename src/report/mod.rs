@@ -79,7 +79,11 @@ impl LayerError for ReportError {
 }
 
 /// A report that is ready to be written.
-pub struct Written(Page);
+pub struct Written {
+    page: Page,
+    /// Figures that could not be drawn, as where the store is damaged: the page says why.
+    pub undrawn: usize,
+}
 
 impl Written {
     /// Writes it.
@@ -87,7 +91,7 @@ impl Written {
     /// # Errors
     /// If that fails.
     pub fn write(&self, to: &mut dyn Write) -> io::Result<()> {
-        self.0.write(&mut io::BufWriter::new(to))
+        self.page.write(&mut io::BufWriter::new(to))
     }
 }
 
@@ -115,6 +119,6 @@ impl Report<'_> {
         let subtitle =
             format!("{} of {}", count(selected.words.len(), "tracked word"), count(selected.videos.len(), "video"));
         let footer = format!("attnkit {}", env!("CARGO_PKG_VERSION"));
-        Ok(Written(Page { title, subtitle, footer, sections }))
+        Ok(Written { page: Page { title, subtitle, footer, sections }, undrawn: drawing.undrawn.get() })
     }
 }

@@ -1,13 +1,14 @@
 //! The sections of a report: what is asked and drawn for each.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::page::{Block, Cell, Column, Figure as PageFigure, Graphic, Section, Table};
+use super::page::{Block, Cell as Entry, Column, Figure as PageFigure, Graphic, Section, Table};
 use super::{Made, Report, ReportError};
 use crate::contents::Contents;
 use crate::draw::{
-    Backdrop, DrawError, Drawing, Drawn, HeadMatrix, HeadValue, Heatmap, Look, Moving, Overlay, Profile, Series,
+    Backdrop, DrawError, Drawing, Drawn, HeadMatrix, HeadValue, Heatmap, Look, Moving, NONE, Overlay, Profile, Series,
     SideMatrix, WeightCurve, heads_by, in_words, text_of,
 };
 use crate::kernel::FramePlacement;
@@ -65,7 +66,7 @@ impl Selected {
             selected.prompts.entry(text("prompt")).or_default().insert(video.clone());
             selected.seeds.insert(text("seed"));
             let weight = text("weight");
-            if weight != "none" {
+            if weight != NONE {
                 selected.weights.entry(token).or_default().insert(weight);
             }
             selected.videos.entry(video).or_insert_with(|| PathBuf::from(text("source")));
@@ -145,6 +146,8 @@ pub(super) struct Sections<'a> {
     shown: Vec<&'a String>,
     look: Look,
     meter: Meter<'a>,
+    /// Figures that could not be drawn.
+    pub undrawn: Cell<usize>,
 }
 
 impl<'a> Sections<'a> {
@@ -155,7 +158,7 @@ impl<'a> Sections<'a> {
         let figures =
             3 + selected.videos.len().min(MOST_VIDEOS) + shown.len() * (1 + matrices) + selected.varied().count();
         let meter = Meter::new(progress, Unit::Tasks, figures as u64);
-        Self { report, store, selected, shown, look, meter }
+        Self { report, store, selected, shown, look, meter, undrawn: Cell::new(0) }
     }
 
     pub fn words(&self) -> Result<Section, ReportError> {
@@ -198,7 +201,7 @@ impl<'a> Sections<'a> {
                 .iter()
                 .find(|(_, videos)| videos.contains(*video))
                 .map(|(prompt, _)| prompt.clone());
-            let caption = prompt.filter(|prompt| prompt != "none").unwrap_or_else(|| (*video).clone());
+            let caption = prompt.filter(|prompt| prompt != NONE).unwrap_or_else(|| (*video).clone());
             match self.frames_of(video, &self.selected.videos[*video]) {
                 Some(dir) => {
                     let backdrop = Backdrop::at(&dir);
@@ -255,7 +258,12 @@ impl<'a> Sections<'a> {
             Ok(film) => film,
         };
         let file = tempfile::NamedTempFile::new().map_err(ReportError::Temporary)?;
-        film.write(file.path(), FilmFormat::Webp, &Silent)?;
+        match film.write(file.path(), FilmFormat::Webp, &Silent) {
+            Err(error @ DrawError::Query(QueryError::Cancelled)) => return Err(error.into()),
+            // Of frames that cannot be read, the figures say so.
+            Err(_) => return Ok(None),
+            Ok(()) => {}
+        }
         let bytes = std::fs::read(file.path()).map_err(ReportError::Temporary)?;
         if bytes.len() > LARGEST_FILM {
             return Ok(None);
@@ -292,10 +300,10 @@ impl<'a> Sections<'a> {
             for (rank, ((block, head), values)) in
                 heads.iter().enumerate().filter(|(rank, _)| *rank < shown || *rank >= worst)
             {
-                let number = |number: Option<i64>| number.map_or(Cell::Missing, |number| Cell::Number(number as f64));
+                let number = |number: Option<i64>| number.map_or(Entry::Missing, |number| Entry::Number(number as f64));
                 let mut cells =
-                    vec![Cell::Text(word.clone()), Cell::Number((rank + 1) as f64), number(*block), number(*head)];
-                cells.extend(values.iter().map(|value| Cell::Number(*value)));
+                    vec![Entry::Text(word.clone()), Entry::Number((rank + 1) as f64), number(*block), number(*head)];
+                cells.extend(values.iter().map(|value| Entry::Number(*value)));
                 rows.push(cells);
             }
         }
@@ -392,7 +400,10 @@ impl<'a> Sections<'a> {
         let command = Some((self.report.spelled)(Made::Drawing(drawing)));
         Ok(match drawn {
             Err(error @ DrawError::Query(QueryError::Cancelled)) => return Err(error.into()),
-            Err(error) => PageFigure { picture: Graphic::None, alt: format!("not drawn: {error}"), caption, command },
+            Err(error) => {
+                self.undrawn.set(self.undrawn.get() + 1);
+                PageFigure { picture: Graphic::None, alt: format!("not drawn: {error}"), caption, command }
+            }
             Ok(Drawn { figure, notes, .. }) => {
                 let noted = notes.iter().map(|note| format!(" Note: {}.", note.text));
                 let caption =
@@ -440,11 +451,11 @@ pub(super) fn videos(contents: &Contents) -> Section {
             _ => word.token.clone(),
         });
         vec![
-            Cell::Text(video.video_id.clone()),
-            video.prompt.clone().map_or(Cell::Missing, Cell::Text),
-            video.seed.map_or(Cell::Missing, |seed| Cell::Text(seed.to_string())),
-            Cell::Text(words.collect::<Vec<_>>().join(", ")),
-            Cell::Number(video.tokens.iter().map(|word| word.steps.len()).max().unwrap_or(0) as f64),
+            Entry::Text(video.video_id.clone()),
+            video.prompt.clone().map_or(Entry::Missing, Entry::Text),
+            video.seed.map_or(Entry::Missing, |seed| Entry::Text(seed.to_string())),
+            Entry::Text(words.collect::<Vec<_>>().join(", ")),
+            Entry::Number(video.tokens.iter().map(|word| word.steps.len()).max().unwrap_or(0) as f64),
         ]
     });
     let table = Table {

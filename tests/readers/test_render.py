@@ -700,3 +700,76 @@ def test_weights_are_drawn_where_they_are(attnkit, tmp_path, ask):
         expected = table[name].to_numpy()
         fit = np.polyfit(drawn, expected, 1)
         assert np.allclose(np.polyval(fit, drawn), expected, atol=2e-3 * np.ptp(expected))
+
+
+# What would lie.
+
+
+def test_a_sheet_goes_through_numbers_in_their_order(made, attnkit, tmp_path):
+    store, svg = made({"a": {0: marked(), 4: marked()}, "b": {10: marked(), 2: marked()}}), tmp_path / "sheet.svg"
+    attnkit("render", "sheet", store, "-o", svg)
+    texts = [text.text for text in ET.parse(svg).iter("{http://www.w3.org/2000/svg}text")]
+    assert [text for text in texts if text.startswith("step ")] == ["step 0", "step 2", "step 4", "step 10"]
+
+
+def test_sides_are_found_by_their_very_names(made, attnkit, tmp_path):
+    store, svg = (
+        made({"7": {0: marked()}, "007": {0: marked((0, 0, 0))}, "08": {0: marked((1, 1, 1))}}),
+        tmp_path / "a.svg",
+    )
+    attnkit("render", "compare", store, "--across", "token", "--a", "7", "--b", "08", "-o", svg)
+    assert "A: 7<" in svg.read_text() and "B: 08<" in svg.read_text()
+
+
+def test_maps_of_other_grids_are_not_divided_by_each_other(made, attnkit, render):
+    one, other = np.full((1, 2, 3), 0.25, np.float32), np.full((1, 4, 4), 0.5, np.float32)
+    store = made({"a": {0: one}, "b": {0: other}})
+    # Each is alone on its grid: all of the share is its own.
+    pixels = render("heatmap", store, *PLAIN, "--by", "token", "--normalise", "words")
+    assert len(boxes_of(pixels, [BRIGHT])) >= 2
+
+
+def test_a_film_does_not_write_over_pictures(finished, made, tmp_path):
+    store = made({"flower": {0: marked()}})
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for frame in range(13):
+        Image.new("RGB", (112, 80), (40, frame, 40)).save(frames / f"frame_{frame:04}.png")
+    before = {path.name: path.read_bytes() for path in frames.iterdir()}
+    said = finished("render", "film", store, "--frames-dir", frames, "-o", f"{frames}/", code=2).stderr
+    assert "has pictures" in said and before == {path.name: path.read_bytes() for path in frames.iterdir()}
+
+
+@pytest.mark.parametrize("along", ["frames", "steps"])
+def test_frames_of_another_video_are_refused(finished, made, tmp_path, along):
+    store = made({"flower": {0: marked(), 1: marked()}})
+    frames = write_frames(tmp_path / "frames", 14)
+    options = ("--step", "0") if along == "frames" else ()
+    command = ("render", "film", store, "--frames-dir", frames, "--along", along, *options, "-o", tmp_path / "a.gif")
+    assert "14 frames" in finished(*command, code=2).stderr
+    odd = write_frames(tmp_path / "odd", 13)
+    Image.new("RGB", (50, 90)).save(odd / "frame_7.png")
+    command = ("render", "film", store, "--frames-dir", odd, "--step", "0", "-o", tmp_path / "a.gif")
+    assert "frame 7 is of 50 x 90 pixels" in finished(*command, code=1).stderr
+    assert not (tmp_path / "a.gif").exists()
+
+
+def test_colours_are_about_0_only_where_the_range_is(made, render):
+    values = np.linspace(-1, 1, HEIGHT * WIDTH, dtype=np.float32).reshape(1, HEIGHT, WIDTH)
+    store = made({"flower": {0: values}})
+    options = ("--title", "", "--dpi", "96", "--size", "50x70")
+    about = render("heatmap", store, *options, "--range", "-1:1").astype(int)
+    beside = render("heatmap", store, *options, "--range", "-1:3").astype(int)
+    red = (180, 4, 38)
+    assert (np.abs(about[..., :3] - red).max(axis=-1) <= 3).any()
+    assert not (np.abs(beside[..., :3] - red).max(axis=-1) <= 3).any()
+
+
+def test_a_report_goes_on_where_a_frame_is_broken(finished, made, tmp_path):
+    store = made({"flower": {0: marked()}})
+    place = tmp_path / "frames" / VIDEO
+    place.parent.mkdir()
+    write_frames(place, 13)
+    (place / "frame_6.png").write_bytes(b"no picture")
+    said = finished("report", store, "--frames-dir", place.parent, "-o", tmp_path / "page.html", code=3).stderr
+    assert "1 figure could not be drawn" in said and "frame_6.png" in (tmp_path / "page.html").read_text()

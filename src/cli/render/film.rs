@@ -50,7 +50,7 @@ pub(super) struct FilmArgs {
     #[arg(long)]
     together: bool,
     /// Pictures a second [default: 16 of a video, 4 of latent frames and steps, 2 of blocks]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_fps)]
     fps: Option<f64>,
 }
 
@@ -106,6 +106,17 @@ fn draw(args: &FilmArgs, store: &Store, global: &Global) -> Result<(), Failure> 
             std::fs::create_dir_all(path).map_err(|error| {
                 Failure::with_hint(format!("{}: {error}", path.display()), "name another directory")
             })?;
+            let is_picture = |name: &std::ffi::OsStr| {
+                let name = name.to_string_lossy();
+                name.starts_with("frame_") && name.ends_with(".png")
+            };
+            let mut entries = std::fs::read_dir(path)?;
+            if entries.any(|entry| entry.is_ok_and(|entry| is_picture(&entry.file_name()))) {
+                return Err(Failure::usage(
+                    format!("{}: has pictures called frame_….png already", path.display()),
+                    "name another directory, or remove them",
+                ));
+            }
             let mut number = 0;
             film.draw(&bar, |picture| {
                 let name = path.join(format!("frame_{number:04}.png"));
@@ -125,6 +136,11 @@ fn draw(args: &FilmArgs, store: &Store, global: &Global) -> Result<(), Failure> 
         say(&format!("{}: {pictures} of {width} x {height}, {} a second", path.display(), film.fps));
     }
     Ok(())
+}
+
+fn parse_fps(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number| (0.01..=1000.0).contains(number));
+    number.ok_or_else(|| format!("`{text}` is no number from 0.01 to 1000"))
 }
 
 fn format_of(path: &Path) -> Result<FilmFormat, Failure> {
