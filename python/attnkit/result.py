@@ -257,7 +257,7 @@ class Result:
             case _:
                 self.write(path)
 
-    def png(self, vmin: float | None = None, vmax: float | None = None) -> bytes:
+    def png(self, vmin: float | None = None, vmax: float | None = None, dpi: float = 192.0) -> bytes:
         """The drawing of a single map, frame beside frame, as the bytes of a PNG file.
 
         Parameters
@@ -265,6 +265,8 @@ class Result:
         vmin, vmax : float, optional
             Values of the first and the last colour, to make pictures comparable. Default: the 1st and the 99th
             percentile of the map. Maps with negative values, as differences are, go from blue through gray at 0 to red.
+        dpi : float
+            Pixels to an inch.
 
         Raises
         ------
@@ -274,7 +276,7 @@ class Result:
         maps = self.maps
         if len(maps) != 1 and not (maps and self._answer.kind == "map"):
             raise ValueError(f"a picture is of one map; there are {len(maps)}")
-        look: Look = {}
+        look: Look = {"dpi": dpi}
         if vmin is not None or vmax is not None:
             low = min(float(np.nanmin(one)) for one in maps) if vmin is None else vmin
             high = max(float(np.nanmax(one)) for one in maps) if vmax is None else vmax
