@@ -21,6 +21,7 @@ SIZE = (720, 1280)
 PEERS = Path(__file__).with_name("render_peers.py")
 WORD = "flower"
 ATTNKIT, PEER = "attnkit render film", "OpenCV + matplotlib"
+ALONE = "attnkit render film, WebP without ffmpeg"
 
 
 def main() -> int:
@@ -50,14 +51,12 @@ def measure(arguments: argparse.Namespace, work: Path) -> Document:
         "--alpha",
         0.5,
     ]
-    ways: dict[str, dict[str, list[float]]] = {
-        ATTNKIT: {"seconds": [], "bytes": []},
-        PEER: {"seconds": [], "bytes": []},
-    }
+    ways: dict[str, dict[str, list[float]]] = {way: {"seconds": [], "bytes": []} for way in (ATTNKIT, PEER, ALONE)}
     for _ in range(arguments.rounds):
         of = {
             ATTNKIT: run(attnkit, "render", "film", store, *options, "-o", work / "attnkit.mp4"),
             PEER: run(sys.executable, PEERS, "film", frames, map_, work / "peer.mp4"),
+            ALONE: run(attnkit, "render", "film", store, *options, "-o", work / "attnkit.webp"),
         }
         for way, finished in of.items():
             ways[way]["seconds"].append(finished.seconds)
@@ -79,7 +78,7 @@ def markdown(document: Document) -> str:
         )
         for way, found in ways.items()
     ]
-    head = ("way", "time", f"time / {PEER}", "peak memory, without ffmpeg's")
+    head = ("way", "time", f"time / {PEER}", "peak memory, of it or of ffmpeg")
     of, rounds = " x ".join(map(str, GRID)), document["rounds"]
     says = f"{FRAMES} frames of {SIZE[1]} x {SIZE[0]}, of a map of {of}; best of {rounds}."
     return "\n\n".join((prose(says), table(head, rows)))
