@@ -220,7 +220,7 @@ impl LayerError for DrawError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Query(error) => error.kind(),
-            Self::Picture(_) => ErrorKind::Unwritable,
+            Self::Picture(error) => error.kind(),
             Self::Film(error) => error.kind(),
             Self::Frames { .. } => ErrorKind::File,
             Self::Unfit { .. } => ErrorKind::Argument,

@@ -6,7 +6,7 @@
 //! let plane = Plane { height: 2, width: 3, values: (0..6).map(|position| position as f32).collect() };
 //! let limits = Limits::of(plane.values.iter().copied(), Range::Shown, false, false);
 //! let scale = Scale::new(Colormap::Viridis, limits);
-//! let cell = Cell { plane: Some(plane), scale: 0, caption: String::new() };
+//! let cell = Cell { plane: Some(plane), ..Cell::default() };
 //! let sheet = Sheet { cells: vec![vec![cell]], scales: vec![scale], title: "a map".into(), ..Sheet::default() };
 //! let figure = sheet.draw(Style::default());
 //! assert!(figure.to_picture()?.to_png()?.starts_with(b"\x89PNG"));

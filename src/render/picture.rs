@@ -5,6 +5,8 @@ use std::path::Path;
 
 use image::{DynamicImage, ImageBuffer, ImageDecoder, ImageFormat, ImageReader, Limits};
 
+use crate::error::{ErrorKind, LayerError};
+
 /// Colour of one pixel: red, green, blue.
 pub(crate) type Rgb = [u8; 3];
 
@@ -54,6 +56,15 @@ pub enum PictureError {
         /// Why.
         found: String,
     },
+}
+
+impl LayerError for PictureError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Decode { .. } => ErrorKind::File,
+            Self::Encode { .. } | Self::Drawing { .. } => ErrorKind::Unwritable,
+        }
+    }
 }
 
 impl Picture {

@@ -11,6 +11,7 @@ use crate::draw::{
     Backdrop, DrawError, Drawing, Drawn, HeadMatrix, HeadValue, Heatmap, Look, Moving, NONE, Overlay, Profile, Series,
     SideMatrix, WeightCurve, heads_by, in_words, text_of,
 };
+use crate::error::{ErrorKind, LayerError};
 use crate::kernel::FramePlacement;
 use crate::metrics::Metric;
 use crate::progress::{Meter, Progress, Silent, Unit};
@@ -156,7 +157,7 @@ impl<'a> Sections<'a> {
         let shown: Vec<&String> = selected.words.keys().take(MOST_WORDS).collect();
         let matrices = [selected.prompts.len(), selected.seeds.len()].iter().filter(|sides| **sides > 1).count();
         let figures =
-            3 + selected.videos.len().min(MOST_VIDEOS) + shown.len() * (1 + matrices) + selected.varied().count();
+            3 + selected.videos.len().min(MOST_VIDEOS) + shown.len() * (2 + matrices) + selected.varied().count();
         let meter = Meter::new(progress, Unit::Tasks, figures as u64);
         Self { report, store, selected, shown, look, meter, undrawn: Cell::new(0) }
     }
@@ -294,6 +295,14 @@ impl<'a> Sections<'a> {
             let mut heads = heads_by(self.store, &filter, &[RANKED_BY, "entropy_norm", "spread"]).unwrap_or_default();
             heads.retain(|(_, values)| values[0].is_finite());
             heads.sort_by(|a, b| b.1[0].total_cmp(&a.1[0]));
+            if let (Some(((block @ Some(_), head @ Some(_)), _)), Some((video, dir))) =
+                (heads.first(), self.framed(word))
+            {
+                let [block, head] = [*block, *head];
+                let filter = Filter { video: Some(video.clone()), block, head, ..filter };
+                let over = Drawing::Overlay(Overlay::new(filter, Backdrop::at(&dir)));
+                figures.push(self.figure(&over, format!("{word}: its most concentrated head, over {video}"))?);
+            }
             let shown = heads.len().min(HEADS);
             let rest = heads.len().saturating_sub(HEADS).min(HEADS);
             let worst = heads.len() - rest;
@@ -401,7 +410,10 @@ impl<'a> Sections<'a> {
         Ok(match drawn {
             Err(error @ DrawError::Query(QueryError::Cancelled)) => return Err(error.into()),
             Err(error) => {
-                self.undrawn.set(self.undrawn.get() + 1);
+                // What has no answer in these maps is no fault.
+                if matches!(error.kind(), ErrorKind::Store | ErrorKind::File) {
+                    self.undrawn.set(self.undrawn.get() + 1);
+                }
                 PageFigure { picture: Graphic::None, alt: format!("not drawn: {error}"), caption, command }
             }
             Ok(Drawn { figure, notes, .. }) => {
@@ -420,6 +432,12 @@ impl<'a> Sections<'a> {
             Err(_) => Ok(false),
             Ok(_) => Ok(true),
         }
+    }
+
+    /// The first video of a word whose frames are there, and where.
+    fn framed(&self, word: &String) -> Option<(&String, PathBuf)> {
+        let mut videos = self.selected.words.get(word)?.iter();
+        videos.find_map(|video| Some((video, self.frames_of(video, self.selected.videos.get(video)?)?)))
     }
 
     /// The frames of a video, if they are where they are looked for.

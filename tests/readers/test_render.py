@@ -528,7 +528,7 @@ def test_what_cannot_be_drawn_is_refused_and_leaves_nothing(finished, dataset_st
         ("compare", "--across", "prompt", "-o", tmp_path / "a.png"): "of two sides",
         ("heatmap", "--range", "3:1", "-o", tmp_path / "a.png"): "is none of",
         ("heatmap", "--colormap", "jet", "-o", tmp_path / "a.png"): "is none of viridis",
-        ("film", "--video", VIDEO, "--fps", "0", "-o", tmp_path / "a.gif"): "0 pictures a second",
+        ("film", "--video", VIDEO, "--fps", "0", "-o", tmp_path / "a.gif"): "no number from 0.01 to 1000",
         ("film", "--video", VIDEO, "-o", tmp_path / "a.avi"): "names no format for films",
     }
     for arguments, expected in said.items():
