@@ -53,7 +53,7 @@ impl Comparison {
     /// # Errors
     /// If the question cannot be answered, or it is not clear which two sides are meant.
     pub fn draw(&self, store: &Store, look: &Look, progress: &dyn Progress) -> Result<Drawn, DrawError> {
-        super::lines::refuse(&[("threshold", look.threshold.is_some())], "a comparison")?;
+        super::refuse(&[("threshold", look.threshold.is_some())], "a comparison")?;
         let (drawn, _) = maps::asked(&self.question(), store, look, progress)?;
         let (a, b) = self.sides(&drawn)?;
         let pairs =
@@ -78,7 +78,7 @@ impl Comparison {
             .collect();
         let (mut cells, mut scales) = maps::scaled(vec![side(a), side(b)], look, false);
         let plain = Look { colormap: None, range: render::Range::default(), log: false, ..look.clone() };
-        let (of_difference, scale) = maps::scaled(vec![difference.clone()], &plain, true);
+        let (of_difference, scale) = maps::scaled(vec![difference], &plain, true);
         let base = scales.len();
         scales.extend(scale);
         cells.extend(of_difference);

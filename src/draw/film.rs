@@ -102,26 +102,29 @@ impl Moving {
             ));
         }
         one_video(&drawn)?;
-        let words = of_words(drawn, self.along);
+        let (common, _) = names(&drawn, &[Across::Token, Across::Video]);
+        let title = common.into_iter().chain(maps::selected(&self.filter)).chain([maps::mean_of(&drawn)]).collect();
+        let grid = drawn[0].grid;
+        let other_grid = drawn.iter().map(|map| map.grid).find(|other| *other != grid);
+        let words = of_words(drawn);
         if self.together && words.len() > DISTINCT_COLOURS {
             return Err(DrawError::unfit(
                 format!("{} words are selected, and {DISTINCT_COLOURS} colours can be told apart", words.len()),
                 Remedy::of("choose fewer with {}", [OptionName::Where.any()]),
             ));
         }
-        let all: Vec<DrawnMap> = words.iter().flatten().cloned().collect();
-        at_most(&words.iter().filter_map(|word| word.first().cloned()).collect::<Vec<_>>(), MOST_MAPS)?;
-        let first = &all[0];
-        if let Some(other) = all.iter().find(|map| map.grid != first.grid) {
+        at_most(words.len(), MOST_MAPS)?;
+        if let Some(other) = other_grid {
             return Err(DrawError::unfit(
-                format!("maps on grids of {} and of {} are selected", first.grid, other.grid),
+                format!("maps on grids of {grid} and of {other} are selected"),
                 "choose one size",
             ));
         }
-        let latent = first.grid.frames;
+        let latent = grid.frames;
         let count = backdrop.as_ref().map(Frames::count).or(self.frames).unwrap_or(latent);
         let (source, times) = match self.along {
             Along::Frames => {
+                debug_assert!(words.iter().all(|word| word.len() == 1));
                 let what = if backdrop.is_none() && self.frames.is_none() { "latent" } else { "frame" };
                 let placed: Vec<Vec<Resampled>> =
                     words.iter().map(|word| placed(word, count, self.placement)).collect::<Result<_, _>>()?;
@@ -142,8 +145,6 @@ impl Moving {
         });
         let over = self.frame_under(latent, count);
         let below = backdrop.map(|frames| Below { frames, only: (self.along != Along::Frames).then_some(over) });
-        let (common, _) = names(&all, &[Across::Token, Across::Video]);
-        let title = common.into_iter().chain(maps::selected(&self.filter)).chain([maps::mean_of(&all)]).collect();
         let token = |word: &Vec<DrawnMap>| Some(word.first()?.name(Across::Token).to_owned());
         let labels = words.iter().filter_map(token).collect();
         let (alpha, together) = (self.alpha, self.together);
@@ -195,7 +196,7 @@ pub fn film_of(answer: &Answer, look: &Look, fps: Option<f64>) -> Result<Film, D
     check(look)?;
     let by = super::heatmap::keys_of(answer);
     let drawn = maps::normalised(maps::maps_of(answer, &by)?, look);
-    at_most(&drawn, MOST_MAPS)?;
+    at_most(drawn.len(), MOST_MAPS)?;
     let Some(first) = drawn.first() else { return Err(DrawError::unfit("this answer has no maps", "ask for maps")) };
     let frames = first.grid.frames;
     if drawn.iter().any(|map| map.grid != first.grid) {
@@ -231,12 +232,11 @@ fn check(look: &Look) -> Result<(), DrawError> {
 }
 
 /// The maps of each word, in the order of time.
-fn of_words(drawn: Vec<DrawnMap>, along: Along) -> Vec<Vec<DrawnMap>> {
+fn of_words(drawn: Vec<DrawnMap>) -> Vec<Vec<DrawnMap>> {
     let mut words: BTreeMap<String, Vec<DrawnMap>> = BTreeMap::new();
     for map in drawn {
         words.entry(map.name(Across::Token).to_owned()).or_default().push(map);
     }
-    debug_assert!(along != Along::Frames || words.values().all(|word| word.len() == 1));
     words.into_values().collect()
 }
 
@@ -296,17 +296,17 @@ struct Take<'a> {
 impl Take<'_> {
     fn film(self) -> Result<Film, DrawError> {
         let Self { look, words, labels, title, source, times, below, alpha, together, fps, notes } = self;
-        let all: Vec<DrawnMap> = words.iter().flatten().cloned().collect();
-        let values = || all.iter().flat_map(|map| &map.values);
+        let values = || words.iter().flatten().flat_map(|map| &map.values);
         let threshold = maps::threshold(look, values());
-        let scale_of = |maps: &[DrawnMap]| {
-            let values = maps.iter().flat_map(|map| map.values.iter().copied());
-            maps::scale(look, values, false)
-        };
         let is_each = matches!(look.range, Range::Each(_)) || together;
-        let scales: Vec<Scale> =
-            if is_each { words.iter().map(|word| scale_of(word)).collect() } else { vec![scale_of(&all)] };
-        let grid = all[0].grid;
+        let scales: Vec<Scale> = if is_each {
+            let of =
+                |word: &Vec<DrawnMap>| maps::scale(look, word.iter().flat_map(|map| map.values.iter().copied()), false);
+            words.iter().map(of).collect()
+        } else {
+            vec![maps::scale(look, values().copied(), false)]
+        };
+        let grid = words[0][0].grid;
         let mut aspect = (grid.height, grid.width);
         if let Some(below) = &below {
             below.frames.read(&[0], |picture| {

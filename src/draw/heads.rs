@@ -93,7 +93,7 @@ impl HeadMatrix {
             ("size", look.size.is_some()),
             ("frame", self.frame.is_some()),
         ];
-        super::lines::refuse(&given, "a statistic of heads")?;
+        super::refuse(&given, "a statistic of heads")?;
         let Means { of_heads, undefined, rows, notes } = means(store, &self.filter, &[column])?;
         let mut notes = notes;
         if undefined > 0 {

@@ -73,7 +73,7 @@ impl Heatmap {
     }
 
     fn sheet(&self, drawn: &[DrawnMap], by: &[Across], look: &Look, notes: &mut Vec<Note>) -> Result<Sheet, DrawError> {
-        at_most(drawn, MOST_MAPS)?;
+        at_most(drawn.len(), MOST_MAPS)?;
         let (_, differing) = names(drawn, by);
         let mut sheet = Sheet { label: maps::label(look).into(), size: look.size, ..Sheet::default() };
         sheet.filter = look.filter.unwrap_or(render::Filter::Nearest);
@@ -99,10 +99,9 @@ impl Heatmap {
         } else {
             drawn.iter().map(|map| shown.iter().map(|&frame| plane(map, frame)).collect()).collect()
         };
-        let values = || planes.iter().flatten().flatten().flat_map(|(plane, _)| &plane.values);
-        sheet.threshold = maps::threshold(look, values());
-        let (cells, scales) = maps::scaled(planes.clone(), look, false);
-        sheet.notes = maps::remarks(values(), &scales, look);
+        let (cells, scales) = maps::scaled(planes, look, false);
+        sheet.threshold = maps::threshold(look, maps::values_of(&cells));
+        sheet.notes = maps::remarks(maps::values_of(&cells), &scales, look);
         (sheet.cells, sheet.scales) = (cells, scales);
         if is_wrapped {
             let mut captions = captions.into_iter();
@@ -180,12 +179,12 @@ pub(super) fn spread(count: usize, most: usize) -> Vec<usize> {
 }
 
 /// Refuses more maps than can be told apart in one drawing.
-pub(super) fn at_most(maps: &[DrawnMap], most: usize) -> Result<(), DrawError> {
-    if maps.len() <= most {
+pub(super) fn at_most(maps: usize, most: usize) -> Result<(), DrawError> {
+    if maps <= most {
         return Ok(());
     }
     Err(DrawError::unfit(
-        format!("{} maps are selected, and {most} at the most are drawn together", maps.len()),
+        format!("{maps} maps are selected, and {most} at the most are drawn together"),
         Remedy::of(
             "choose fewer with {}, {} or {}",
             [OptionName::Video.any(), OptionName::Token.any(), OptionName::Where.any()],

@@ -302,15 +302,7 @@ fn of_lines(look: &Look, normalise: bool) -> Result<(), DrawError> {
         ("normalise", normalise && look.normalise.is_some()),
         ("range", matches!(look.range, crate::render::Range::Each(_))),
     ];
-    refuse(&given, "lines")
-}
-
-/// Refuses options that a kind of drawing has no use for.
-pub(super) fn refuse(given: &[(&str, bool)], drawing: &str) -> Result<(), DrawError> {
-    match given.iter().find(|(_, is_given)| *is_given) {
-        None => Ok(()),
-        Some((name, _)) => Err(DrawError::unfit(format!("`{name}` says nothing of {drawing}"), "leave it out")),
-    }
+    super::refuse(&given, "lines")
 }
 
 fn check_number(table: &DataFrame, column: &str) -> Result<(), DrawError> {

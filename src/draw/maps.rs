@@ -187,6 +187,11 @@ pub(super) fn scaled(planes: Planes, look: &Look, centred: bool) -> (Vec<Vec<Cel
     (cells, scales)
 }
 
+/// The values of all planes in some cells.
+pub(super) fn values_of(cells: &[Vec<Cell>]) -> impl Iterator<Item = &f32> {
+    cells.iter().flatten().filter_map(|cell| cell.plane.as_ref()).flat_map(|plane| &plane.values)
+}
+
 /// The scale of values that are shown together.
 pub(super) fn scale(look: &Look, values: impl Iterator<Item = f32> + Clone, centred: bool) -> Scale {
     let is_signed = centred || values.clone().any(|value| value.is_finite() && value < 0.0);

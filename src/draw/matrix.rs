@@ -69,7 +69,7 @@ impl SideMatrix {
             ("size", look.size.is_some()),
             ("scale", look.filter.is_some()),
         ];
-        super::lines::refuse(&given, "a matrix")?;
+        super::refuse(&given, "a matrix")?;
         let answer = self.question().run(store, progress)?;
         let table = &answer.table;
         let count = table.height();

@@ -242,3 +242,11 @@ impl DrawError {
         Self::Unfit { found: found.into(), remedy: remedy.into() }
     }
 }
+
+/// Refuses options that a kind of drawing has no use for.
+fn refuse(given: &[(&str, bool)], drawing: &str) -> Result<(), DrawError> {
+    match given.iter().find(|(_, is_given)| *is_given) {
+        None => Ok(()),
+        Some((name, _)) => Err(DrawError::unfit(format!("`{name}` says nothing of {drawing}"), "leave it out")),
+    }
+}

@@ -97,7 +97,7 @@ impl Overlay {
         let question = self.question();
         let (drawn, notes) = maps::asked(&question, store, look, progress)?;
         one_video(&drawn)?;
-        at_most(&drawn, MOST_MAPS)?;
+        at_most(drawn.len(), MOST_MAPS)?;
         let frames = self.backdrop.open()?;
         let placed = placed(&drawn, frames.count(), self.placement)?;
         if let Some(beyond) = self.frames.iter().find(|frame| **frame >= frames.count()) {

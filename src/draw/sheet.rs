@@ -147,10 +147,10 @@ impl ContactSheet {
                 ));
             }
         }
-        let values = || planes.iter().flatten().flatten().flat_map(|(plane, _)| &plane.values);
-        let threshold = maps::threshold(look, values());
-        let (cells, scales) = maps::scaled(planes.clone(), look, false);
         let missing = planes.iter().flatten().filter(|plane| plane.is_none()).count();
+        let (cells, scales) = maps::scaled(planes, look, false);
+        let threshold = maps::threshold(look, maps::values_of(&cells));
+        let remarks = maps::remarks(maps::values_of(&cells), &scales, look);
         if missing > 0 {
             let text = format!("{missing} of {} places of the sheet have no maps", rows.len() * columns.len());
             notes.push(text.into());
@@ -172,7 +172,7 @@ impl ContactSheet {
             rows,
             columns,
             cells,
-            notes: maps::remarks(values(), &scales, look),
+            notes: remarks,
             scales,
             label: maps::label(look).into(),
             filter: look.filter.unwrap_or(render::Filter::Nearest),

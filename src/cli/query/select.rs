@@ -35,6 +35,27 @@ pub(in crate::cli) struct ReduceArgs {
     no_rollups: bool,
 }
 
+/// One of what is averaged over.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct OneArgs {
+    /// One denoising step
+    #[arg(long, value_name = "N")]
+    step: Option<i64>,
+    /// One block
+    #[arg(long, value_name = "N")]
+    block: Option<i64>,
+    /// One head
+    #[arg(long, value_name = "N")]
+    head: Option<i64>,
+}
+
+impl OneArgs {
+    /// The same filter, for these alone.
+    pub fn of(&self, filter: Filter) -> Filter {
+        Filter { step: self.step, block: self.block, head: self.head, ..filter }
+    }
+}
+
 impl SelectArgs {
     pub fn filter(&self) -> Filter {
         let Self { condition, video, token, .. } = self.clone();

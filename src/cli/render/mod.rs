@@ -14,7 +14,7 @@ use self::kinds::{
 };
 use self::look::LookArgs;
 use super::progress::Bar;
-use super::query::select::{ReduceArgs, SelectArgs};
+use super::query::select::{OneArgs, ReduceArgs, SelectArgs};
 use super::query::target::check_directory;
 use super::spelling::Typed;
 use super::{Failure, Global, check_outside, interrupt, say, say_left_out, show};
@@ -71,15 +71,8 @@ enum Kind {
 pub(super) struct DrawArgs {
     #[command(flatten)]
     pub select: SelectArgs,
-    /// One denoising step
-    #[arg(long, value_name = "N")]
-    step: Option<i64>,
-    /// One block
-    #[arg(long, value_name = "N")]
-    block: Option<i64>,
-    /// One head
-    #[arg(long, value_name = "N")]
-    head: Option<i64>,
+    #[command(flatten)]
+    one: OneArgs,
     #[command(flatten)]
     pub reduce: ReduceArgs,
     #[command(flatten)]
@@ -97,7 +90,7 @@ pub(super) struct DrawArgs {
 
 impl DrawArgs {
     pub fn filter(&self) -> Filter {
-        Filter { step: self.step, block: self.block, head: self.head, ..self.select.filter() }
+        self.one.of(self.select.filter())
     }
 }
 

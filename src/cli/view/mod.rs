@@ -12,12 +12,12 @@ use std::process::ExitCode;
 use clap::Args;
 
 use self::terminal::{Graphics, Terminal};
-use super::query::select::{ReduceArgs, SelectArgs};
+use super::query::select::{OneArgs, ReduceArgs, SelectArgs};
 use super::render::{WORTH_A_BAR, look::LookArgs, say_notes};
 use super::{Failure, Global, print, say_left_out};
 use crate::cli::progress::Bar;
 use crate::draw::{Axis, ContactSheet, Content, DrawError, Drawn, HeadMatrix, HeadValue, Heatmap, Look};
-use crate::query::{Across, Filter};
+use crate::query::Across;
 use crate::render::Style;
 use crate::store::Store;
 
@@ -35,15 +35,8 @@ Examples:
 pub(super) struct ViewArgs {
     #[command(flatten)]
     select: SelectArgs,
-    /// One denoising step
-    #[arg(long, value_name = "N")]
-    step: Option<i64>,
-    /// One block
-    #[arg(long, value_name = "N")]
-    block: Option<i64>,
-    /// One head
-    #[arg(long, value_name = "N")]
-    head: Option<i64>,
+    #[command(flatten)]
+    one: OneArgs,
     /// The latent frames to show [default: all; eight of many]
     #[arg(long = "frame", value_name = "N,…", value_delimiter = ',')]
     frames: Vec<usize>,
@@ -101,7 +94,7 @@ fn show(args: &ViewArgs, store: &Store, global: &Global) -> Result<(), Failure> 
 
 impl ViewArgs {
     fn draw(&self, store: &Store, look: &Look, bar: &Bar) -> Result<Drawn, DrawError> {
-        let filter = Filter { step: self.step, block: self.block, head: self.head, ..self.select.filter() };
+        let filter = self.one.of(self.select.filter());
         let reduction = self.reduce.reduction();
         let frame = self.frames.first().copied();
         if let Some(value) = &self.heads {
